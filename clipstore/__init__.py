@@ -1,0 +1,1 @@
+"""clipstore: an embedding store and batch indexing system for image-text retrieval."""

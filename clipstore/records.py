@@ -27,3 +27,50 @@ class Annotations:
     splits: pa.Table
     categories: pa.Table
     image_categories: pa.Table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A model as a user names it.
+
+    `base` is a hub id, a local folder or "bundled:demo"; `adapter` a PEFT folder; `prompt` holds "{}" where the
+    caption goes; `clean` asks for the caption cleaning of `clean_caption` in sql/schema/macros.sql.
+    """
+
+    name: str
+    family: str
+    base: str
+    adapter: str | None = None
+    prompt: str | None = None
+    clean: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tower:
+    """One tower of a model as its files describe it.
+
+    `fingerprint` decides the tower's vectors, `dim` wide; `backbone` the features before the head, `features_dim`
+    wide (kept for images alone).
+    """
+
+    tower: str
+    fingerprint: str
+    precision: str
+    dim: int
+    backbone: str | None = None
+    features_dim: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardPlan:
+    """The items of one shard to come: plain data that any process can work on.
+
+    `source` says what `sources` are: "photos" (paths), "texts" (what goes into the tokenizer), or "features" (the
+    shard, below the store, that holds the item's backbone features at the row in `rows`).
+    """
+
+    tower: Tower
+    source: str
+    contents: list[str]
+    sources: list[str]
+    rows: list[int]

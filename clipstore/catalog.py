@@ -1,0 +1,172 @@
+"""The catalog: a DuckDB file, opened late and closed early, that runs the named statements of `sql/`.
+
+Python names a statement and never builds one. One process may write, or many may read: an open that finds the file
+taken waits a little and then says which process holds it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from clipstore.errors import CatalogError, NotFoundError
+from clipstore.packaged import folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT_VERSION = 1
+BUSY_SECONDS = 10.0
+VIEWS = ("image_items", "caption_items", "query_ranks", "metrics", "retrieval_failures")  # each after what it reads
+
+Row = dict[str, Any]
+
+
+@cache
+def statement(name: str) -> str:
+    """The text of `sql/NAME.sql`."""
+    return (folder("sql") / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def named(group: str) -> list[str]:
+    """The names of the statements in `sql/GROUP/`, in order."""
+    return sorted(f"{group}/{path.stem}" for path in (folder("sql") / group).glob("*.sql"))
+
+
+class Session:
+    """An open catalog. Use it within `Catalog.read` or `Catalog.write` alone."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def stage(self, **tables: pa.Table) -> None:
+        """Make Arrow tables visible to statements under their names, until the session ends."""
+        for name, table in tables.items():
+            self._connection.register(name, table)
+
+    def run(self, name: str, /, **parameters: object) -> int:
+        """Run `sql/NAME.sql`; the number of rows that it changed."""
+        changed = self._execute(statement(name), parameters).fetchone()
+        return int(changed[0]) if changed and isinstance(changed[0], int) else 0
+
+    def rows(self, name: str, /, **parameters: object) -> list[Row]:
+        """The answer of `sql/NAME.sql`, a mapping a row."""
+        return self.table(name, **parameters).to_pylist()
+
+    def row(self, name: str, /, **parameters: object) -> Row | None:
+        """The first row of the answer of `sql/NAME.sql`, or None."""
+        return next(iter(self.rows(name, **parameters)), None)
+
+    def table(self, name: str, /, **parameters: object) -> pa.Table:
+        """The answer of `sql/NAME.sql` as an Arrow table."""
+        return self._execute(statement(name), parameters).to_arrow_table()
+
+    def ask(self, text: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
+        """The answer of a user's own statement.
+
+        Raises:
+            CatalogError: it is not one statement, or DuckDB refuses it.
+        """
+        try:
+            if len(duckdb.extract_statements(text)) != 1:
+                message = "give exactly one SQL statement"
+                raise CatalogError(message)
+            return self._execute(text, parameters or {}).to_arrow_table()
+        except duckdb.Error as error:
+            raise CatalogError(_first_line(error)) from error
+
+    def _execute(self, text: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyConnection:
+        return self._connection.execute(text, dict(parameters) or None)
+
+
+def parameters_of(text: str) -> set[str]:
+    """The $named parameters of a statement."""
+    return set().union(*(part.named_parameters for part in duckdb.extract_statements(text)))
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The catalog of one store.
+
+    Raises (from `read` and `write`):
+        NotFoundError: there is no catalog at this place yet.
+        CatalogError: it is damaged, made by a newer clipstore, or held by another process for too long.
+    """
+
+    path: Path
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Open for reading alone; many processes may at once."""
+        if not self.path.exists():
+            message = f"no store at {self.path.parent}: begin with 'clipstore ingest', or name another with --store"
+            raise NotFoundError(message)
+        with self._open(read_only=True) as connection:
+            self._check_version(connection)
+            yield Session(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Open for writing, in one transaction: all of it is kept when the block ends well, else none of it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open(read_only=False) as connection:
+            self._check_version(connection)
+            connection.begin()
+            for name in (*named("schema"), *(f"views/{view}" for view in VIEWS)):
+                connection.execute(statement(name))
+            connection.execute(statement("catalog/stamp"), {"version": FORMAT_VERSION})
+            try:
+                yield Session(connection)
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    @contextmanager
+    def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        connection = self._connect(read_only=read_only)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        """Connect, waiting up to BUSY_SECONDS while another process holds the catalog."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return duckdb.connect(str(self.path), read_only=read_only)
+            except duckdb.IOException as error:
+                holder = re.search(r"held in (.*?) \(PID (\d+)\)", str(error))
+                if "lock" not in str(error):
+                    message = f"cannot open the catalog {self.path}: {_first_line(error)}"
+                    raise CatalogError(message) from error
+                if time.monotonic() > deadline:
+                    who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
+                    message = f"the catalog {self.path} is held by {who}: wait for it to end, or stop it"
+                    raise CatalogError(message) from error
+                time.sleep(0.05)
+
+    def _check_version(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Refuse a catalog of a newer format before anything is read from or written to it."""
+        if not connection.execute(statement("catalog/has_version")).fetchone():
+            return
+        version = connection.execute(statement("catalog/version")).fetchone()
+        if version and version[0] > FORMAT_VERSION:
+            message = (
+                f"the store {self.path.parent} has format {version[0]}; this clipstore knows up to {FORMAT_VERSION}: "
+                "install a newer clipstore"
+            )
+            raise CatalogError(message)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,162 @@
+"""The CLIP family: transformers' own CLIPModel behind two towers that take pixels and texts and give float32.
+
+The text tower is causal, so padding behind the end token changes nothing: texts are padded to the longest of their
+batch alone (evaluation.md's trap of SigLIP's fixed padding does not apply).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from transformers import AutoTokenizer, CLIPModel
+from transformers.utils import logging
+
+from clipstore.encoders.fingerprint import adapter_files
+from clipstore.encoders.images import Preprocessing, read_preprocessing
+from clipstore.encoders.sources import locate, preprocessor_file
+from clipstore.errors import ModelError
+from clipstore.records import Model
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """Tokenized texts: their token ids, each cut to what the model reads, and how many were cut."""
+
+    ids: list[list[int]]
+    cut: int
+
+
+class ClipEncoder:
+    """A CLIP model, its adapter merged, on one device at one precision.
+
+    Raises:
+        ModelError: the files cannot be loaded, lack weights, or the adapter does not fit or changes nothing.
+    """
+
+    def __init__(self, model: Model, *, precision: str = "fp32", device: str = "cpu") -> None:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        place = locate(model.base)
+        loaded = _load(str(place), model.base)
+        if model.adapter:
+            loaded = _with_adapter(loaded, model.adapter)
+        self.preprocessing: Preprocessing = read_preprocessing(preprocessor_file(place))
+        self.device = torch.device(device)
+        self._dtype = DTYPES[precision]
+        self._model = loaded.eval().requires_grad_(requires_grad=False).to(self.device, self._dtype)
+        self._tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        self._max_tokens = int(loaded.config.text_config.max_position_embeddings)
+        self._scale = self.preprocessing.scale
+        self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
+
+    @property
+    def dim(self) -> int:
+        """The width of the vectors."""
+        return int(self._model.config.projection_dim)
+
+    @property
+    def features_dim(self) -> int:
+        """The width of the image features before the head."""
+        return int(self._model.config.vision_config.hidden_size)
+
+    def batch_size(self, tower: str, memory: int, largest: int) -> int:
+        """How many items of a tower to run at once within `memory` bytes, weights included; at most `largest`.
+
+        An item's activations: per token of the longest sequence, its hidden state, the three projections, their
+        mixture and the widened layer (twice, before and after its activation), and one row of attention a head.
+        """
+        settings = getattr(self._model.config, "vision_config" if tower == "image" else "text_config")
+        weights = sum(weight.nbytes for weight in self._model.parameters())
+        tokens = (settings.image_size // settings.patch_size) ** 2 + 1 if tower == "image" else self._max_tokens
+        per_token = 5 * settings.hidden_size + 2 * settings.intermediate_size + settings.num_attention_heads * tokens
+        return max(1, min(largest, (memory - weights) // (tokens * per_token * self._dtype.itemsize)))
+
+    @torch.inference_mode()
+    def image_features(self, pixels: NDArray[np.uint8]) -> Floats:
+        """Backbone features of uint8 pixels (B, height, width, 3): float32 (B, features_dim)."""
+        batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float()
+        batch = ((batch * self._scale - self._mean) / self._std).to(self._dtype)
+        return _numpy(self._model.vision_model(pixel_values=batch).pooler_output)
+
+    @torch.inference_mode()
+    def project(self, features: Floats) -> Floats:
+        """Image vectors, not normalised, of features (B, features_dim): float32 (B, dim)."""
+        return _numpy(self._model.visual_projection(torch.from_numpy(features).to(self.device, self._dtype)))
+
+    def tokenize(self, texts: list[str]) -> Texts:
+        """Token ids as the model's own tokenizer gives them, its start and end tokens included."""
+        told = self._tokenizer(texts, truncation=True, max_length=self._max_tokens)
+        return Texts(ids=told["input_ids"], cut=sum(bool(one.overflowing) for one in told.encodings))
+
+    @torch.inference_mode()
+    def text_vectors(self, ids: list[list[int]]) -> Floats:
+        """Text vectors, not normalised, of a batch of token ids: float32 (B, dim)."""
+        longest = max(map(len, ids))
+        padding = self._tokenizer.pad_token_id
+        batch = torch.tensor([one + [padding] * (longest - len(one)) for one in ids], device=self.device)
+        mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in ids], device=self.device)
+        pooled = self._model.text_model(input_ids=batch, attention_mask=mask).pooler_output
+        return _numpy(self._model.text_projection(pooled))
+
+
+def _numpy(tensor: torch.Tensor) -> Floats:
+    return cast("Floats", tensor.float().cpu().numpy())
+
+
+def _load(place: str, base: str) -> Any:
+    """The model in fp32, from safetensors, every weight accounted for."""
+    try:
+        loaded, report = CLIPModel.from_pretrained(
+            place,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        message = f"cannot load {base} from {place}: {' '.join(str(error).split())}"
+        raise ModelError(message) from error
+    missing = [name for name in report["missing_keys"] if not name.endswith("position_ids")]
+    if missing:
+        message = f"{base} at {place} lacks {len(missing)} weights, {missing[0]} the first: not a whole CLIP checkpoint"
+        raise ModelError(message)
+    return loaded
+
+
+def _with_adapter(base: Any, adapter: str) -> Any:
+    """The model with a PEFT adapter merged in."""
+    folder = str(adapter_files(adapter)[0].parent)
+    before = _probe(base)
+    try:
+        merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        message = f"the adapter {adapter} does not fit its base: {' '.join(str(error).split())}"
+        raise ModelError(message) from error
+    if all(torch.equal(was, now) for was, now in zip(before, _probe(merged), strict=True)):
+        message = f"the adapter {adapter} changes nothing: its base gives the same vectors without it"
+        raise ModelError(message)
+    return merged
+
+
+@torch.inference_mode()
+def _probe(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """What both towers answer to one fixed input each."""
+    model.eval()
+    vision = model.config.vision_config
+    pixels = torch.linspace(-1, 1, 3 * vision.image_size**2).view(1, 3, vision.image_size, vision.image_size)
+    tokens = torch.arange(1, 9).view(1, 8) % model.config.text_config.vocab_size
+    return (
+        model.vision_model(pixel_values=pixels).pooler_output,
+        model.text_model(input_ids=tokens).last_hidden_state,
+    )

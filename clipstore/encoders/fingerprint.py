@@ -1,0 +1,160 @@
+"""Fingerprints: the SHA-256 of all that decides a tower's output, computed from a model's files without torch.
+
+An image tower's fingerprint covers family, vision configuration, its tensors (base and adapter), preprocessing and
+precision; its backbone's the same without the projection head. A text tower's covers family, text configuration, its
+tensors, the tokenizer, prompt, cleaning and precision. A tensor that belongs to neither tower by name counts for both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import struct
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from clipstore.encoders.images import read_preprocessing
+from clipstore.encoders.sources import locate, preprocessor_file, tokenizer_files, weight_files
+from clipstore.errors import ModelError
+from clipstore.records import Model, Tower
+
+_SCHEME = "clipstore-fingerprint-1"  # part of every fingerprint: another number when the code's output changes
+_NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"}
+_PARTS = {  # part -> beginnings of the names of its tensors
+    "image backbone": ("vision_model.",),
+    "image head": ("visual_projection.",),
+    "text": ("text_model.", "text_projection."),
+    "neither": ("logit_scale", "logit_bias"),
+}
+
+Tensor = tuple[str, str, bytes]  # name, "dtype shape", SHA-256 of the values
+
+
+def model_files(model: Model) -> list[Path]:
+    """Every file that decides what a model's towers give.
+
+    Raises:
+        ModelError: one cannot be had.
+    """
+    place = locate(model.base)
+    base = [place / "config.json", preprocessor_file(place), *tokenizer_files(place), *weight_files(place)]
+    return base + (adapter_files(model.adapter) if model.adapter else [])
+
+
+def adapter_files(adapter: str) -> list[Path]:
+    """The two files of a PEFT folder.
+
+    Raises:
+        ModelError: one is missing.
+    """
+    files = [Path(adapter).expanduser() / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+    for file in files:
+        if not file.is_file():
+            message = f"no {file.name} in {adapter}: an adapter is a folder that PEFT's save_pretrained wrote"
+            raise ModelError(message)
+    return files
+
+
+def files_key(model: Model, precision: str) -> str:
+    """A key that changes whenever a fingerprint could: the model's words and its files' sizes and times."""
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in model_files(model)]
+    return hashlib.sha256(json.dumps([_SCHEME, asdict(model), precision, stats]).encode()).hexdigest()
+
+
+def describe(model: Model, precision: str) -> tuple[Tower, Tower]:
+    """The image and the text tower of a model at a precision (fp32, bf16 or fp16).
+
+    Raises:
+        ModelError: the model's files cannot be had, or are not what they should be.
+    """
+    place = locate(model.base)
+    config = _read_json(place / "config.json")
+    tensors = [tensor for file in weight_files(place) for tensor in _tensors(file)]
+    adapter = _adapter_tensors(model.adapter) if model.adapter else []
+
+    def digest(*what: object, parts: tuple[str, ...]) -> str:
+        own = [t for t in tensors if _part(t[0]) in (*parts, "both")]
+        added = [t for t in adapter if _part(t[0]) in (*parts, "both")]
+        rank = _adapter_settings(model.adapter) if added and model.adapter else None
+        return _digest(_SCHEME, model.family, precision, *what, rank, sorted(own), sorted(added))
+
+    vision = [_settings(config.get("vision_config", {})), read_preprocessing(preprocessor_file(place)).key()]
+    tokenizer = [hashlib.sha256(file.read_bytes()).hexdigest() for file in tokenizer_files(place)]
+    text = [_settings(config.get("text_config", {})), tokenizer, model.prompt, model.clean]
+    dim = int(config.get("projection_dim", 512))
+    image = digest("image", vision, dim, parts=("image backbone", "image head"))
+    return (
+        Tower(
+            tower="image",
+            fingerprint=image,
+            backbone=digest("image backbone", vision, parts=("image backbone",)),
+            precision=precision,
+            dim=dim,
+            features_dim=int(config.get("vision_config", {}).get("hidden_size", 768)),
+        ),
+        Tower(
+            tower="text",
+            fingerprint=digest("text", text, dim, parts=("text",)),
+            precision=precision,
+            dim=dim,
+        ),
+    )
+
+
+def _part(name: str) -> str:
+    bare = name.removeprefix("base_model.model.")
+    return next((part for part, starts in _PARTS.items() if bare.startswith(starts)), "both")
+
+
+def _digest(*what: object) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=bytes.hex).encode()).hexdigest()
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _NOISE}
+
+
+def _adapter_tensors(adapter: str) -> list[Tensor]:
+    return list(_tensors(adapter_files(adapter)[1]))
+
+
+def _adapter_settings(adapter: str) -> dict[str, Any]:
+    """What of an adapter's configuration changes its output; paths and names do not."""
+    config = _read_json(adapter_files(adapter)[0])
+    names = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern")
+    return {name: config.get(name) for name in names}
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = f"cannot read {file}: {error}"
+        raise ModelError(message) from error
+    if not isinstance(told, dict):
+        message = f"{file} is not a JSON object"
+        raise ModelError(message)
+    return told
+
+
+def _tensors(file: Path) -> Iterator[Tensor]:
+    """Name, dtype and shape, and digest of every tensor of a safetensors file.
+
+    The format (huggingface.co/docs/safetensors): eight bytes of header length, a JSON header with a
+    [begin, end) of bytes for each tensor, the values. Read here, since its own reader knows no bfloat16 without torch.
+    """
+    try:
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            (length,) = struct.unpack("<Q", data[:8])
+            header = json.loads(data[8 : 8 + length])
+            with memoryview(data) as view, view[8 + length :] as values:
+                for name in sorted(header.keys() - {"__metadata__"}):
+                    begin, end = header[name]["data_offsets"]
+                    with values[begin:end] as own:
+                        yield name, f"{header[name]['dtype']} {header[name]['shape']}", hashlib.sha256(own).digest()
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        message = f"{file} is not a safetensors file, or is cut short: {error}"
+        raise ModelError(message) from error

@@ -1,0 +1,140 @@
+"""From a photo's bytes to the pixels that a CLIP image tower reads, equal to transformers' PIL-based processor.
+
+Resizing and cropping happen here, in uint8; scaling and normalising happen at the tower's door.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import warnings
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clipstore.errors import ModelError, PhotoError
+
+# A photo that would unpack to more than Pillow's limit (some 89 million pixels) is refused, not warned about.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
+
+# What Pillow raises on damaged files, beside its own errors.
+_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preprocessing:
+    """What a model's preprocessor_config.json asks for.
+
+    Either `shortest_edge` or `resize` (height, width) says how the photo is resized (both None: not at all); then
+    the centre of `crop` (height, width) is taken, multiplied by `scale`, and normalised by `mean` and `std`.
+    """
+
+    shortest_edge: int | None
+    resize: tuple[int, int] | None
+    crop: tuple[int, int]
+    resample: int
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def key(self) -> str:
+        """All of it as text, for a fingerprint."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def read_preprocessing(file: Path) -> Preprocessing:
+    """The preprocessing that a preprocessor_config.json (or a processor_config.json) asks for.
+
+    Raises:
+        ModelError: the file does not say what is needed.
+    """
+    told = json.loads(file.read_text(encoding="utf-8"))
+    told = told.get("image_processor", told)
+    edge, resize = _resizing(told)
+    crop = _height_width(told.get("crop_size")) if told.get("do_center_crop", True) else resize
+    if crop is None:
+        message = f"{file}: neither crop_size nor a size with height and width: the pixels would have no fixed shape"
+        raise ModelError(message)
+    return Preprocessing(
+        shortest_edge=edge,
+        resize=resize,
+        crop=crop,
+        resample=int(told.get("resample", Image.Resampling.BICUBIC)),
+        scale=float(told.get("rescale_factor", 1 / 255)) if told.get("do_rescale", True) else 1.0,
+        mean=tuple(told["image_mean"]) if told.get("do_normalize", True) else (0.0, 0.0, 0.0),
+        std=tuple(told["image_std"]) if told.get("do_normalize", True) else (1.0, 1.0, 1.0),
+    )
+
+
+def _resizing(told: dict[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
+    size = told.get("size")
+    if not told.get("do_resize", True) or size is None:
+        return None, None
+    if isinstance(size, int):  # as the first CLIP checkpoints have it
+        return size, None
+    return size.get("shortest_edge"), _height_width(size)
+
+
+def _height_width(size: Any) -> tuple[int, int] | None:
+    if isinstance(size, int):
+        return size, size
+    return (size["height"], size["width"]) if size and "height" in size else None
+
+
+def pixels(photo: bytes, how: Preprocessing) -> NDArray[np.uint8]:
+    """The pixels of a photo, uint8 (height, width, 3), resized and cropped.
+
+    Raises:
+        PhotoError: the bytes are not a photo that can be read; with the reason.
+    """
+    if not photo:
+        message = "the file is empty"
+        raise PhotoError(message)
+    try:
+        with Image.open(io.BytesIO(photo)) as image:
+            return np.asarray(_crop(_resize(_rgb(image), how), how.crop))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        message = f"more than {MAX_PIXELS} pixels: a decompression bomb, or a scan to shrink first"
+        raise PhotoError(message) from error
+    except Image.UnidentifiedImageError as error:
+        message = "not an image that Pillow knows"
+        raise PhotoError(message) from error
+    except _DAMAGED as error:
+        message = f"damaged: {' '.join(str(error).split()) or type(error).__name__}"
+        raise PhotoError(message) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Three channels of 8 bits. Pillow clips 16-bit grey at 255 instead of scaling it, so that is done here."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in {"I", "F"}:
+        message = f"pixels of mode {image.mode} have no fixed range: save the photo with 8 or 16 bits"
+        raise PhotoError(message)
+    return image.convert("RGB")
+
+
+def _resize(image: Image.Image, how: Preprocessing) -> Image.Image:
+    width, height = image.size
+    if how.shortest_edge is not None:
+        short = min(width, height)
+        width, height = (int(how.shortest_edge * side / short) for side in (width, height))
+    elif how.resize is not None:
+        height, width = how.resize
+    if width * height > MAX_PIXELS:
+        message = f"{image.size[0]} x {image.size[1]} pixels: too elongated to be resized by its shorter edge"
+        raise PhotoError(message)
+    return image.resize((width, height), Image.Resampling(how.resample))
+
+
+def _crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The centre; what lies outside the picture is black, as in transformers."""
+    top, left = ((have - want) // 2 for have, want in zip(image.size[::-1], size, strict=True))
+    return image.crop((left, top, left + size[1], top + size[0]))

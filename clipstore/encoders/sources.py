@@ -1,0 +1,124 @@
+"""Where the files of a model lie: bundled with clipstore, in a local folder, or on the hub.
+
+Weights are read from safetensors alone and no code of a model's is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from clipstore.errors import ModelError
+
+_BUNDLED = "bundled:"
+_CONVERTER = "SFconvertbot"  # the hub's own account that offers safetensors in a pull request
+_WANTED = ("*.json", "*.safetensors", "merges.txt")
+
+
+def locate(base: str) -> Path:
+    """The folder that holds the files of `base`: "bundled:NAME", a local folder, or a hub id (cached, else fetched).
+
+    Raises:
+        ModelError: it cannot be had; the message says which file or hub id, and what to do.
+    """
+    if base.startswith(_BUNDLED):
+        return _bundled(base.removeprefix(_BUNDLED))
+    place = Path(base).expanduser()
+    if place.is_dir():
+        return complete(place.absolute(), base)
+    if base.startswith((".", "/", "~")) or base.count("/") != 1:
+        message = f"no folder {base}: a base is a local folder, a hub id like openai/clip-vit-base-patch32, or bundled:demo"
+        raise ModelError(message)
+    return _cached(base) or _fetched(base)
+
+
+def complete(place: Path, base: str) -> Path:
+    """`place`, when it holds every file that a model needs.
+
+    Raises:
+        ModelError: a file is missing; the message names it.
+    """
+    missing = _missing(place)
+    if missing:
+        message = f"{base} at {place} has no {missing}"
+        raise ModelError(message)
+    return place
+
+
+def weight_files(place: Path) -> list[Path]:
+    """The safetensors files of a model folder: one, or those that its index names."""
+    index = place / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return [place / name for name in names]
+    return [place / "model.safetensors"]
+
+
+def tokenizer_files(place: Path) -> list[Path]:
+    """The files that decide how a model cuts text into tokens."""
+    names = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+    return [place / name for name in names if (place / name).is_file()]
+
+
+def preprocessor_file(place: Path) -> Path:
+    """The file that says how a model wants its pixels."""
+    own = place / "preprocessor_config.json"
+    return own if own.is_file() else place / "processor_config.json"
+
+
+def _missing(place: Path) -> str | None:
+    """The first thing that a model folder lacks, in words."""
+    if not (place / "config.json").is_file():
+        return "config.json"
+    if not all(file.is_file() for file in weight_files(place)):
+        return "model.safetensors (weights in other formats are not read: convert them to safetensors)"
+    if not any((place / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        return "tokenizer.json, nor vocab.json with merges.txt"
+    if not preprocessor_file(place).is_file():
+        return "preprocessor_config.json"
+    return None
+
+
+def _bundled(name: str) -> Path:
+    place = Path(__file__).parent.parent / name / "model"
+    if not place.is_dir():
+        message = f"no bundled model {name!r}: there is bundled:demo"
+        raise ModelError(message)
+    return place
+
+
+def _cached(hub_id: str) -> Path | None:
+    """The folder of a hub model that lies complete in the hub's cache, the main revision first."""
+    from huggingface_hub import constants, file_download
+
+    root = Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(repo_id=hub_id, repo_type="model")
+    main = root / "refs" / "main"
+    first = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
+    places = sorted((root / "snapshots").glob("*"), key=lambda place: (place.name != first, place.name))
+    return next((place for place in places if _missing(place) is None), None)
+
+
+def _fetched(hub_id: str) -> Path:
+    """The folder of a hub model, downloaded into the hub's cache."""
+    import huggingface_hub as hub
+
+    try:
+        place = hub.snapshot_download(hub_id, revision=_revision(hub_id), allow_patterns=list(_WANTED))
+    except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        message = (
+            f"cannot have {hub_id} from the hub ({reason}): get online once, or fetch it elsewhere with "
+            f"'hf download {hub_id}' and give that folder as the base"
+        )
+        raise ModelError(message) from error
+    return complete(Path(place), hub_id)
+
+
+def _revision(hub_id: str) -> str:
+    """The revision with safetensors: main, or the open pull request in which the hub's converter offers them."""
+    import huggingface_hub as hub
+
+    if any(name.endswith(".safetensors") for name in hub.list_repo_files(hub_id)):
+        return "main"
+    offers = hub.get_repo_discussions(hub_id, author=_CONVERTER, discussion_type="pull_request")
+    return next((f"refs/pr/{offer.num}" for offer in offers), "main")

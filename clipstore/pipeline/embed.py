@@ -1,0 +1,282 @@
+"""`clipstore embed`: plan by SQL what is missing, carry out plan by plan, register each shard as it is complete."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clipstore.catalog import Session
+from clipstore.errors import ModelError
+from clipstore.pipeline.encode import Clock, Encoding, encode, encode_rows, finished
+from clipstore.pipeline.models import IMPORTED, find_model, refresh_towers
+from clipstore.pipeline.photos import look_at_photos
+from clipstore.pipeline.store import Store, split_id
+from clipstore.records import Model, ShardPlan, Tower
+from clipstore.shards import Shard
+
+if TYPE_CHECKING:
+    from clipstore.encoders.clip import ClipEncoder
+
+ITEMS_PER_SHARD = {"image": 1024, "text": 4096}
+LARGEST_BATCH = {"image": 64, "text": 256}
+_SAMPLE = 16  # items that a dry run encodes to estimate the time
+
+Progress = Callable[[str, int, int], None]  # what is being done, how many are done, how many there are
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    """No progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """How to embed. `splits` empty: the whole catalog; `only` "images" or "captions"; `memory` in bytes."""
+
+    splits: tuple[str, ...] = ()
+    only: str | None = None
+    precision: str = "auto"
+    store_dtype: str = "float32"
+    memory: int = 8 * 2**30
+    device: str | None = None
+    retry_failed: bool = False
+    dry_run: bool = False
+    on_progress: Progress = _silent
+
+
+@dataclass(kw_only=True)
+class Embedded:
+    """What a run did for one tower of one model. Items are distinct contents.
+
+    Attributes:
+        planned: items without a vector before the run.
+        reused: items that had one.
+        failed: items without a vector after it, those known from before included.
+        missing: photos that could not be read at all, so that nobody knows their content.
+        cut: texts longer than the model reads.
+        estimate: of a dry run alone: seconds that the run would take.
+        size: bytes written, or those a dry run expects.
+    """
+
+    model: str
+    tower: str
+    fingerprint: str
+    planned: int = 0
+    done: int = 0
+    reused: int = 0
+    failed: int = 0
+    missing: int = 0
+    cut: int = 0
+    seconds: float = 0.0
+    size: int = 0
+    estimate: float | None = None
+    clock: Clock = field(default_factory=Clock)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scope:
+    """What one tower has to do; `pending` has content and source, and for images features_file and features_row."""
+
+    tower: Tower
+    pending: pa.Table
+    summary: Embedded
+
+    def sources(self) -> list[tuple[str, pa.Table]]:
+        """The pending items by where their vectors come from."""
+        if self.tower.tower == "text":
+            return [("texts", self.pending)]
+        known = self.pending["features_file"].is_valid()
+        return [("features", self.pending.filter(known)), ("photos", self.pending.filter(pc.invert(known)))]
+
+    def plans(self) -> Iterator[ShardPlan]:
+        """All shard plans, items in the catalog's order."""
+        for source, table in self.sources():
+            yield from _plans(self.tower, source, table)
+
+
+def _plans(tower: Tower, source: str, items: pa.Table) -> Iterator[ShardPlan]:
+    """Items cut into runs of ITEMS_PER_SHARD: whatever is done already, the rest is cut in the same places."""
+    size = ITEMS_PER_SHARD[tower.tower]
+    for start in range(0, items.num_rows, size):
+        part = items.slice(start, size).to_pydict()
+        features = source == "features"
+        yield ShardPlan(
+            tower=tower,
+            source=source,
+            contents=part["content"],
+            sources=part["features_file"] if features else part["source"],
+            rows=part["features_row"] if features else [],
+        )
+
+
+def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Embedded]:
+    """Embed what models have no vectors for yet; a summary for each tower of each.
+
+    Raises:
+        NotFoundError: a model or split has no such name, or there is no store.
+        ModelError: a model cannot be had, or its vectors were imported.
+        ShardError: a shard cannot be written.
+    """
+    models = [find_model(store, name) for name in dict.fromkeys(names)]
+    with store.catalog.read() as session:
+        splits = [split_id(session, name) for name in options.splits] or None
+    for model in models:
+        if model.family == IMPORTED:
+            message = f"the vectors of {model.name} were imported: there is nothing to embed; 'clipstore import' again"
+            raise ModelError(message)
+    if options.only != "captions":
+        look_at_photos(store, splits, lambda done, total: options.on_progress("looking at photos", done, total))
+    return [summary for model in models for summary in _embed_model(store, model, splits, options)]
+
+
+def _embed_model(store: Store, model: Model, splits: list[int] | None, options: EmbedOptions) -> list[Embedded]:
+    model_id, towers = refresh_towers(store, model, options.precision)
+    wanted = [tower for tower in towers if options.only in (None, {"image": "images", "text": "captions"}[tower.tower])]
+    with store.catalog.read() as session:
+        scopes = [_scope(session, model, model_id, tower, splits, options) for tower in wanted]
+    if any(scope.pending.num_rows for scope in scopes):
+        encoder = _load(model, towers[0].precision, options.device)
+        for scope in scopes:
+            how = _encoding(store, model, encoder, scope, options)
+            if options.dry_run:
+                _estimate(scope, how)
+            else:
+                _run(store, scope, how, adopt=not options.retry_failed)
+    return [scope.summary for scope in scopes]
+
+
+def _scope(
+    session: Session, model: Model, model_id: int, tower: Tower, splits: list[int] | None, options: EmbedOptions
+) -> _Scope:
+    """What there is to do for one tower."""
+    asked: dict[str, Any] = {"model_id": model_id, "fingerprint": tower.fingerprint, "splits": splits}
+    summary = Embedded(model=model.name, tower=tower.tower, fingerprint=tower.fingerprint)
+    if tower.tower == "image":
+        table = session.table("embed/scope_images", backbone=tower.backbone, **asked)
+        summary.missing = session.rows("embed/missing_photos", splits=splits)[0]["missing"]
+    else:
+        table = session.table("embed/scope_texts", **asked)
+    done, failed = table["done"].combine_chunks(), table["failed"].combine_chunks()
+    known = pc.or_(done, failed) if not options.retry_failed else done
+    pending = table.filter(pc.invert(known))
+    summary.reused = int(pc.sum(done).as_py() or 0)
+    summary.planned = pending.num_rows
+    summary.failed = table.num_rows - summary.reused - summary.planned
+    return _Scope(tower=tower, pending=pending, summary=summary)
+
+
+def _load(model: Model, precision: str, device: str | None) -> ClipEncoder:
+    # Loaded here and not above: a run with nothing to do needs no torch.
+    import torch
+
+    from clipstore.encoders.clip import ClipEncoder
+
+    return ClipEncoder(model, precision=precision, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _encoding(
+    store: Store, model: Model, encoder: ClipEncoder, scope: _Scope, options: EmbedOptions
+) -> Encoding:
+    summary, what = scope.summary, f"{model.name}: {'photos' if scope.tower.tower == 'image' else 'captions'}"
+
+    def on_progress(items: int) -> None:
+        summary.done += items
+        options.on_progress(what, summary.done, summary.planned)
+
+    return Encoding(
+        folder=store.shards,
+        model=model,
+        encoder=encoder,
+        store_dtype=options.store_dtype,
+        batch=encoder.batch_size(scope.tower.tower, options.memory, LARGEST_BATCH[scope.tower.tower]),
+        clock=summary.clock,
+        on_progress=on_progress,
+    )
+
+
+def _run(store: Store, scope: _Scope, how: Encoding, *, adopt: bool) -> None:
+    """Carry out the plans of one tower, registering each as it is complete.
+
+    With `adopt`, a shard that a killed run completed but did not register is taken as it is.
+    """
+    summary, began = scope.summary, time.perf_counter()
+    for plan in scope.plans():
+        made = finished(how.folder, plan) if adopt else []
+        if made:
+            how.on_progress(len(plan.contents))
+        else:
+            made = encode(plan, how)
+        with store.catalog.write() as session:
+            register(session, store, made)
+        summary.done -= len(made[0].failures)
+        summary.failed += len(made[0].failures)
+        summary.cut += made[0].info.cut
+        summary.size += sum(shard.size for shard in made)
+    summary.seconds = time.perf_counter() - began
+
+
+def _estimate(scope: _Scope, how: Encoding) -> None:
+    """Time a few items, write nothing, and say what all would take."""
+    summary, tower = scope.summary, scope.tower
+    width = tower.dim * np.dtype(how.store_dtype).itemsize
+    summary.estimate = 0.0
+    for source, table in scope.sources():
+        plan = next(_plans(tower, source, table.slice(0, _SAMPLE)), None)
+        if plan is None:
+            continue
+        for _ in range(2):  # the first time warms up
+            began = time.perf_counter()
+            encode_rows(plan, replace(how, clock=Clock(), on_progress=lambda _items: None))
+            seconds = time.perf_counter() - began
+        summary.estimate += seconds / len(plan.contents) * table.num_rows
+        kept = tower.features_dim * np.dtype(np.float32).itemsize if source == "photos" else 0
+        summary.size += table.num_rows * (width + kept)
+
+
+def register(session: Session, store: Store, made: Iterable[Shard]) -> None:
+    """Enter complete shards, their rows and their failures into the catalog."""
+    shards = list(made)
+    files = [str(shard.path.relative_to(store.root)) for shard in shards]
+    session.stage(
+        staged_shards=pa.Table.from_pylist(
+            [
+                {
+                    "fingerprint": shard.info.fingerprint,
+                    "kind": shard.info.kind,
+                    "tower": shard.info.tower,
+                    "file": file,
+                    "items": len(shard.contents),
+                    "failed": len(shard.failures),
+                    "cut": shard.info.cut,
+                    "dim": shard.dim,
+                    "dtype": shard.dtype,
+                    "bytes": shard.size,
+                    "checksum": shard.checksum,
+                }
+                for shard, file in zip(shards, files, strict=True)
+            ]
+        ),
+        staged_vectors=pa.table(
+            {
+                "file": [file for shard, file in zip(shards, files, strict=True) for _ in shard.contents],
+                "fingerprint": [shard.info.fingerprint for shard in shards for _ in shard.contents],
+                "content": pa.array([content for shard in shards for content in shard.contents], pa.string()),
+                "row": pa.array([row for shard in shards for row in range(len(shard.contents))], pa.int32()),
+            }
+        ),
+        staged_failures=pa.table(
+            {
+                "fingerprint": pa.array([s.info.fingerprint for s in shards for _ in s.failures], pa.string()),
+                "tower": pa.array([s.info.tower for s in shards for _ in s.failures], pa.string()),
+                "content": pa.array([key for s in shards for key in s.failures], pa.string()),
+                "reason": pa.array([why for s in shards for why in s.failures.values()], pa.string()),
+            }
+        ),
+    )
+    for step in ("forget_empty_shards", "add_shards", "add_vectors", "settle_failures", "add_failures"):
+        session.run(f"embed/{step}")

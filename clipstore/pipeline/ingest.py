@@ -1,0 +1,127 @@
+"""Bring annotations into the catalog: a source is read whole, compared with what is there, and only what differs is
+written, in one transaction. Photos need not be there; the missing ones are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from clipstore.catalog import Row, Session
+from clipstore.datasets import coco, csv_file, flickr, karpathy
+from clipstore.errors import DatasetError
+from clipstore.pipeline.evaluations import forget_stale
+from clipstore.pipeline.store import Store
+from clipstore.records import Annotations
+
+# The statements of sql/ingest/ that merge one source, in order, and what the rows that each changes are called.
+_STEPS = (
+    ("update_images", "images changed"),
+    ("add_images", "images added"),
+    ("note_missing", None),
+    ("number_captions", None),
+    ("remove_captions", "captions removed"),
+    ("update_captions", "captions changed"),
+    ("add_captions", "captions added"),
+    ("add_splits", None),
+    ("number_splits", None),
+    ("remove_from_splits", None),
+    ("add_to_splits", None),
+    ("remove_images", "images removed"),
+    ("remove_orphans", "captions removed"),
+    ("remove_orphan_categories", None),
+    ("update_categories", None),
+    ("add_categories", None),
+    ("add_image_categories", None),
+)
+
+
+@dataclass(kw_only=True)
+class Ingested:
+    """What an ingest did: rows by what happened to them, the splits as they now are, evaluations that went stale."""
+
+    dataset: str
+    changes: dict[str, int] = field(default_factory=dict)
+    splits: list[Row] = field(default_factory=list)
+    forgotten: list[Row] = field(default_factory=list)
+
+
+def ingest_coco(store: Store, root: Path, *, name: str = "coco", splits: Iterable[str] = ()) -> Ingested:
+    """COCO's own layout: ROOT/annotations/captions_<split>.json and ROOT/<split>/; without `splits`, all."""
+    wanted = tuple(splits) or coco.splits(root)
+    return _ingest(store, (coco.read(root, split) for split in wanted), name=name, kind="coco", root=root)
+
+
+def ingest_flickr(store: Store, root: Path, *, name: str = "flickr8k") -> Ingested:
+    """Flickr8k's own layout: a caption file, an image folder, split lists."""
+    return _ingest(store, [flickr.read(root)], name=name, kind="flickr", root=root)
+
+
+def ingest_karpathy(store: Store, file: Path, root: Path, *, name: str | None = None) -> Ingested:
+    """A file of Karpathy's splits, with the photos below `root`; without `name`, the one in the file."""
+    told, annotations = karpathy.read(file, root)
+    return _ingest(store, [annotations], name=name or told, kind="karpathy", root=root)
+
+
+def ingest_csv(store: Store, file: Path, *, name: str | None = None) -> Ingested:
+    """A table of image_path, caption; without `name`, the file's."""
+    return _ingest(store, [csv_file.read(file)], name=name or file.stem, kind="csv", root=file.parent)
+
+
+def _ingest(store: Store, sources: Iterable[Annotations], *, name: str, kind: str, root: Path) -> Ingested:
+    _check_name(name)
+    done = Ingested(dataset=name)
+    with store.catalog.write() as session:
+        drawn = session.row("ingest/dataset_of_group", name=name)
+        if drawn:
+            message = f"{name!r} is a group of splits drawn by 'clipstore split' ({drawn['name']}): give another --name"
+            raise DatasetError(message)
+        session.run("ingest/add_dataset", name=name, kind=kind, root=str(root.absolute()))
+        session.run("ingest/set_root", name=name, kind=kind, root=str(root.absolute()))
+        session.run("ingest/this_dataset", name=name)
+        for source in sources:
+            _merge(session, source, done)
+        done.forgotten = forget_stale(session)
+    return done
+
+
+def _merge(session: Session, source: Annotations, done: Ingested) -> None:
+    session.stage(
+        staged_images=_numbered(source.images).append_column("present", _present(source.images["path"])),
+        staged_captions=source.captions,
+        staged_splits=source.splits,
+        staged_categories=_numbered(source.categories),
+        staged_image_categories=source.image_categories,
+    )
+    for step, changed in _STEPS:
+        count = session.run(f"ingest/{step}")
+        if changed:
+            done.changes[changed] = done.changes.get(changed, 0) + count
+    names = [f"{done.dataset}/{split}" for split in source.splits["split"].unique().to_pylist()]
+    done.splits += session.rows("ingest/split_sizes", splits=names)
+
+
+def _check_name(name: str) -> None:
+    if not name or "/" in name or name != name.strip():
+        message = f"a data set cannot be named {name!r}: give --name a word without '/'"
+        raise DatasetError(message)
+
+
+def _numbered(table: pa.Table) -> pa.Table:
+    return table.append_column("place", pa.array(np.arange(table.num_rows)))
+
+
+def _present(paths: pa.ChunkedArray) -> pa.Array:
+    """Which photos exist. Folders are listed once: a look at each of 100,000 paths takes far longer."""
+    listed: dict[str, set[str]] = {}
+    answer = []
+    for path in paths.to_pylist():
+        folder, _, file = path.rpartition("/")
+        if folder not in listed:
+            place = Path(folder)
+            listed[folder] = {entry.name for entry in place.iterdir()} if place.is_dir() else set()
+        answer.append(file in listed[folder])
+    return pa.array(answer, pa.bool_())

@@ -1,0 +1,155 @@
+"""From a model's name to its description and its towers: job files, what the catalog recorded, fingerprints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from clipstore.catalog import Row, Session
+from clipstore.encoders.fingerprint import describe, files_key
+from clipstore.errors import ModelError, NotFoundError
+from clipstore.jobs import checked_model, job_files, read_model
+from clipstore.pipeline.store import Store
+from clipstore.records import Model, Tower
+
+IMPORTED = "imported"
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+_MODEL_FIELDS = tuple(field.name for field in fields(Model))
+_TOWER_FIELDS = tuple(field.name for field in fields(Tower))
+
+
+def find_model(store: Store, name: str) -> Model:
+    """The model `name`: ./jobs/NAME.toml, else the packaged job, else what the catalog recorded.
+
+    Raises:
+        NotFoundError: nothing has this name; with the nearest one.
+        ModelError: a job and a recorded model share the name and mean two different things.
+    """
+    recorded = _recorded(store)
+    jobs = job_files()
+    if name not in jobs:
+        if name not in recorded:
+            message = "'clipstore model add' records one, and so does a job file jobs/NAME.toml"
+            raise NotFoundError.of("model", name, {*jobs, *recorded}, otherwise=message)
+        return _model(recorded[name])
+    model = read_model(jobs[name])
+    row = recorded.get(name)
+    if row and row["origin"] != "job" and _model(row) != model:
+        message = (
+            f"{name!r} means two things: {jobs[name]} says base {model.base}, and the store recorded "
+            f"base {row['base']}: rename the job, or use another store"
+        )
+        raise ModelError(message)
+    return model
+
+
+def add_model(store: Store, name: str, *, base: str, family: str = "clip", adapter: str | None = None) -> Model:
+    """Record a model; the same again changes nothing.
+
+    Raises:
+        ModelError: the name is a job's or another model's.
+        JobError: a value is out of range.
+    """
+    model = checked_model(name=name, where=f"model add {name}", base=base, family=family, adapter=adapter)
+    job = job_files().get(name)
+    if job and read_model(job) != model:
+        message = f"{name!r} is the name of the job {job}: choose another name"
+        raise ModelError(message)
+    files_key(model, "fp32")  # a model whose files cannot be had is not recorded
+    with store.catalog.write() as session:
+        row = session.row("model/find", name=name)
+        if row and _model(row) != model:
+            message = f"{name!r} is recorded already, with base {row['base']}: choose another name"
+            raise ModelError(message)
+        record_model(session, model, origin="added")
+    return model
+
+
+def list_models(store: Store) -> list[Row]:
+    """Every model that can be named, with where the name comes from."""
+    recorded = _recorded(store)
+    listed = {name: row | {"recorded": True} for name, row in recorded.items()}
+    for name, file in job_files().items():
+        row = asdict(read_model(file)) | {"origin": "job", "recorded": name in recorded}
+        listed[name] = row | {"job": str(file)}
+    return [
+        {"name": name, "from": row.get("job", row["origin"]), **{key: row[key] for key in _MODEL_FIELDS if key != "name"}}
+        for name, row in sorted(listed.items())
+    ]
+
+
+def show_model(store: Store, name: str) -> Row:
+    """A model's description, and what the store holds of each of its towers."""
+    model = find_model(store, name)
+    towers: list[Row] = []
+    if store.catalog.path.exists():
+        with store.catalog.read() as session:
+            row = session.row("model/find", name=name)
+            towers = session.rows("model/holdings", model_id=row["model_id"]) if row else []
+    return asdict(model) | {"towers": towers}
+
+
+def record_model(session: Session, model: Model, *, origin: str) -> int:
+    """Record or update a model's description; its id, which stays the same."""
+    row = session.row("model/find", name=model.name)
+    if row and _model(row) == model:
+        return int(row["model_id"])
+    new = session.rows("model/next_id")[0]["model_id"]
+    if row:
+        session.run("model/forget", model_id=row["model_id"])
+    model_id = int(row["model_id"] if row else new)
+    session.run("model/add", model_id=model_id, origin=origin, **asdict(model))
+    return model_id
+
+
+def record_towers(session: Session, model_id: int, towers: tuple[Tower, ...], key: str) -> None:
+    """Make these the current towers of a model."""
+    session.run("model/forget_towers", model_id=model_id)
+    for tower in towers:
+        session.run("model/add_tower", model_id=model_id, files_key=key, **asdict(tower))
+
+
+def current_towers(session: Session, model_id: int) -> tuple[Tower, ...]:
+    """The towers that the catalog has as current: image, then text; none before the first embed."""
+    return tuple(_tower(row) for row in session.rows("model/towers", model_id=model_id))
+
+
+def refresh_towers(store: Store, model: Model, precision: str) -> tuple[int, tuple[Tower, ...]]:
+    """The model's id and its towers, recorded. Files are read only when their size or time has changed.
+
+    `precision` "auto" keeps what the model was embedded with, else it is fp16 on a CUDA device and fp32 elsewhere.
+    """
+    with store.catalog.write() as session:
+        model_id = record_model(session, model, origin="job")
+        rows = session.rows("model/towers", model_id=model_id)
+    if precision == "auto":
+        precision = rows[0]["precision"] if rows else _best_precision()
+    key = files_key(model, precision)
+    if rows and rows[0]["files_key"] == key:
+        return model_id, tuple(_tower(row) for row in rows)
+    towers = describe(model, precision)
+    with store.catalog.write() as session:
+        record_towers(session, model_id, towers, key)
+    return model_id, towers
+
+
+def _best_precision() -> str:
+    import torch
+
+    return "fp16" if torch.cuda.is_available() else "fp32"
+
+
+def _recorded(store: Store) -> dict[str, Row]:
+    if not store.catalog.path.exists():
+        return {}
+    with store.catalog.read() as session:
+        return {row["name"]: row for row in session.rows("model/list")}
+
+
+def _model(row: Row) -> Model:
+    return Model(**{name: row[name] for name in _MODEL_FIELDS})
+
+
+def _tower(row: Row) -> Tower:
+    return Tower(**{name: row[name] for name in _TOWER_FIELDS})

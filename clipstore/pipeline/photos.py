@@ -1,0 +1,69 @@
+"""Looking at photos: which are there, and the SHA-256 of the bytes of those that are new or changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+
+from clipstore.catalog import Row
+from clipstore.pipeline.store import Store
+
+_SEEN = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("size", pa.int64()),
+        ("modified_ns", pa.int64()),
+        ("content", pa.string()),
+        ("problem", pa.string()),
+    ]
+)
+
+
+def look_at_photos(store: Store, splits: list[int] | None, on_progress: Callable[[int, int], None]) -> None:
+    """Bring the catalog's knowledge of the photos in some splits (None: all) up to date.
+
+    A photo whose size and modification time are as they were is not read. `on_progress` takes photos done, and all.
+    """
+    with store.catalog.read() as session:
+        photos = session.rows("embed/photos", splits=splits)
+    seen = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, row in enumerate(pool.map(_look, photos), 1):
+            on_progress(done, len(photos))
+            if row:
+                seen.append(row)
+    if seen:
+        with store.catalog.write() as session:
+            session.stage(seen_photos=pa.Table.from_pylist(seen, schema=_SEEN))
+            session.run("embed/note_photos")
+
+
+def _look(photo: Row) -> Row | None:
+    """What is new about a photo, or None."""
+    try:
+        stat = Path(photo["path"]).stat()
+        if (stat.st_size, stat.st_mtime_ns) == (photo["size"], photo["modified_ns"]) and not photo["problem"]:
+            return None
+        content = hashlib.sha256(Path(photo["path"]).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return _unreadable(photo, "the photo is missing")
+    except OSError as error:
+        return _unreadable(photo, f"the photo cannot be read: {error.strerror}")
+    return {
+        "image_id": photo["image_id"],
+        "size": stat.st_size,
+        "modified_ns": stat.st_mtime_ns,
+        "content": content,
+        "problem": None,
+    }
+
+
+def _unreadable(photo: Row, problem: str) -> Row | None:
+    if photo["problem"] == problem:
+        return None
+    return {"image_id": photo["image_id"], "size": None, "modified_ns": None, "content": None, "problem": problem}

@@ -1,0 +1,36 @@
+"""A store: the folder that holds the catalog and the shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipstore.catalog import Catalog, Session
+from clipstore.errors import NotFoundError
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where things lie in a store. Making one touches no disk."""
+
+    root: Path
+
+    @property
+    def catalog(self) -> Catalog:
+        return Catalog(self.root / "catalog.duckdb")
+
+    @property
+    def shards(self) -> Path:
+        return self.root / "shards"
+
+
+def split_id(session: Session, name: str) -> int:
+    """The id of the split `name`.
+
+    Raises:
+        NotFoundError: there is no such split; with the nearest one.
+    """
+    splits = {row["name"]: int(row["split_id"]) for row in session.rows("split/list")}
+    if name not in splits:
+        raise NotFoundError.of("split", name, splits, otherwise="'clipstore ingest' brings splits in")
+    return splits[name]

@@ -1,0 +1,213 @@
+"""Shards: one immutable HDF5 file each, written once, checked, and never changed. docs/shard-format.md is the law.
+
+Alone imports h5py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from clipstore.errors import ShardError
+
+FORMAT = "clipstore-shard"
+FORMAT_VERSION = 1
+
+# Every attribute that a shard carries beside the format's own, and how it is read back.
+_ATTRIBUTES: Mapping[str, type] = {
+    "kind": str,
+    "tower": str,
+    "fingerprint": str,
+    "model": str,
+    "family": str,
+    "precision": str,
+    "normalised": bool,
+    "cut": int,
+    "software": str,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardInfo:
+    """What a shard says of itself. `kind` is "vectors" or "features"; `cut` counts texts longer than the model reads."""
+
+    kind: str
+    tower: str
+    fingerprint: str
+    model: str
+    family: str
+    precision: str
+    normalised: bool
+    cut: int
+    software: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """A complete shard on disk.
+
+    Attributes:
+        contents: the content key of each row, in order.
+        failures: content key -> why the item has no row.
+    """
+
+    path: Path
+    info: ShardInfo
+    contents: list[str]
+    failures: dict[str, str]
+    dim: int
+    dtype: str
+    checksum: str
+    size: int
+
+
+def normalised(values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Rows (N, D) scaled to unit length in float64, then rounded to `dtype`; zero rows stay zero."""
+    wide = np.asarray(values, dtype=np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    return (wide / np.where(lengths > 0, lengths, 1)).astype(dtype)
+
+
+def software(**versions: str) -> str:
+    """The versions of what made a shard, as the JSON text that its attribute holds."""
+    return json.dumps(versions, sort_keys=True)
+
+
+def write_shard(
+    path: Path, info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]
+) -> Shard:
+    """Write rows (N, D), float16 or float32, under their content keys; complete once `path` exists.
+
+    The file is written under a temporary name beside it, flushed to disk, read back and checked, and renamed.
+
+    Raises:
+        ShardError: it cannot be written, or does not read back as it was written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(temporary, "w") as file:
+            _fill(file, info, values, contents, failures)
+        _flush(temporary)
+        shard = read_shard(temporary, check=True)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        message = f"cannot write the shard {path}: {error}"
+        raise ShardError(message) from error
+    return Shard(**{name: getattr(shard, name) for name in Shard.__slots__ if name != "path"}, path=path)
+
+
+def read_shard(path: Path, *, check: bool = False) -> Shard:
+    """What a shard says of itself, without its rows; with `check`, the rows are read against their checksum.
+
+    Raises:
+        ShardError: the file is missing, not a shard, of a newer format, or damaged.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            shard = _describe(path, file)
+            if check and shard.checksum != _checksum(file["values"][:], shard.contents, shard.failures):
+                message = f"the shard {path} is damaged: its checksum does not agree; remove it and embed again"
+                raise ShardError(message)
+            return shard
+    except (OSError, KeyError) as error:
+        message = f"cannot read the shard {path}: {error}"
+        raise ShardError(message) from error
+
+
+def read_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """The given rows of a shard, in the order asked, in the type stored.
+
+    Raises:
+        ShardError: the file is missing or cannot be read.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            values = file["values"]
+            unique, places = np.unique(rows, return_inverse=True)
+            low, high = int(unique[0]), int(unique[-1]) + 1
+            # HDF5 picks single rows slowly: unless they are sparse, reading all between is quicker.
+            if len(unique) * 8 < high - low:
+                return np.asarray(values[unique])[places]
+            return np.asarray(values[low:high])[rows - low]
+    except (OSError, KeyError) as error:
+        message = f"cannot read the shard {path}: {error}"
+        raise ShardError(message) from error
+
+
+def gather(paths: Sequence[Path], which: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Row `rows[i]` of the shard `paths[which[i]]` for each i, as (N, D); float32 unless every row is float16.
+
+    Raises:
+        ShardError: a file is missing or cannot be read.
+    """
+    parts = [(np.flatnonzero(which == one), paths[one]) for one in np.unique(which)]
+    read = [(places, read_rows(path, rows[places])) for places, path in parts]
+    gathered = np.empty((len(rows), read[0][1].shape[1]), dtype=np.result_type(*(part for _, part in read)))
+    for places, part in read:
+        gathered[places] = part
+    return gathered
+
+
+def _fill(
+    file: h5py.File, info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]
+) -> None:
+    file.attrs["format"] = FORMAT
+    file.attrs["format_version"] = FORMAT_VERSION
+    for name, kind in _ATTRIBUTES.items():
+        file.attrs[name] = kind(getattr(info, name))
+    file.attrs["dim"] = values.shape[1]
+    file.attrs["dtype"] = str(values.dtype)
+    file.attrs["checksum"] = _checksum(values, list(contents), dict(failures))
+    text = h5py.string_dtype("utf-8")
+    file.create_dataset("values", data=values)
+    file.create_dataset("content", data=np.array(contents, dtype="S64"))
+    file.create_dataset("failed_content", data=np.array(list(failures), dtype="S64"))
+    file.create_dataset("failed_reason", data=list(failures.values()), dtype=text, shape=(len(failures),))
+
+
+def _describe(path: Path, file: h5py.File) -> Shard:
+    if file.attrs.get("format") != FORMAT:
+        message = f"{path} is an HDF5 file, but no shard of clipstore"
+        raise ShardError(message)
+    version = int(file.attrs["format_version"])
+    if version > FORMAT_VERSION:
+        message = f"{path} has shard format {version}; this clipstore knows up to {FORMAT_VERSION}: install a newer one"
+        raise ShardError(message)
+    failed = [key.decode() for key in file["failed_content"][:]]
+    return Shard(
+        path=path,
+        info=ShardInfo(**{name: kind(file.attrs[name]) for name, kind in _ATTRIBUTES.items()}),
+        contents=[key.decode() for key in file["content"][:]],
+        failures=dict(zip(failed, file["failed_reason"].asstr()[:], strict=True)),
+        dim=int(file.attrs["dim"]),
+        dtype=str(file.attrs["dtype"]),
+        checksum=str(file.attrs["checksum"]),
+        size=path.stat().st_size,
+    )
+
+
+def _checksum(values: NDArray[Any], contents: list[str], failures: dict[str, str]) -> str:
+    """SHA-256 over the rows in C order, then the content keys and the failures as JSON."""
+    digest = hashlib.sha256(np.ascontiguousarray(values).data)
+    digest.update(json.dumps([contents, failures]).encode())
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

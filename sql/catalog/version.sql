@@ -1,0 +1,2 @@
+-- The format of this catalog.
+SELECT max(version) FROM store_format;

@@ -1,0 +1,7 @@
+-- Categories with another name than before.
+UPDATE categories
+SET name = staged.name, supercategory = staged.supercategory
+FROM staged_categories AS staged, this_dataset
+WHERE categories.dataset_id = this_dataset.dataset_id
+    AND categories.source_id = staged.source_id
+    AND (categories.name, categories.supercategory) IS DISTINCT FROM (staged.name, staged.supercategory);

@@ -1,0 +1,154 @@
+-- The tables of a catalog. Ids are the catalog's own; source_id is the id in the data set's own files.
+CREATE TABLE IF NOT EXISTS store_format (version INTEGER NOT NULL);
+
+CREATE TABLE IF NOT EXISTS datasets (
+    dataset_id BIGINT NOT NULL,
+    name VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL,              -- coco, flickr, karpathy, csv
+    root VARCHAR NOT NULL               -- where it was ingested from last
+);
+
+-- A photo. `content` is the SHA-256 of its bytes, taken when `size` and `modified_ns` were as they stand here.
+CREATE TABLE IF NOT EXISTS images (
+    image_id BIGINT NOT NULL,
+    dataset_id BIGINT NOT NULL,
+    source_id VARCHAR NOT NULL,
+    file_name VARCHAR NOT NULL,         -- below the data set's root; unique in the data set
+    path VARCHAR NOT NULL,
+    width INTEGER,
+    height INTEGER,
+    size BIGINT,
+    modified_ns BIGINT,
+    content VARCHAR,
+    problem VARCHAR                     -- why the photo cannot be read at all; null: it can, or nobody looked yet
+);
+
+CREATE TABLE IF NOT EXISTS captions (
+    caption_id BIGINT NOT NULL,
+    image_id BIGINT NOT NULL,
+    source_id VARCHAR NOT NULL,
+    text VARCHAR NOT NULL,              -- as the source has it
+    position INTEGER NOT NULL           -- from 0, within the image
+);
+
+CREATE TABLE IF NOT EXISTS splits (
+    split_id BIGINT NOT NULL,
+    name VARCHAR NOT NULL,              -- group/split
+    dataset_id BIGINT NOT NULL,
+    drawn_from VARCHAR                  -- null: the source's own split; else how `clipstore split` drew it
+);
+
+CREATE TABLE IF NOT EXISTS split_images (
+    split_id BIGINT NOT NULL,
+    image_id BIGINT NOT NULL,
+    position INTEGER NOT NULL           -- from 0, within the split
+);
+
+CREATE TABLE IF NOT EXISTS categories (
+    category_id BIGINT NOT NULL,
+    dataset_id BIGINT NOT NULL,
+    source_id VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    supercategory VARCHAR
+);
+
+CREATE TABLE IF NOT EXISTS image_categories (
+    image_id BIGINT NOT NULL,
+    category_id BIGINT NOT NULL,
+    instances INTEGER NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS models (
+    model_id BIGINT NOT NULL,
+    name VARCHAR NOT NULL,
+    family VARCHAR NOT NULL,            -- clip; imported: vectors made elsewhere
+    base VARCHAR NOT NULL,
+    adapter VARCHAR,
+    prompt VARCHAR,
+    clean BOOLEAN NOT NULL,
+    origin VARCHAR NOT NULL             -- job, added, imported
+);
+
+-- The current fingerprint of each tower of each model.
+CREATE TABLE IF NOT EXISTS towers (
+    model_id BIGINT NOT NULL,
+    tower VARCHAR NOT NULL,             -- image, text
+    fingerprint VARCHAR NOT NULL,
+    backbone VARCHAR,                   -- the fingerprint of the tower without its head
+    precision VARCHAR NOT NULL,
+    dim INTEGER NOT NULL,
+    features_dim INTEGER NOT NULL,
+    files_key VARCHAR NOT NULL          -- sizes and modification times of the files it was computed from
+);
+
+CREATE TABLE IF NOT EXISTS shards (
+    shard_id BIGINT NOT NULL,
+    fingerprint VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL,              -- vectors, features
+    tower VARCHAR NOT NULL,
+    file VARCHAR NOT NULL,              -- below the store
+    items BIGINT NOT NULL,
+    failed BIGINT NOT NULL,
+    cut BIGINT NOT NULL,                -- texts longer than the model reads
+    dim INTEGER NOT NULL,
+    dtype VARCHAR NOT NULL,
+    bytes BIGINT NOT NULL,
+    checksum VARCHAR NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS vectors (
+    fingerprint VARCHAR NOT NULL,
+    content VARCHAR NOT NULL,
+    shard_id BIGINT NOT NULL,
+    row INTEGER NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS item_failures (
+    fingerprint VARCHAR NOT NULL,
+    tower VARCHAR NOT NULL,
+    content VARCHAR NOT NULL,
+    reason VARCHAR NOT NULL
+);
+
+-- One run of `clipstore eval`: what was measured on what.
+CREATE TABLE IF NOT EXISTS evaluations (
+    evaluation_id BIGINT NOT NULL,
+    model_id BIGINT NOT NULL,
+    split_id BIGINT NOT NULL,
+    protocol VARCHAR NOT NULL,
+    partial BOOLEAN NOT NULL,
+    split_digest VARCHAR NOT NULL,
+    gallery_digest VARCHAR NOT NULL,
+    images BIGINT NOT NULL,
+    captions BIGINT NOT NULL,
+    left_out_images BIGINT NOT NULL,    -- photo missing or failed
+    left_out_captions BIGINT NOT NULL,  -- theirs, and captions that failed themselves
+    pending_images BIGINT NOT NULL,     -- not embedded yet (only with partial)
+    pending_captions BIGINT NOT NULL,
+    image_fingerprint VARCHAR NOT NULL,
+    text_fingerprint VARCHAR NOT NULL,
+    precision VARCHAR NOT NULL,
+    dtype VARCHAR NOT NULL,
+    seconds DOUBLE NOT NULL,
+    peak_memory BIGINT NOT NULL,        -- bytes, of the whole process
+    evaluated_at TIMESTAMPTZ NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS ranks (
+    evaluation_id BIGINT NOT NULL,
+    direction VARCHAR NOT NULL,         -- image_to_text, text_to_image
+    query_id BIGINT NOT NULL,
+    positive_id BIGINT NOT NULL,
+    n_greater BIGINT NOT NULL,
+    n_equal BIGINT NOT NULL,
+    score DOUBLE NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS hits (
+    evaluation_id BIGINT NOT NULL,
+    direction VARCHAR NOT NULL,
+    query_id BIGINT NOT NULL,
+    position INTEGER NOT NULL,          -- from 1
+    item_id BIGINT NOT NULL,
+    score DOUBLE NOT NULL
+);

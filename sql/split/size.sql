@@ -1,0 +1,2 @@
+-- How many images a split has.
+SELECT count(*) AS images FROM split_images WHERE split_id = $split_id;
