@@ -1,0 +1,16 @@
+"""Source folders of annotations, read into `clipstore.records.Annotations`.
+
+    coco        ROOT/annotations/captions_<split>.json, photos in ROOT/<split>/
+    flickr      ROOT/Flickr8k.token.txt or captions.txt, an image folder, split lists
+    karpathy    dataset_{coco,flickr8k,flickr30k}.json and the folder of its photos
+    csv_file    image_path,caption[,image_id,caption_id,split]
+
+Each has a `read`. Photos are named, never opened: one that is missing is the caller's to count.
+Whatever is wrong with a source is one `clipstore.errors.DatasetError` of one line.
+"""
+
+from __future__ import annotations
+
+from clipstore.datasets import coco, csv_file, flickr, karpathy
+
+__all__ = ["coco", "csv_file", "flickr", "karpathy"]

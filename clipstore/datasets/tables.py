@@ -1,0 +1,121 @@
+"""The tables of `Annotations`, and the checks that hold for every source."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import pyarrow as pa
+
+from clipstore.errors import DatasetError
+
+IMAGES = pa.schema(
+    [
+        ("source_id", pa.string()),
+        ("file_name", pa.string()),
+        ("path", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+    ]
+)
+CAPTIONS = pa.schema(
+    [("image", pa.string()), ("source_id", pa.string()), ("text", pa.string()), ("position", pa.int32())]
+)
+SPLITS = pa.schema([("split", pa.string()), ("image", pa.string()), ("position", pa.int32())])
+CATEGORIES = pa.schema([("source_id", pa.string()), ("name", pa.string()), ("supercategory", pa.string())])
+IMAGE_CATEGORIES = pa.schema([("image", pa.string()), ("category", pa.string()), ("instances", pa.int32())])
+
+# A drive letter ("C:/photos") or a backslash leads elsewhere on Windows, and only there: refused everywhere.
+_ELSEWHERE = re.compile(r"/|[A-Za-z]:|.*[\\\0]", re.DOTALL)
+
+
+def images(
+    source: Path,
+    root: Path,
+    source_ids: Sequence[str],
+    file_names: Sequence[str],
+    sizes: Sequence[tuple[int | None, int | None]] | None = None,
+) -> pa.Table:
+    """The images table; `file_names` are relative to `root`, `sizes` are widths and heights.
+
+    Raises DatasetError naming `source` for an image id or a file name that occurs twice.
+    """
+    check_unique(source, "image id", source_ids)
+    check_unique(source, "file name", file_names)
+    base = _absolute(root)
+    sizes = sizes or [(None, None)] * len(source_ids)
+    return table(
+        IMAGES,
+        source_ids,
+        file_names,
+        [f"{base}/{name}" for name in file_names],
+        [width for width, _ in sizes],
+        [height for _, height in sizes],
+    )
+
+
+def captions(
+    source: Path, image_names: Sequence[str], source_ids: Sequence[str], texts: Sequence[str]
+) -> pa.Table:
+    """The captions table, in the order given; DatasetError naming `source` for a caption id given twice."""
+    check_unique(source, "caption id", source_ids)
+    return table(CAPTIONS, image_names, source_ids, texts, ordinals(image_names))
+
+
+def splits(members: dict[str, list[str]]) -> pa.Table:
+    """The splits table of each split's file names, in order."""
+    rows = [(split, name, at) for split, names in members.items() for at, name in enumerate(names)]
+    return table(SPLITS, *zip(*rows, strict=True)) if rows else table(SPLITS, [], [], [])
+
+
+def table(schema: pa.Schema, *columns: Sequence[object]) -> pa.Table:
+    """An Arrow table of `columns`, exactly as `schema` has them."""
+    return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)
+
+
+def no_categories() -> tuple[pa.Table, pa.Table]:
+    """The two empty category tables of a source that tells none."""
+    return CATEGORIES.empty_table(), IMAGE_CATEGORIES.empty_table()
+
+
+def file_name(source: Path, name: str, folder: str = "") -> str:
+    """`folder`/`name` in its plainest form ("./a//b.jpg" is "a/b.jpg"), by its words alone, not the disk.
+
+    Raises DatasetError naming `source` when either would lead out of the folder it is relative to.
+    """
+    if folder:
+        return file_name(source, f"{folder}/{file_name(source, name)}")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if not parts or ".." in parts or _ELSEWHERE.match(name):
+        raise DatasetError(
+            f"{source}: the file name {name!r} does not stay in its folder; "
+            "write it relative to that folder, with forward slashes and without '..'"
+        )
+    return "/".join(parts)
+
+
+def check_unique(source: Path, what: str, values: Sequence[str]) -> None:
+    """DatasetError naming `source` and the first value that occurs more than once."""
+    if len(set(values)) < len(values):
+        twice = next(value for value, times in Counter(values).items() if times > 1)
+        raise DatasetError(f"{source}: the {what} {twice!r} occurs more than once; keep one of them")
+
+
+def ordinals(keys: Sequence[str]) -> list[int]:
+    """For each key, how many equal ones came before it."""
+    counters: defaultdict[str, count[int]] = defaultdict(count)
+    return [next(counters[key]) for key in keys]
+
+
+def _absolute(root: Path) -> str:
+    base = root.absolute().as_posix().rstrip("/")
+    try:
+        base.encode()
+    except UnicodeEncodeError as error:
+        raise DatasetError(
+            f"the folder name {base!r} is not UTF-8, so it cannot be stored; rename it"
+        ) from error
+    return base
