@@ -238,6 +238,23 @@ def _estimate(scope: _Scope, how: Encoding) -> None:
         summary.size += table.num_rows * (width + kept)
 
 
+def check_failures(summaries: Iterable[Embedded], share: float) -> None:
+    """Raise when more than `share` of a tower's items failed or are missing.
+
+    Raises:
+        ModelError: with the counts.
+    """
+    for one in summaries:
+        lost = one.failed + one.missing
+        items = one.done + one.reused + lost
+        if lost > share * items:
+            message = (
+                f"{lost} of {items} items of the {one.tower} tower of {one.model} failed or are missing, more than "
+                f"--max-failed {share}: 'clipstore query item_failures' tells why"
+            )
+            raise ModelError(message)
+
+
 def register(session: Session, store: Store, made: Iterable[Shard]) -> None:
     """Enter complete shards, their rows and their failures into the catalog."""
     shards = list(made)

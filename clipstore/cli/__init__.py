@@ -1,0 +1,65 @@
+"""The command line: a table of contents. Each command parses and makes one call into the pipeline.
+
+Modules of the pipeline are imported when a command runs, so that `clipstore --help` stays quick and loads no torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from clipstore.cli.demo import demo
+from clipstore.cli.embed import embed
+from clipstore.cli.evaluate import evaluate
+from clipstore.cli.ingest import ingest, split
+from clipstore.cli.model import model
+from clipstore.cli.query import query, sql
+from clipstore.cli.vectors import export, import_vectors
+from clipstore.errors import ClipstoreError
+
+
+class _Group(click.Group):
+    """Commands in the order of the work, and every error of clipstore as one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ClipstoreError as error:
+            _fail(str(error))
+        except BrokenPipeError:
+            raise  # the reader of our output left: click knows what to do
+        except OSError as error:
+            _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+        except KeyboardInterrupt:
+            click.echo("clipstore: interrupted; what was complete is kept, the same command goes on there", err=True)
+            sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    """Print one line on stderr and exit with 1."""
+    click.echo(f"clipstore: {' '.join(message.split())}", err=True)
+    sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="clipstore")
+def main() -> None:
+    """Embed images and captions once, rank them exactly, ask about it in SQL.
+
+    \b
+    Begin with:
+      clipstore demo
+    or with your own data:
+      clipstore ingest coco /data/coco
+      clipstore embed --model pretrained --split coco/val2017
+      clipstore eval --model pretrained --split coco/val2017
+    """
+
+
+for command in (ingest, split, model, import_vectors, embed, evaluate, sql, query, export, demo):
+    main.add_command(command)

@@ -1,0 +1,65 @@
+"""`clipstore embed`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipstore.cli.options import json_option, memory_option, print_json, store_option
+
+if TYPE_CHECKING:
+    from clipstore.pipeline.store import Store
+
+
+@click.command()
+@click.option("--model", "models", multiple=True, required=True, help="The model; may be repeated.")
+@click.option("--split", "splits", multiple=True, help="A split; may be repeated. [default: the whole catalog]")
+@click.option("--only", type=click.Choice(["images", "captions"]), help="One tower alone.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="What the model computes in. auto: as the model was embedded before, else fp16 on CUDA and fp32 elsewhere.",
+)
+@click.option(
+    "--store-dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="What vectors are stored as.",
+)
+@memory_option("What the model may take on its device; batches are made smaller to fit.")
+@click.option("--device", help="Where the model runs, such as cuda:1. [default: cuda where there is one, else cpu]")
+@click.option("--retry-failed", is_flag=True, help="Try items that failed before once more.")
+@click.option(
+    "--max-failed",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    help="The share of items that may fail or be missing; past it, exit with 1 when all is done. [default: all may]",
+)
+@click.option("--dry-run", is_flag=True, help="Say how many items, bytes and seconds, and write no vectors.")
+@store_option
+@json_option
+def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: bool, **how: Any) -> None:
+    """Embed the images and captions that have no vectors yet.
+
+    Killed and started again, it goes on where it was. A photo that cannot be read stops nothing:
+    it is recorded with its reason ('clipstore query item_failures').
+
+    Example: clipstore embed --model pretrained --split coco/val2017
+    """
+    from clipstore.pipeline import embed as verb
+    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.tables import print_table, summary_rows
+
+    with shown_progress() as on_progress:
+        summaries = verb.embed(store, models, verb.EmbedOptions(**how, on_progress=on_progress))
+    rows = [dataclasses.asdict(summary) for summary in summaries]
+    if as_json:
+        print_json({"embedded": rows})
+    else:
+        print_table(summary_rows(rows, dry_run=how["dry_run"]))
+    verb.check_failures(summaries, max_failed)

@@ -1,0 +1,57 @@
+"""`clipstore eval`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from clipstore.cli.options import json_option, memory_option, print_json, store_option
+
+if TYPE_CHECKING:
+    from clipstore.pipeline.store import Store
+
+
+@click.command("eval")
+@click.option("--model", "models", multiple=True, help="The model; may be repeated. [default: all with vectors]")
+@click.option("--split", required=True, help="The split to measure on, such as coco/val2017.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["standard", "paired-rows"]),
+    default="standard",
+    show_default=True,
+    help="standard: any caption of an image counts. paired-rows: image to text, each caption for itself.",
+)
+@click.option("--partial", is_flag=True, help="Measure what is embedded so far, and say so.")
+@memory_option("What the blocks of scores may take.")
+@click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
+@store_option
+@json_option
+def evaluate(
+    models: tuple[str, ...],
+    split: str,
+    protocol: str,
+    memory: int,
+    device: str,
+    store: Store,
+    *,
+    partial: bool,
+    as_json: bool,
+) -> None:
+    """Rank every image and caption of a split exactly, and print the metrics.
+
+    Ranks and hits go into the catalog, where 'clipstore query' and 'clipstore sql' find them. The same
+    evaluation again replaces the former.
+
+    Example: clipstore eval --model pretrained --split coco/val2017
+    """
+    from clipstore.pipeline import evaluate as verb
+    from clipstore.reporting.metrics import print_evaluations
+
+    evaluations = verb.evaluate(
+        store, models, split, protocol=protocol, partial=partial, memory=memory, device=device
+    )
+    if as_json:
+        print_json({"evaluations": evaluations})
+    else:
+        print_evaluations(evaluations)

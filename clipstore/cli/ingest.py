@@ -1,0 +1,143 @@
+"""`clipstore ingest` and `clipstore split`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from clipstore.cli.options import json_option, print_json, store_option
+
+if TYPE_CHECKING:
+    from clipstore.pipeline.ingest import Ingested
+    from clipstore.pipeline.store import Store
+
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.group()
+def ingest() -> None:
+    """Bring images, captions and splits into the catalog.
+
+    The photos need not be there yet; the missing ones are counted. The same ingest again changes nothing,
+    and annotations that changed are brought up to date.
+
+    Example: clipstore ingest coco /data/coco --split val2017
+    """
+
+
+@ingest.command("coco")
+@click.argument("root", type=_FOLDER)
+@click.option("--name", default="coco", show_default=True, help="What to call the data set.")
+@click.option("--split", "splits", multiple=True, help="A split, such as val2017; may be repeated. [default: all]")
+@store_option
+@json_option
+def ingest_coco(root: Path, name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) -> None:
+    """COCO's own layout: ROOT/annotations/captions_<split>.json, and the photos in ROOT/<split>/.
+
+    Where instances_<split>.json is there too, its categories are taken in.
+
+    Example: clipstore ingest coco /data/coco --split val2017
+    """
+    from clipstore.pipeline import ingest as verbs
+
+    _print(verbs.ingest_coco(store, root, name=name, splits=splits), as_json=as_json)
+
+
+@ingest.command("flickr")
+@click.argument("root", type=_FOLDER)
+@click.option("--name", default="flickr8k", show_default=True, help="What to call the data set.")
+@store_option
+@json_option
+def ingest_flickr(root: Path, name: str, store: Store, *, as_json: bool) -> None:
+    """Flickr8k's own layout: Flickr8k.token.txt or captions.txt, the image folder, the split lists.
+
+    Makes NAME/train, NAME/dev and NAME/test where their lists are there, and NAME/all.
+
+    Example: clipstore ingest flickr /data/flickr8k
+    """
+    from clipstore.pipeline import ingest as verbs
+
+    _print(verbs.ingest_flickr(store, root, name=name), as_json=as_json)
+
+
+@ingest.command("karpathy")
+@click.argument("file", type=_FOLDER)
+@click.argument("root", type=_FOLDER)
+@click.option("--name", help="What to call the data set. [default: as the file says]")
+@store_option
+@json_option
+def ingest_karpathy(file: Path, root: Path, name: str | None, store: Store, *, as_json: bool) -> None:
+    """Karpathy's splits: FILE is dataset_coco.json or its like, the photos lie below ROOT.
+
+    Makes NAME/train, NAME/restval, NAME/val and NAME/test.
+
+    Example: clipstore ingest karpathy dataset_coco.json /data/coco
+    """
+    from clipstore.pipeline import ingest as verbs
+
+    _print(verbs.ingest_karpathy(store, file, root, name=name), as_json=as_json)
+
+
+@ingest.command("csv")
+@click.argument("file", type=_FOLDER)
+@click.option("--name", help="What to call the data set. [default: the file's name]")
+@store_option
+@json_option
+def ingest_csv(file: Path, name: str | None, store: Store, *, as_json: bool) -> None:
+    """A table with the columns image_path, caption and, if you like, image_id, caption_id, split.
+
+    Paths are relative to the file. Without a split column, all rows are NAME/all.
+
+    Example: clipstore ingest csv photos/captions.csv --name holidays
+    """
+    from clipstore.pipeline import ingest as verbs
+
+    _print(verbs.ingest_csv(store, file, name=name), as_json=as_json)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--from", "origin", required=True, help="The split to draw from, such as coco/train2014.")
+@click.option("--images", type=click.IntRange(min=2), help="How many images to draw. [default: all]")
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="The share of the drawn images that goes into NAME/val.",
+)
+@click.option("--seed", default=42, show_default=True, help="Another seed draws other images.")
+@store_option
+@json_option
+def split(
+    name: str, origin: str, images: int | None, validation: float, seed: int, store: Store, *, as_json: bool
+) -> None:
+    """Draw NAME/train and NAME/val from a split, by image and by seed.
+
+    Example: clipstore split 20k --from coco/train2014 --images 20000
+    """
+    from clipstore.pipeline.split import draw_split
+    from clipstore.reporting.tables import print_table
+
+    sizes = draw_split(store, name, origin=origin, images=images, validation=validation, seed=seed)
+    if as_json:
+        print_json({"splits": sizes})
+    else:
+        print_table(sizes)
+
+
+def _print(done: Ingested, *, as_json: bool) -> None:
+    from clipstore.reporting.tables import print_table
+
+    if as_json:
+        print_json(
+            {"dataset": done.dataset, "changes": done.changes, "splits": done.splits, "forgotten": done.forgotten}
+        )
+        return
+    print_table(done.splits)
+    changed = ", ".join(f"{count:,} {what}" for what, count in done.changes.items() if count)
+    click.echo(f"{done.dataset}: {changed or 'nothing changed'}")
+    for row in done.forgotten:
+        click.echo(f"{row['split']} is no longer what {row['model']} was measured on: evaluation removed, run eval again")

@@ -1,0 +1,83 @@
+"""`clipstore model`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from clipstore.cli.options import json_option, print_json, store_option
+
+if TYPE_CHECKING:
+    from clipstore.pipeline.store import Store
+
+
+@click.group()
+def model() -> None:
+    """Models: what names mean, and what the store holds of them.
+
+    A name is a job file ./jobs/NAME.toml, else a packaged job, else what 'model add' recorded.
+
+    Example: clipstore model list
+    """
+
+
+@model.command("add")
+@click.argument("name")
+@click.option("--base", required=True, help="A hub id, a local folder, or bundled:demo.")
+@click.option("--family", default="clip", show_default=True, help="The family of the model.")
+@click.option("--adapter", help="A PEFT folder to put on the base.")
+@store_option
+@json_option
+def add(name: str, base: str, family: str, adapter: str | None, store: Store, *, as_json: bool) -> None:
+    """Record a model under a name.
+
+    Example: clipstore model add tuned --base openai/clip-vit-base-patch32 --adapter runs/tuned/best
+    """
+    from clipstore.pipeline.models import add_model, show_model
+
+    add_model(store, name, base=base, family=family, adapter=adapter)
+    if as_json:
+        print_json(show_model(store, name))
+    else:
+        click.echo(f"{name}: recorded; 'clipstore embed --model {name}' is next")
+
+
+@model.command("list")
+@store_option
+@json_option
+def list_models(store: Store, *, as_json: bool) -> None:
+    """Every model that can be named.
+
+    Example: clipstore model list
+    """
+    from clipstore.pipeline import models
+    from clipstore.reporting.tables import print_table
+
+    rows = models.list_models(store)
+    if as_json:
+        print_json({"models": rows})
+    else:
+        print_table(rows)
+
+
+@model.command("show")
+@click.argument("name")
+@store_option
+@json_option
+def show(name: str, store: Store, *, as_json: bool) -> None:
+    """One model: where its weights come from, and what the store holds of its towers.
+
+    Example: clipstore model show demo
+    """
+    from clipstore.pipeline.models import show_model
+    from clipstore.reporting.tables import print_table
+
+    told = show_model(store, name)
+    if as_json:
+        print_json(told)
+        return
+    for key, value in told.items():
+        if key != "towers" and value is not None:
+            click.echo(f"{key:8} {value}")
+    print_table(told["towers"], empty="not embedded yet")

@@ -1,0 +1,65 @@
+"""Options that several commands share, and how a result is printed as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from clipstore.pipeline.store import Store
+
+Command = Callable[..., Any]
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class Memory(click.ParamType[int]):
+    """A size such as 8GB, 512MB or a number of bytes; the units are powers of 1024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", str(value).strip(), re.IGNORECASE)
+        if not match or float(match[1]) <= 0:
+            self.fail(f"{value!r} is not a size: write 8GB or 512MB", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _as_store(_ctx: click.Context, _param: click.Parameter, folder: Path) -> Store:
+    from clipstore.pipeline.store import Store
+
+    return Store(folder.absolute())
+
+
+def store_option(command: Command) -> Command:
+    """`--store DIR`, given to the command as a Store."""
+    return click.option(
+        "--store",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="CLIPSTORE_STORE",
+        default=Path("store"),
+        show_default="./store",
+        show_envvar=True,
+        callback=_as_store,
+        help="The folder of the store.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`, given to the command as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+def memory_option(help_text: str) -> Callable[[Command], Command]:
+    """`--memory SIZE`, in bytes."""
+    return click.option("--memory", type=Memory(), default="8GB", show_default=True, help=help_text)
+
+
+def print_json(result: Any) -> None:
+    """Print a result as JSON on stdout."""
+    click.echo(json.dumps(result, indent=2, default=str))

@@ -1,0 +1,82 @@
+"""`clipstore import` and `clipstore export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from clipstore.cli.options import json_option, print_json, store_option
+
+if TYPE_CHECKING:
+    from clipstore.pipeline.store import Store
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command("import")
+@click.argument("name")
+@click.option("--split", required=True, help="The split whose items the vectors are of.")
+@click.option("--images", required=True, type=_FILE, help="Image vectors: .npy, (N, D).")
+@click.option("--image-ids", required=True, type=_FILE, help="Their images' source ids: .npy, (N,).")
+@click.option("--captions", required=True, type=_FILE, help="Caption vectors: .npy, (M, D).")
+@click.option("--caption-ids", required=True, type=_FILE, help="Their captions' source ids: .npy, (M,).")
+@store_option
+@json_option
+def import_vectors(
+    name: str,
+    split: str,
+    images: Path,
+    image_ids: Path,
+    captions: Path,
+    caption_ids: Path,
+    store: Store,
+    *,
+    as_json: bool,
+) -> None:
+    """Take in vectors made elsewhere, as the model NAME.
+
+    Vectors are scaled to unit length. Ids are those of the split's own data set (COCO's image and
+    annotation ids, for instance), integers or strings.
+
+    Example: clipstore import siglip --split coco/val2017 --images i.npy --image-ids ii.npy --captions c.npy --caption-ids ci.npy
+    """
+    from clipstore.pipeline import transfer
+    from clipstore.reporting.tables import print_table
+
+    rows = transfer.import_vectors(store, name, split, images=(images, image_ids), captions=(captions, caption_ids))
+    if as_json:
+        print_json({"imported": rows})
+    else:
+        print_table(rows)
+
+
+@click.group()
+def export() -> None:
+    """Take data out of the store.
+
+    Example: clipstore export vectors --model demo --split demo/all out
+    """
+
+
+@export.command("vectors")
+@click.option("--model", required=True, help="The model.")
+@click.option("--split", required=True, help="The split.")
+@click.argument("folder", type=_FILE)
+@store_option
+@json_option
+def export_vectors(model: str, split: str, folder: Path, store: Store, *, as_json: bool) -> None:
+    """Write a split's vectors as numpy and parquet, in clip-retrieval's layout.
+
+    One row a caption: FOLDER/img_emb/img_emb_0.npy, FOLDER/text_emb/text_emb_0.npy, FOLDER/metadata/metadata_0.parquet.
+
+    Example: clipstore export vectors --model demo --split demo/all out
+    """
+    from clipstore.pipeline import transfer
+
+    rows = transfer.export_vectors(store, model, split, folder)
+    if as_json:
+        print_json({"folder": str(folder), "rows": rows})
+    else:
+        click.echo(f"{rows:,} rows (one a caption) in {folder}")

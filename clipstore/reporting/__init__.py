@@ -1,0 +1,1 @@
+"""Rows in, words out: tables, CSV, JSON, progress. Pure: asks no catalog and loads no model."""

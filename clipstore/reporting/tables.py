@@ -1,0 +1,119 @@
+"""Rows as a table, as CSV or as JSON, on stdout."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Row = Mapping[str, Any]
+
+_PIPED_WIDTH = 160  # columns where there is no terminal to ask
+
+
+def console() -> Console:
+    """A console on stdout, as wide as the terminal."""
+    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False)
+
+
+def print_table(rows: Sequence[Row], *, empty: str = "nothing", title: str | None = None) -> None:
+    """Print rows that share their keys; numbers stand to the right."""
+    if not rows:
+        console().print(empty)
+        return
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for key in rows[0]:
+        numbers = all(isinstance(row[key], int | float) or row[key] is None for row in rows)
+        table.add_column(key.replace("_", " "), justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell(value)) for value in row.values()))
+    console().print(table)
+
+
+def print_rows(table: pa.Table, form: str) -> None:
+    """Print an Arrow table as "table", "csv" or "json"."""
+    rows = table.to_pylist()
+    if form == "json":
+        sys.stdout.write(json.dumps(rows, indent=2, default=str) + "\n")
+    elif form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(table.column_names)
+        writer.writerows(row.values() for row in rows)
+    else:
+        print_table(rows, empty="no rows")
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def summary_rows(summaries: Sequence[Row], *, dry_run: bool) -> list[Row]:
+    """The summaries of an embed run as rows to print."""
+    return [_planned(row) if dry_run else _done(row) for row in summaries]
+
+
+def _planned(row: Row) -> Row:
+    return {
+        "model": row["model"],
+        "tower": row["tower"],
+        "to embed": row["planned"],
+        "there already": row["reused"],
+        "known to fail": row["failed"],
+        "missing photos": row["missing"],
+        "bytes": _size(row["size"]),
+        "about": _duration(row["estimate"] or 0.0),
+    }
+
+
+def _done(row: Row) -> Row:
+    clock = row["clock"]
+    rate = row["done"] / row["seconds"] if row["seconds"] else 0.0
+    return {
+        "model": row["model"],
+        "tower": row["tower"],
+        "done": row["done"],
+        "reused": row["reused"],
+        "failed": row["failed"],
+        "missing photos": row["missing"],
+        "cut": row["cut"],
+        "written": _size(row["size"]),
+        "items/s": f"{rate:.0f}" if rate else "",
+        "time": _duration(row["seconds"]),
+        "of it": ", ".join(
+            f"{what} {_duration(clock[key])}"
+            for what, key in (("waiting for photos", "wait"), ("model", "forward"), ("writing", "write"))
+            if clock[key] > 0
+        ),
+    }
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1024 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min {rest:02} s"

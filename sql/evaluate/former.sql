@@ -1,0 +1,3 @@
+-- The evaluation that this one replaces.
+SELECT evaluation_id FROM evaluations
+WHERE model_id = $model_id AND split_id = $split_id AND protocol = $protocol;

@@ -1,0 +1,9 @@
+-- Captions that stand word for word at more than one place, the most frequent first.
+SELECT captions.text, count(*) AS captions, count(DISTINCT captions.image_id) AS images
+FROM captions
+WHERE $split IS NULL OR image_id IN (
+    SELECT image_id FROM split_images JOIN splits USING (split_id) WHERE splits.name = $split)
+GROUP BY captions.text
+HAVING count(*) > 1
+ORDER BY 2 DESC, captions.text
+LIMIT coalesce($limit::BIGINT, 20);

@@ -1,0 +1,25 @@
+-- Text to image by the length of the caption, in words.
+WITH asked AS (
+    SELECT
+        query_ranks.*, models.name AS model, splits.name AS split,
+        len(regexp_extract_all(captions.text, '\S+')) AS words
+    FROM query_ranks
+    JOIN evaluations USING (evaluation_id)
+    JOIN models USING (model_id)
+    JOIN splits USING (split_id)
+    JOIN captions ON caption_id = query_id
+    WHERE direction = 'text_to_image' AND protocol = 'standard'
+        AND ($model IS NULL OR models.name = $model)
+        AND ($split IS NULL OR splits.name = $split)
+)
+SELECT
+    model, split,
+    CASE WHEN words <= 6 THEN '1-6' WHEN words <= 9 THEN '7-9' WHEN words <= 12 THEN '10-12'
+        WHEN words <= 16 THEN '13-16' ELSE '17 and more' END AS caption_words,
+    count(*) AS queries,
+    avg(hit_chance(1, n_greater, tied, tied_positives)) AS "recall@1",
+    avg(hit_chance(10, n_greater, tied, tied_positives)) AS "recall@10",
+    avg(1 / expected_rank) AS mrr
+FROM asked
+GROUP BY evaluation_id, model, split, caption_words
+ORDER BY evaluation_id, min(words);

@@ -1,0 +1,27 @@
+-- Both directions by the categories that the image shows (where the data set tells), the worst Recall@1 first.
+WITH asked AS (
+    SELECT
+        query_ranks.*, models.name AS model, splits.name AS split,
+        CASE direction WHEN 'image_to_text' THEN query_id ELSE captions.image_id END AS image_id
+    FROM query_ranks
+    JOIN evaluations USING (evaluation_id)
+    JOIN models USING (model_id)
+    JOIN splits USING (split_id)
+    LEFT JOIN captions ON direction = 'text_to_image' AND caption_id = query_id
+    WHERE protocol = 'standard'
+        AND ($model IS NULL OR models.name = $model)
+        AND ($split IS NULL OR splits.name = $split)
+        AND ($direction IS NULL OR direction = $direction)
+)
+SELECT
+    model, split, direction, categories.name AS category, supercategory,
+    count(*) AS queries,
+    avg(hit_chance(1, n_greater, tied, tied_positives)) AS "recall@1",
+    avg(hit_chance(10, n_greater, tied, tied_positives)) AS "recall@10",
+    avg(1 / expected_rank) AS mrr
+FROM asked
+JOIN image_categories USING (image_id)
+JOIN categories USING (category_id)
+GROUP BY evaluation_id, model, split, direction, categories.name, supercategory
+ORDER BY evaluation_id, direction, "recall@1", category
+LIMIT coalesce($limit::BIGINT, 200);

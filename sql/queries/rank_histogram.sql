@@ -1,0 +1,19 @@
+-- How many queries found their first positive at which rank: 1, 2-5, 6-10, and on in powers of ten.
+WITH bins (place, ranks, low, high) AS (
+    VALUES (1, '1', 1, 2), (2, '2-5', 2, 6), (3, '6-10', 6, 11), (4, '11-100', 11, 101), (5, '101-1000', 101, 1001),
+        (6, 'above 1000', 1001, 1e18)
+)
+SELECT
+    models.name AS model, splits.name AS split, direction, ranks, count(*) AS queries,
+    count(*) / sum(count(*)) OVER (PARTITION BY evaluation_id, direction) AS share
+FROM query_ranks
+JOIN evaluations USING (evaluation_id)
+JOIN models USING (model_id)
+JOIN splits USING (split_id)
+JOIN bins ON expected_rank >= low AND expected_rank < high
+WHERE protocol = coalesce($protocol, 'standard')
+    AND ($model IS NULL OR models.name = $model)
+    AND ($split IS NULL OR splits.name = $split)
+    AND ($direction IS NULL OR direction = $direction)
+GROUP BY evaluation_id, models.name, splits.name, direction, place, ranks
+ORDER BY evaluation_id, direction, place;

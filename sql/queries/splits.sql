@@ -1,0 +1,9 @@
+-- The splits, with their images, captions, and photos that are missing.
+SELECT splits.name AS split, count(DISTINCT image_id) AS images, count(caption_id) AS captions,
+    count(DISTINCT image_id) FILTER (WHERE problem IS NOT NULL) AS missing_photos, drawn_from
+FROM splits
+JOIN split_images USING (split_id)
+JOIN images USING (image_id)
+LEFT JOIN captions USING (image_id)
+GROUP BY ALL
+ORDER BY ALL;
