@@ -13,19 +13,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from clipstore.errors import CatalogError, NotFoundError
 from clipstore.packaged import folder
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 FORMAT_VERSION = 1
 BUSY_SECONDS = 10.0
-VIEWS = ("image_items", "caption_items", "query_ranks", "metrics", "retrieval_failures")  # each after what it reads
+
+# What makes a catalog, each after what it reads.
+_SCHEMA = (
+    "schema/tables",
+    "schema/macros",
+    "views/image_items",
+    "views/caption_items",
+    "views/query_ranks",
+    "views/metrics",
+    "views/retrieval_failures",
+)
 
 Row = dict[str, Any]
 
@@ -54,8 +62,8 @@ class Session:
 
     def run(self, name: str, /, **parameters: object) -> int:
         """Run `sql/NAME.sql`; the number of rows that it changed."""
-        changed = self._execute(statement(name), parameters).fetchone()
-        return int(changed[0]) if changed and isinstance(changed[0], int) else 0
+        answer = self._connection.execute(statement(name), dict(parameters) or None).fetchall()
+        return int(answer[0][0]) if answer and isinstance(answer[0][0], int) else 0
 
     def rows(self, name: str, /, **parameters: object) -> list[Row]:
         """The answer of `sql/NAME.sql`, a mapping a row."""
@@ -67,7 +75,7 @@ class Session:
 
     def table(self, name: str, /, **parameters: object) -> pa.Table:
         """The answer of `sql/NAME.sql` as an Arrow table."""
-        return self._execute(statement(name), parameters).to_arrow_table()
+        return self._answer(statement(name), parameters)
 
     def ask(self, text: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
         """The answer of a user's own statement.
@@ -79,12 +87,13 @@ class Session:
             if len(duckdb.extract_statements(text)) != 1:
                 message = "give exactly one SQL statement"
                 raise CatalogError(message)
-            return self._execute(text, parameters or {}).to_arrow_table()
+            return self._answer(text, parameters or {})
         except duckdb.Error as error:
             raise CatalogError(_first_line(error)) from error
 
-    def _execute(self, text: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyConnection:
-        return self._connection.execute(text, dict(parameters) or None)
+    def _answer(self, text: str, parameters: Mapping[str, object]) -> pa.Table:
+        relation = self._connection.sql(text, params=dict(parameters) or None)
+        return pa.table({}) if relation is None else relation.to_arrow_table()
 
 
 def parameters_of(text: str) -> set[str]:
@@ -120,7 +129,7 @@ class Catalog:
         with self._open(read_only=False) as connection:
             self._check_version(connection)
             connection.begin()
-            for name in (*named("schema"), *(f"views/{view}" for view in VIEWS)):
+            for name in _SCHEMA:
                 connection.execute(statement(name))
             connection.execute(statement("catalog/stamp"), {"version": FORMAT_VERSION})
             try:
@@ -157,12 +166,12 @@ class Catalog:
 
     def _check_version(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Refuse a catalog of a newer format before anything is read from or written to it."""
-        if not connection.execute(statement("catalog/has_version")).fetchone():
+        if not connection.execute(statement("catalog/has_version")).fetchall():
             return
-        version = connection.execute(statement("catalog/version")).fetchone()
-        if version and version[0] > FORMAT_VERSION:
+        version = connection.execute(statement("catalog/version")).fetchall()[0][0]
+        if version > FORMAT_VERSION:
             message = (
-                f"the store {self.path.parent} has format {version[0]}; this clipstore knows up to {FORMAT_VERSION}: "
+                f"the store {self.path.parent} has format {version}; this clipstore knows up to {FORMAT_VERSION}: "
                 "install a newer clipstore"
             )
             raise CatalogError(message)

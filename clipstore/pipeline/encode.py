@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,10 +143,10 @@ def _decoded(plan: ShardPlan, how: Encoding) -> Iterator[list[tuple[str, NDArray
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         starts = iter(range(0, len(plan.contents), how.batch))
-        ahead = deque(take(start) for start, _ in zip(starts, range(_AHEAD), strict=False))
+        ahead = deque(take(start) for start in islice(starts, _AHEAD))
         while ahead:
             batch = [future.result() for future in ahead.popleft()]
-            ahead.extend(take(start) for start in [next(starts, None)] if start is not None)
+            ahead.extend(take(start) for start in islice(starts, 1))
             how.clock.decode += sum(seconds for _, _, seconds in batch)
             yield [(key, got) for key, got, _ in batch]
 

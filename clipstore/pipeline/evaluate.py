@@ -20,7 +20,7 @@ from clipstore.errors import VectorError
 from clipstore.pipeline.evaluations import forget
 from clipstore.pipeline.models import find_model
 from clipstore.pipeline.store import Store, split_id
-from clipstore.pipeline.vectors import Items, items_of
+from clipstore.pipeline.vectors import Items, advice, embedded_items
 from clipstore.records import Model
 
 PROTOCOLS = ("standard", "paired-rows")
@@ -138,16 +138,11 @@ def _ids(session: Session, model: Model, split: str) -> tuple[int, int]:
 
 def _gallery(store: Store, session: Session, model: Model, split: str, *, partial: bool) -> _Gallery:
     """The split's images that have a vector, and their captions that have one."""
-    found = items_of(store, session, model, *_ids(session, model, split))
-    advice = f"run 'clipstore embed --model {model.name} --split {split}'"
-    if found is None:
-        message = f"{model.name} has no vectors yet: {advice}"
-        raise VectorError(message)
-    images, texts = found
+    images, texts = embedded_items(store, session, model, split)
     pending = (images.pending.num_rows, texts.pending.num_rows)
     if any(pending) and not partial:
         message = (
-            f"{pending[0]} images and {pending[1]} captions of {split} have no vectors of {model.name} yet: {advice}, "
+            f"{pending[0]} images and {pending[1]} captions of {split} have no vectors of {model.name} yet: {advice(model, split)}, "
             "or evaluate what is there with --partial"
         )
         raise VectorError(message)
@@ -158,7 +153,7 @@ def _gallery(store: Store, session: Session, model: Model, split: str, *, partia
     texts = texts.only(kept.to_numpy())
     caption_ids = texts.table["caption_id"].to_numpy()
     if not len(image_ids) or not len(caption_ids):
-        message = f"no image of {split} with a photo and a caption is embedded by {model.name}: nothing to rank; {advice}"
+        message = f"no image of {split} with a photo and a caption is embedded by {model.name}: nothing to rank; {advice(model, split)}"
         raise VectorError(message)
     row_of_image = dict(zip(image_ids.tolist(), range(len(image_ids)), strict=True))
     rows = [row_of_image[image] for image in texts.table["image_id"].to_pylist()]

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from clipstore import shards
 from clipstore.catalog import Session
-from clipstore.pipeline.models import current_towers
-from clipstore.pipeline.store import Store
+from clipstore.errors import VectorError
+from clipstore.pipeline.models import IMPORTED, current_towers, find_model
+from clipstore.pipeline.store import Store, split_id
 from clipstore.records import Model, Tower
 
 
@@ -58,22 +59,41 @@ class Items:
 
     def only(self, kept: NDArray[np.bool_]) -> Items:
         """The same without the items where `kept` is false."""
-        vectors = replace(self.vectors, which=self.vectors.which[kept], rows=self.vectors.rows[kept])
-        return replace(self, table=self.table.filter(pa.array(kept)), vectors=vectors)
+        return self.at(np.flatnonzero(kept))
+
+    def at(self, places: NDArray[np.int64]) -> Items:
+        """The same with the items at these places of the table, in this order."""
+        vectors = replace(self.vectors, which=self.vectors.which[places], rows=self.vectors.rows[places])
+        return replace(self, table=self.table.take(pa.array(places)), vectors=vectors)
 
 
-def items_of(store: Store, session: Session, model: Model, model_id: int, split_id: int) -> tuple[Items, Items] | None:
-    """The images and the captions of a split for a model's current towers; None: it was never embedded."""
-    towers = current_towers(session, model_id)
-    if not towers:
-        return None
+def embedded_items(store: Store, session: Session, model: Model, split: str) -> tuple[Items, Items]:
+    """The images and the captions of a split for a model's current towers.
+
+    Raises:
+        NotFoundError: there is no such split.
+        VectorError: the model was never embedded; with the command to run.
+    """
+    target = split_id(session, split)
+    row = session.row("model/find", name=model.name)
+    towers = current_towers(session, row["model_id"]) if row else ()
+    if not row or not towers:
+        message = f"{model.name} has no vectors yet: {advice(model, split)}"
+        raise VectorError(message)
     image, text = towers
-    asked: dict[str, Any] = {"model_id": model_id, "split_id": split_id}
+    asked: dict[str, Any] = {"model_id": row["model_id"], "split_id": target}
     images = session.table(
         "evaluate/gallery_images", fingerprint=image.fingerprint, backbone=image.backbone, family=model.family, **asked
     )
     captions = session.table("evaluate/gallery_captions", fingerprint=text.fingerprint, **asked)
     return _items(store, session, image, images), _items(store, session, text, captions)
+
+
+def advice(model: Model, split: str) -> str:
+    """What to run for the vectors that are not there."""
+    if model.family == IMPORTED:
+        return f"import theirs too with 'clipstore import {model.name} --split {split}'"
+    return f"run 'clipstore embed --model {model.name} --split {split}'"
 
 
 def _items(store: Store, session: Session, tower: Tower, table: pa.Table) -> Items:
@@ -96,3 +116,22 @@ def _items(store: Store, session: Session, tower: Tower, table: pa.Table) -> Ite
         left_out=lack.filter(lack["left_out"]),
         pending=lack.filter(pc.invert(lack["left_out"])),
     )
+
+
+def read_vectors(
+    store: Store, model: str, split: str, what: str
+) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+    """The catalog ids (N,) and the vectors (N, D) of the "images" or the "captions" of a split that have one.
+
+    Raises:
+        NotFoundError: no such model or split.
+        VectorError: the model was never embedded, or `what` is something else.
+    """
+    if what not in ("images", "captions"):
+        message = f"vectors of {what!r}? ask for 'images' or 'captions'"
+        raise VectorError(message)
+    found = find_model(store, model)
+    with store.catalog.read() as session:
+        images, captions = embedded_items(store, session, found, split)
+    items, key = (images, "image_id") if what == "images" else (captions, "caption_id")
+    return items.table[key].to_numpy(), items.vectors[:]

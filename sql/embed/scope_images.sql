@@ -15,7 +15,7 @@ SELECT
     any_value(failed.content) IS NOT NULL AS failed
 FROM image_items AS items
 JOIN images USING (image_id)
-LEFT JOIN features USING (content)
+LEFT JOIN features ON features.content = items.content
 LEFT JOIN vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
 LEFT JOIN failed ON failed.content = items.content
 WHERE items.model_id = $model_id

@@ -1,0 +1,212 @@
+"""Vectors in and out: made elsewhere and taken in as a model, or written out in clip-retrieval's layout."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from clipstore import shards
+from clipstore.catalog import Row, Session
+from clipstore.errors import ModelError, VectorError
+from clipstore.jobs import job_files
+from clipstore.pipeline.embed import register
+from clipstore.pipeline.evaluations import forget
+from clipstore.pipeline.models import IMPORTED, find_model, record_model, record_towers
+from clipstore.pipeline.store import Store, split_id
+from clipstore.pipeline.vectors import embedded_items
+from clipstore.records import Model, Tower
+from clipstore.shards import Shard, ShardInfo, normalised
+
+_ROWS = 32768  # rows of one shard, and of one step of an export
+_UNIT = 1e-3  # a length farther from 1 than this counts as not unit
+
+
+def import_vectors(
+    store: Store, name: str, split: str, *, images: tuple[Path, Path], captions: tuple[Path, Path]
+) -> list[Row]:
+    """Take in image and caption vectors, each a .npy file of rows and one of source ids, as the model `name`.
+
+    The items must be of `split`; not all of its items need be there. Vectors are normalised. An item imported before
+    under this name gets its new vector, and the model's evaluations, if anything changed, are removed.
+
+    Returns, for each tower, how many rows there were, how many were not of unit length, and how many were zero.
+
+    Raises:
+        VectorError: a file cannot be read, shapes do not fit, a value is not finite, an id is unknown or twice there.
+        ModelError: the name is a job's or another model's.
+    """
+    sides = {"image": _read(*images), "text": _read(*captions)}
+    dims = {tower: rows.shape[1] for tower, (rows, _) in sides.items()}
+    if dims["image"] != dims["text"]:
+        message = f"{images[0]} has width {dims['image']} and {captions[0]} has {dims['text']}: both must be of one model"
+        raise VectorError(message)
+    with store.catalog.read() as session:
+        keys = _keys(session, split_id(session, split))
+        _check_name(session, name)
+    model = Model(name=name, family=IMPORTED, base="vectors made elsewhere")
+    towers = tuple(_tower(name, tower, dims[tower]) for tower in sides)
+    contents = {tower: _contents(ids, keys[tower], f"{split} has no {tower}") for tower, (_, ids) in sides.items()}
+    made: list[Shard] = []
+    told: list[Row] = []
+    for tower, (rows, _) in zip(towers, sides.values(), strict=True):
+        written, counts = _write(store, tower, model, rows, contents[tower.tower])
+        made += written
+        told.append({"model": name, "tower": tower.tower, "rows": len(rows), **counts})
+    with store.catalog.write() as session:
+        model_id = record_model(session, model, origin="imported")
+        record_towers(session, model_id, towers, key="")
+        _replace(session, store, model_id, made)
+    return told
+
+
+def export_vectors(store: Store, model_name: str, split: str, folder: Path) -> int:
+    """Write a split's vectors as clip-retrieval lays them out; the number of rows, one a caption.
+
+    FOLDER/img_emb/img_emb_0.npy and FOLDER/text_emb/text_emb_0.npy hold row i of the image and of the caption of
+    row i of FOLDER/metadata/metadata_0.parquet (image_path, caption, image_id, caption_id).
+
+    Raises:
+        VectorError: the folder is there already, or the model has no vectors for the split.
+    """
+    if folder.exists():
+        message = f"{folder} is there already: name a new folder"
+        raise VectorError(message)
+    model = find_model(store, model_name)
+    with store.catalog.read() as session:
+        images, texts = embedded_items(store, session, model, split)
+        place = pc.index_in(texts.table["image_id"], images.table["image_id"])
+        texts = texts.only(place.is_valid().to_numpy())
+        rows = place.drop_null().to_numpy().astype(np.int64)
+        session.stage(
+            exported=pa.table({"caption_id": texts.table["caption_id"], "place": np.arange(texts.table.num_rows)})
+        )
+        metadata = session.table("vectors/metadata")
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    for kind in ("img_emb", "text_emb", "metadata"):
+        (temporary / kind).mkdir(parents=True)
+    _save(temporary / "img_emb" / "img_emb_0.npy", images.at(rows).vectors)
+    _save(temporary / "text_emb" / "text_emb_0.npy", texts.vectors)
+    pq.write_table(metadata, temporary / "metadata" / "metadata_0.parquet")
+    temporary.replace(folder)
+    return metadata.num_rows
+
+
+def _read(vectors: Path, ids: Path) -> tuple[NDArray[Any], list[str]]:
+    """The rows of one side, mapped and not read, and their source ids."""
+    rows, names = _load(vectors), _load(ids)
+    if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.floating):
+        message = f"{vectors} holds {rows.dtype} of shape {rows.shape}: vectors are floats of shape (N, D)"
+        raise VectorError(message)
+    if names.ndim != 1 or names.dtype.kind not in "iuU" or len(names) != len(rows):
+        message = f"{ids} holds {names.dtype} of shape {names.shape}: ids are {len(rows)} integers or strings, one a row"
+        raise VectorError(message)
+    listed = [str(name) for name in names.tolist()]
+    twice = next((name for name, times in Counter(listed).items() if times > 1), None)
+    if twice is not None:
+        message = f"{ids} has the id {twice} more than once: give each item one vector"
+        raise VectorError(message)
+    return rows, listed
+
+
+def _load(file: Path) -> NDArray[Any]:
+    try:
+        return np.asanyarray(np.load(file, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        message = f"cannot read {file} as a .npy file: {error}"
+        raise VectorError(message) from error
+
+
+def _keys(session: Session, target: int) -> dict[str, dict[str, str]]:
+    """Content keys of a split's items by source id, for each tower."""
+    keys: dict[str, dict[str, str]] = {"image": {}, "text": {}}
+    table = session.table("vectors/items", split_id=target)
+    for tower, source, content in zip(*(table[name].to_pylist() for name in ("tower", "source_id", "content")), strict=True):
+        keys[tower][source] = content
+    return keys
+
+
+def _check_name(session: Session, name: str) -> None:
+    row = session.row("model/find", name=name)
+    taken = job_files().get(name) or (row and row["origin"] != "imported" and f"a model with base {row['base']}")
+    if taken:
+        message = f"{name!r} is taken by {taken}: import under another name"
+        raise ModelError(message)
+
+
+def _contents(ids: list[str], keys: dict[str, str], unknown: str) -> list[str]:
+    for name in ids:
+        if name not in keys:
+            message = f"{unknown} with the source id {name}: ids are those of the data set's own files"
+            raise VectorError(message)
+    return [keys[name] for name in ids]
+
+
+def _tower(name: str, tower: str, dim: int) -> Tower:
+    """Nobody knows what made the vectors: the fingerprint is of the name that they were given."""
+    fingerprint = hashlib.sha256(f"imported/{name}/{tower}/{dim}".encode()).hexdigest()
+    return Tower(tower=tower, fingerprint=fingerprint, precision="imported", dim=dim)
+
+
+def _write(
+    store: Store, tower: Tower, model: Model, rows: NDArray[Any], contents: list[str]
+) -> tuple[list[Shard], dict[str, int]]:
+    """Write one tower's shards, and count the rows that were not of unit length."""
+    info = ShardInfo(
+        kind="vectors",
+        tower=tower.tower,
+        fingerprint=tower.fingerprint,
+        model=model.name,
+        family=model.family,
+        precision=tower.precision,
+        normalised=True,
+        cut=0,
+        software=shards.software(clipstore=version("clipstore")),
+    )
+    counts = {"not_unit": 0, "zero": 0}
+    made = []
+    for start in range(0, len(rows), _ROWS):
+        part = np.asarray(rows[start : start + _ROWS])
+        finite = np.isfinite(part).all(axis=1)
+        if not finite.all():
+            message = f"{tower.tower} vector {start + int(np.argmin(finite))} holds NaN or infinity: nothing was imported"
+            raise VectorError(message)
+        lengths = np.linalg.norm(part.astype(np.float64), axis=1)
+        counts["zero"] += int((lengths == 0).sum())
+        counts["not_unit"] += int((np.abs(lengths - 1) > _UNIT).sum())
+        values = normalised(part, "float16" if rows.dtype == np.float16 else "float32")
+        keys = contents[start : start + _ROWS]
+        name = hashlib.sha256("\n".join(keys).encode() + values.tobytes()).hexdigest()[:16]
+        path = store.shards / tower.fingerprint / f"{tower.tower}-{name}.h5"
+        made.append(shards.write_shard(path, info, values, keys, {}))
+    return made, counts
+
+
+def _replace(session: Session, store: Store, model_id: int, made: list[Shard]) -> None:
+    """Register imported shards; their items' former vectors, and what was measured with them, are forgotten."""
+    known = {row["file"] for shard in made for row in session.rows("evaluate/shards", fingerprint=shard.info.fingerprint)}
+    fresh = [shard for shard in made if str(shard.path.relative_to(store.root)) not in known]
+    if fresh:
+        keys = [(shard.info.fingerprint, content) for shard in fresh for content in shard.contents]
+        session.stage(replaced=pa.table({"fingerprint": [key[0] for key in keys], "content": [key[1] for key in keys]}))
+        session.run("vectors/forget_replaced")
+        register(session, store, fresh)
+        forget(session, [row["evaluation_id"] for row in session.rows("evaluate/of_model", model_id=model_id)])
+
+
+def _save(file: Path, rows: Any) -> None:
+    """Write rows that slice like an array as .npy, a step at a time."""
+    out = np.lib.format.open_memmap(file, mode="w+", dtype=rows.dtype, shape=rows.shape)
+    for start in range(0, rows.shape[0], _ROWS):
+        out[start : start + _ROWS] = rows[start : start + _ROWS]
+    out.flush()

@@ -1,0 +1,35 @@
+"""What `clipstore demo` prints: each step as the command that does it, what came of it, and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clipstore.reporting.metrics import print_evaluations
+from clipstore.reporting.tables import console, print_table, summary_rows
+
+
+def print_demo(told: Mapping[str, Any]) -> None:
+    """Print the demo's steps in order."""
+    folder, model, split = told["folder"], told["model"], told["split"]
+    say = console()
+    store = f"--store {folder}/store"
+    say.print(f"[bold]1[/]  clipstore ingest coco {folder}/scenes --name scenes {store}")
+    print_table(told["splits"])
+    say.print(f"[bold]2[/]  clipstore embed --model {model} {store}")
+    print_table(summary_rows(told["embedded"], dry_run=False))
+    for number, query in enumerate(told["queries"], 3):
+        options = " ".join(f"-p {parameter}" for parameter in query["parameters"])
+        say.print(f"[bold]{number}[/]  clipstore query {query['name']} {options} {store}")
+        print_table(query["rows"], empty="no rows")
+    say.print(f"[bold]{len(told['queries']) + 3}[/]  clipstore eval --model {model} --split {split} {store}")
+    print_evaluations(told["evaluations"])
+    images = told["evaluations"][0]["measured_on"]["images"]
+    say.print(f"Chance would put the right image first for one caption in {images:,}: Recall@1 {1 / images:.3f}.\n")
+    say.print("Next, with the same store:", style="bold")
+    say.print(f'  clipstore sql "SELECT * FROM retrieval_failures LIMIT 3" {store}', markup=False)
+    say.print(f"  clipstore query {store}", markup=False)
+    say.print("and with your own photos:", style="bold")
+    say.print("  clipstore ingest coco /data/coco --split val2017", markup=False)
+    say.print("  clipstore embed --model pretrained --split coco/val2017", markup=False)
+    say.print("  clipstore eval --model pretrained --split coco/val2017", markup=False)
