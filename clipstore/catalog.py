@@ -67,7 +67,7 @@ class Session:
 
     def rows(self, name: str, /, **parameters: object) -> list[Row]:
         """The answer of `sql/NAME.sql`, a mapping a row."""
-        return self.table(name, **parameters).to_pylist()
+        return list(self.table(name, **parameters).to_pylist())
 
     def row(self, name: str, /, **parameters: object) -> Row | None:
         """The first row of the answer of `sql/NAME.sql`, or None."""

@@ -1,12 +1,12 @@
 """Job files: one TOML file that names a model and where its weights come from.
 
-    # jobs/pretrained.toml; the model's name is the file's
-    [model]
-    family = "clip"
-    base = "openai/clip-vit-base-patch32"     # a hub id, a local folder, or "bundled:demo"
-    adapter = "adapters/full"                 # optional: a PEFT folder
-    prompt = "a photo of {}"                  # optional: what the text tower reads; {} is the caption
-    clean = true                              # optional: lower-case and strip captions before the prompt
+# jobs/pretrained.toml; the model's name is the file's
+[model]
+family = "clip"
+base = "openai/clip-vit-base-patch32"     # a hub id, a local folder, or "bundled:demo"
+adapter = "adapters/full"                 # optional: a PEFT folder
+prompt = "a photo of {}"                  # optional: what the text tower reads; {} is the caption
+clean = true                              # optional: lower-case and strip captions before the prompt
 """
 
 from __future__ import annotations

@@ -48,9 +48,7 @@ def evaluate(
     from clipstore.pipeline import evaluate as verb
     from clipstore.reporting.metrics import print_evaluations
 
-    evaluations = verb.evaluate(
-        store, models, split, protocol=protocol, partial=partial, memory=memory, device=device
-    )
+    evaluations = verb.evaluate(store, models, split, protocol=protocol, partial=partial, memory=memory, device=device)
     if as_json:
         print_json({"evaluations": evaluations})
     else:

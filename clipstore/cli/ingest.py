@@ -140,4 +140,6 @@ def _print(done: Ingested, *, as_json: bool) -> None:
     changed = ", ".join(f"{count:,} {what}" for what, count in done.changes.items() if count)
     click.echo(f"{done.dataset}: {changed or 'nothing changed'}")
     for row in done.forgotten:
-        click.echo(f"{row['split']} is no longer what {row['model']} was measured on: evaluation removed, run eval again")
+        click.echo(
+            f"{row['split']} is no longer what {row['model']} was measured on: evaluation removed, run eval again"
+        )

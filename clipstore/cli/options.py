@@ -24,6 +24,7 @@ class Memory(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The size in bytes."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", str(value).strip(), re.IGNORECASE)
         if not match or float(match[1]) <= 0:
             self.fail(f"{value!r} is not a size: write 8GB or 512MB", param, ctx)

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from clipstore.pipeline.store import Store
 
 _format = click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True, help="How to print."
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print.",
 )
 
 

@@ -40,7 +40,9 @@ def import_vectors(
     Vectors are scaled to unit length. Ids are those of the split's own data set (COCO's image and
     annotation ids, for instance), integers or strings.
 
-    Example: clipstore import siglip --split coco/val2017 --images i.npy --image-ids ii.npy --captions c.npy --caption-ids ci.npy
+    \b
+    Example: clipstore import siglip --split coco/val2017 --images images.npy --image-ids image_ids.npy
+             --captions captions.npy --caption-ids caption_ids.npy
     """
     from clipstore.pipeline import transfer
     from clipstore.reporting.tables import print_table

@@ -26,10 +26,7 @@ def read(file: Path) -> Annotations:
     a caption without a caption_id by "<image's id>#<n>", a row without a split belongs to `all`.
     Raises DatasetError when the file is missing, malformed, or contradicts itself.
     """
-    rows = [
-        _row(file, row)
-        for row in read_csv(file, ("image_path", "caption"), ("image_id", "caption_id", "split"))
-    ]
+    rows = [_row(file, row) for row in read_csv(file, ("image_path", "caption"), ("image_id", "caption_id", "split"))]
     ids = _image_ids(file, rows)
     names = [row.image for row in rows]
     categories, image_categories = tables.no_categories()
@@ -38,10 +35,7 @@ def read(file: Path) -> Annotations:
         captions=tables.captions(
             file,
             names,
-            [
-                row.caption_id or f"{ids[row.image]}#{at}"
-                for row, at in zip(rows, tables.ordinals(names), strict=True)
-            ],
+            [row.caption_id or f"{ids[row.image]}#{at}" for row, at in zip(rows, tables.ordinals(names), strict=True)],
             [row.caption for row in rows],
         ),
         splits=tables.splits(_members(rows)),
@@ -53,9 +47,7 @@ def read(file: Path) -> Annotations:
 def _row(file: Path, values: list[str]) -> _Row:
     path, caption, image_id, caption_id, split = values
     # Captions stay as they are; around ids and split names, white space is only ever a slip.
-    return _Row(
-        tables.file_name(file, path), caption, image_id.strip(), caption_id.strip(), split.strip() or "all"
-    )
+    return _Row(tables.file_name(file, path), caption, image_id.strip(), caption_id.strip(), split.strip() or "all")
 
 
 def _image_ids(file: Path, rows: list[_Row]) -> dict[str, str]:
@@ -65,9 +57,7 @@ def _image_ids(file: Path, rows: list[_Row]) -> dict[str, str]:
     for row in filter(lambda row: row.image_id, rows):
         known = told.setdefault(row.image, row.image_id)
         if known != row.image_id:
-            raise DatasetError(
-                f"{file}: {row.image!r} has the image_ids {known!r} and {row.image_id!r}; keep one"
-            )
+            raise DatasetError(f"{file}: {row.image!r} has the image_ids {known!r} and {row.image_id!r}; keep one")
         owner = owners.setdefault(row.image_id, row.image)
         if owner != row.image:
             raise DatasetError(

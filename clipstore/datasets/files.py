@@ -80,8 +80,7 @@ def _check_header(file: Path, header: list[str], needed: Sequence[str], optional
     missing = [name for name in needed if name not in header]
     if missing:
         raise DatasetError(
-            f"{file} has no column {', '.join(missing)} (found: {str(header)[:200]}); "
-            "name the columns in the first row"
+            f"{file} has no column {', '.join(missing)} (found: {str(header)[:200]}); name the columns in the first row"
         )
     twice = [name for name in (*needed, *optional) if header.count(name) > 1]
     if twice:

@@ -85,9 +85,7 @@ def _read_tokens(file: Path) -> list[tuple[str, str, str]]:
         if tab and name and ordinal.isdecimal():
             rows.append((name, key, caption))
         elif line.strip():
-            raise DatasetError(
-                f"{file}: line {number} is not `name.jpg#0<TAB>caption`: {line[:60]!r}; mend that line"
-            )
+            raise DatasetError(f"{file}: line {number} is not `name.jpg#0<TAB>caption`: {line[:60]!r}; mend that line")
     return rows
 
 

@@ -57,9 +57,7 @@ def images(
     )
 
 
-def captions(
-    source: Path, image_names: Sequence[str], source_ids: Sequence[str], texts: Sequence[str]
-) -> pa.Table:
+def captions(source: Path, image_names: Sequence[str], source_ids: Sequence[str], texts: Sequence[str]) -> pa.Table:
     """The captions table, in the order given; DatasetError naming `source` for a caption id given twice."""
     check_unique(source, "caption id", source_ids)
     return table(CAPTIONS, image_names, source_ids, texts, ordinals(image_names))
@@ -115,7 +113,5 @@ def _absolute(root: Path) -> str:
     try:
         base.encode()
     except UnicodeEncodeError as error:
-        raise DatasetError(
-            f"the folder name {base!r} is not UTF-8, so it cannot be stored; rename it"
-        ) from error
+        raise DatasetError(f"the folder name {base!r} is not UTF-8, so it cannot be stored; rename it") from error
     return base

@@ -121,7 +121,7 @@ def train_tokenizer(captions: Sequence[str]) -> CLIPTokenizer:
     endings = [byte + WORD_END for byte in alphabet]
     tokens = dict.fromkeys([*alphabet, *endings, *(one + two for one, two in merges), BOS, EOS])
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)  # type: ignore[arg-type]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
 
 
 def small_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -150,9 +150,7 @@ def small_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
     return model
 
 
-def _drawn(
-    examples: Iterator[Example], processor: CLIPImageProcessorPil
-) -> tuple[NDArray[np.uint8], list[str]]:
+def _drawn(examples: Iterator[Example], processor: CLIPImageProcessorPil) -> tuple[NDArray[np.uint8], list[str]]:
     """The scenes' pixels before normalisation, and all captions in the order of the scenes."""
     blocks, captions = [], []
     while block := list(islice(examples, 1000)):
@@ -182,7 +180,7 @@ def pretrain(model: CLIPModel, corpus: Corpus, schedule: Schedule, *, seed: int,
             logits = model(input_ids=tokens, pixel_values=pixels).logits_per_image.float()
         loss = contrastive_loss(logits)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         rates.step()
@@ -200,7 +198,7 @@ def contrastive_loss(logits: torch.Tensor) -> torch.Tensor:
 
 def save(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, processor: CLIPImageProcessorPil) -> None:
     """Write the model (float16), its tokenizer and its preprocessing to `folder`."""
-    model.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
+    model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)
 

@@ -220,9 +220,7 @@ WORDINGS: Mapping[str, Wording] = {
     "listed": Wording(words=EVERYDAY, frames=("{}", "a picture of {}", "{} on a {ground} background")),
     "placed": Wording(words=EVERYDAY, frames=("{}", "there is {}", "I see {}"), size=0.3, place=0.85),
     "related": Wording(words=EVERYDAY, frames=("{}", "an image with {}"), size=0.2, most=3, relation=1.0),
-    "brief": Wording(
-        words=EVERYDAY, frames=("{}", "just {}"), most=2, all=0.4, count=0.5, colour=0.7, size=0.1
-    ),
+    "brief": Wording(words=EVERYDAY, frames=("{}", "just {}"), most=2, all=0.4, count=0.5, colour=0.7, size=0.1),
     "ornate": Wording(words=ORNATE, frames=("{}", "behold {}", "a canvas bearing {}"), place=0.4),
 }
 EVEN_SHARES: Mapping[str, float] = dict.fromkeys(WORDINGS, 1.0)
@@ -300,9 +298,7 @@ def compose_scene(rng: Random) -> Scene:
 def _arrange(rng: Random, group: Group, width: int, height: int) -> Iterator[Item]:
     """The group's items in its quarter of the middle square: a centre crop loses nothing."""
     side = min(width, height)
-    left, top = (
-        (length - side + at * side) / 2 for length, at in zip((width, height), group.place, strict=True)
-    )
+    left, top = ((length - side + at * side) / 2 for length, at in zip((width, height), group.place, strict=True))
     reach = side / 4 if group.count == 1 else side / 8  # half the room of one item
     slots = [(1, 1)] if group.count == 1 else rng.sample([(1, 1), (3, 1), (1, 3), (3, 3)], group.count)
     share = {("small", True): 0.42, ("big", True): 0.85, ("small", False): 0.6, ("big", False): 0.92}

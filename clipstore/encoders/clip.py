@@ -79,7 +79,8 @@ class ClipEncoder:
         weights = sum(weight.nbytes for weight in self._model.parameters())
         tokens = (settings.image_size // settings.patch_size) ** 2 + 1 if tower == "image" else self._max_tokens
         per_token = 5 * settings.hidden_size + 2 * settings.intermediate_size + settings.num_attention_heads * tokens
-        return max(1, min(largest, (memory - weights) // (tokens * per_token * self._dtype.itemsize)))
+        items = int(memory - weights) // int(tokens * per_token * self._dtype.itemsize)
+        return max(1, min(largest, items))
 
     @torch.inference_mode()
     def image_features(self, pixels: NDArray[np.uint8]) -> Floats:

@@ -124,7 +124,16 @@ def _adapter_tensors(adapter: str) -> list[Tensor]:
 def _adapter_settings(adapter: str) -> dict[str, Any]:
     """What of an adapter's configuration changes its output; paths and names do not."""
     config = _read_json(adapter_files(adapter)[0])
-    names = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern")
+    names = (
+        "peft_type",
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "use_dora",
+        "fan_in_fan_out",
+        "rank_pattern",
+        "alpha_pattern",
+    )
     return {name: config.get(name) for name in names}
 
 

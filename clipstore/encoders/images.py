@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from clipstore.errors import ModelError, PhotoError
 
@@ -25,7 +25,17 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 
 # What Pillow raises on damaged files, beside its own errors.
-_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, struct.error, zlib.error)
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +113,7 @@ def pixels(photo: bytes, how: Preprocessing) -> NDArray[np.uint8]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         message = f"more than {MAX_PIXELS} pixels: a decompression bomb, or a scan to shrink first"
         raise PhotoError(message) from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         message = "not an image that Pillow knows"
         raise PhotoError(message) from error
     except _DAMAGED as error:

@@ -27,7 +27,9 @@ def locate(base: str) -> Path:
     if place.is_dir():
         return complete(place.absolute(), base)
     if base.startswith((".", "/", "~")) or base.count("/") != 1:
-        message = f"no folder {base}: a base is a local folder, a hub id like openai/clip-vit-base-patch32, or bundled:demo"
+        message = (
+            f"no folder {base}: a base is a local folder, a hub id like openai/clip-vit-base-patch32, or bundled:demo"
+        )
         raise ModelError(message)
     return _cached(base) or _fetched(base)
 

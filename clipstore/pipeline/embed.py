@@ -179,9 +179,7 @@ def _load(model: Model, precision: str, device: str | None) -> ClipEncoder:
     return ClipEncoder(model, precision=precision, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _encoding(
-    store: Store, model: Model, encoder: ClipEncoder, scope: _Scope, options: EmbedOptions
-) -> Encoding:
+def _encoding(store: Store, model: Model, encoder: ClipEncoder, scope: _Scope, options: EmbedOptions) -> Encoding:
     summary, what = scope.summary, f"{model.name}: {'photos' if scope.tower.tower == 'image' else 'captions'}"
 
     def on_progress(items: int) -> None:

@@ -142,8 +142,8 @@ def _gallery(store: Store, session: Session, model: Model, split: str, *, partia
     pending = (images.pending.num_rows, texts.pending.num_rows)
     if any(pending) and not partial:
         message = (
-            f"{pending[0]} images and {pending[1]} captions of {split} have no vectors of {model.name} yet: {advice(model, split)}, "
-            "or evaluate what is there with --partial"
+            f"{pending[0]} images and {pending[1]} captions of {split} have no vectors of {model.name} yet: "
+            f"{advice(model, split)}, or evaluate what is there with --partial"
         )
         raise VectorError(message)
     image_ids = images.table["image_id"].to_numpy()
@@ -153,7 +153,7 @@ def _gallery(store: Store, session: Session, model: Model, split: str, *, partia
     texts = texts.only(kept.to_numpy())
     caption_ids = texts.table["caption_id"].to_numpy()
     if not len(image_ids) or not len(caption_ids):
-        message = f"no image of {split} with a photo and a caption is embedded by {model.name}: nothing to rank; {advice(model, split)}"
+        message = f"{model.name} has no vectors of an image of {split} and its captions: {advice(model, split)}"
         raise VectorError(message)
     row_of_image = dict(zip(image_ids.tolist(), range(len(image_ids)), strict=True))
     rows = [row_of_image[image] for image in texts.table["image_id"].to_pylist()]

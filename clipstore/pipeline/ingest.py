@@ -1,5 +1,6 @@
 """Bring annotations into the catalog: a source is read whole, compared with what is there, and only what differs is
-written, in one transaction. Photos need not be there; the missing ones are counted."""
+written, in one transaction. Photos need not be there; the missing ones are counted.
+"""
 
 from __future__ import annotations
 

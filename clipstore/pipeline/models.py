@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from typing import Any
 
 from clipstore.catalog import Row, Session
 from clipstore.encoders.fingerprint import describe, files_key
@@ -74,7 +73,11 @@ def list_models(store: Store) -> list[Row]:
         row = asdict(read_model(file)) | {"origin": "job", "recorded": name in recorded}
         listed[name] = row | {"job": str(file)}
     return [
-        {"name": name, "from": row.get("job", row["origin"]), **{key: row[key] for key in _MODEL_FIELDS if key != "name"}}
+        {
+            "name": name,
+            "from": row.get("job", row["origin"]),
+            **{key: row[key] for key in _MODEL_FIELDS if key != "name"},
+        }
         for name, row in sorted(listed.items())
     ]
 

@@ -17,10 +17,12 @@ class Store:
 
     @property
     def catalog(self) -> Catalog:
+        """The catalog, not opened yet."""
         return Catalog(self.root / "catalog.duckdb")
 
     @property
     def shards(self) -> Path:
+        """The folder of the shards, one folder a fingerprint below it."""
         return self.root / "shards"
 
 

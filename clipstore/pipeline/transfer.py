@@ -48,7 +48,9 @@ def import_vectors(
     sides = {"image": _read(*images), "text": _read(*captions)}
     dims = {tower: rows.shape[1] for tower, (rows, _) in sides.items()}
     if dims["image"] != dims["text"]:
-        message = f"{images[0]} has width {dims['image']} and {captions[0]} has {dims['text']}: both must be of one model"
+        message = (
+            f"{images[0]} has width {dims['image']} and {captions[0]} has {dims['text']}: both must be of one model"
+        )
         raise VectorError(message)
     with store.catalog.read() as session:
         keys = _keys(session, split_id(session, split))
@@ -99,7 +101,7 @@ def export_vectors(store: Store, model_name: str, split: str, folder: Path) -> i
     _save(temporary / "text_emb" / "text_emb_0.npy", texts.vectors)
     pq.write_table(metadata, temporary / "metadata" / "metadata_0.parquet")
     temporary.replace(folder)
-    return metadata.num_rows
+    return int(metadata.num_rows)
 
 
 def _read(vectors: Path, ids: Path) -> tuple[NDArray[Any], list[str]]:
@@ -109,7 +111,9 @@ def _read(vectors: Path, ids: Path) -> tuple[NDArray[Any], list[str]]:
         message = f"{vectors} holds {rows.dtype} of shape {rows.shape}: vectors are floats of shape (N, D)"
         raise VectorError(message)
     if names.ndim != 1 or names.dtype.kind not in "iuU" or len(names) != len(rows):
-        message = f"{ids} holds {names.dtype} of shape {names.shape}: ids are {len(rows)} integers or strings, one a row"
+        message = (
+            f"{ids} holds {names.dtype} of shape {names.shape}: ids are {len(rows)} integers or strings, one a row"
+        )
         raise VectorError(message)
     listed = [str(name) for name in names.tolist()]
     twice = next((name for name, times in Counter(listed).items() if times > 1), None)
@@ -131,7 +135,9 @@ def _keys(session: Session, target: int) -> dict[str, dict[str, str]]:
     """Content keys of a split's items by source id, for each tower."""
     keys: dict[str, dict[str, str]] = {"image": {}, "text": {}}
     table = session.table("vectors/items", split_id=target)
-    for tower, source, content in zip(*(table[name].to_pylist() for name in ("tower", "source_id", "content")), strict=True):
+    for tower, source, content in zip(
+        *(table[name].to_pylist() for name in ("tower", "source_id", "content")), strict=True
+    ):
         keys[tower][source] = content
     return keys
 
@@ -179,7 +185,9 @@ def _write(
         part = np.asarray(rows[start : start + _ROWS])
         finite = np.isfinite(part).all(axis=1)
         if not finite.all():
-            message = f"{tower.tower} vector {start + int(np.argmin(finite))} holds NaN or infinity: nothing was imported"
+            message = (
+                f"{tower.tower} vector {start + int(np.argmin(finite))} holds NaN or infinity: nothing was imported"
+            )
             raise VectorError(message)
         lengths = np.linalg.norm(part.astype(np.float64), axis=1)
         counts["zero"] += int((lengths == 0).sum())
@@ -194,7 +202,9 @@ def _write(
 
 def _replace(session: Session, store: Store, model_id: int, made: list[Shard]) -> None:
     """Register imported shards; their items' former vectors, and what was measured with them, are forgotten."""
-    known = {row["file"] for shard in made for row in session.rows("evaluate/shards", fingerprint=shard.info.fingerprint)}
+    known = {
+        row["file"] for shard in made for row in session.rows("evaluate/shards", fingerprint=shard.info.fingerprint)
+    }
     fresh = [shard for shard in made if str(shard.path.relative_to(store.root)) not in known]
     if fresh:
         keys = [(shard.info.fingerprint, content) for shard in fresh for content in shard.contents]

@@ -31,6 +31,7 @@ class StoredRows:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(N, D)."""
         return len(self.rows), self.dim
 
     def __getitem__(self, part: slice) -> NDArray[Any]:
@@ -101,7 +102,7 @@ def _items(store: Store, session: Session, tower: Tower, table: pa.Table) -> Ite
     have, lack = table.filter(found), table.filter(pc.invert(found))
     files = {row["shard_id"]: row for row in session.rows("evaluate/shards", fingerprint=tower.fingerprint)}
     ids = np.array(sorted(files), dtype=np.int64)
-    dtypes = [np.dtype(row["dtype"]) for row in files.values()] or [np.dtype(np.float32)]
+    dtypes: list[np.dtype[Any]] = [np.dtype(row["dtype"]) for row in files.values()] or [np.dtype(np.float32)]
     vectors = StoredRows(
         paths=[store.root / files[one]["file"] for one in ids.tolist()],
         which=np.searchsorted(ids, have["shard_id"].to_numpy()),

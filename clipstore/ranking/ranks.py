@@ -36,10 +36,14 @@ class Rows(Protocol):
     """Rows (N, D) of float16 or float32 that slice like an array: numpy arrays, and vectors read from shards."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """The type of float16 or float32."""
+        ...
 
     def __getitem__(self, rows: slice, /) -> NDArray[Any]: ...
 
@@ -90,6 +94,7 @@ def rank_pairs(
             scores 0.
         text_vectors: (M, D), likewise.
         pairs: (P, 2), integers: image row, text row. A row may stand in any number of pairs.
+        top_k: how many hits to keep for each row; 0: none.
         memory: bytes that the blocks may take; None: 512 MB.
         device: where the products run; the answer is the same everywhere.
 
@@ -97,12 +102,12 @@ def rank_pairs(
         VectorError: shapes do not fit, a value is not finite, a pair names no row, or `memory` is too small.
     """
     _check(image_vectors, text_vectors, pairs, top_k)
-    pairs = np.asarray(pairs, dtype=np.int64)
+    wide: Ints = np.asarray(pairs, dtype=np.int64)
     images, texts = _Side(image_vectors, "image"), _Side(text_vectors, "text")
     rows = _block_rows(image_vectors.shape[1], memory if memory is not None else 2**29)
-    scores = _pair_scores(images, texts, pairs, rows)
-    forward = _Direction(pairs[:, 0], pairs[:, 1], scores, len(images), top_k)
-    backward = _Direction(pairs[:, 1], pairs[:, 0], scores, len(texts), top_k)
+    scores = _pair_scores(images, texts, wide, rows)
+    forward = _Direction(wide[:, 0], wide[:, 1], scores, len(images), top_k)
+    backward = _Direction(wide[:, 1], wide[:, 0], scores, len(texts), top_k)
     for image_block in images.blocks(rows[0]):
         on_device = torch.from_numpy(image_block.values).to(device)
         for text_block in texts.blocks(rows[1]):
@@ -267,7 +272,7 @@ def _at_least(product: Floats, bounds: Floats) -> NDArray[np.bool_]:
 
 def _count(mask: NDArray[np.bool_]) -> Ints:
     """How many are true in each row, eight at a time: a plain sum of booleans takes five times as long."""
-    return np.bitwise_count(mask.view(np.uint64)).sum(axis=1, dtype=np.int64)
+    return np.asarray(np.bitwise_count(mask.view(np.uint64)).sum(axis=1, dtype=np.int64))
 
 
 def _score_each(left: Floats, right: Floats, rows: Ints, columns: Ints) -> Doubles:

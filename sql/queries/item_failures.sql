@@ -22,4 +22,4 @@ JOIN images ON images.image_id = items.image_id
 JOIN datasets USING (dataset_id)
 WHERE failures.tower = 'text' AND ($model IS NULL OR models.name = $model)
 ORDER BY ALL
-LIMIT coalesce($limit::BIGINT, 200);
+LIMIT coalesce($limit::BIGINT, 20);
