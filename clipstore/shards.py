@@ -38,7 +38,10 @@ _ATTRIBUTES: Mapping[str, type] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardInfo:
-    """What a shard says of itself. `kind` is "vectors" or "features"; `cut` counts texts longer than the model reads."""
+    """What a shard says of itself.
+
+    `kind` is "vectors" or "features"; `cut` counts texts longer than the model reads.
+    """
 
     kind: str
     tower: str
