@@ -45,6 +45,7 @@ class Notebook:
 
     def evaluate(self, model: str, split: str, *, protocol: str = "standard", partial: bool = False) -> dict[str, Any]:
         """Evaluate a model on a split, as `clipstore eval --json` does; the answer's "evaluations" holds this one."""
-        from clipstore.pipeline.evaluate import evaluate
+        from clipstore.pipeline.evaluate import EvalOptions, evaluate
 
-        return {"evaluations": evaluate(self._store, [model], split, protocol=protocol, partial=partial)}
+        options = EvalOptions(protocol=protocol, partial=partial)
+        return {"evaluations": evaluate(self._store, [model], split, options)}

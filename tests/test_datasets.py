@@ -253,9 +253,7 @@ def test_coco_refuses_a_bad_captions_file(
         (instances([], [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), ["category id '1'", "than once"]),
     ],
 )
-def test_coco_refuses_a_bad_instances_file(
-    tmp_path: Path, content: str | dict[str, Any], words: list[str]
-) -> None:
+def test_coco_refuses_a_bad_instances_file(tmp_path: Path, content: str | dict[str, Any], words: list[str]) -> None:
     root = write_coco(tmp_path, coco_captions([ONE], []))
     write(root / "annotations" / "instances_val2017.json", content)
     check_refused(lambda: coco.read(root, "val2017"), "instances_val2017.json", *words)
@@ -440,9 +438,7 @@ def test_flickr_prefers_the_token_file(tmp_path: Path) -> None:
         ("captions.txt", "image,caption\na.jpg,A dog , running\n", ["row 2", "3 fields", "needs quotes"]),
     ],
 )
-def test_flickr_refuses_bad_captions(
-    tmp_path: Path, file: str, content: str | bytes, words: list[str]
-) -> None:
+def test_flickr_refuses_bad_captions(tmp_path: Path, file: str, content: str | bytes, words: list[str]) -> None:
     write(tmp_path / file, content)
     check_refused(lambda: flickr.read(tmp_path), file, *words)
 
@@ -609,9 +605,7 @@ def test_csv_refuses_a_bad_file(tmp_path: Path, content: str | bytes, words: lis
 
 
 def test_csv_says_what_is_missing(tmp_path: Path) -> None:
-    check_refused(
-        lambda: csv_file.read(tmp_path / "mine.csv"), "mine.csv", "does not exist", "check the path"
-    )
+    check_refused(lambda: csv_file.read(tmp_path / "mine.csv"), "mine.csv", "does not exist", "check the path")
     check_refused(lambda: csv_file.read(tmp_path / "no" / "mine.csv"), "mine.csv", "does not exist")
     check_refused(lambda: csv_file.read(tmp_path), "cannot read", str(tmp_path))
 

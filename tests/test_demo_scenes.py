@@ -132,9 +132,7 @@ def _painted_outside(example: Example, boxes: list[list[float]]) -> NDArray[np.b
     painted: NDArray[np.bool_] = (np.asarray(example.picture) != example.scene.fill).any(axis=2)
     for left, top, width, height in boxes:
         # A pixel more on each side, for the soft edge.
-        box = painted[
-            max(0, int(top) - 1) : int(top + height) + 2, max(0, int(left) - 1) : int(left + width) + 2
-        ]
+        box = painted[max(0, int(top) - 1) : int(top + height) + 2, max(0, int(left) - 1) : int(left + width) + 2]
         assert box.mean() > 0.1
         box[:] = False
     return painted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,17 +27,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
 @store_option
 @json_option
-def evaluate(
-    models: tuple[str, ...],
-    split: str,
-    protocol: str,
-    memory: int,
-    device: str,
-    store: Store,
-    *,
-    partial: bool,
-    as_json: bool,
-) -> None:
+def evaluate(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **how: Any) -> None:
     """Rank every image and caption of a split exactly, and print the metrics.
 
     Ranks and hits go into the catalog, where 'clipstore query' and 'clipstore sql' find them. The same
@@ -47,8 +37,10 @@ def evaluate(
     """
     from clipstore.pipeline import evaluate as verb
     from clipstore.reporting.metrics import print_evaluations
+    from clipstore.reporting.progress import shown_progress
 
-    evaluations = verb.evaluate(store, models, split, protocol=protocol, partial=partial, memory=memory, device=device)
+    with shown_progress() as on_progress:
+        evaluations = verb.evaluate(store, models, split, verb.EvalOptions(**how, on_progress=on_progress))
     if as_json:
         print_json({"evaluations": evaluations})
     else:

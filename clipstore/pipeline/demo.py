@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from clipstore.demo.scenes import draw_dataset
-from clipstore.pipeline.embed import EmbedOptions, Progress, embed
-from clipstore.pipeline.evaluate import evaluate
+from clipstore.pipeline.embed import EmbedOptions, embed
+from clipstore.pipeline.evaluate import EvalOptions, evaluate
 from clipstore.pipeline.ingest import ingest_coco
+from clipstore.pipeline.progress import Progress
 from clipstore.pipeline.query import run_query
 from clipstore.pipeline.store import Store
 
@@ -27,7 +28,7 @@ def run_demo(folder: Path, *, images: int, on_progress: Progress) -> dict[str, A
     draw_dataset(scenes, images=images, seed=SEED, split=SPLIT)
     ingested = ingest_coco(store, scenes, name=DATASET)
     summaries = embed(store, [MODEL], EmbedOptions(on_progress=on_progress))
-    evaluations = evaluate(store, [MODEL], split)
+    evaluations = evaluate(store, [MODEL], split, EvalOptions(on_progress=on_progress))
     return {
         "folder": str(folder),
         "model": MODEL,

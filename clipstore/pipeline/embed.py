@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from clipstore.errors import ModelError
 from clipstore.pipeline.encode import Clock, Encoding, encode, encode_rows, finished
 from clipstore.pipeline.models import IMPORTED, find_model, refresh_towers
 from clipstore.pipeline.photos import look_at_photos
+from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.store import Store, split_id
 from clipstore.records import Model, ShardPlan, Tower
 from clipstore.shards import Shard
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
 ITEMS_PER_SHARD = {"image": 1024, "text": 4096}
 LARGEST_BATCH = {"image": 64, "text": 256}
 _SAMPLE = 16  # items that a dry run encodes to estimate the time
-
-Progress = Callable[[str, int, int], None]  # what is being done, how many are done, how many there are
-
-
-def _silent(_what: str, _done: int, _total: int) -> None:
-    """No progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +41,7 @@ class EmbedOptions:
     device: str | None = None
     retry_failed: bool = False
     dry_run: bool = False
-    on_progress: Progress = _silent
+    on_progress: Progress = silent
 
 
 @dataclass(kw_only=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,41 +19,42 @@ from clipstore.catalog import Row, Session
 from clipstore.errors import VectorError
 from clipstore.pipeline.evaluations import forget
 from clipstore.pipeline.models import find_model
+from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.store import Store, split_id
 from clipstore.pipeline.vectors import Items, advice, embedded_items
 from clipstore.records import Model
 
-PROTOCOLS = ("standard", "paired-rows")
+if TYPE_CHECKING:
+    from clipstore.ranking import DirectionRanks, Ranks
+
 TOP_K = 10
-DEFAULT_MEMORY = 8 * 2**30
 
 # What a direction's metrics are called in JSON: named by what is retrieved.
 _JSON_NAMES = {"image_to_text": "text_retrieval_", "text_to_image": "image_retrieval_", "both": ""}
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """How to evaluate; `memory` in bytes, for the blocks of scores."""
+
+    protocol: str = "standard"
+    partial: bool = False
+    memory: int = 8 * 2**30
+    device: str = "cpu"
+    on_progress: Progress = silent
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Gallery:
-    """The items of one evaluation, and what was left out of it."""
+    """The items of one evaluation: `pairs` are rows of images and texts; `stamp` says what it is, and what it lacks."""
 
     images: Items
     texts: Items
-    image_ids: NDArray[np.int64]
-    caption_ids: NDArray[np.int64]
     pairs: NDArray[np.int64]
-    left_out: tuple[int, int]  # images, captions
-    pending: tuple[int, int]
+    stamp: Row
 
 
-def evaluate(
-    store: Store,
-    names: Iterable[str],
-    split: str,
-    *,
-    protocol: str = "standard",
-    partial: bool = False,
-    memory: int = DEFAULT_MEMORY,
-    device: str = "cpu",
-) -> list[Row]:
+def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> list[Row]:
     """Evaluate models (none named: all that have vectors) on a split, replacing what was measured before.
 
     Returns, for each, "model", "split", "protocol", "metrics" and "measured_on", as `clipstore eval --json` has it.
@@ -69,52 +70,47 @@ def evaluate(
         message = f"no model has vectors yet: run 'clipstore embed --model NAME --split {split}' first"
         raise VectorError(message)
     models = [find_model(store, name) for name in wanted]
-    return [
-        _evaluate_one(store, model, split, protocol=protocol, partial=partial, memory=memory, device=device)
-        for model in models
-    ]
+    return [_evaluate(store, model, split, options) for model in models]
 
 
-def _evaluate_one(
-    store: Store, model: Model, split: str, *, protocol: str, partial: bool, memory: int, device: str
-) -> Row:
+def _evaluate(store: Store, model: Model, split: str, options: EvalOptions) -> Row:
+    # Imported here and not above: asking for an unknown split needs no torch.
     from clipstore.ranking import rank_pairs
 
     began = time.perf_counter()
     with store.catalog.read() as session:
-        gallery = _gallery(store, session, model, split, partial=partial)
+        gallery = _gallery(store, session, model, split, partial=options.partial)
     ranks = rank_pairs(
-        gallery.images.vectors, gallery.texts.vectors, gallery.pairs, top_k=TOP_K, memory=memory, device=device
+        gallery.images.vectors,
+        gallery.texts.vectors,
+        gallery.pairs,
+        top_k=TOP_K,
+        memory=options.memory,
+        device=options.device,
+        on_progress=lambda done, total: options.on_progress(f"{model.name}: images ranked", done, total),
     )
-    directions = {"image_to_text": (ranks.image_to_text, gallery.image_ids, gallery.caption_ids)}
-    if protocol != "paired-rows":
-        directions["text_to_image"] = (ranks.text_to_image, gallery.caption_ids, gallery.image_ids)
+    evaluation = gallery.stamp | {
+        "protocol": options.protocol,
+        "seconds": time.perf_counter() - began,
+        "peak_memory": _peak_memory(),
+        "evaluated_at": datetime.now(UTC),
+    }
     with store.catalog.write() as session:
-        model_id, target = _ids(session, model, split)
-        session.stage(ranked_images=pa.table({"image_id": gallery.image_ids}))
-        session.stage(ranked_captions=pa.table({"caption_id": gallery.caption_ids}))
-        digests = session.rows("evaluate/digests", split_id=target)[0]
-        former = session.rows("evaluate/former", model_id=model_id, split_id=target, protocol=protocol)
-        forget(session, [row["evaluation_id"] for row in former])
-        evaluation = {
-            "evaluation_id": session.rows("evaluate/next_id")[0]["evaluation_id"],
-            "model_id": model_id,
-            "split_id": target,
-            "protocol": protocol,
-            "partial": partial,
-            "seconds": time.perf_counter() - began,
-            **digests,
-            **_stamp(gallery),
-        }
-        session.stage(staged_evaluation=pa.Table.from_pylist([evaluation]))
-        session.run("evaluate/add_evaluation")
-        for direction, (part, queries, candidates) in directions.items():
-            fixed = {"evaluation_id": evaluation["evaluation_id"], "direction": direction}
-            session.stage(staged_ranks=_ranks_table(part, queries, candidates, fixed))
-            session.run("evaluate/add_ranks")
-            session.stage(staged_hits=_hits_table(part, queries, candidates, fixed))
-            session.run("evaluate/add_hits")
+        evaluation["evaluation_id"] = session.rows("evaluate/next_id")[0]["evaluation_id"]
+        _keep(session, evaluation, _tables(gallery, ranks, evaluation))
         return result(session, evaluation["evaluation_id"])
+
+
+def _keep(session: Session, evaluation: Row, tables: Iterable[tuple[pa.Table, pa.Table]]) -> None:
+    """Write an evaluation and the (ranks, hits) of its directions in the place of the former one."""
+    former = session.rows("evaluate/former", **{key: evaluation[key] for key in ("model_id", "split_id", "protocol")})
+    forget(session, [row["evaluation_id"] for row in former])
+    session.stage(staged_evaluation=pa.Table.from_pylist([evaluation]))
+    session.run("evaluate/add_evaluation")
+    for ranks, hits in tables:
+        session.stage(staged_ranks=ranks, staged_hits=hits)
+        session.run("evaluate/add_ranks")
+        session.run("evaluate/add_hits")
 
 
 def result(session: Session, evaluation_id: int) -> Row:
@@ -131,13 +127,8 @@ def result(session: Session, evaluation_id: int) -> Row:
     }
 
 
-def _ids(session: Session, model: Model, split: str) -> tuple[int, int]:
-    row = session.row("model/find", name=model.name)
-    return int(row["model_id"]) if row else -1, split_id(session, split)
-
-
 def _gallery(store: Store, session: Session, model: Model, split: str, *, partial: bool) -> _Gallery:
-    """The split's images that have a vector, and their captions that have one."""
+    """The split's images that have a vector, and those of their captions that have one."""
     images, texts = embedded_items(store, session, model, split)
     pending = (images.pending.num_rows, texts.pending.num_rows)
     if any(pending) and not partial:
@@ -146,44 +137,39 @@ def _gallery(store: Store, session: Session, model: Model, split: str, *, partia
             f"{advice(model, split)}, or evaluate what is there with --partial"
         )
         raise VectorError(message)
-    image_ids = images.table["image_id"].to_numpy()
-    kept = pc.is_in(texts.table["image_id"], pa.array(image_ids))
-    gone_captions = texts.table.filter(pc.invert(kept))
-    without_photo = pc.sum(pc.is_in(gone_captions["image_id"], images.left_out["image_id"])).as_py() or 0
-    texts = texts.only(kept.to_numpy())
-    caption_ids = texts.table["caption_id"].to_numpy()
-    if not len(image_ids) or not len(caption_ids):
+    row = pc.index_in(texts.table["image_id"], images.table["image_id"])
+    lost = texts.table.filter(row.is_null())
+    without_photo = pc.sum(pc.is_in(lost["image_id"], images.left_out["image_id"])).as_py() or 0
+    texts = texts.only(row.is_valid().to_numpy())
+    if not texts.table.num_rows:
         message = f"{model.name} has no vectors of an image of {split} and its captions: {advice(model, split)}"
         raise VectorError(message)
-    row_of_image = dict(zip(image_ids.tolist(), range(len(image_ids)), strict=True))
-    rows = [row_of_image[image] for image in texts.table["image_id"].to_pylist()]
-    return _Gallery(
-        images=images,
-        texts=texts,
-        image_ids=image_ids,
-        caption_ids=caption_ids,
-        pairs=np.stack([np.array(rows, dtype=np.int64), np.arange(len(rows))], axis=1),
-        left_out=(images.left_out.num_rows, texts.left_out.num_rows + without_photo),
-        pending=(pending[0], pending[1] + gone_captions.num_rows - without_photo),
-    )
+    image_rows = row.drop_null().to_numpy().astype(np.int64)
+    stamp = _stamp(session, model, split, images, texts) | {
+        "partial": partial,
+        "left_out_images": images.left_out.num_rows,
+        "left_out_captions": texts.left_out.num_rows + without_photo,
+        "pending_images": pending[0],
+        "pending_captions": pending[1] + lost.num_rows - without_photo,
+    }
+    pairs = np.stack([image_rows, np.arange(len(image_rows))], axis=1)
+    return _Gallery(images=images, texts=texts, pairs=pairs, stamp=stamp)
 
 
-def _stamp(gallery: _Gallery) -> dict[str, Any]:
+def _stamp(session: Session, model: Model, split: str, images: Items, texts: Items) -> Row:
     """What an evaluation says it was measured on."""
-    dtypes = dict.fromkeys(str(side.vectors.dtype) for side in (gallery.images, gallery.texts))
+    session.stage(ranked_images=images.table.select(["image_id"]), ranked_captions=texts.table.select(["caption_id"]))
+    target = split_id(session, split)
     return {
-        "images": len(gallery.image_ids),
-        "captions": len(gallery.caption_ids),
-        "left_out_images": gallery.left_out[0],
-        "left_out_captions": gallery.left_out[1],
-        "pending_images": gallery.pending[0],
-        "pending_captions": gallery.pending[1],
-        "image_fingerprint": gallery.images.tower.fingerprint,
-        "text_fingerprint": gallery.texts.tower.fingerprint,
-        "precision": gallery.images.tower.precision,
-        "dtype": "/".join(dtypes),
-        "peak_memory": _peak_memory(),
-        "evaluated_at": datetime.now(UTC),
+        "model_id": session.rows("model/find", name=model.name)[0]["model_id"],
+        "split_id": target,
+        "images": images.table.num_rows,
+        "captions": texts.table.num_rows,
+        "image_fingerprint": images.tower.fingerprint,
+        "text_fingerprint": texts.tower.fingerprint,
+        "precision": images.tower.precision,
+        "dtype": "/".join(dict.fromkeys(str(side.vectors.dtype) for side in (images, texts))),
+        **session.rows("evaluate/digests", split_id=target)[0],
     }
 
 
@@ -193,28 +179,37 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _ranks_table(part: Any, queries: NDArray[np.int64], candidates: NDArray[np.int64], fixed: Row) -> pa.Table:
-    size = len(part.query)
-    return pa.table(
-        {name: pa.repeat(value, size) for name, value in fixed.items()}
-        | {
-            "query_id": queries[part.query],
-            "positive_id": candidates[part.positive],
-            "n_greater": part.n_greater,
-            "n_equal": part.n_equal,
-            "score": part.score,
-        }
-    )
+def _tables(gallery: _Gallery, ranks: Ranks, evaluation: Row) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Ranks and hits of each direction of the protocol, with catalog ids for row numbers."""
+    images = gallery.images.table["image_id"].to_numpy()
+    captions = gallery.texts.table["caption_id"].to_numpy()
+    yield _direction(ranks.image_to_text, images, captions, evaluation, "image_to_text")
+    if evaluation["protocol"] != "paired-rows":
+        yield _direction(ranks.text_to_image, captions, images, evaluation, "text_to_image")
 
 
-def _hits_table(part: Any, queries: NDArray[np.int64], candidates: NDArray[np.int64], fixed: Row) -> pa.Table:
+def _direction(
+    part: DirectionRanks, queries: NDArray[np.int64], candidates: NDArray[np.int64], evaluation: Row, direction: str
+) -> tuple[pa.Table, pa.Table]:
+    fixed = {"evaluation_id": evaluation["evaluation_id"], "direction": direction}
     row, place = np.nonzero(part.hits >= 0)
-    return pa.table(
-        {name: pa.repeat(value, len(row)) for name, value in fixed.items()}
-        | {
-            "query_id": queries[row],
-            "position": (place + 1).astype(np.int32),
-            "item_id": candidates[part.hits[row, place]],
-            "score": part.hit_scores[row, place],
-        }
-    )
+    ranks: dict[str, NDArray[Any]] = {
+        "query_id": queries[part.query],
+        "positive_id": candidates[part.positive],
+        "n_greater": part.n_greater,
+        "n_equal": part.n_equal,
+        "score": part.score,
+    }
+    hits: dict[str, NDArray[Any]] = {
+        "query_id": queries[row],
+        "position": (place + 1).astype(np.int32),
+        "item_id": candidates[part.hits[row, place]],
+        "score": part.hit_scores[row, place],
+    }
+    return _with(fixed, ranks), _with(fixed, hits)
+
+
+def _with(fixed: Row, columns: dict[str, NDArray[Any]]) -> pa.Table:
+    """Columns, with values that are the same in every row before them."""
+    size = len(columns["score"])
+    return pa.table({name: pa.repeat(value, size) for name, value in fixed.items()} | columns)

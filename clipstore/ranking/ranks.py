@@ -12,7 +12,7 @@ threads or device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,6 +86,7 @@ def rank_pairs(
     top_k: int = 10,
     memory: int | None = None,
     device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Ranks:
     """Rank each positive pair among all texts and among all images, exactly, and keep each row's best `top_k`.
 
@@ -97,6 +98,7 @@ def rank_pairs(
         top_k: how many hits to keep for each row; 0: none.
         memory: bytes that the blocks may take; None: 512 MB.
         device: where the products run; the answer is the same everywhere.
+        on_progress: told after each block how many image rows are ranked, and of how many.
 
     Raises:
         VectorError: shapes do not fit, a value is not finite, a pair names no row, or `memory` is too small.
@@ -114,6 +116,7 @@ def rank_pairs(
             product = (on_device @ torch.from_numpy(text_block.values).to(device).T).cpu()
             forward.count(product.numpy(), image_block, text_block)
             backward.count(product.T.contiguous().numpy(), text_block, image_block)
+        on_progress(image_block.start + len(image_block), len(images))
     return Ranks(image_to_text=forward.ranks(), text_to_image=backward.ranks())
 
 

@@ -18,14 +18,18 @@ def print_demo(told: Mapping[str, Any]) -> None:
     print_table(told["splits"])
     say.print(f"[bold]2[/]  clipstore embed --model {model} {store}")
     print_table(summary_rows(told["embedded"], dry_run=False))
-    for number, query in enumerate(told["queries"], 3):
+    evaluation = told["evaluations"][0]
+    queries = evaluation["measured_on"]["images"] + evaluation["measured_on"]["captions"]
+    say.print(f"[bold]3[/]  clipstore eval --model {model} --split {split} {store}\n")
+    say.print(f"   {queries:,} queries ranked exactly; the table stands at the end. What failed, and where, in SQL:\n")
+    for number, query in enumerate(told["queries"], 4):
         options = " ".join(f"-p {parameter}" for parameter in query["parameters"])
         say.print(f"[bold]{number}[/]  clipstore query {query['name']} {options} {store}")
         print_table(query["rows"], empty="no rows")
-    say.print(f"[bold]{len(told['queries']) + 3}[/]  clipstore eval --model {model} --split {split} {store}")
+    say.print("[bold]The metrics[/], of step 3")
     print_evaluations(told["evaluations"])
-    images = told["evaluations"][0]["measured_on"]["images"]
-    say.print(f"Chance would put the right image first for one caption in {images:,}: Recall@1 {1 / images:.3f}.\n")
+    images = evaluation["measured_on"]["images"]
+    say.print(f"By chance, the right image comes first for one caption in {images:,}: Recall@1 {1 / images:.3f}.\n")
     say.print("Next, with the same store:", style="bold")
     say.print(f'  clipstore sql "SELECT * FROM retrieval_failures LIMIT 3" {store}', markup=False)
     say.print(f"  clipstore query {store}", markup=False)

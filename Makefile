@@ -1,0 +1,43 @@
+# Each target sets up what it needs: a virtual environment in .venv, and the packages that constraints.txt pins.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP := .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/.installed  ## draw a small data set, embed it, rank it, ask about it (a few minutes with the install)
+	.venv/bin/clipstore demo demo
+
+test: .venv/.installed-dev  ## the tests in their short forms (under 10 minutes on 2 cores)
+	.venv/bin/pytest -m "not full"
+
+test-all: .venv/.installed-dev  ## every test, each requirement in full size
+	.venv/bin/pytest
+
+check: .venv/.installed-dev  ## ruff, mypy --strict, import-linter
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: .venv/.installed-dev  ## lay the code out as `make check` wants it
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+clean:  ## remove the virtual environment, the demo and what the tools keep
+	rm -rf .venv demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: .venv/bin/pip pyproject.toml constraints.txt
+	$(PIP) --editable .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(PIP) --editable '.[dev]'
+	touch $@
