@@ -28,7 +28,7 @@ Doubles = NDArray[np.float64]
 
 _IMAGE_BLOCK, _TEXT_BLOCK, _LEAST_BLOCK = 1024, 8192, 64  # rows; larger blocks are no faster
 _BYTES_PER_SCORE = 16  # the block, its transpose, masks and their indices
-_GATHER = 4096  # pairs scored canonically at once
+_GATHER = 256  # pairs scored canonically at once: few enough to stay in the processor's cache
 _LONGEST = 1e18  # lengths whose products stay finite in float32
 
 
@@ -120,12 +120,12 @@ def rank_pairs(
     return Ranks(image_to_text=forward.ranks(), text_to_image=backward.ranks())
 
 
-def canonical(left: Doubles, right: Doubles) -> Doubles:
+def canonical(left: Floats, right: Floats) -> Doubles:
     """The score of each row pair of two (N, D) arrays: products (exact for float32 values), summed pairwise by numpy.
 
     One row's sum does not depend on the rows beside it.
     """
-    return np.asarray(np.multiply(left, right).sum(axis=1))
+    return np.asarray(np.multiply(left, right, dtype=np.float64).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ def _score_each(left: Floats, right: Floats, rows: Ints, columns: Ints) -> Doubl
     scores = np.empty(len(rows))
     for start in range(0, len(rows), _GATHER):
         part = slice(start, start + _GATHER)
-        scores[part] = canonical(left[rows[part]].astype(np.float64), right[columns[part]].astype(np.float64))
+        scores[part] = canonical(left[rows[part]], right[columns[part]])
     return scores
 
 
