@@ -144,6 +144,9 @@ class Catalog:
         connection = self._connect(read_only=read_only)
         try:
             yield connection
+        except duckdb.Error as error:  # a full disk, most of all
+            message = f"the catalog {self.path} cannot go on: {_first_line(error)}"
+            raise CatalogError(message) from error
         finally:
             connection.close()
 

@@ -97,17 +97,25 @@ def _merge(session: Session, source: Annotations, done: Ingested) -> None:
         staged_categories=_numbered(source.categories),
         staged_image_categories=source.image_categories,
     )
+    splits = source.splits["split"].unique().to_pylist()
+    _check_splits(splits)
     for step, changed in _STEPS:
         count = session.run(f"ingest/{step}")
         if changed:
             done.changes[changed] = done.changes.get(changed, 0) + count
-    names = [f"{done.dataset}/{split}" for split in source.splits["split"].unique().to_pylist()]
-    done.splits += session.rows("ingest/split_sizes", splits=names)
+    done.splits += session.rows("ingest/split_sizes", splits=[f"{done.dataset}/{split}" for split in splits])
 
 
 def _check_name(name: str) -> None:
     if not name or "/" in name or name != name.strip():
         message = f"a data set cannot be named {name!r}: give --name a word without '/'"
+        raise DatasetError(message)
+
+
+def _check_splits(splits: list[str]) -> None:
+    wrong = next((split for split in splits if not split or "/" in split), None)
+    if wrong is not None:
+        message = f"a split cannot be named {wrong!r}: splits are written group/split, so rename it without '/'"
         raise DatasetError(message)
 
 

@@ -137,6 +137,22 @@ def refresh_towers(store: Store, model: Model, precision: str) -> tuple[int, tup
     return model_id, towers
 
 
+def changed(session: Session, row: Row, model: Model) -> bool:
+    """Whether a recorded model's job or files are no longer those whose towers are recorded.
+
+    A model whose files are gone has not changed: its vectors are all that is left of it.
+    """
+    if _model(row) != model:
+        return True
+    tower = session.row("model/towers", model_id=row["model_id"])
+    if tower is None or model.family == IMPORTED:
+        return False
+    try:
+        return bool(files_key(model, tower["precision"]) != tower["files_key"])
+    except ModelError:
+        return False
+
+
 def _best_precision() -> str:
     import torch
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clipstore import shards
 from clipstore.catalog import Session
 from clipstore.errors import VectorError
-from clipstore.pipeline.models import IMPORTED, current_towers, find_model
+from clipstore.pipeline.models import IMPORTED, changed, current_towers, find_model
 from clipstore.pipeline.store import Store, split_id
 from clipstore.records import Model, Tower
 
@@ -73,13 +73,16 @@ def embedded_items(store: Store, session: Session, model: Model, split: str) -> 
 
     Raises:
         NotFoundError: there is no such split.
-        VectorError: the model was never embedded; with the command to run.
+        VectorError: the model was never embedded, or has changed since; with the command to run.
     """
     target = split_id(session, split)
     row = session.row("model/find", name=model.name)
     towers = current_towers(session, row["model_id"]) if row else ()
     if not row or not towers:
         message = f"{model.name} has no vectors yet: {advice(model, split)}"
+        raise VectorError(message)
+    if changed(session, row, model):
+        message = f"{model.name} has changed since it was embedded: {advice(model, split)}"
         raise VectorError(message)
     image, text = towers
     asked: dict[str, Any] = {"model_id": row["model_id"], "split_id": target}
