@@ -12,7 +12,7 @@ from clipstore.errors import ModelError
 
 _BUNDLED = "bundled:"
 _CONVERTER = "SFconvertbot"  # the hub's own account that offers safetensors in a pull request
-_WANTED = ("*.json", "*.safetensors", "merges.txt")
+_WANTED = ["*.json", "*.safetensors", "merges.txt"]  # of a hub repository
 
 
 def locate(base: str) -> Path:
@@ -105,22 +105,25 @@ def _fetched(hub_id: str) -> Path:
     import huggingface_hub as hub
 
     try:
-        place = hub.snapshot_download(hub_id, revision=_revision(hub_id), allow_patterns=list(_WANTED))
-    except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError, ValueError) as error:
+        place = Path(hub.snapshot_download(hub_id, allow_patterns=_WANTED))
+        revision = None if any(place.glob("*.safetensors")) else _converted(hub_id)
+        if revision:
+            place = Path(hub.snapshot_download(hub_id, allow_patterns=_WANTED, revision=revision))
+    except (hub.errors.HTTPError, OSError, ValueError) as error:  # no network, no such repository, no valid id
         reason = str(error).strip().splitlines()[0]
         message = (
             f"cannot have {hub_id} from the hub ({reason}): get online once, or fetch it elsewhere with "
             f"'hf download {hub_id}' and give that folder as the base"
         )
         raise ModelError(message) from error
-    return complete(Path(place), hub_id)
+    return complete(place, hub_id)
 
 
-def _revision(hub_id: str) -> str:
-    """The revision with safetensors: main, or the open pull request in which the hub's converter offers them."""
+def _converted(hub_id: str) -> str | None:
+    """The open pull request in which the hub's own converter offers safetensors, for repositories without."""
     import huggingface_hub as hub
 
-    if any(name.endswith(".safetensors") for name in hub.list_repo_files(hub_id)):
-        return "main"
-    offers = hub.get_repo_discussions(hub_id, author=_CONVERTER, discussion_type="pull_request")
-    return next((f"refs/pr/{offer.num}" for offer in offers), "main")
+    offers = hub.get_repo_discussions(
+        hub_id, author=_CONVERTER, discussion_type="pull_request", discussion_status="open"
+    )
+    return next((f"refs/pr/{offer.num}" for offer in offers), None)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from clipstore.catalog import Session
 from clipstore.errors import ModelError
+from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.encode import Clock, Encoding, encode, encode_rows, finished
 from clipstore.pipeline.models import IMPORTED, find_model, refresh_towers
 from clipstore.pipeline.photos import look_at_photos
@@ -166,20 +167,21 @@ def _scope(
 
 
 def _load(model: Model, precision: str, device: str | None) -> ClipEncoder:
-    # Loaded here and not above: a run with nothing to do needs no torch.
-    import torch
-
+    device = checked_device(device)
+    # Imported here and not above: a run with nothing to do needs no torch.
     from clipstore.encoders.clip import ClipEncoder
 
-    return ClipEncoder(model, precision=precision, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return ClipEncoder(model, precision=precision, device=device)
 
 
 def _encoding(store: Store, model: Model, encoder: ClipEncoder, scope: _Scope, options: EmbedOptions) -> Encoding:
-    summary, what = scope.summary, f"{model.name}: {'photos' if scope.tower.tower == 'image' else 'captions'}"
+    what = f"{model.name}: {'photos' if scope.tower.tower == 'image' else 'captions'}"
+    tried = 0
 
     def on_progress(items: int) -> None:
-        summary.done += items
-        options.on_progress(what, summary.done, summary.planned)
+        nonlocal tried
+        tried += items
+        options.on_progress(what, tried, scope.summary.planned)
 
     return Encoding(
         folder=store.shards,
@@ -187,7 +189,7 @@ def _encoding(store: Store, model: Model, encoder: ClipEncoder, scope: _Scope, o
         encoder=encoder,
         store_dtype=options.store_dtype,
         batch=encoder.batch_size(scope.tower.tower, options.memory, LARGEST_BATCH[scope.tower.tower]),
-        clock=summary.clock,
+        clock=scope.summary.clock,
         on_progress=on_progress,
     )
 
@@ -206,7 +208,7 @@ def _run(store: Store, scope: _Scope, how: Encoding, *, adopt: bool) -> None:
             made = encode(plan, how)
         with store.catalog.write() as session:
             register(session, store, made)
-        summary.done -= len(made[0].failures)
+        summary.done += len(made[0].contents)
         summary.failed += len(made[0].failures)
         summary.cut += made[0].info.cut
         summary.size += sum(shard.size for shard in made)

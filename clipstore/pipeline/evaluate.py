@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from clipstore.catalog import Row, Session
 from clipstore.errors import VectorError
+from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.evaluations import forget
 from clipstore.pipeline.models import find_model
 from clipstore.pipeline.progress import Progress, silent
@@ -77,6 +78,7 @@ def _evaluate(store: Store, model: Model, split: str, options: EvalOptions) -> R
     # Imported here and not above: asking for an unknown split needs no torch.
     from clipstore.ranking import rank_pairs
 
+    device = checked_device(options.device)
     began = time.perf_counter()
     with store.catalog.read() as session:
         gallery = _gallery(store, session, model, split, partial=options.partial)
@@ -86,7 +88,7 @@ def _evaluate(store: Store, model: Model, split: str, options: EvalOptions) -> R
         gallery.pairs,
         top_k=TOP_K,
         memory=options.memory,
-        device=options.device,
+        device=device,
         on_progress=lambda done, total: options.on_progress(f"{model.name}: images ranked", done, total),
     )
     evaluation = gallery.stamp | {
