@@ -117,7 +117,7 @@ def read_shard(path: Path, *, check: bool = False) -> Shard:
         ShardError: the file is missing, not a shard, of a newer format, or damaged.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:  # immutable: nobody to lock out
             shard = _describe(path, file)
             if check and shard.checksum != _checksum(file["values"][:], shard.contents, shard.failures):
                 message = f"the shard {path} is damaged: its checksum does not agree; remove it and embed again"
@@ -135,7 +135,7 @@ def read_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[Any]:
         ShardError: the file is missing or cannot be read.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:  # immutable: nobody to lock out
             values = file["values"]
             unique, places = np.unique(rows, return_inverse=True)
             low, high = int(unique[0]), int(unique[-1]) + 1

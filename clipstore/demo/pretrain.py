@@ -2,7 +2,8 @@
 
     python -m clipstore.demo.pretrain OUT_DIR [--scenes N] [--steps N] [--seed S]
 
-The scenes come from a stream of their own: no seed makes the demo draw one of them.
+The scenes come from a stream of their own: no seed makes the demo draw one of them. The bundled model
+was made with the default settings; the same CPU gives the same bytes again, another may not.
 """
 
 from __future__ import annotations
@@ -32,8 +33,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STREAM = "pretraining"
-# The last wording stays rare, so that there is something left for fine-tuning to learn.
-SHARES: Mapping[str, float] = {"listed": 0.28, "placed": 0.25, "related": 0.25, "brief": 0.21, "ornate": 0.01}
+# The last wording stays all but unseen, so that there is something left for fine-tuning to learn:
+# at five in a hundred the model knows it nearly as well as the others.
+SHARES: Mapping[str, float] = {
+    "listed": 0.28,
+    "placed": 0.25,
+    "related": 0.25,
+    "brief": 0.219,
+    "ornate": 0.001,
+}
 
 IMAGE_SIDE = 64
 MAX_TOKENS = 77
@@ -41,6 +49,7 @@ EMBEDDING = 64
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 MOST_MERGES = 500
+AT_LEAST_ONE = click.IntRange(min=1)
 LARGEST_SCALE = math.log(100.0)  # CLIP's own limit on the temperature
 
 
@@ -72,8 +81,8 @@ class Corpus:
 
 @click.command()
 @click.argument("out_dir", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--scenes", default=20_000, show_default=True, help="How many scenes to draw.")
-@click.option("--steps", default=700, show_default=True, help="How many batches to train on.")
+@click.option("--scenes", default=20_000, type=AT_LEAST_ONE, show_default=True, help="How many scenes to draw.")
+@click.option("--steps", default=700, type=AT_LEAST_ONE, show_default=True, help="How many batches to train on.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the scenes, the weights and the batches.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads that torch may use.")
 @click.option(
@@ -180,7 +189,7 @@ def pretrain(model: CLIPModel, corpus: Corpus, schedule: Schedule, *, seed: int,
             logits = model(input_ids=tokens, pixel_values=pixels).logits_per_image.float()
         loss = contrastive_loss(logits)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         rates.step()

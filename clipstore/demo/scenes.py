@@ -208,9 +208,9 @@ class Wording:
     words: Words
     frames: tuple[str, ...]  # {} is what is told, {ground} the background
     most: int = 4  # groups told of, at most
-    all: float = 0.6  # how often no group is left out that need not be
-    count: float = 1.0  # else "some"
-    colour: float = 0.95
+    complete: float = 0.5  # how often all groups are told of, as far as `most` lets them
+    count: float = 0.9  # else "some"
+    colour: float = 0.9
     size: float = 0.4
     place: float = 0.0
     relation: float = 0.0  # how often two groups are told by how they stand to one another
@@ -220,16 +220,25 @@ WORDINGS: Mapping[str, Wording] = {
     "listed": Wording(words=EVERYDAY, frames=("{}", "a picture of {}", "{} on a {ground} background")),
     "placed": Wording(words=EVERYDAY, frames=("{}", "there is {}", "I see {}"), size=0.3, place=0.85),
     "related": Wording(words=EVERYDAY, frames=("{}", "an image with {}"), size=0.2, most=3, relation=1.0),
-    "brief": Wording(words=EVERYDAY, frames=("{}", "just {}"), most=2, all=0.4, count=0.5, colour=0.7, size=0.1),
+    "brief": Wording(words=EVERYDAY, frames=("{}", "just {}"), most=2, complete=0.4, count=0.5, colour=0.7, size=0.1),
     "ornate": Wording(words=ORNATE, frames=("{}", "behold {}", "a canvas bearing {}"), place=0.4),
 }
 EVEN_SHARES: Mapping[str, float] = dict.fromkeys(WORDINGS, 1.0)
 
 
-def draw_dataset(root: Path, *, images: int, seed: int, split: str = "val2017", first: int = 1) -> None:
+def draw_dataset(
+    root: Path,
+    *,
+    images: int,
+    seed: int,
+    split: str = "val2017",
+    first: int = 1,
+    shares: Mapping[str, float] = EVEN_SHARES,
+) -> None:
     """Write scenes `first` to `first + images - 1` of `seed` under `root` as one split of a COCO data set.
 
     Two splits of one seed share no scene and no id as long as their numbers do not overlap.
+    `shares` says how often captions come in each wording.
     """
     folder = root / split
     folder.mkdir(parents=True, exist_ok=True)
@@ -237,7 +246,7 @@ def draw_dataset(root: Path, *, images: int, seed: int, split: str = "val2017", 
     records: list[dict[str, Any]] = []
     captions: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
-    for example in draw_examples(images, seed=seed, first=first):
+    for example in draw_examples(images, seed=seed, first=first, shares=shares):
         record = _image_record(example)
         example.picture.save(folder / record["file_name"], quality=85)
         records.append(record)
@@ -338,7 +347,7 @@ def paint(scene: Scene) -> Image.Image:
 def tell(rng: Random, scene: Scene, wording: Wording) -> str:
     """One caption of the scene, as somebody might write it."""
     number = min(wording.most, len(scene.groups))
-    if rng.random() >= wording.all:
+    if rng.random() >= wording.complete:
         number = rng.randint(1, number)
     groups = rng.sample(scene.groups, number)
     parts = [_part(rng, group, wording) for group in groups]
