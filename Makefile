@@ -11,6 +11,7 @@ help:  ## list the targets
 
 demo: .venv/.installed  ## draw a small data set, embed it, rank it, ask about it (a few minutes with the install)
 	.venv/bin/clipstore demo demo
+	@echo 'To type these commands yourself: source .venv/bin/activate'
 
 test: .venv/.installed-dev  ## the tests in their short forms (under 10 minutes on 2 cores)
 	.venv/bin/pytest -m "not full"

@@ -56,7 +56,7 @@ class _Gallery:
 
 
 def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> list[Row]:
-    """Evaluate models (none named: all that have vectors) on a split, replacing what was measured before.
+    """Evaluate models (none named: all that have vectors of it) on a split, replacing what was measured before.
 
     Returns, for each, "model", "split", "protocol", "metrics" and "measured_on", as `clipstore eval --json` has it.
 
@@ -65,10 +65,11 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
         VectorError: items have no vectors yet (and not `partial`), or nothing is left to rank.
     """
     with store.catalog.read() as session:
-        split_id(session, split)
-        wanted = list(dict.fromkeys(names)) or [row["name"] for row in session.rows("evaluate/models")]
+        target = split_id(session, split)
+        wanted = list(dict.fromkeys(names))
+        wanted = wanted or [row["name"] for row in session.rows("evaluate/models", split_id=target)]
     if not wanted:
-        message = f"no model has vectors yet: run 'clipstore embed --model NAME --split {split}' first"
+        message = f"no model has vectors of {split} yet: run 'clipstore embed --model NAME --split {split}' first"
         raise VectorError(message)
     models = [find_model(store, name) for name in wanted]
     return [_evaluate(store, model, split, options) for model in models]

@@ -1,4 +1,4 @@
--- Items that have no vector, with the reason: photos that are missing, and photos or captions that failed.
+-- Items with a problem and its reason: photos that are missing, and photos or captions that gave no vector.
 SELECT datasets.name AS dataset, NULL AS model, 'image' AS tower, file_name AS item, problem AS reason
 FROM images
 JOIN datasets USING (dataset_id)
