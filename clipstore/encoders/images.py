@@ -122,12 +122,18 @@ def pixels(photo: bytes, how: Preprocessing) -> NDArray[np.uint8]:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Three channels of 8 bits. Pillow clips 16-bit grey at 255 instead of scaling it, so that is done here."""
+    """Three channels of 8 bits; what is transparent lies on white, as in transformers.
+
+    Pillow clips 16-bit grey at 255 instead of scaling it, so that is done here.
+    """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in {"I", "F"}:
         message = f"pixels of mode {image.mode} have no fixed range: save the photo with 8 or 16 bits"
         raise PhotoError(message)
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 
