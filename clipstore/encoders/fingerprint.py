@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clipstore.encoders.images import read_preprocessing
-from clipstore.encoders.sources import locate, preprocessor_file, tokenizer_files, weight_files
+from clipstore.encoders.sources import locate, preprocessor_file, read_json, tokenizer_files, weight_files
 from clipstore.errors import ModelError
 from clipstore.records import Model, Tower
 
@@ -71,7 +71,7 @@ def describe(model: Model, precision: str) -> tuple[Tower, Tower]:
         ModelError: the model's files cannot be had, or are not what they should be.
     """
     place = locate(model.base)
-    config = _read_json(place / "config.json")
+    config = read_json(place / "config.json")
     tensors = [tensor for file in weight_files(place) for tensor in _tensors(file)]
     adapter = _adapter_tensors(model.adapter) if model.adapter else []
 
@@ -82,7 +82,7 @@ def describe(model: Model, precision: str) -> tuple[Tower, Tower]:
         return _digest(_SCHEME, model.family, precision, *what, rank, sorted(own), sorted(added))
 
     vision = [_settings(config.get("vision_config", {})), read_preprocessing(preprocessor_file(place)).key()]
-    tokenizer = [hashlib.sha256(file.read_bytes()).hexdigest() for file in tokenizer_files(place)]
+    tokenizer = [_tokenizer_digest(file) for file in tokenizer_files(place)]
     text = [_settings(config.get("text_config", {})), tokenizer, model.prompt, model.clean]
     dim = int(config.get("projection_dim", 512))
     image = digest("image", vision, dim, parts=("image backbone", "image head"))
@@ -123,7 +123,7 @@ def _adapter_tensors(adapter: str) -> list[Tensor]:
 
 def _adapter_settings(adapter: str) -> dict[str, Any]:
     """What of an adapter's configuration changes its output; paths and names do not."""
-    config = _read_json(adapter_files(adapter)[0])
+    config = read_json(adapter_files(adapter)[0])
     names = (
         "peft_type",
         "r",
@@ -137,16 +137,10 @@ def _adapter_settings(adapter: str) -> dict[str, Any]:
     return {name: config.get(name) for name in names}
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        message = f"cannot read {file}: {error}"
-        raise ModelError(message) from error
-    if not isinstance(told, dict):
-        message = f"{file} is not a JSON object"
-        raise ModelError(message)
-    return told
+def _tokenizer_digest(file: Path) -> str:
+    if file.suffix == ".json":
+        read_json(file)  # told here, by name: the tokenizers' own errors are of no one kind
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _tensors(file: Path) -> Iterator[Tensor]:
@@ -162,8 +156,11 @@ def _tensors(file: Path) -> Iterator[Tensor]:
             with memoryview(data) as view, view[8 + length :] as values:
                 for name in sorted(header.keys() - {"__metadata__"}):
                     begin, end = header[name]["data_offsets"]
+                    if not 0 <= begin <= end <= len(values):
+                        message = f"{name} is beyond its end"
+                        raise ValueError(message)  # noqa: TRY301  (told below, with the file)
                     with values[begin:end] as own:
                         yield name, f"{header[name]['dtype']} {header[name]['shape']}", hashlib.sha256(own).digest()
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         message = f"{file} is not a safetensors file, or is cut short: {error}"
         raise ModelError(message) from error

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from clipstore.encoders.sources import read_json
 from clipstore.errors import ModelError, PhotoError
 
 # A photo that would unpack to more than Pillow's limit (some 89 million pixels) is refused, not warned about.
@@ -65,13 +66,20 @@ def read_preprocessing(file: Path) -> Preprocessing:
     Raises:
         ModelError: the file does not say what is needed.
     """
-    told = json.loads(file.read_text(encoding="utf-8"))
-    told = told.get("image_processor", told)
+    told = read_json(file)
+    try:
+        return _preprocessing(told.get("image_processor", told))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"{file} does not say how photos are prepared: {error or type(error).__name__}"
+        raise ModelError(message) from error
+
+
+def _preprocessing(told: dict[str, Any]) -> Preprocessing:
     edge, resize = _resizing(told)
     crop = _height_width(told.get("crop_size")) if told.get("do_center_crop", True) else resize
     if crop is None:
-        message = f"{file}: neither crop_size nor a size with height and width: the pixels would have no fixed shape"
-        raise ModelError(message)
+        message = "neither crop_size nor a size with height and width: the pixels would have no fixed shape"
+        raise ValueError(message)
     return Preprocessing(
         shortest_edge=edge,
         resize=resize,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from clipstore.errors import ModelError
 
 _BUNDLED = "bundled:"
 _CONVERTER = "SFconvertbot"  # the hub's own account that offers safetensors in a pull request
+_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either is enough
 _WANTED = ["*.json", "*.safetensors", "merges.txt"]  # of a hub repository
 
 
@@ -47,12 +49,32 @@ def complete(place: Path, base: str) -> Path:
     return place
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a model's JSON file.
+
+    Raises:
+        ModelError: the file cannot be read, or holds something else.
+    """
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = f"cannot read {file}: {error}"
+        raise ModelError(message) from error
+    if not isinstance(told, dict):
+        message = f"{file} is not a JSON object"
+        raise ModelError(message)
+    return told
+
+
 def weight_files(place: Path) -> list[Path]:
     """The safetensors files of a model folder: one, or those that its index names."""
     index = place / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        return [place / name for name in names]
+        told = read_json(index).get("weight_map")
+        if not isinstance(told, dict) or not all(isinstance(name, str) for name in told.values()):
+            message = f"{index} has no weight_map that says which file holds which tensor"
+            raise ModelError(message)
+        return [place / name for name in sorted(set(told.values()))]
     return [place / "model.safetensors"]
 
 
@@ -74,7 +96,7 @@ def _missing(place: Path) -> str | None:
         return "config.json"
     if not all(file.is_file() for file in weight_files(place)):
         return "model.safetensors (weights in other formats are not read: convert them to safetensors)"
-    if not any((place / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+    if not any(all((place / name).is_file() for name in names) for names in _TOKENIZERS):
         return "tokenizer.json, nor vocab.json with merges.txt"
     if not preprocessor_file(place).is_file():
         return "preprocessor_config.json"
