@@ -6,6 +6,7 @@ batch alone (evaluation.md's trap of SigLIP's fixed padding does not apply).
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
@@ -53,7 +55,7 @@ class ClipEncoder:
         self.device = torch.device(device)
         self._dtype = DTYPES[precision]
         self._model = loaded.eval().requires_grad_(requires_grad=False).to(self.device, self._dtype)
-        self._tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        self._tokenizer = _load_tokenizer(str(place), model.base)
         self._max_tokens = int(loaded.config.text_config.max_position_embeddings)
         self._scale = self.preprocessing.scale
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
@@ -125,7 +127,7 @@ def _load(place: str, base: str) -> Any:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         message = f"cannot load {base} from {place}: {' '.join(str(error).split())}"
         raise ModelError(message) from error
     missing = [name for name in report["missing_keys"] if not name.endswith("position_ids")]
@@ -135,13 +137,24 @@ def _load(place: str, base: str) -> Any:
     return loaded
 
 
+def _load_tokenizer(place: str, base: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        message = f"cannot open the tokenizer of {base} at {place}: {' '.join(str(error).split())}"
+        raise ModelError(message) from error
+
+
 def _with_adapter(base: Any, adapter: str) -> Any:
     """The model with a PEFT adapter merged in."""
     folder = str(adapter_files(adapter)[0].parent)
     before = _probe(base)
     try:
-        merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT's own use of transformers
+            warnings.filterwarnings("error", message=".*missing adapter keys", category=UserWarning)
+            merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, UserWarning) as error:
         message = f"the adapter {adapter} does not fit its base: {' '.join(str(error).split())}"
         raise ModelError(message) from error
     if all(torch.equal(was, now) for was, now in zip(before, _probe(merged), strict=True)):
@@ -152,12 +165,12 @@ def _with_adapter(base: Any, adapter: str) -> Any:
 
 @torch.inference_mode()
 def _probe(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """What both towers answer to one fixed input each."""
+    """What both towers answer to one fixed input each, through their heads."""
     model.eval()
     vision = model.config.vision_config
     pixels = torch.linspace(-1, 1, 3 * vision.image_size**2).view(1, 3, vision.image_size, vision.image_size)
     tokens = torch.arange(1, 9).view(1, 8) % model.config.text_config.vocab_size
     return (
-        model.vision_model(pixel_values=pixels).pooler_output,
-        model.text_model(input_ids=tokens).last_hidden_state,
+        model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output),
+        model.text_projection(model.text_model(input_ids=tokens).last_hidden_state),
     )
