@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from clip_folder import build_clip
 
 from clipstore.cli import main
 from clipstore.demo.scenes import draw_dataset
@@ -64,3 +65,15 @@ def cli(store: Path) -> Run:
 def cli_json(cli: Run) -> Callable[..., Any]:
     """Run a clipstore command with --json; what it printed."""
     return lambda *words: json.loads(cli(*words, "--json").stdout)
+
+
+@pytest.fixture(scope="session")
+def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hub-like CLIP folder with OpenAI's tokenizer and few weights. Copy it before changing it."""
+    return build_clip(tmp_path_factory.mktemp("clip") / "small", small=True)
+
+
+@pytest.fixture(scope="session")
+def full_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hub-like ViT-B/32 in full size, its weights random."""
+    return build_clip(tmp_path_factory.mktemp("clip") / "full", small=False)

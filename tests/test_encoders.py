@@ -1,0 +1,627 @@
+"""The encoder gives what transformers gives, fingerprints say what decides a vector, and bad models are refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from clip_folder import build_clip
+from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+
+from clipstore.encoders.clip import ClipEncoder
+from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.images import pixels, read_preprocessing
+from clipstore.errors import ModelError
+from clipstore.records import Model, Tower
+
+COSINE = 0.99999
+LONG = "a photo of " + ", ".join(f"{n} cats and {n} dogs" for n in range(60))
+
+
+def model_of(folder: Path, **told: Any) -> Model:
+    return Model(name="m", family="clip", base=str(folder), **told)
+
+
+@pytest.fixture
+def folder(small_clip: Path, tmp_path: Path) -> Path:
+    """This test's own small model, to change as it likes."""
+    return Path(shutil.copytree(small_clip, tmp_path / "clip"))
+
+
+@pytest.fixture(scope="module")
+def photos(test_data: Path) -> list[Path]:
+    found = sorted((test_data / "coco-mini").glob("*2017/*.jpg"))
+    assert len(found) == 80 + 159
+    return found
+
+
+@pytest.fixture(scope="module")
+def captions(test_data: Path) -> list[str]:
+    told = json.loads((test_data / "coco-mini/annotations/captions_val2017.json").read_text())
+    return [row["caption"] for row in told["annotations"]]
+
+
+# Preprocessing
+
+
+def transformers_pixels(image: Image.Image, folder: Path) -> np.ndarray:
+    return CLIPImageProcessorPil.from_pretrained(folder)(image, return_tensors="np")["pixel_values"][0]
+
+
+def our_pixels(photo: bytes, folder: Path) -> np.ndarray:
+    how = read_preprocessing(folder / "preprocessor_config.json")
+    return ((pixels(photo, how) * how.scale - how.mean) / how.std).transpose(2, 0, 1)
+
+
+def assert_same_pixels(photo: bytes, folder: Path) -> None:
+    with Image.open(io.BytesIO(photo)) as image:
+        theirs = transformers_pixels(image, folder)
+    assert np.abs(our_pixels(photo, folder) - theirs).max() < 1e-5
+
+
+def encoded(image: Image.Image, form: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form)
+    return buffer.getvalue()
+
+
+def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    values = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    return Image.frombytes(mode, (width, height), values.tobytes())
+
+
+def test_pixels_equal_those_of_transformers_on_real_photos(photos: list[Path], small_clip: Path) -> None:
+    for photo in photos:
+        assert_same_pixels(photo.read_bytes(), small_clip)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(1, 1), (1, 300), (300, 1), (7, 5), (223, 225), (224, 224), (225, 224), (500, 333), (337, 901)],
+)
+def test_pixels_equal_those_of_transformers_at_odd_sizes(width: int, height: int, small_clip: Path) -> None:
+    assert_same_pixels(encoded(noise(width, height), "PNG"), small_clip)
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"), [("L", "JPEG"), ("CMYK", "JPEG"), ("1", "PNG"), ("RGBA", "PNG"), ("LA", "PNG")]
+)
+def test_pixels_equal_those_of_transformers_in_other_modes(mode: str, form: str, small_clip: Path) -> None:
+    image = noise(301, 257).convert("1") if mode == "1" else noise(301, 257, mode)
+    assert_same_pixels(encoded(image, form), small_clip)
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(256))], ids=["index", "table"])
+def test_pixels_equal_those_of_transformers_for_a_palette_with_transparency(
+    transparency: int | bytes, small_clip: Path
+) -> None:
+    buffer = io.BytesIO()
+    noise(300, 260).quantize(256).save(buffer, "PNG", transparency=transparency)
+    assert_same_pixels(buffer.getvalue(), small_clip)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": {"shortest_edge": 200}},  # smaller than the crop: black around
+        {"size": {"height": 180, "width": 250}, "do_center_crop": False},
+        {"size": {"shortest_edge": 300}, "crop_size": {"height": 224, "width": 160}},
+        {"do_resize": False},
+        {"resample": 2},
+        {"do_normalize": False},
+        {"do_normalize": False, "do_rescale": False},
+        {"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [1, 1, 1]},
+    ],
+    ids=str,
+)
+def test_pixels_equal_those_of_transformers_in_other_ways(change: dict[str, Any], folder: Path) -> None:
+    edit_json(folder / "preprocessor_config.json", **change)
+    for size in ((333, 251), (91, 120)):
+        assert_same_pixels(encoded(noise(*size), "PNG"), folder)
+
+
+# Vectors
+
+
+def transformers_vectors(folder: Path, photos: list[Path], texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    model = CLIPModel.from_pretrained(folder).eval()
+    tokenizer, processor = AutoTokenizer.from_pretrained(folder), CLIPImageProcessorPil.from_pretrained(folder)
+    with torch.inference_mode():
+        values = processor([Image.open(photo) for photo in photos], return_tensors="pt")
+        told = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        return pooled(model.get_image_features(**values)), pooled(model.get_text_features(**told))
+
+
+def pooled(answer: Any) -> np.ndarray:
+    return getattr(answer, "pooler_output", answer).numpy()
+
+
+def our_images(encoder: ClipEncoder, photos: list[Path]) -> np.ndarray:
+    made = np.stack([pixels(photo.read_bytes(), encoder.preprocessing) for photo in photos])
+    return encoder.project(encoder.image_features(made))
+
+
+def our_texts(encoder: ClipEncoder, texts: list[str]) -> np.ndarray:
+    return encoder.text_vectors(encoder.tokenize(texts).ids)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    wide = vectors.astype(np.float64)
+    return wide / np.linalg.norm(wide, axis=1, keepdims=True)
+
+
+def assert_agree(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Cosine of each with its own above the bound, and the same still where what all share is taken off."""
+    assert ours.dtype == np.float32
+    assert (unit(ours) * unit(theirs)).sum(axis=1).min() > COSINE
+    middle = theirs.mean(axis=0)
+    assert (unit(ours - middle) * unit(theirs - middle)).sum(axis=1).min() > 0.9999
+
+
+def assert_paths_agree(folder: Path, photos: list[Path], texts: list[str]) -> None:
+    encoder = ClipEncoder(model_of(folder))
+    images, captions = transformers_vectors(folder, photos, texts)
+    assert_agree(our_images(encoder, photos), images)
+    assert_agree(our_texts(encoder, texts), captions)
+
+
+MIXED = ["cat", "A  Photo of a CAT!!", "naïve café — 猫, 'don't' #5 😀", "  two\tdogs\nrun ", LONG]
+
+
+def test_the_tokenizer_is_openais(small_clip: Path) -> None:
+    encoder = ClipEncoder(model_of(small_clip))
+    assert encoder.tokenize(["a photo of a cat"]).ids == [[49406, 320, 1125, 539, 320, 2368, 49407]]
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["eos 2", "eos 49407"])
+def test_vectors_agree_with_transformers(old: bool, photos: list[Path], captions: list[str], tmp_path: Path) -> None:
+    folder = build_clip(tmp_path / "clip", small=True, old=old)
+    assert_paths_agree(folder, photos[::8], [*captions, *MIXED])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("old", [True, False], ids=["eos 2", "eos 49407"])
+def test_vectors_of_full_size_agree_with_transformers(
+    old: bool, full_clip: Path, photos: list[Path], captions: list[str], tmp_path: Path
+) -> None:
+    folder = full_clip if old else build_clip(tmp_path / "clip", small=False, old=False)
+    assert_paths_agree(folder, photos, [*captions, *MIXED])
+
+
+def test_the_bundled_model_agrees_with_transformers(photos: list[Path], captions: list[str]) -> None:
+    folder = Path(sys.modules["clipstore"].__file__).parent / "demo/model"
+    assert_paths_agree(folder, photos[::8], captions)
+
+
+def test_a_long_caption_is_cut_as_transformers_cuts_it_and_counted(small_clip: Path) -> None:
+    told = ClipEncoder(model_of(small_clip)).tokenize(["a cat", LONG, "a dog", LONG + " again"])
+    tokenizer = AutoTokenizer.from_pretrained(small_clip)
+    assert told.ids == tokenizer(["a cat", LONG, "a dog", LONG + " again"], truncation=True)["input_ids"]
+    assert [len(one) for one in told.ids] == [4, 77, 4, 77]
+    assert told.cut == 2
+
+
+def test_a_caption_that_just_fits_is_not_counted_as_cut(small_clip: Path) -> None:
+    encoder = ClipEncoder(model_of(small_clip))
+    fits = encoder.tokenize([" ".join(["cat"] * 75), " ".join(["cat"] * 76)])
+    assert ([len(one) for one in fits.ids], fits.cut) == ([77, 77], 1)
+
+
+def test_vectors_do_not_depend_on_their_batch(small_clip: Path, photos: list[Path], captions: list[str]) -> None:
+    encoder = ClipEncoder(model_of(small_clip))
+    texts = [*captions[:20], *MIXED]
+    alone = np.concatenate([our_texts(encoder, [text]) for text in texts])
+    np.testing.assert_allclose(our_texts(encoder, texts), alone, atol=1e-5)
+    one_by_one = np.concatenate([our_images(encoder, [photo]) for photo in photos[:10]])
+    np.testing.assert_allclose(our_images(encoder, photos[:10]), one_by_one, atol=1e-5)
+
+
+def test_half_precision_stays_near(small_clip: Path, photos: list[Path]) -> None:
+    single, half = (ClipEncoder(model_of(small_clip), precision=how) for how in ("fp32", "bf16"))
+    ours, rough = our_images(single, photos[:8]), our_images(half, photos[:8])
+    assert not np.array_equal(ours, rough)
+    assert (unit(ours) * unit(rough)).sum(axis=1).min() > 0.999
+
+
+def test_less_memory_means_smaller_batches(small_clip: Path) -> None:
+    encoder = ClipEncoder(model_of(small_clip))
+    sizes = [encoder.batch_size("image", memory, 64) for memory in (2**20, 12 * 2**20, 2**33)]
+    assert sizes[0] == 1 < sizes[1] < sizes[2] == 64
+
+
+# Fingerprints
+
+NOISE = {"transformers_version": "9", "_name_or_path": "x", "dtype": "float16", "torch_dtype": "float16"}
+
+
+def edit_json(file: Path, **change: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+
+
+def edit_tensor(folder: Path, name: str) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name] = tensors[name] + 0.25
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def prints(model: Model, precision: str = "fp32") -> dict[str, str | None]:
+    image, text = describe(model, precision)
+    return {"image": image.fingerprint, "backbone": image.backbone, "text": text.fingerprint}
+
+
+def changed(before: dict[str, str | None], after: dict[str, str | None]) -> set[str]:
+    return {part for part in before if before[part] != after[part]}
+
+
+def edit_config(folder: Path, **change: Any) -> None:
+    edit_json(folder / "config.json", **change)
+
+
+def edit_tower(folder: Path, tower: str, **change: Any) -> None:
+    told = json.loads((folder / "config.json").read_text())
+    edit_config(folder, **{f"{tower}_config": told[f"{tower}_config"] | change})
+
+
+def edit_preprocessor(folder: Path, **change: Any) -> None:
+    edit_json(folder / "preprocessor_config.json", **change)
+
+
+def add_merge(folder: Path) -> None:
+    with (folder / "merges.txt").open("a") as merges:
+        merges.write("zz yy\n")
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (partial(edit_tensor, name="text_model.final_layer_norm.weight"), {"text"}),
+        (partial(edit_tensor, name="text_projection.weight"), {"text"}),
+        (partial(edit_tensor, name="visual_projection.weight"), {"image"}),
+        (partial(edit_tensor, name="vision_model.post_layernorm.bias"), {"image", "backbone"}),
+        (partial(edit_tensor, name="logit_scale"), set()),
+        (partial(edit_preprocessor, resample=2), {"image", "backbone"}),
+        (partial(edit_preprocessor, image_mean=[0.5, 0.5, 0.5]), {"image", "backbone"}),
+        (partial(edit_tower, tower="vision", hidden_act="gelu"), {"image", "backbone"}),
+        (partial(edit_tower, tower="text", hidden_act="gelu"), {"text"}),
+        (add_merge, {"text"}),
+        (partial(edit_config, **NOISE), set()),
+        (partial(edit_tower, tower="vision", **NOISE), set()),
+    ],
+)  # fmt: skip
+def test_a_fingerprint_changes_with_what_decides_its_vectors(
+    edit: Callable[[Path], None], expected: set[str], folder: Path
+) -> None:
+    before = prints(model_of(folder))
+    edit(folder)
+    assert changed(before, prints(model_of(folder))) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "precision", "expected"),
+    [
+        ({"prompt": "a photo of {}"}, "fp32", {"text"}),
+        ({"clean": True}, "fp32", {"text"}),
+        ({}, "fp16", {"image", "backbone", "text"}),
+    ],
+)
+def test_a_fingerprint_changes_with_the_job(
+    told: dict[str, Any], precision: str, expected: set[str], small_clip: Path
+) -> None:
+    assert changed(prints(model_of(small_clip)), prints(model_of(small_clip, **told), precision)) == expected
+
+
+def test_the_same_files_elsewhere_have_the_same_fingerprints(folder: Path, small_clip: Path) -> None:
+    assert prints(model_of(folder)) == prints(model_of(small_clip))
+
+
+def test_weights_in_two_files_have_the_fingerprints_of_one(folder: Path, small_clip: Path) -> None:
+    CLIPModel.from_pretrained(small_clip).save_pretrained(folder, max_shard_size="3MB")
+    (folder / "model.safetensors").unlink()
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    assert prints(model_of(folder)) == prints(model_of(small_clip))
+
+
+def test_a_tower_says_how_wide_it_is(small_clip: Path) -> None:
+    image, text = describe(model_of(small_clip), "fp32")
+    encoder = ClipEncoder(model_of(small_clip))
+    assert (image.dim, image.features_dim, text.dim) == (encoder.dim, encoder.features_dim, encoder.dim) == (32, 48, 32)
+    assert isinstance(image, Tower)
+
+
+# Adapters
+
+
+def adapter(base: Path, place: Path, *, targets: str | list[str], value: float = 0.05, **told: Any) -> Path:
+    """A LoRA on the modules that `targets` matches, B filled with `value`; saved as PEFT saves."""
+    torch.manual_seed(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT's own use of transformers
+        tuned = get_peft_model(CLIPModel.from_pretrained(base), LoraConfig(r=4, target_modules=targets, **told))
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(weight, value)
+        elif "modules_to_save" in name:
+            torch.nn.init.normal_(weight, std=value)
+    tuned.save_pretrained(place)
+    return place
+
+
+ON_TEXT = r".*text_model.*\.(q_proj|v_proj)"
+ON_VISION = r".*vision_model.*\.(q_proj|v_proj)"
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"targets": ON_TEXT}, {"text"}),
+        ({"targets": ON_VISION}, {"image", "backbone"}),
+        ({"targets": ["text_projection"]}, {"text"}),
+        ({"targets": ["visual_projection"]}, {"image"}),
+        ({"targets": ON_TEXT, "modules_to_save": ["visual_projection"]}, {"text", "image"}),
+    ],
+    ids=str,
+)
+def test_an_adapter_changes_the_towers_that_it_touches(
+    told: dict[str, Any], expected: set[str], small_clip: Path, tmp_path: Path
+) -> None:
+    tuned = adapter(small_clip, tmp_path / "tuned", **told)
+    before, after = prints(model_of(small_clip)), prints(model_of(small_clip, adapter=str(tuned)))
+    assert changed(before, after) == expected
+    plain, other = (ClipEncoder(model_of(small_clip, adapter=name)) for name in (None, str(tuned)))
+    black = np.zeros((1, 224, 224, 3), np.uint8)
+    features = [one.image_features(black) for one in (plain, other)]
+    images = [one.project(one.image_features(black)) for one in (plain, other)]
+    texts = [our_texts(one, ["a cat"]) for one in (plain, other)]
+    same = {part: np.array_equal(*pair) for part, pair in (("backbone", features), ("image", images), ("text", texts))}
+    assert {part for part, equal in same.items() if not equal} == expected
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
+def test_an_adapted_model_gives_what_peft_gives(small_clip: Path, photos: list[Path], tmp_path: Path) -> None:
+    tuned = adapter(small_clip, tmp_path / "tuned", targets=["q_proj", "v_proj", "fc1"])
+    ours = ClipEncoder(model_of(small_clip, adapter=str(tuned)))
+    theirs = PeftModel.from_pretrained(CLIPModel.from_pretrained(small_clip), tuned).eval()
+    told = AutoTokenizer.from_pretrained(small_clip)(MIXED, padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        np.testing.assert_allclose(our_texts(ours, MIXED), pooled(theirs.get_text_features(**told)), atol=1e-5)
+
+
+def test_a_tuned_model_loaded_beside_its_base_leaves_the_base_alone(small_clip: Path, tmp_path: Path) -> None:
+    tuned = adapter(small_clip, tmp_path / "tuned", targets=["q_proj", "v_proj"])
+    base = ClipEncoder(model_of(small_clip))
+    before = our_texts(base, MIXED)
+    after = our_texts(ClipEncoder(model_of(small_clip, adapter=str(tuned))), MIXED)
+    assert np.array_equal(our_texts(base, MIXED), before)
+    assert np.array_equal(our_texts(ClipEncoder(model_of(small_clip)), MIXED), before)
+    assert np.abs(after - before).max() > 1e-4
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], ["visual_projection"]])
+def test_an_adapter_that_changes_nothing_is_refused(targets: list[str], small_clip: Path, tmp_path: Path) -> None:
+    idle = adapter(small_clip, tmp_path / "idle", targets=targets, value=0.0)
+    with pytest.raises(ModelError, match=r"idle changes nothing"):
+        ClipEncoder(model_of(small_clip, adapter=str(idle)))
+
+
+def test_an_adapter_for_other_modules_is_refused(small_clip: Path, tmp_path: Path) -> None:
+    tuned = adapter(small_clip, tmp_path / "tuned", targets=["q_proj"])
+    edit_json(tuned / "adapter_config.json", target_modules=["wonder_proj"])
+    with pytest.raises(ModelError, match="does not fit"):
+        ClipEncoder(model_of(small_clip, adapter=str(tuned)))
+
+
+def test_an_adapter_whose_weights_have_other_names_is_refused(small_clip: Path, tmp_path: Path) -> None:
+    tuned = adapter(small_clip, tmp_path / "tuned", targets=["q_proj"])
+    tensors = load_file(tuned / "adapter_model.safetensors")
+    save_file({name.replace("q_proj", "z_proj"): t for name, t in tensors.items()}, tuned / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"does not fit|changes nothing"):
+        ClipEncoder(model_of(small_clip, adapter=str(tuned)))
+
+
+def test_an_adapter_of_a_wider_model_is_refused(small_clip: Path, tmp_path: Path) -> None:
+    demo = Path(sys.modules["clipstore"].__file__).parent / "demo/model"
+    tuned = adapter(demo, tmp_path / "tuned", targets=["q_proj"])
+    with pytest.raises(ModelError, match="does not fit"):
+        ClipEncoder(model_of(small_clip, adapter=str(tuned)))
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_an_adapter_folder_that_lacks_a_file_is_refused(name: str, small_clip: Path, tmp_path: Path) -> None:
+    tuned = adapter(small_clip, tmp_path / "tuned", targets=["q_proj"])
+    (tuned / name).unlink()
+    with pytest.raises(ModelError, match=name):
+        describe(model_of(small_clip, adapter=str(tuned)), "fp32")
+    with pytest.raises(ModelError, match=name):
+        ClipEncoder(model_of(small_clip, adapter=str(tuned)))
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+@pytest.mark.parametrize("left", [0, 5, 100])
+def test_an_adapter_file_cut_short_is_refused(name: str, left: int, small_clip: Path, tmp_path: Path) -> None:
+    tuned = adapter(small_clip, tmp_path / "tuned", targets=["q_proj"])
+    os.truncate(tuned / name, left)
+    with pytest.raises(ModelError, match=r"tuned"):
+        describe(model_of(small_clip, adapter=str(tuned)), "fp32")
+    with pytest.raises(ModelError, match=r"tuned"):
+        ClipEncoder(model_of(small_clip, adapter=str(tuned)))
+
+
+# Where models come from
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        ("config.json", "config.json"),
+        ("model.safetensors", "safetensors"),
+        ("preprocessor_config.json", "preprocessor_config.json"),
+        ("vocab.json", "vocab.json"),
+        ("merges.txt", "merges.txt"),
+    ],
+)
+def test_a_folder_that_lacks_a_file_is_refused(gone: str, words: str, folder: Path) -> None:
+    (folder / gone).unlink()
+    with pytest.raises(ModelError, match=words):
+        describe(model_of(folder), "fp32")
+
+
+def test_weights_in_pickles_are_not_read(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    for load in (partial(describe, precision="fp32"), ClipEncoder):
+        with pytest.raises(ModelError, match="safetensors"):
+            load(model_of(folder))
+
+
+@pytest.mark.parametrize("part", [0.0, 0.000001, 0.00001, 0.001, 0.5, 0.999])
+def test_weights_cut_short_are_refused(part: float, folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    os.truncate(weights, int(weights.stat().st_size * part))
+    with pytest.raises(ModelError, match=r"model\.safetensors is not a safetensors file, or is cut short"):
+        describe(model_of(folder), "fp32")
+    with pytest.raises(ModelError, match=str(folder)):
+        ClipEncoder(model_of(folder))
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "preprocessor_config.json", "vocab.json", "tokenizer_config.json", "tokenizer.json"]
+)
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\ufffd"], ids=repr)
+def test_a_damaged_json_file_is_refused(name: str, text: str, folder: Path) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(ModelError, match=name):
+        describe(model_of(folder), "fp32")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("vocab.json", "{}"),
+        ("vocab.json", '{"a": 1}'),
+        ("tokenizer.json", "{}"),
+        ("tokenizer_config.json", '{"tokenizer_class": 3}'),
+    ],
+)
+def test_a_tokenizer_that_makes_no_sense_is_refused(name: str, text: str, folder: Path) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(ModelError, match="tokenizer"):
+        ClipEncoder(model_of(folder))
+
+
+@pytest.mark.parametrize("key", ["image_mean", "crop_size", "image_std"])
+def test_preprocessing_that_does_not_say_enough_is_refused(key: str, folder: Path) -> None:
+    edit_preprocessor(folder, **{key: None})
+    with pytest.raises(ModelError, match=r"preprocessor_config\.json"):
+        describe(model_of(folder), "fp32")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
+def test_a_damaged_weight_index_is_refused(text: str, folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
+        describe(model_of(folder), "fp32")
+
+
+def test_a_weight_index_that_names_a_file_that_is_not_there_is_refused(folder: Path) -> None:
+    told = {"metadata": {}, "weight_map": {"logit_scale": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(told))
+    with pytest.raises(ModelError, match="safetensors"):
+        describe(model_of(folder), "fp32")
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["text_projection.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 weights, text_projection\.weight"):
+        ClipEncoder(model_of(folder))
+
+
+def test_weights_of_another_shape_are_refused(folder: Path) -> None:
+    edit_config(folder, projection_dim=16)
+    with pytest.raises(ModelError, match="cannot load"):
+        ClipEncoder(model_of(folder))
+
+
+@pytest.mark.parametrize("base", ["/no/such/folder", "./nowhere", "just-a-word", "a/b/c", "bundled:demon"])
+def test_a_base_that_is_nowhere_is_refused_by_name(base: str) -> None:
+    with pytest.raises(ModelError, match=base.removeprefix("bundled:")):
+        describe(Model(name="m", family="clip", base=base), "fp32")
+
+
+# The hub's cache; huggingface_hub reads its environment when it is imported, so these run in a process of their own.
+
+_DESCRIBE = """
+import sys
+from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.sources import locate
+from clipstore.errors import ModelError
+from clipstore.records import Model
+try:
+    print(locate(sys.argv[1]))
+    print(describe(Model(name="m", family="clip", base=sys.argv[1]), "fp32")[0].fingerprint)
+except ModelError as error:
+    sys.exit(f"ModelError: {error}")
+"""
+
+
+def described(base: str, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    told = {"HF_HOME": str(cache), "HF_HUB_CACHE": str(cache / "hub"), "HF_HUB_OFFLINE": "1"} | environment
+    words = [sys.executable, "-c", _DESCRIBE, base]
+    return subprocess.run(words, env=os.environ | told, capture_output=True, text=True, check=False, timeout=60)
+
+
+def hub_cache(cache: Path, model: Path, *revisions: str, main: str) -> Path:
+    """The hub's cache with a model under org/clip: blobs, and snapshots that link to them."""
+    root = cache / "hub/models--org--clip"
+    shutil.copytree(model, root / "blobs")
+    for revision in revisions:
+        (root / "snapshots" / revision).mkdir(parents=True)
+        for file in (root / "blobs").iterdir():
+            (root / "snapshots" / revision / file.name).symlink_to(f"../../blobs/{file.name}")
+    (root / "refs").mkdir()
+    (root / "refs/main").write_text(main)
+    return root
+
+
+def test_a_cached_hub_model_is_found_offline(small_clip: Path, tmp_path: Path) -> None:
+    root = hub_cache(tmp_path, small_clip, "aaa", "bbb", main="bbb")
+    answer = described("org/clip", tmp_path)
+    assert answer.stderr == ""
+    assert answer.stdout.split() == [str(root / "snapshots/bbb"), prints(model_of(small_clip))["image"]]
+
+
+def test_an_incomplete_snapshot_is_passed_over_for_a_whole_one(small_clip: Path, tmp_path: Path) -> None:
+    root = hub_cache(tmp_path, small_clip, "aaa", "bbb", main="bbb")
+    (root / "snapshots/bbb/model.safetensors").unlink()
+    answer = described("org/clip", tmp_path)
+    assert answer.stdout.split()[0] == str(root / "snapshots/aaa")
+
+
+def test_a_hub_model_that_is_not_cached_is_named_offline(tmp_path: Path) -> None:
+    answer = described("org/other-clip", tmp_path)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("ModelError: cannot have org/other-clip")
+    assert "hf download org/other-clip" in answer.stderr
+
+
+def test_a_hub_that_does_not_answer_is_told_in_one_line(tmp_path: Path) -> None:
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}  # the discard port: refuses at once
+    answer = described("org/other-clip", tmp_path, **nobody)
+    assert answer.stderr.startswith("ModelError: cannot have org/other-clip")
