@@ -1,0 +1,286 @@
+"""Ranks equal a brute force, ties included, whatever the memory, the threads or the order of the pairs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import product
+from math import fsum
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from clipstore.errors import VectorError
+from clipstore.ranking import DirectionRanks, Ranks, rank_pairs
+
+Array = NDArray[Any]
+
+# Values whose products and sums are exact in float32 and in float64, few enough that ties abound; zero rows too.
+QUARTERS = st.integers(-3, 3).map(lambda value: value / 4)
+
+
+@st.composite
+def dyadic_vectors(draw: st.DrawFn) -> tuple[Array, Array]:
+    """Images and texts of 0 to 9 rows of one width, often with equal rows and with equal scores."""
+    width = draw(st.sampled_from([0, 1, 2, 3, 8, 17]))
+    dtypes = st.sampled_from([np.float16, np.float32])
+    images, texts = (
+        draw(hnp.arrays(draw(dtypes), (draw(st.integers(0, 9)), width), elements=QUARTERS)) for _ in range(2)
+    )
+    return images, texts
+
+
+@st.composite
+def generic_vectors(draw: st.DrawFn) -> tuple[Array, Array]:
+    """Unit vectors in general position, some of them twice, some one float32 step away from another."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    width = draw(st.sampled_from([2, 16, 100]))
+    sides = []
+    for _ in range(2):
+        rows = rng.normal(size=(draw(st.integers(1, 8)), width))
+        rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        nudged = rows.copy()
+        nudged[:, 0] = np.nextafter(nudged[:, 0], np.float32(2))
+        sides.append(rng.permutation(np.concatenate([rows, rows[:3], nudged])))
+    return sides[0], sides[1]
+
+
+def draw_pairs(data: st.DataObject, images: Array, texts: Array) -> Array:
+    """Any pairs, the same one again too."""
+    every = list(product(range(len(images)), range(len(texts))))
+    chosen = data.draw(st.lists(st.sampled_from(every), max_size=15)) if every else []
+    return np.array(chosen, dtype=np.int64).reshape(-1, 2)
+
+
+def exact_scores(images: Array, texts: Array) -> Array:
+    """Every score, correctly rounded: a product of two float32 is exact in float64, and fsum rounds once."""
+    left, right = images.astype(np.float64).tolist(), texts.astype(np.float64).tolist()
+    scores = [[fsum(a * b for a, b in zip(one, other, strict=True)) for other in right] for one in left]
+    return np.array(scores, dtype=np.float64).reshape(len(left), len(right))
+
+
+def check_direction(found: DirectionRanks, scores: Array, pairs: Array, top_k: int) -> None:
+    """The counts and hits that a full table of scores gives."""
+    query, positive = pairs[:, 0], pairs[:, 1]
+    assert found.query.tolist() == query.tolist()
+    assert found.positive.tolist() == positive.tolist()
+    for place, (row, own) in enumerate(pairs.tolist()):
+        others = np.delete(scores[row], own)
+        assert found.n_greater[place] == (others > scores[row, own]).sum()
+        assert found.n_equal[place] == (others == scores[row, own]).sum()
+    np.testing.assert_allclose(found.score, scores[query, positive], rtol=0, atol=1e-12)
+    assert found.hits.shape == found.hit_scores.shape == (len(scores), top_k)
+    for row, hits, hit_scores in zip(scores, found.hits, found.hit_scores, strict=True):
+        best = np.argsort(-row, kind="stable")[:top_k]
+        assert hits.tolist() == best.tolist() + [-1] * (top_k - len(best))
+        np.testing.assert_allclose(hit_scores[: len(best)], row[best], rtol=0, atol=1e-12)
+        assert np.isnan(hit_scores[len(best) :]).all()
+
+
+def check(found: Ranks, scores: Array, pairs: Array, top_k: int) -> None:
+    check_direction(found.image_to_text, scores, pairs, top_k)
+    check_direction(found.text_to_image, scores.T, pairs[:, ::-1], top_k)
+
+
+def same(one: Ranks, other: Ranks) -> bool:
+    """Equal to the last bit."""
+    return all(
+        np.array_equal(vars(one_way)[name], vars(other_way)[name], equal_nan=name in ("score", "hit_scores"))
+        for one_way, other_way in ((one.image_to_text, other.image_to_text), (one.text_to_image, other.text_to_image))
+        for name in vars(one_way)
+    )
+
+
+def least_memory(width: int) -> int:
+    """The bytes that an error asks for, which make the blocks as small as they get."""
+    with pytest.raises(VectorError) as caught:
+        rank_pairs(*vectors(1, 1, width), np.zeros((1, 2), dtype=np.int64), memory=1)
+    asked = re.search(r"at least (\d+)$", str(caught.value))
+    assert asked, caught.value
+    return int(asked[1])
+
+
+def vectors(images: int, texts: int, width: int, seed: int = 0) -> tuple[Array, Array]:
+    """Dyadic values in general position but for some equal rows: scores are exact, most of them apart."""
+    rng = np.random.default_rng(seed)
+    left, right = ((rng.normal(size=(rows, width)) * 64).round() / 64 for rows in (images, texts))
+    left[::7] = left[0]
+    right[::5] = right[0]
+    return left.astype(np.float32), right.astype(np.float32)
+
+
+def some_pairs(images: int, texts: int, seed: int = 0) -> Array:
+    """Each text with one image, in no order, and some images with several more."""
+    rng = np.random.default_rng(seed)
+    one_each = np.stack([rng.integers(0, images, texts), np.arange(texts)], axis=1)
+    return rng.permutation(np.concatenate([one_each, one_each[::3], rng.integers(0, min(images, texts), (9, 2))]))
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data(), sides=dyadic_vectors(), top_k=st.integers(0, 12))
+def test_ranks_of_dyadic_vectors_equal_a_brute_force(
+    data: st.DataObject, sides: tuple[Array, Array], top_k: int
+) -> None:
+    pairs = draw_pairs(data, *sides)
+    check(rank_pairs(*sides, pairs, top_k=top_k), exact_scores(*sides), pairs, top_k)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), sides=generic_vectors(), top_k=st.integers(0, 30))
+def test_ranks_of_generic_vectors_equal_a_brute_force(
+    data: st.DataObject, sides: tuple[Array, Array], top_k: int
+) -> None:
+    pairs = draw_pairs(data, *sides)
+    check(rank_pairs(*sides, pairs, top_k=top_k), exact_scores(*sides), pairs, top_k)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_ranks_over_many_blocks_equal_a_brute_force(dtype: type) -> None:
+    left, right = (side.astype(dtype) for side in vectors(230, 610, 12))
+    pairs = some_pairs(230, 610)
+    scores = left.astype(np.float64) @ right.astype(np.float64).T  # exact, for the values are dyadic
+    check(rank_pairs(left, right, pairs, memory=least_memory(12)), scores, pairs, 10)
+
+
+def test_the_default_blocks_equal_a_brute_force() -> None:
+    left, right = vectors(1100, 8300, 12)
+    pairs = some_pairs(1100, 8300)
+    scores = left.astype(np.float64) @ right.astype(np.float64).T
+    check(rank_pairs(left, right, pairs), scores, pairs, 10)
+
+
+@pytest.mark.parametrize("width", [64, 512, 1024])
+def test_candidates_closer_than_float32_can_tell(width: int) -> None:
+    """Texts whose scores lie within 1e-7 of the positive's on both sides, where one float32 product is noise."""
+    rng = np.random.default_rng(width)
+    image = rng.normal(size=width) / np.sqrt(width)
+    texts = np.repeat((image + rng.normal(size=width) / width)[None].astype(np.float32), 41, axis=0)
+    for step in range(41):  # each step moves one coordinate by one float32 step; text 20 is the positive
+        for _ in range(abs(step - 20)):
+            at = abs(step - 20) % width
+            texts[step, at] = np.nextafter(texts[step, at], np.float32(9 if (step > 20) == (image[at] > 0) else -9))
+    images = image[None].astype(np.float32)
+    scores = exact_scores(images, texts)
+    assert 0 < np.abs(scores - scores[0, 20]).max() < 1e-6
+    found = rank_pairs(images, texts, np.array([[0, 20]])).image_to_text
+    assert (found.n_greater[0], found.n_equal[0]) == (20, 0)
+    assert found.hits[0].tolist() == np.argsort(-scores[0], kind="stable")[:10].tolist()
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Set torch's threads for the time of a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def generic(rows: int, width: int, seed: int) -> Array:
+    rng = np.random.default_rng(seed)
+    sides = rng.normal(size=(rows, width))
+    return (sides / np.linalg.norm(sides, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_memory_and_threads_change_nothing(threads: Callable[[int], None]) -> None:
+    images, texts = generic(300, 48, 1), generic(900, 48, 2)
+    texts[::6] = texts[0]
+    pairs = some_pairs(300, 900)
+    usual = rank_pairs(images, texts, pairs)
+    small = least_memory(48)
+    for count, memory in product((1, 2), (small, 2 * small, 16 * small, 2**31)):
+        threads(count)
+        assert same(rank_pairs(images, texts, pairs, memory=memory), usual), (count, memory)
+
+
+def test_pairs_may_come_in_any_order_and_integer_type() -> None:
+    images, texts = vectors(50, 120, 6)
+    pairs = some_pairs(50, 120)
+    order = np.random.default_rng(3).permutation(len(pairs))
+    usual, shuffled = rank_pairs(images, texts, pairs), rank_pairs(images, texts, pairs[order].astype(np.uint16))
+    for one, other in (
+        (usual.image_to_text, shuffled.image_to_text),
+        (usual.text_to_image, shuffled.text_to_image),
+    ):
+        for name in ("query", "positive", "n_greater", "n_equal", "score"):
+            assert np.array_equal(vars(one)[name][order], vars(other)[name]), name
+        assert np.array_equal(one.hits, other.hits)
+
+
+def test_a_constant_scorer_ties_everything() -> None:
+    images, texts = np.full((40, 8), 0.25, np.float32), np.full((200, 8), 0.25, np.float16)
+    pairs = some_pairs(40, 200)
+    found = rank_pairs(images, texts, pairs, memory=least_memory(8))
+    for side, others in ((found.image_to_text, 199), (found.text_to_image, 39)):
+        assert set(side.n_greater) == {0}
+        assert set(side.n_equal) == {others}
+        assert set(side.score) == {0.5}
+        assert (side.hits == np.arange(10)).all()
+
+
+def test_a_zero_vector_scores_0() -> None:
+    images = np.array([[0, 0], [1, 0]], np.float32)
+    texts = np.array([[-1, 0], [0, 0], [1, 0]], np.float32)
+    found = rank_pairs(images, texts, np.array([[0, 0], [1, 1]])).image_to_text
+    assert found.score.tolist() == [0, 0]
+    assert found.n_greater.tolist() == [0, 1]
+    assert found.n_equal.tolist() == [2, 0]
+    assert found.hits[:, :4].tolist() == [[0, 1, 2, -1], [2, 1, 0, -1]]
+
+
+def test_large_and_tiny_values_keep_their_order() -> None:
+    """Squares of these leave float32's range of normal numbers at both ends."""
+    for scale in (2.0**55, 2.0**-70):
+        texts = (np.array([[1, 1], [1, 2], [2, 1], [2, 2]]) * scale).astype(np.float32)
+        found = rank_pairs(texts, texts, np.array([[1, 1], [1, 2]])).image_to_text
+        assert found.n_greater.tolist() == [1, 2]
+        assert found.hits[1, :4].tolist() == [3, 1, 2, 0]
+
+
+def _spoiled(value: float) -> Array:
+    rows = np.ones((3, 4), np.float32)
+    rows[2, 1] = value
+    return rows
+
+
+GOOD = np.ones((3, 4), np.float32)
+PAIRS = np.array([[0, 0]])
+BAD_CALLS: dict[str, tuple[Array, Array, Array, dict[str, Any], list[str]]] = {
+    "NaN": (_spoiled(np.nan), GOOD, PAIRS, {}, ["image vector 2", "NaN"]),
+    "infinity": (GOOD, _spoiled(np.inf), PAIRS, {}, ["text vector 2"]),
+    "float16 infinity": (GOOD, _spoiled(-np.inf).astype(np.float16), PAIRS, {}, ["text vector 2"]),
+    "past 1e18": (_spoiled(3e38), GOOD, PAIRS, {}, ["image vector 2", "1e18"]),
+    "widths": (GOOD, GOOD[:, :3], PAIRS, {}, ["(3, 4)", "(3, 3)", "width"]),
+    "one dimension": (GOOD[0], GOOD, PAIRS, {}, ["(4,)"]),
+    "float64": (GOOD.astype(np.float64), GOOD, PAIRS, {}, ["float64"]),
+    "integers": (GOOD, GOOD.astype(np.int64), PAIRS, {}, ["int64"]),
+    "float pairs": (GOOD, GOOD, PAIRS.astype(np.float64), {}, ["pairs", "float64"]),
+    "triples": (GOOD, GOOD, np.zeros((2, 3), np.int64), {}, ["pairs", "(2, 3)"]),
+    "pair beyond": (GOOD, GOOD, np.array([[0, 0], [1, 3]]), {}, ["[1, 3]", "3 texts"]),
+    "pair below": (GOOD, GOOD, np.array([[-1, 0]]), {}, ["[-1, 0]"]),
+    "pair of none": (GOOD[:0], GOOD, PAIRS, {}, ["[0, 0]", "0 images"]),
+    "memory": (GOOD, GOOD, PAIRS, {"memory": 1000}, ["1000 bytes", "at least"]),
+    "top_k": (GOOD, GOOD, PAIRS, {"top_k": -1}, ["top_k", "-1"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+def test_bad_calls_are_refused_in_one_line(case: str) -> None:
+    images, texts, pairs, options, words = BAD_CALLS[case]
+    with pytest.raises(VectorError) as caught:
+        rank_pairs(images, texts, pairs, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not [word for word in words if word not in message], message
+
+
+def test_the_memory_that_the_error_asks_for_is_enough_and_a_byte_less_is_not() -> None:
+    needed = least_memory(4)
+    rank_pairs(GOOD, GOOD, PAIRS, memory=needed)
+    with pytest.raises(VectorError):
+        rank_pairs(GOOD, GOOD, PAIRS, memory=needed - 1)
