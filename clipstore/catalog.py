@@ -115,11 +115,12 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Open for reading alone; many processes may at once."""
+        message = f"no store at {self.path.parent}: begin with 'clipstore ingest', or name another with --store"
         if not self.path.exists():
-            message = f"no store at {self.path.parent}: begin with 'clipstore ingest', or name another with --store"
             raise NotFoundError(message)
         with self._open(read_only=True) as connection:
-            self._check_version(connection)
+            if not self._check_version(connection):  # a first ingest that failed leaves a catalog without tables
+                raise NotFoundError(message)
             yield Session(connection)
 
     @contextmanager
@@ -167,10 +168,10 @@ class Catalog:
                     raise CatalogError(message) from error
                 time.sleep(0.05)
 
-    def _check_version(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Refuse a catalog of a newer format before anything is read from or written to it."""
+    def _check_version(self, connection: duckdb.DuckDBPyConnection) -> bool:
+        """Refuse a catalog of a newer format before anything is read from or written to it; whether it has one."""
         if not connection.execute(statement("catalog/has_version")).fetchall():
-            return
+            return False
         version = connection.execute(statement("catalog/version")).fetchall()[0][0]
         if version > FORMAT_VERSION:
             message = (
@@ -178,6 +179,7 @@ class Catalog:
                 "install a newer clipstore"
             )
             raise CatalogError(message)
+        return True
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, fields
 
 from clipstore.catalog import Row, Session
@@ -86,10 +87,9 @@ def show_model(store: Store, name: str) -> Row:
     """A model's description, and what the store holds of each of its towers."""
     model = find_model(store, name)
     towers: list[Row] = []
-    if store.catalog.path.exists():
-        with store.catalog.read() as session:
-            row = session.row("model/find", name=name)
-            towers = session.rows("model/holdings", model_id=row["model_id"]) if row else []
+    with suppress(NotFoundError), store.catalog.read() as session:  # a model can be named before there is a store
+        row = session.row("model/find", name=name)
+        towers = session.rows("model/holdings", model_id=row["model_id"]) if row else []
     return asdict(model) | {"towers": towers}
 
 
@@ -160,10 +160,10 @@ def _best_precision() -> str:
 
 
 def _recorded(store: Store) -> dict[str, Row]:
-    if not store.catalog.path.exists():
-        return {}
-    with store.catalog.read() as session:
-        return {row["name"]: row for row in session.rows("model/list")}
+    recorded: dict[str, Row] = {}
+    with suppress(NotFoundError), store.catalog.read() as session:  # likewise
+        recorded = {row["name"]: row for row in session.rows("model/list")}
+    return recorded
 
 
 def _model(row: Row) -> Model:
