@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from clip_folder import build_clip
@@ -18,6 +22,7 @@ from clipstore.demo.scenes import draw_dataset
 ROOT = Path(__file__).parent.parent
 
 Run = Callable[..., Result]
+Rows = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
@@ -77,3 +82,56 @@ def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def full_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hub-like ViT-B/32 in full size, its weights random."""
     return build_clip(tmp_path_factory.mktemp("clip") / "full", small=False)
+
+
+@pytest.fixture
+def sql(cli_json: Callable[..., Any]) -> Callable[[str], Rows]:
+    """Ask this test's store; the answer's rows."""
+    return lambda statement: cli_json("sql", statement)
+
+
+@pytest.fixture
+def import_vectors(cli: Run, tmp_path: Path) -> Run:
+    """Import vectors given as {source id: vector} for the images and for the captions of a split."""
+
+    def run(
+        name: str, split: str, images: Mapping[Any, Any], captions: Mapping[Any, Any], *more: object, code: int = 0
+    ) -> Result:
+        words: list[object] = []
+        for option, ids, side in (("--images", "--image-ids", images), ("--captions", "--caption-ids", captions)):
+            files = tmp_path / f"vectors{option}.npy", tmp_path / f"vectors{ids}.npy"
+            rows = np.array(list(side.values()))
+            np.save(files[0], rows if rows.dtype.kind == "f" else rows.astype(np.float32))
+            np.save(files[1], np.array(list(side)))
+            words += [option, files[0], ids, files[1]]
+        return cli("import", name, "--split", split, *words, *more, code=code)
+
+    return run
+
+
+class Timed(NamedTuple):
+    """What a process of its own took."""
+
+    seconds: float
+    peak_bytes: int
+    stdout: str
+
+
+@pytest.fixture
+def timed(store: Path, tmp_path: Path) -> Callable[..., Timed]:
+    """Run a clipstore command as a process on this test's store; its time from start to end and its peak memory."""
+
+    def run(*words: object) -> Timed:
+        program = "from clipstore.cli import main; main()"
+        environment = os.environ | {"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"}
+        with (tmp_path / "stdout").open("w+") as out:
+            began = time.perf_counter()
+            process = subprocess.Popen([sys.executable, "-c", program, *map(str, words)], stdout=out, env=environment)
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+            assert process.returncode == 0, words
+            out.seek(0)
+            return Timed(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), out.read())
+
+    return run
