@@ -131,6 +131,7 @@ def timed(store: Path, tmp_path: Path) -> Callable[..., Timed]:
             seconds = time.perf_counter() - began
             process.returncode = os.waitstatus_to_exitcode(status)
             assert process.returncode == 0, words
+            print(f"{seconds:.2f} s, peak {usage.ru_maxrss / 1024:.0f} MB: {words}")  # pytest -rP shows it
             out.seek(0)
             return Timed(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), out.read())
 
