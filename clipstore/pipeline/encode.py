@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,13 @@ class Rows:
         self.vectors.append(vectors[finite])
         if features is not None:
             self.features.append(features[finite])
+
+    def in_order(self, contents: list[str]) -> Rows:
+        """The same vectors in the order of `contents`, so that neighbours in the catalog are neighbours in the shard."""
+        place = {content: i for i, content in enumerate(contents)}
+        order = sorted(range(len(self.contents)), key=lambda i: place[self.contents[i]])
+        vectors = [np.concatenate(self.vectors)[order]] if order else []
+        return replace(self, contents=[self.contents[i] for i in order], vectors=vectors)
 
 
 def shard_path(folder: Path, plan: ShardPlan, fingerprint: str) -> Path:
@@ -200,7 +207,7 @@ def _from_texts(plan: ShardPlan, how: Encoding) -> Rows:
             how.clock.forward += time.perf_counter() - began
             how.on_progress(len(batch))
     how.on_progress(len(rows.failures))
-    return rows
+    return rows.in_order(plan.contents)
 
 
 def _write(plan: ShardPlan, how: Encoding, rows: Rows, kind: str) -> Shard:

@@ -33,7 +33,8 @@ CREATE OR REPLACE MACRO hit_chance(k, n_greater, tied, tied_positives) AS
         ))
     END;
 
--- What a split holds, in one word: its images and captions by source id and text, in order.
+-- What a split holds, in one word: its images and captions by source id and text, in order. Give the split's column
+-- with its table's name: a bare split_id would be taken for the macro's own.
 CREATE OR REPLACE MACRO split_digest_of(wanted_split) AS (
     SELECT sha256(coalesce(string_agg(
         concat_ws(chr(31), images.source_id, captions.source_id, captions.text), chr(30)
