@@ -73,7 +73,7 @@ class Rows:
             self.features.append(features[finite])
 
     def in_order(self, contents: list[str]) -> Rows:
-        """The same vectors in the order of `contents`, so that neighbours in the catalog are neighbours in the shard."""
+        """The same vectors in the order of `contents`: neighbours in the catalog are neighbours in the shard."""
         place = {content: i for i, content in enumerate(contents)}
         order = sorted(range(len(self.contents)), key=lambda i: place[self.contents[i]])
         vectors = [np.concatenate(self.vectors)[order]] if order else []
