@@ -159,7 +159,7 @@ class Catalog:
                 return duckdb.connect(str(self.path), read_only=read_only)
             except duckdb.IOException as error:
                 holder = re.search(r"held in (.*?) \(PID (\d+)\)", str(error))
-                if "lock" not in str(error):
+                if "Could not set lock" not in str(error):
                     message = f"cannot open the catalog {self.path}: {_first_line(error)}"
                     raise CatalogError(message) from error
                 if time.monotonic() > deadline:
