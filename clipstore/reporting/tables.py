@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -43,6 +44,7 @@ def print_table(rows: Sequence[Row], *, empty: str = "nothing", title: str | Non
 
 def print_rows(table: pa.Table, form: str) -> None:
     """Print an Arrow table as "table", "csv" or "json"."""
+    table = table.rename_columns(_distinct(table.column_names))
     rows = table.to_pylist()
     if form == "json":
         sys.stdout.write(json.dumps(rows, indent=2, default=_json_value) + "\n")
@@ -52,6 +54,15 @@ def print_rows(table: pa.Table, form: str) -> None:
         writer.writerows(row.values() for row in rows)
     else:
         print_table(rows, empty="no rows")
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Column names with a number after those that stood before, as joins give them; rows are mappings by name."""
+    told: list[str] = []
+    for name in names:
+        again = (f"{name}_{number}" for number in count(1))
+        told.append(name if name not in told else next(new for new in again if new not in {*told, *names}))
+    return told
 
 
 def _json_value(value: Any) -> Any:
