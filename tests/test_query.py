@@ -1,0 +1,454 @@
+"""Questions to the catalog: SQL, the named queries against numpy, and catalogs that are busy, newer or damaged."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import clipstore
+from clipstore import catalog
+from clipstore.cli import main
+from clipstore.packaged import folder
+
+Run = Callable[..., Result]
+Ask = Callable[[str], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def annotations(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn scenes, one caption at six images, five at two, some misplaced, a photo missing and one cut short."""
+    root = shutil.copytree(scenes, tmp_path_factory.mktemp("query") / "scenes")
+    file = root / "annotations" / "captions_val.json"
+    told = json.loads(file.read_text())
+    for row in told["annotations"][:120:20]:
+        row["caption"] = "a red circle"
+    for row, twin in zip(told["annotations"][110:115], told["annotations"][115:120], strict=True):
+        row["caption"] = twin["caption"]
+    for row in told["annotations"][30:80]:
+        row["image_id"] = row["image_id"] % 10 + 7
+    file.write_text(json.dumps(told))
+    photos = sorted((root / "val").iterdir())
+    photos[0].unlink()
+    photos[1].write_bytes(photos[1].read_bytes()[:200])
+    return root
+
+
+@pytest.fixture(scope="module")
+def measured(annotations: Path) -> Path:
+    """A store of those scenes, embedded and evaluated with the bundled model. Only `store` is for writing."""
+    place = annotations.parent / "store"
+    runner = CliRunner(env={"CLIPSTORE_STORE": str(place), "HF_HUB_OFFLINE": "1"})
+    for words in (
+        ["ingest", "coco", str(annotations), "--name", "scenes"],
+        ["embed", "--model", "demo"],
+        ["eval", "--model", "demo", "--split", "scenes/val"],
+    ):
+        result = runner.invoke(main, words)
+        assert result.exit_code == 0, result.output
+    return place
+
+
+@pytest.fixture
+def store(measured: Path, tmp_path: Path) -> Path:
+    """A copy for each test."""
+    return Path(shutil.copytree(measured, tmp_path / "store"))
+
+
+@pytest.fixture
+def query(cli_json: Callable[..., Any]) -> Callable[..., list[dict[str, Any]]]:
+    """A named query's rows; parameters as keywords."""
+
+    def run(name: str, **parameters: object) -> list[dict[str, Any]]:
+        words = [word for key, value in parameters.items() for word in ("-p", f"{key}={value}")]
+        rows: list[dict[str, Any]] = cli_json("query", name, *words)
+        return rows
+
+    return run
+
+
+# --- what the queries should say, from the vectors alone
+
+
+class Place(NamedTuple):
+    """Where a query finds its first positive: `greater` candidates, then `tied`, of which `positives` are right."""
+
+    greater: int
+    tied: int
+    positives: int
+
+    @property
+    def rank(self) -> float:
+        return self.greater + (self.tied + 1) / (self.positives + 1)
+
+    def recall(self, k: int) -> float:
+        """The chance of a hit, by drawing the tied candidates one after the other."""
+        missed = 1.0
+        for drawn in range(max(0, min(self.tied, k - self.greater))):
+            missed *= max(0, self.tied - self.positives - drawn) / (self.tied - drawn)
+        return 1 - missed
+
+
+class Measured(NamedTuple):
+    """The gallery, from the notebook face and the annotations, and what float64 products make of it."""
+
+    photos: list[str]
+    captions: list[str]
+    owners: list[int]  # each caption's image, as a row
+    scores: np.ndarray[Any, Any]
+
+    def places(self, direction: str) -> list[Place]:
+        own = np.array(self.owners)
+        if direction == "image_to_text":
+            return [_place(row, own == image) for image, row in enumerate(self.scores)]
+        images = np.arange(len(self.photos))
+        return [_place(row, images == own[at]) for at, row in enumerate(self.scores.T)]
+
+
+def _place(scores: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> Place:
+    best = scores[right].max()
+    return Place(int((scores > best).sum()), int((scores == best).sum()), int((scores[right] == best).sum()))
+
+
+@pytest.fixture
+def truth(store: Path) -> Measured:
+    notebook = clipstore.open(store)
+    images, texts = (notebook.vectors("demo", "scenes/val", what) for what in ("images", "captions"))
+    names = dict(zip(*notebook.sql("SELECT image_id, file_name FROM images").to_pydict().values(), strict=True))
+    rows = notebook.sql("SELECT caption_id, text, image_id FROM captions").to_pylist()
+    known = {row["caption_id"]: row for row in rows}
+    row_of = {image: row for row, image in enumerate(images[0].tolist())}
+    kept = [at for at, caption in enumerate(texts[0].tolist()) if known[caption]["image_id"] in row_of]
+    said = [known[caption] for caption in texts[0][kept].tolist()]
+    scores = images[1].astype(np.float64) @ texts[1][kept].astype(np.float64).T
+    return Measured(
+        photos=[names[image] for image in images[0].tolist()],
+        captions=[row["text"] for row in said],
+        owners=[row_of[row["image_id"]] for row in said],
+        scores=scores.round(9),  # a product may give equal vectors scores that differ in the last bit
+    )
+
+
+DIRECTIONS = ("image_to_text", "text_to_image")
+
+
+def test_the_store_has_what_the_queries_need(truth: Measured) -> None:
+    assert (len(truth.photos), len(truth.captions)) == (22, 110)
+    for direction in DIRECTIONS:
+        ranks = [place.rank for place in truth.places(direction)]
+        assert min(ranks) == 1 < max(ranks)
+    assert any(place.tied > 1 for place in truth.places("image_to_text"))
+
+
+def test_failures(query: Callable[..., Any], truth: Measured) -> None:
+    for direction in DIRECTIONS:
+        asked, items, scores = truth.photos, truth.captions, truth.scores
+        right = np.array(truth.owners)[None, :] == np.arange(len(truth.photos))[:, None]
+        if direction == "text_to_image":
+            asked, items, scores, right = items, asked, scores.T, right.T
+        expected = []
+        for at, place in enumerate(truth.places(direction)):
+            if place.rank > 1:
+                wrong = np.flatnonzero(~right[at])
+                came = items[wrong[np.argmax(scores[at][wrong])]]
+                wanted = items[np.flatnonzero(right[at] & (scores[at] == scores[at][right[at]].max()))[0]]
+                expected.append((asked[at], wanted, place.rank, came))
+        told = query("failures", direction=direction, limit=1000, split="scenes/val", model="demo")
+        found = [(row["asked"], row["wanted"], row["rank"], row["came_instead"]) for row in told]
+        assert Counter(found) == Counter(expected)
+        ranks = [row["rank"] for row in told]
+        assert ranks == sorted(ranks, reverse=True)
+    assert query("failures", limit=3) == query("failures", limit=1000)[:3]
+    assert query("failures", model="other") == []
+
+
+def test_hubs(query: Callable[..., Any], truth: Measured) -> None:
+    for direction, scores, items in (
+        ("image_to_text", truth.scores, truth.captions),
+        ("text_to_image", truth.scores.T, truth.photos),
+    ):
+        for k in (1, 5, 10):
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            expected = Counter((items[at], int(times)) for at, times in enumerate(np.bincount(best.ravel())) if times)
+            told = query("hubs", direction=direction, k=k, limit=1000)
+            assert Counter((row["item"], row["times"]) for row in told) == expected
+            assert [row["mean_times"] for row in told] == pytest.approx([len(scores) * k / len(items)] * len(told))
+            times = [row["times"] for row in told]
+            assert times == sorted(times, reverse=True)
+
+
+def test_rank_histogram(query: Callable[..., Any], truth: Measured) -> None:
+    bins = {"1": (1, 2), "2-5": (2, 6), "6-10": (6, 11), "11-100": (11, 101)}
+    for direction in DIRECTIONS:
+        ranks = [place.rank for place in truth.places(direction)]
+        expected = {name: sum(low <= rank < high for rank in ranks) for name, (low, high) in bins.items()}
+        told = query("rank_histogram", direction=direction)
+        assert {row["ranks"]: row["queries"] for row in told} == {name: n for name, n in expected.items() if n}
+        assert sum(row["share"] for row in told) == pytest.approx(1)
+
+
+def averages(places: list[Place]) -> dict[str, Any]:
+    """What the metric queries print of a group of queries."""
+    return {
+        "queries": len(places),
+        "recall@1": pytest.approx(np.mean([place.recall(1) for place in places])),
+        "recall@10": pytest.approx(np.mean([place.recall(10) for place in places])),
+        "mrr": pytest.approx(np.mean([1 / place.rank for place in places])),
+    }
+
+
+def test_metrics_by_caption_length(query: Callable[..., Any], truth: Measured) -> None:
+    groups: dict[str, list[Place]] = {}
+    for caption, place in zip(truth.captions, truth.places("text_to_image"), strict=True):
+        words = len(caption.split())
+        bins = {"1-6": 6, "7-9": 9, "10-12": 12, "13-16": 16, "17 and more": 10**6}
+        groups.setdefault(next(name for name, most in bins.items() if words <= most), []).append(place)
+    assert len(groups) > 1
+    told = query("metrics_by_caption_length")
+    assert {row["caption_words"]: {key: row[key] for key in averages([Place(0, 1, 1)])} for row in told} == {
+        name: averages(places) for name, places in groups.items()
+    }
+
+
+def test_metrics_by_category(query: Callable[..., Any], truth: Measured, annotations: Path) -> None:
+    instances = json.loads((annotations / "annotations" / "instances_val.json").read_text())
+    names = {row["id"]: row["name"] for row in instances["categories"]}
+    photos = {row["id"]: f"val/{row['file_name']}" for row in instances["images"]}
+    shown = {(photos[row["image_id"]], names[row["category_id"]]) for row in instances["annotations"]}
+    for direction in DIRECTIONS:
+        of_image = truth.photos if direction == "image_to_text" else [truth.photos[own] for own in truth.owners]
+        groups: dict[str, list[Place]] = {}
+        for photo, place in zip(of_image, truth.places(direction), strict=True):
+            for category in {category for image, category in shown if image == photo}:
+                groups.setdefault(category, []).append(place)
+        told = query("metrics_by_category", direction=direction)
+        assert {row["category"]: {key: row[key] for key in averages([Place(0, 1, 1)])} for row in told} == {
+            name: averages(places) for name, places in groups.items()
+        }
+        recalls = [row["recall@1"] for row in told]
+        assert recalls == sorted(recalls)
+
+
+def test_duplicate_captions(query: Callable[..., Any], annotations: Path) -> None:
+    told = json.loads((annotations / "annotations" / "captions_val.json").read_text())
+    times = Counter(row["caption"] for row in told["annotations"])
+    images = {text: {row["image_id"] for row in told["annotations"] if row["caption"] == text} for text in times}
+    expected = [(text, n, len(images[text])) for text, n in times.items() if n > 1]
+    assert ("a red circle", 6, 6) in expected
+    found = [tuple(row.values()) for row in query("duplicate_captions", limit=1000)]
+    assert found == sorted(expected, key=lambda row: (-row[1], row[0]))
+    assert query("duplicate_captions", split="scenes/none") == []
+
+
+def test_item_failures(query: Callable[..., Any]) -> None:
+    told = query("item_failures")
+    photos = sorted((row["item"], row["tower"]) for row in told)
+    assert photos == [("val/000000000001.jpg", "image"), ("val/000000000002.jpg", "image")]
+    reasons = {row["item"]: (row["model"], row["reason"]) for row in told}
+    assert reasons["val/000000000001.jpg"] == (None, "the photo is missing")
+    assert reasons["val/000000000002.jpg"][0] == "demo"
+    assert "damaged" in reasons["val/000000000002.jpg"][1]
+
+
+def test_metrics_models_and_splits(query: Callable[..., Any], cli_json: Callable[..., Any], truth: Measured) -> None:
+    rows = {(row["direction"], row["metric"]): row["value"] for row in query("metrics", model="demo")}
+    for direction in DIRECTIONS:
+        places = truth.places(direction)
+        for k in (1, 5, 10):
+            assert rows[direction, f"recall@{k}"] == pytest.approx(np.mean([place.recall(k) for place in places]))
+        assert rows[direction, "mean_rank"] == pytest.approx(np.mean([place.rank for place in places]))
+    texts = len(set(truth.captions))
+    vectors = {row["tower"]: row["vectors"] for row in query("models")}
+    assert vectors["image"] == 22
+    assert vectors["text"] >= texts  # the captions of the two photos too
+    assert query("splits") == [
+        {"split": "scenes/val", "images": 24, "captions": 120, "missing_photos": 1, "drawn_from": None}
+    ]
+
+
+QUERIES = sorted(path.stem for path in (folder("sql") / "queries").glob("*.sql"))
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_every_query_runs(cli: Run, query: Callable[..., Any], name: str) -> None:
+    assert query(name)
+    assert cli("query", name).stdout.strip()
+
+
+def test_query_lists_every_query(cli_json: Callable[..., Any]) -> None:
+    rows = cli_json("query")
+    assert [row["query"] for row in rows] == QUERIES
+    parameters = {row["query"]: row["parameters"] for row in rows}
+    assert parameters["failures"] == "direction, limit, model, protocol, split"
+    assert all(row["answers"] and not row["answers"].startswith("-") for row in rows)
+
+
+def test_query_names_the_nearest(cli: Run) -> None:
+    assert "'failures'" in cli("query", "failurs", code=1).stderr
+    assert "'model'" in cli("query", "failures", "-p", "modle=x", code=1).stderr
+    assert "KEY=VALUE" in cli("query", "failures", "-p", "model", code=1).stderr
+    assert "'many'" in cli("query", "failures", "-p", "limit=many", code=1).stderr
+
+
+def test_every_statement_begins_with_what_it_answers() -> None:
+    files = list(folder("sql").rglob("*.sql"))
+    assert len(files) > 50
+    for file in files:
+        assert file.read_text().startswith("-- "), file
+
+
+# --- sql
+
+
+def test_sql_formats(cli: Run) -> None:
+    statement = "SELECT 'a, \"b\"' AS text, 1.5 AS number, NULL AS nothing, sum(x) AS total FROM range(4) t(x)"
+    row = {"text": 'a, "b"', "number": 1.5, "nothing": None, "total": 6}
+    assert json.loads(cli("sql", statement, "--format", "json").stdout) == [row]
+    assert json.loads(cli("sql", statement, "--json").stdout) == [row]
+    told = list(csv.DictReader(io.StringIO(cli("sql", statement, "--format", "csv").stdout)))
+    assert told == [{"text": 'a, "b"', "number": "1.5", "nothing": "", "total": "6"}]
+    words = cli("sql", statement).stdout.split()
+    assert words[:4] == ["text", "number", "nothing", "total"]
+    assert "1.5" in words
+    assert "no rows" in cli("sql", "SELECT 1 WHERE false").stdout
+    assert cli("sql", "SELECT 1 AS one WHERE false", "--format", "csv").stdout == "one\n"
+    assert json.loads(cli("sql", "SELECT 1 WHERE false", "--json").stdout) == []
+
+
+def test_sql_keeps_columns_of_one_name_apart(cli: Run) -> None:
+    statement = "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a"
+    assert json.loads(cli("sql", statement, "--json").stdout) == [{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}]
+    assert cli("sql", statement, "--format", "csv").stdout == "a,a_2,a_1,a_3\n1,2,3,4\n"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO datasets VALUES (9, 'x', 'csv', '/')",
+        "DROP TABLE images",
+        "DELETE FROM captions",
+        "UPDATE captions SET text = ''",
+        "CREATE TABLE mine (a INTEGER)",
+    ],
+)
+def test_sql_writes_nothing(cli: Run, sql: Ask, store: Path, statement: str) -> None:
+    before = (store / "catalog.duckdb").read_bytes()
+    assert "read-only" in cli("sql", statement, code=1).stderr
+    assert (store / "catalog.duckdb").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("statement", "word"),
+    [
+        ("SELEKT 1", "SELEKT"),
+        ("SELECT nothing FROM images", "nothing"),
+        ("SELECT 1; SELECT 2", "one SQL statement"),
+        ("", "one SQL statement"),
+        ("SELECT $x", "x"),
+        ("SELECT CAST('a' AS INTEGER)", "'a'"),
+    ],
+)
+def test_sql_errors_are_one_line(cli: Run, statement: str, word: str) -> None:
+    assert word in cli("sql", statement, code=1).stderr
+
+
+# --- catalogs that cannot be had
+
+
+@contextmanager
+def held(store: Path, *, read_only: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the catalog open until its stdin closes."""
+    program = f"import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only={read_only}); print('open', flush=True)"
+    words = [sys.executable, "-c", f"{program}; sys.stdin.read()", str(store / "catalog.duckdb")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "open\n"
+        yield process
+        process.communicate()
+
+
+def test_a_busy_catalog_is_told_with_the_process(
+    cli: Run, store: Path, annotations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "BUSY_SECONDS", 0.1)
+    for reader in (False, True):
+        with held(store, read_only=reader) as process:
+            told = cli("ingest", "coco", annotations, "--name", "scenes", code=1).stderr
+            assert f"process {process.pid}" in told
+            if reader:
+                cli("query", "splits")
+            else:
+                assert f"process {process.pid}" in cli("query", "splits", code=1).stderr
+
+
+def test_a_busy_catalog_is_waited_for(cli: Run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process lets go while clipstore is between two tries."""
+    with held(store) as process:
+        waited = []
+
+        def let_go(seconds: float) -> None:
+            waited.append(seconds)
+            process.communicate()
+
+        monkeypatch.setattr(catalog.time, "sleep", let_go)
+        assert "scenes/val" in cli("query", "splits").stdout
+    assert len(waited) == 1
+
+
+def test_a_newer_format_is_refused(cli: Run, store: Path, annotations: Path) -> None:
+    with duckdb.connect(str(store / "catalog.duckdb")) as connection:
+        connection.execute("UPDATE store_format SET version = 99")
+        connection.execute("CHECKPOINT")
+    before = (store / "catalog.duckdb").read_bytes()
+    for words in (
+        ["query", "splits"],
+        ["sql", "FROM images"],
+        ["eval", "--model", "demo", "--split", "scenes/val"],
+        ["ingest", "coco", annotations, "--name", "scenes"],
+        ["embed", "--model", "demo"],
+        ["split", "s", "--from", "scenes/val"],
+        ["model", "list"],
+    ):
+        told = cli(*words, code=1).stderr
+        assert "format 99" in told
+        assert "install a newer clipstore" in told
+    assert (store / "catalog.duckdb").read_bytes() == before
+
+
+@pytest.mark.parametrize("how", ["cut", "not a database", "empty", "a folder"])
+def test_a_damaged_catalog_is_named(cli: Run, store: Path, tmp_path: Path, annotations: Path, how: str) -> None:
+    place = store.rename(tmp_path / "blocked")  # "lock" stands in DuckDB's words for a busy file too
+    file = place / "catalog.duckdb"
+    content = {"cut": file.read_bytes()[:40_000], "not a database": b"hello " * 10_000, "empty": b""}
+    file.unlink()
+    if how == "a folder":
+        file.mkdir()
+    else:
+        file.write_bytes(content[how])
+    for words in (["query", "splits"], ["ingest", "coco", annotations, "--name", "scenes"]):
+        if how == "empty" and words[0] == "ingest":
+            continue  # DuckDB takes an empty file for a new one
+        told = cli(*words, "--store", place, code=1).stderr
+        assert str(file) in told
+        assert "held by" not in told
+
+
+def test_no_store_says_how_to_begin(cli: Run, tmp_path: Path) -> None:
+    for words in (["query", "splits"], ["sql", "SELECT 1"], ["eval", "--split", "a/b"], ["embed", "--model", "demo"]):
+        told = cli(*words, "--store", tmp_path / "nowhere", code=1).stderr
+        assert f"no store at {tmp_path / 'nowhere'}" in told
+        assert "clipstore ingest" in told
+    assert not (tmp_path / "nowhere").exists()
