@@ -21,7 +21,7 @@ from clipstore.errors import ModelError, VectorError
 from clipstore.jobs import job_files
 from clipstore.pipeline.embed import register
 from clipstore.pipeline.evaluations import forget
-from clipstore.pipeline.models import IMPORTED, find_model, record_model, record_towers
+from clipstore.pipeline.models import IMPORTED, current_towers, find_model, record_model, record_towers
 from clipstore.pipeline.store import Store, split_id
 from clipstore.pipeline.vectors import embedded_items
 from clipstore.records import Model, Tower
@@ -66,8 +66,10 @@ def import_vectors(
         told.append({"model": name, "tower": tower.tower, "rows": len(rows), **counts})
     with store.catalog.write() as session:
         model_id = record_model(session, model, origin="imported")
+        renewed = current_towers(session, model_id) != towers
         record_towers(session, model_id, towers, key="")
-        _replace(session, store, model_id, made)
+        if _replace(session, store, made) or renewed:
+            forget(session, [row["evaluation_id"] for row in session.rows("evaluate/of_model", model_id=model_id)])
     return told
 
 
@@ -200,10 +202,12 @@ def _write(
     return made, counts
 
 
-def _replace(session: Session, store: Store, model_id: int, made: list[Shard]) -> None:
-    """Register imported shards; their items' former vectors, and what was measured with them, are forgotten."""
+def _replace(session: Session, store: Store, made: list[Shard]) -> bool:
+    """Register imported shards, their items' former vectors forgotten; whether there was anything new in them."""
     known = {
-        row["file"] for shard in made for row in session.rows("evaluate/shards", fingerprint=shard.info.fingerprint)
+        row["file"]
+        for fingerprint in {shard.info.fingerprint for shard in made}
+        for row in session.rows("vectors/whole_shards", fingerprint=fingerprint)
     }
     fresh = [shard for shard in made if str(shard.path.relative_to(store.root)) not in known]
     if fresh:
@@ -211,7 +215,7 @@ def _replace(session: Session, store: Store, model_id: int, made: list[Shard]) -
         session.stage(replaced=pa.table({"fingerprint": [key[0] for key in keys], "content": [key[1] for key in keys]}))
         session.run("vectors/forget_replaced")
         register(session, store, fresh)
-        forget(session, [row["evaluation_id"] for row in session.rows("evaluate/of_model", model_id=model_id)])
+    return bool(fresh)
 
 
 def _save(file: Path, rows: Any) -> None:
