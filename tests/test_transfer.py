@@ -1,0 +1,330 @@
+"""Vectors made elsewhere come in, vectors go out as numpy and parquet, and the notebook face sees the same."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+
+import clipstore
+from clipstore.errors import CatalogError, NotFoundError, VectorError
+
+Run = Callable[..., Result]
+Ask = Callable[[str], list[dict[str, Any]]]
+
+IMAGES = {"a": [3.0, 4.0], "b": [0.0, 1.0], "c": [1.0, 0.0]}
+CAPTIONS = {"a1": [1.0, 0.0], "a2": [0.0, 2.0], "b1": [0.0, 1.0], "c1": [1.0, 1.0], "c2": [-1.0, 0.0]}
+
+
+@pytest.fixture(autouse=True)
+def split(cli: Run, tmp_path: Path) -> str:
+    """A data set d of three images with two, one and two captions; the name of its one split."""
+    rows = [(f"{said[0]}.jpg", f"caption {said}", said[0], said) for said in CAPTIONS]
+    with (tmp_path / "d.csv").open("w", newline="") as out:
+        csv.writer(out).writerows([("image_path", "caption", "image_id", "caption_id"), *rows])
+    cli("ingest", "csv", tmp_path / "d.csv")
+    return "d/all"
+
+
+def stored(store: Path, model: str = "m", split: str = "d/all") -> dict[str, list[float]]:
+    """Every vector of a split by its item's source id."""
+    notebook = clipstore.open(store)
+    found: dict[str, list[float]] = {}
+    for what, table in (("images", "images"), ("captions", "captions")):
+        names = notebook.sql(f"SELECT {table[:-1]}_id AS id, source_id FROM {table}").to_pylist()
+        source = {row["id"]: row["source_id"] for row in names}
+        ids, vectors = notebook.vectors(model, split, what)
+        found |= {source[one]: vector for one, vector in zip(ids.tolist(), vectors.tolist(), strict=True)}
+    return found
+
+
+def unit(rows: Mapping[str, Iterable[float]], dtype: type = np.float32) -> dict[str, list[float]]:
+    """Rows at unit length, made in float64 and then rounded; zero rows stay."""
+    found = {}
+    for name, row in rows.items():
+        wide = np.array(list(row), dtype=np.float64)
+        found[name] = (wide / (np.linalg.norm(wide) or 1)).astype(dtype).tolist()
+    return found
+
+
+# --- in
+
+
+def test_import_scales_to_unit_length(cli_json: Callable[..., Any], import_vectors: Run, store: Path) -> None:
+    told = json.loads(import_vectors("m", "d/all", IMAGES, CAPTIONS, "--json").stdout)["imported"]
+    assert told == [
+        {"model": "m", "tower": "image", "rows": 3, "not_unit": 1, "zero": 0},
+        {"model": "m", "tower": "text", "rows": 5, "not_unit": 2, "zero": 0},
+    ]
+    assert stored(store) == unit(IMAGES | CAPTIONS)
+    models = {row["name"]: row for row in cli_json("model", "list")["models"]}
+    assert (models["m"]["from"], models["m"]["family"]) == ("imported", "imported")
+
+
+def test_zero_vectors_are_counted_and_kept(import_vectors: Run, store: Path) -> None:
+    captions = CAPTIONS | {"a1": [0.0, 0.0], "c2": [0.0, 0.0]}
+    told = json.loads(import_vectors("m", "d/all", IMAGES, captions, "--json").stdout)["imported"]
+    assert (told[1]["zero"], told[1]["not_unit"]) == (2, 4)
+    assert stored(store)["a1"] == [0, 0]
+
+
+@pytest.mark.parametrize(("given", "kept"), [("float16", "float16"), ("float32", "float32"), ("float64", "float32")])
+def test_import_keeps_float16(
+    cli_json: Callable[..., Any], import_vectors: Run, store: Path, given: str, kept: str
+) -> None:
+    sides = [{name: np.array(row, dtype=given) for name, row in side.items()} for side in (IMAGES, CAPTIONS)]
+    import_vectors("m", "d/all", *sides)
+    assert clipstore.open(store).vectors("m", "d/all", "images")[1].dtype == kept
+    assert stored(store) == unit(IMAGES | CAPTIONS, np.dtype(kept).type)
+    assert cli_json("eval", "--split", "d/all")["evaluations"][0]["measured_on"]["dtype"] == kept
+
+
+def test_ids_may_be_integers_in_any_order(cli: Run, import_vectors: Run, store: Path, scenes: Path) -> None:
+    cli("ingest", "coco", scenes, "--name", "scenes")
+    told = json.loads((scenes / "annotations" / "captions_val.json").read_text())
+    rng = np.random.default_rng(0)
+    sides = [
+        {int(row["id"]): rng.normal(size=4) for row in rng.permutation(told[what]).tolist()}
+        for what in ("images", "annotations")
+    ]
+    import_vectors("m", "scenes/val", *sides)
+    ids, vectors = clipstore.open(store).vectors("m", "scenes/val", "captions")
+    source = clipstore.open(store).sql("SELECT caption_id, source_id FROM captions").to_pylist()
+    named = {row["caption_id"]: row["source_id"] for row in source}
+    rows = [sides[1][int(named[one])] for one in ids.tolist()]
+    expected = [row / np.linalg.norm(row) for row in rows]
+    np.testing.assert_allclose(vectors, expected, atol=1e-7)
+
+
+def test_import_again(cli: Run, cli_json: Callable[..., Any], import_vectors: Run, sql: Ask, store: Path) -> None:
+    """The same again changes nothing; other vectors replace, and take the evaluations with them; and back again."""
+    import_vectors("m", "d/all", IMAGES, CAPTIONS)
+    first = cli_json("eval", "--split", "d/all")["evaluations"][0]["metrics"]
+    import_vectors("m", "d/all", IMAGES, CAPTIONS)
+    assert sql("SELECT count(*) AS n FROM evaluations") == [{"n": 1}]
+
+    other = CAPTIONS | {"b1": [1.0, 0.0]}
+    import_vectors("m", "d/all", IMAGES, other)
+    assert sql("SELECT count(*) AS n FROM evaluations") == [{"n": 0}]
+    assert sql("SELECT count(*) AS n FROM vectors") == [{"n": 8}]
+    assert stored(store) == unit(IMAGES | other)
+    assert cli_json("eval", "--split", "d/all")["evaluations"][0]["metrics"] != first
+
+    import_vectors("m", "d/all", IMAGES, CAPTIONS)
+    assert stored(store) == unit(IMAGES | CAPTIONS)
+    assert sql("SELECT count(*) AS n FROM evaluations") == [{"n": 0}]
+    assert cli_json("eval", "--split", "d/all")["evaluations"][0]["metrics"] == pytest.approx(first)
+
+
+def test_import_in_parts(import_vectors: Run, sql: Ask, store: Path) -> None:
+    import_vectors("m", "d/all", {"a": IMAGES["a"]}, {"a1": CAPTIONS["a1"]})
+    rest = {name: row for name, row in CAPTIONS.items() if name != "a1"}
+    import_vectors("m", "d/all", {name: IMAGES[name] for name in "bc"}, rest)
+    assert stored(store) == unit(IMAGES | CAPTIONS)
+    import_vectors("m", "d/all", {"b": [1.0, 0.0]}, {"b1": [1.0, 0.0]})
+    assert stored(store) == unit(IMAGES | CAPTIONS | {"b": [1.0, 0.0], "b1": [1.0, 0.0]})
+
+
+def test_another_width_is_another_tower(cli: Run, import_vectors: Run, sql: Ask, store: Path) -> None:
+    import_vectors("m", "d/all", IMAGES, CAPTIONS)
+    cli("eval", "--split", "d/all")
+    wider = [{name: [*row, 1.0] for name, row in side.items()} for side in (IMAGES, CAPTIONS)]
+    import_vectors("m", "d/all", *wider)
+    assert stored(store) == unit(wider[0] | wider[1])
+    cli("eval", "--split", "d/all")
+    import_vectors("m", "d/all", IMAGES, CAPTIONS)
+    assert stored(store) == unit(IMAGES | CAPTIONS)
+    assert sql("SELECT count(*) AS n FROM evaluations") == [{"n": 0}]
+
+
+def test_a_name_that_is_taken_is_refused(cli: Run, import_vectors: Run, sql: Ask) -> None:
+    assert "'demo' is taken" in import_vectors("demo", "d/all", IMAGES, CAPTIONS, code=1).stderr
+    cli("model", "add", "mine", "--base", "bundled:demo")
+    assert "'mine' is taken" in import_vectors("mine", "d/all", IMAGES, CAPTIONS, code=1).stderr
+    import_vectors("m", "d/all", IMAGES, CAPTIONS)
+    assert "'m'" in cli("model", "add", "m", "--base", "bundled:demo", code=1).stderr
+    assert "imported" in cli("embed", "--model", "m", code=1).stderr
+    assert sql("SELECT count(*) AS n FROM vectors") == [{"n": 8}]
+
+
+def _changed(side: Mapping[str, Any], **rows: Any) -> dict[str, Any]:
+    return {**side, **rows}
+
+
+BAD_VECTORS: dict[str, tuple[Mapping[str, Any], Mapping[str, Any], list[str]]] = {
+    "unknown image": (_changed(IMAGES, z=[1.0, 0.0]), CAPTIONS, ["d/all has no image", "z"]),
+    "unknown caption": (IMAGES, _changed(CAPTIONS, z9=[1.0, 0.0]), ["z9"]),
+    "NaN": (IMAGES, _changed(CAPTIONS, a2=[np.nan, 0.0]), ["text vector 1", "NaN"]),
+    "infinity": (_changed(IMAGES, c=[np.inf, 0.0]), CAPTIONS, ["image vector 2"]),
+    "widths": ({name: [1.0, 0.0, 0.0] for name in IMAGES}, CAPTIONS, ["width 3", "2"]),
+    "one dimension": (dict.fromkeys(IMAGES, 1.0), CAPTIONS, ["shape (3,)"]),
+    "three dimensions": ({name: [[1.0, 0.0]] for name in IMAGES}, CAPTIONS, ["shape (3, 1, 2)"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_VECTORS)
+def test_bad_vectors_are_refused_whole(import_vectors: Run, sql: Ask, case: str) -> None:
+    images, captions, words = BAD_VECTORS[case]
+    told = import_vectors("m", "d/all", images, captions, code=1).stderr
+    assert not [word for word in words if word not in told], told
+    assert sql("SELECT count(*) AS n FROM models") == sql("SELECT count(*) AS n FROM vectors") == [{"n": 0}]
+
+
+def npy(file: Path, values: Any) -> Path:
+    np.save(file, np.array(values))
+    return file
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Good files for the four options of import."""
+    return {
+        "--images": npy(tmp_path / "v.npy", list(IMAGES.values())),
+        "--image-ids": npy(tmp_path / "i.npy", list(IMAGES)),
+        "--captions": npy(tmp_path / "w.npy", list(CAPTIONS.values())),
+        "--caption-ids": npy(tmp_path / "c.npy", list(CAPTIONS)),
+    }
+
+
+def import_files(cli: Run, files: Mapping[str, Path], code: int = 0) -> Result:
+    return cli("import", "m", "--split", "d/all", *(word for pair in files.items() for word in pair), code=code)
+
+
+BAD_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "integers": ("--images", lambda file: npy(file, [[1, 0], [0, 1], [1, 1]]), "int64"),
+    "complex": ("--images", lambda file: npy(file, np.ones((3, 2), complex)), "complex128"),
+    "an id twice": ("--image-ids", lambda file: npy(file, ["a", "b", "a"]), "id a more than once"),
+    "too few ids": ("--caption-ids", lambda file: npy(file, ["a1", "a2"]), "5 integers or strings"),
+    "ids in two dimensions": ("--image-ids", lambda file: npy(file, [["a"], ["b"], ["c"]]), "(3, 1)"),
+    "float ids": ("--image-ids", lambda file: npy(file, [1.0, 2.0, 3.0]), "float64"),
+    "pickled": ("--image-ids", lambda file: np.save(file, np.array(["a", "b", None], object)), "cannot read"),
+    "text": ("--captions", lambda file: file.write_text("1 0\n0 1\n"), "cannot read"),
+    "empty": ("--captions", lambda file: file.write_bytes(b""), "cannot read"),
+    "cut short": ("--captions", lambda file: file.write_bytes(file.read_bytes()[:-8]), "cannot read"),
+    "a folder": ("--images", lambda file: (file.unlink(), file.mkdir()), "cannot read"),
+    "missing": ("--images", Path.unlink, "cannot read"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_files_are_refused_by_name(cli: Run, sql: Ask, files: dict[str, Path], case: str) -> None:
+    option, spoil, words = BAD_FILES[case]
+    spoil(files[option])
+    told = import_files(cli, files, code=1).stderr
+    assert str(files[option]) in told
+    assert words in told
+    assert sql("SELECT count(*) AS n FROM models") == [{"n": 0}]
+
+
+def test_good_files_and_an_unknown_split(cli: Run, files: dict[str, Path]) -> None:
+    import_files(cli, files)
+    words = [word for pair in files.items() for word in pair]
+    assert "'d/all'" in cli("import", "m", "--split", "d/al", *words, code=1).stderr
+    cli("import", "m", "--split", "d/all", code=2)
+
+
+# --- out
+
+
+def exported(folder: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[dict[str, Any]]]:
+    """What clip-retrieval reads: image and text embeddings and metadata, row by row of one caption each."""
+    images = np.load(folder / "img_emb" / "img_emb_0.npy")
+    texts = np.load(folder / "text_emb" / "text_emb_0.npy")
+    return images, texts, pq.read_table(folder / "metadata" / "metadata_0.parquet").to_pylist()
+
+
+def test_export_rows_are_aligned(cli: Run, import_vectors: Run, tmp_path: Path) -> None:
+    import_vectors("m", "d/all", IMAGES, CAPTIONS)
+    out = tmp_path / "out"
+    told = json.loads(cli("export", "vectors", "--model", "m", "--split", "d/all", out, "--json").stdout)
+    assert told == {"folder": str(out), "rows": 5}
+    images, texts, rows = exported(out)
+    expected = unit(IMAGES | CAPTIONS)
+    assert images.tolist() == [expected[row["image_id"]] for row in rows]
+    assert texts.tolist() == [expected[row["caption_id"]] for row in rows]
+    assert [(row["image_path"], row["caption"]) for row in rows] == [
+        (str(tmp_path / f"{said[0]}.jpg"), f"caption {said}") for said in CAPTIONS
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_export_leaves_out_what_has_no_vector(cli: Run, import_vectors: Run, tmp_path: Path) -> None:
+    import_vectors("m", "d/all", {name: IMAGES[name] for name in "ac"}, {n: CAPTIONS[n] for n in ("a2", "b1", "c1")})
+    cli("export", "vectors", "--model", "m", "--split", "d/all", tmp_path / "out")
+    images, texts, rows = exported(tmp_path / "out")
+    assert [row["caption_id"] for row in rows] == ["a2", "c1"]
+    assert (len(images), len(texts)) == (2, 2)
+
+
+def test_what_was_exported_can_be_imported(cli: Run, import_vectors: Run, store: Path, tmp_path: Path) -> None:
+    import_vectors("m", "d/all", IMAGES, CAPTIONS)
+    cli("export", "vectors", "--model", "m", "--split", "d/all", tmp_path / "out")
+    images, texts, rows = exported(tmp_path / "out")
+    sides = [
+        {row[f"{what}_id"]: vector for row, vector in zip(rows, vectors.tolist(), strict=True)}
+        for what, vectors in (("image", images), ("caption", texts))
+    ]
+    import_vectors("n", "d/all", *sides)
+    assert stored(store, "n") == stored(store, "m")
+
+
+def test_export_refuses(cli: Run, import_vectors: Run, tmp_path: Path) -> None:
+    import_vectors("m", "d/all", IMAGES, CAPTIONS)
+    (tmp_path / "there").mkdir()
+    here = ["export", "vectors", "--split", "d/all"]
+    assert str(tmp_path / "there") in cli(*here, "--model", "m", tmp_path / "there", code=1).stderr
+    assert list((tmp_path / "there").iterdir()) == []
+    assert "embed" in cli(*here, "--model", "demo", tmp_path / "out", code=1).stderr
+    assert "'m'" in cli(*here, "--model", "mm", tmp_path / "out", code=1).stderr
+    assert not (tmp_path / "out").exists()
+
+
+# --- the notebook face
+
+
+def test_notebook_sql(store: Path) -> None:
+    notebook = clipstore.open(store)
+    table = notebook.sql("SELECT source_id FROM images ORDER BY image_id")
+    assert isinstance(table, pa.Table)
+    assert table.to_pydict() == {"source_id": ["a", "b", "c"]}
+    with pytest.raises(CatalogError):
+        notebook.sql("DROP TABLE images")
+    shutil.move(store, store.with_name("moved"))  # the catalog is closed again
+    with pytest.raises(NotFoundError):
+        notebook.sql("SELECT 1")
+    assert clipstore.open(str(store.with_name("moved"))).sql("SELECT 1 AS one").to_pydict() == {"one": [1]}
+
+
+def test_notebook_vectors(import_vectors: Run, store: Path) -> None:
+    import_vectors("m", "d/all", {name: IMAGES[name] for name in "ac"}, CAPTIONS)
+    notebook = clipstore.open(store)
+    ids, vectors = notebook.vectors("m", "d/all", "images")
+    assert (ids.dtype, vectors.dtype, vectors.shape) == (np.int64, np.float32, (2, 2))
+    named = notebook.sql("SELECT image_id FROM images WHERE source_id IN ('a', 'c') ORDER BY image_id")
+    assert ids.tolist() == named["image_id"].to_pylist()
+    with pytest.raises(VectorError, match="pictures"):
+        notebook.vectors("m", "d/all", "pictures")
+    with pytest.raises(NotFoundError, match="'d/all'"):
+        notebook.vectors("m", "d/al", "images")
+
+
+def test_notebook_evaluates_as_the_command_does(cli_json: Callable[..., Any], import_vectors: Run, store: Path) -> None:
+    import_vectors("m", "d/all", IMAGES, CAPTIONS)
+    for words, options in (([], {}), (["--protocol", "paired-rows"], {"protocol": "paired-rows"})):
+        told = cli_json("eval", "--model", "m", "--split", "d/all", *words)
+        found = json.loads(json.dumps(clipstore.open(store).evaluate("m", "d/all", **options), default=str))
+        (told,), (found,) = told["evaluations"], found["evaluations"]
+        assert found.pop("metrics") == pytest.approx(told.pop("metrics"))  # the last bit hangs on DuckDB's threads
+        for answer in (told, found):
+            for varies in ("seconds", "peak_memory", "evaluated_at", "evaluation_id"):
+                assert answer["measured_on"].pop(varies)
+        assert found == told
