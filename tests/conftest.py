@@ -119,7 +119,10 @@ class Timed(NamedTuple):
 
 @pytest.fixture
 def timed(store: Path, tmp_path: Path) -> Callable[..., Timed]:
-    """Run a clipstore command as a process on this test's store; its time from start to end and its peak memory."""
+    """Run a clipstore command as a process on this test's store; its time from start to end and its peak memory.
+
+    Linux counts what the process was forked from, the tests themselves, as a floor of the peak.
+    """
 
     def run(*words: object) -> Timed:
         program = "from clipstore.cli import main; main()"

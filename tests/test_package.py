@@ -1,0 +1,152 @@
+"""What a user meets first: quick help with examples, a README whose commands parse, and a wheel that has everything."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from clipstore.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {"torch", "duckdb", "transformers", "peft", "h5py", "pyarrow", "numpy", "PIL"}
+
+
+def commands(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
+    """The words of every command and subcommand."""
+    for name, command in group.commands.items():
+        yield (*above, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *above, name)
+
+
+def parse(line: str) -> click.Context:
+    """Let click take a command line apart, without running it."""
+    name, *words = shlex.split(line, comments=True)
+    assert name == "clipstore"
+    command: click.Command = main
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    return command.make_context(name, words)
+
+
+def test_help_is_quick(timed: Callable[..., Any]) -> None:
+    assert min(timed("--help").seconds for _ in range(5)) < 0.4
+
+
+@pytest.mark.parametrize("words", [["--help"], ["eval", "--help"], ["--version"], ["embed"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    program = (
+        "import sys\nfrom clipstore.cli import main\ntry:\n    main()\nfinally:\n"
+        f"    print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == (0 if words[-1].startswith("--") else 2)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("words", list(commands(main)), ids=" ".join)
+def test_every_command_has_help_with_an_example_that_parses(words: tuple[str, ...]) -> None:
+    told = CliRunner().invoke(main, [*words, "--help"], terminal_width=200).stdout
+    found = re.search(r"Example: (clipstore .+?)\n\s*\n", told, re.DOTALL)
+    assert found, told
+    example = " ".join(found[1].split())
+    parse(example)
+    assert example.startswith(f"clipstore {' '.join(words)} ") or example == f"clipstore {' '.join(words)}"
+
+
+def readme_lines() -> list[str]:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith("clipstore ") and not line.startswith("clipstore embeds ")]
+
+
+def test_the_commands_of_the_readme_parse() -> None:
+    lines = readme_lines()
+    assert len(lines) > 5
+    for line in lines:
+        parse(line)
+
+
+@pytest.mark.parametrize("line", ["clipstore eval", "clipstore eval --split a/b --modl c", "clipstore nothing"])
+def test_a_wrong_line_would_not_parse(line: str) -> None:
+    with pytest.raises((click.UsageError, KeyError)):
+        parse(line)
+
+
+# --- the wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    out = tmp_path_factory.mktemp("wheel")
+    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (made,) = out.glob("*.whl")
+    return made
+
+
+def test_the_wheel_has_everything_and_nothing_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for kind, ending in (("sql", "*.sql"), ("jobs", "*.toml")):
+        files = {f"clipstore/_data/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / kind).rglob(ending)}
+        assert files
+        assert files <= names
+    package = [path for path in (ROOT / "clipstore").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {path.relative_to(ROOT).as_posix() for path in package} <= names
+    assert "clipstore/demo/model/model.safetensors" in names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"clipstore"}
+    assert wheel.stat().st_size < 6e6
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Run Python with the unpacked wheel, far from the checkout; what it printed."""
+    place = tmp_path_factory.mktemp("installed")
+    zipfile.ZipFile(wheel).extractall(place / "site")
+    environment = os.environ | {"PYTHONPATH": str(place / "site"), "CLIPSTORE_STORE": str(place / "store")}
+
+    def run(program: str, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words],
+            cwd=place,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_the_installed_wheel_knows_its_data(installed: Callable[..., str]) -> None:
+    command = "from clipstore.cli import main; main()"
+    place = installed("import clipstore.packaged as p; print(p.folder('sql'), p.folder('jobs'))").split()
+    assert all("site/clipstore/_data" in folder for folder in place)
+    told = installed(command, "query", "--format", "csv")
+    for query in (ROOT / "sql" / "queries").glob("*.sql"):
+        assert f"\n{query.stem}," in told
+    models = installed(command, "model", "list")
+    assert "demo" in models
+    assert "pretrained" in models
+    assert "not embedded yet" in installed(command, "model", "show", "demo")
+
+
+def test_the_installed_wheel_embeds(installed: Callable[..., str], scenes: Path) -> None:
+    command = "from clipstore.cli import main; main()"
+    installed(command, "ingest", "coco", str(scenes), "--name", "scenes")
+    installed(command, "embed", "--model", "demo")
+    assert "text → image" in installed(command, "eval", "--split", "scenes/val")
