@@ -76,8 +76,10 @@ class Shard:
 def normalised(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Rows (N, D) scaled to unit length in float64, then rounded to `dtype`; zero rows stay zero."""
     wide = np.asarray(values, dtype=np.float64)
+    # Scaled by a power of two, which rounds nothing, so that the squares of no value overflow.
+    wide = np.ldexp(wide, -np.frexp(np.abs(wide).max(axis=1, keepdims=True, initial=0))[1])
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    return (wide / np.where(lengths > 0, lengths, 1)).astype(dtype)
+    return np.asarray((wide / np.where(lengths > 0, lengths, 1)).astype(dtype))
 
 
 def software(**versions: str) -> str:
@@ -104,6 +106,9 @@ def write_shard(
         shard = read_shard(temporary, check=True)
         temporary.replace(path)
         _flush(path.parent)
+    except BlockingIOError as error:
+        message = f"another process is writing the shard {path}: let it end, then run this again"
+        raise ShardError(message) from error
     except OSError as error:
         message = f"cannot write the shard {path}: {error}"
         raise ShardError(message) from error
@@ -120,12 +125,11 @@ def read_shard(path: Path, *, check: bool = False) -> Shard:
         with h5py.File(path, "r", locking=False) as file:  # immutable: nobody to lock out
             shard = _describe(path, file)
             if check and shard.checksum != _checksum(file["values"][:], shard.contents, shard.failures):
-                message = f"the shard {path} is damaged: its checksum does not agree; remove it and embed again"
+                message = f"the shard {path} is damaged: its checksum does not agree; remove the file and embed again"
                 raise ShardError(message)
             return shard
     except (OSError, KeyError) as error:
-        message = f"cannot read the shard {path}: {error}"
-        raise ShardError(message) from error
+        raise _unreadable(path, error) from error
 
 
 def read_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -144,8 +148,7 @@ def read_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[Any]:
                 return np.asarray(values[unique])[places]
             return np.asarray(values[low:high])[rows - low]
     except (OSError, KeyError) as error:
-        message = f"cannot read the shard {path}: {error}"
-        raise ShardError(message) from error
+        raise _unreadable(path, error) from error
 
 
 def gather(paths: Sequence[Path], which: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -205,6 +208,11 @@ def _checksum(values: NDArray[Any], contents: list[str], failures: dict[str, str
     digest = hashlib.sha256(np.ascontiguousarray(values).data)
     digest.update(json.dumps([contents, failures]).encode())
     return digest.hexdigest()
+
+
+def _unreadable(path: Path, error: Exception) -> ShardError:
+    reason = str(error) if path.exists() else "it is gone"
+    return ShardError(f"cannot read the shard {path} ({reason}): remove what is left of it, and embed again")
 
 
 def _flush(path: Path) -> None:

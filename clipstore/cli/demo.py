@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from clipstore.cli.options import json_option, print_json
+from clipstore.cli.options import json_option
 
 
 @click.command()
@@ -21,6 +21,7 @@ def demo(folder: Path, images: int, *, as_json: bool) -> None:
     from clipstore.pipeline.demo import run_demo
     from clipstore.reporting.progress import shown_progress
     from clipstore.reporting.story import print_demo
+    from clipstore.reporting.tables import print_json
 
     with shown_progress() as on_progress:
         told = run_demo(folder, images=images, on_progress=on_progress)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipstore.cli.options import json_option, memory_option, print_json, store_option
+from clipstore.cli.options import json_option, memory_option, store_option
 
 if TYPE_CHECKING:
     from clipstore.pipeline.store import Store
@@ -53,7 +53,7 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
     """
     from clipstore.pipeline import embed as verb
     from clipstore.reporting.progress import shown_progress
-    from clipstore.reporting.tables import print_table, summary_rows
+    from clipstore.reporting.tables import print_json, print_table, summary_rows
 
     with shown_progress() as on_progress:
         summaries = verb.embed(store, models, verb.EmbedOptions(**how, on_progress=on_progress))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipstore.cli.options import json_option, memory_option, print_json, store_option
+from clipstore.cli.options import json_option, memory_option, store_option
 
 if TYPE_CHECKING:
     from clipstore.pipeline.store import Store
@@ -38,6 +38,7 @@ def evaluate(models: tuple[str, ...], split: str, store: Store, *, as_json: bool
     from clipstore.pipeline import evaluate as verb
     from clipstore.reporting.metrics import print_evaluations
     from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.tables import print_json
 
     with shown_progress() as on_progress:
         evaluations = verb.evaluate(store, models, split, verb.EvalOptions(**how, on_progress=on_progress))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import json_option, print_json, store_option
+from clipstore.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
     from clipstore.pipeline.ingest import Ingested
@@ -119,7 +119,7 @@ def split(
     Example: clipstore split 20k --from coco/train2014 --images 20000
     """
     from clipstore.pipeline.split import draw_split
-    from clipstore.reporting.tables import print_table
+    from clipstore.reporting.tables import print_json, print_table
 
     sizes = draw_split(store, name, origin=origin, images=images, validation=validation, seed=seed)
     if as_json:
@@ -129,7 +129,7 @@ def split(
 
 
 def _print(done: Ingested, *, as_json: bool) -> None:
-    from clipstore.reporting.tables import print_table
+    from clipstore.reporting.tables import print_json, print_table
 
     if as_json:
         print_json(

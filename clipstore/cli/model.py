@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import json_option, print_json, store_option
+from clipstore.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
     from clipstore.pipeline.store import Store
@@ -35,6 +35,7 @@ def add(name: str, base: str, family: str, adapter: str | None, store: Store, *,
     Example: clipstore model add tuned --base openai/clip-vit-base-patch32 --adapter runs/tuned/best
     """
     from clipstore.pipeline.models import add_model, show_model
+    from clipstore.reporting.tables import print_json
 
     add_model(store, name, base=base, family=family, adapter=adapter)
     if as_json:
@@ -52,7 +53,7 @@ def list_models(store: Store, *, as_json: bool) -> None:
     Example: clipstore model list
     """
     from clipstore.pipeline import models
-    from clipstore.reporting.tables import print_table
+    from clipstore.reporting.tables import print_json, print_table
 
     rows = models.list_models(store)
     if as_json:
@@ -71,7 +72,7 @@ def show(name: str, store: Store, *, as_json: bool) -> None:
     Example: clipstore model show demo
     """
     from clipstore.pipeline.models import show_model
-    from clipstore.reporting.tables import print_table
+    from clipstore.reporting.tables import print_json, print_table
 
     told = show_model(store, name)
     if as_json:

@@ -1,8 +1,7 @@
-"""Options that several commands share, and how a result is printed as JSON."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -59,8 +58,3 @@ def json_option(command: Command) -> Command:
 def memory_option(help_text: str) -> Callable[[Command], Command]:
     """`--memory SIZE`, in bytes."""
     return click.option("--memory", type=Memory(), default="8GB", show_default=True, help=help_text)
-
-
-def print_json(result: Any) -> None:
-    """Print a result as JSON on stdout."""
-    click.echo(json.dumps(result, indent=2, default=str))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import json_option, print_json, store_option
+from clipstore.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
     from clipstore.pipeline.store import Store
@@ -45,7 +45,7 @@ def import_vectors(
              --captions captions.npy --caption-ids caption_ids.npy
     """
     from clipstore.pipeline import transfer
-    from clipstore.reporting.tables import print_table
+    from clipstore.reporting.tables import print_json, print_table
 
     rows = transfer.import_vectors(store, name, split, images=(images, image_ids), captions=(captions, caption_ids))
     if as_json:
@@ -66,9 +66,10 @@ def export() -> None:
 @click.option("--model", required=True, help="The model.")
 @click.option("--split", required=True, help="The split.")
 @click.argument("folder", type=_FILE)
+@click.option("--partial", is_flag=True, help="Export what is embedded so far.")
 @store_option
 @json_option
-def export_vectors(model: str, split: str, folder: Path, store: Store, *, as_json: bool) -> None:
+def export_vectors(model: str, split: str, folder: Path, store: Store, *, partial: bool, as_json: bool) -> None:
     """Write a split's vectors as numpy and parquet, in clip-retrieval's layout.
 
     One row a caption: FOLDER/img_emb/img_emb_0.npy, FOLDER/text_emb/text_emb_0.npy, FOLDER/metadata/metadata_0.parquet.
@@ -76,9 +77,14 @@ def export_vectors(model: str, split: str, folder: Path, store: Store, *, as_jso
     Example: clipstore export vectors --model demo --split demo/all out
     """
     from clipstore.pipeline import transfer
+    from clipstore.reporting.tables import print_json
 
-    rows = transfer.export_vectors(store, model, split, folder)
+    told = transfer.export_vectors(store, model, split, folder, partial=partial)
     if as_json:
-        print_json({"folder": str(folder), "rows": rows})
-    else:
-        click.echo(f"{rows:,} rows (one a caption) in {folder}")
+        print_json(told)
+        return
+    click.echo(f"{told['rows']:,} rows (one a caption) in {folder}")
+    for key in ("left_out", "pending"):
+        images, captions = told[f"{key}_images"], told[f"{key}_captions"]
+        if images or captions:
+            click.echo(f"{key.replace('_', ' ')}: {images:,} images, {captions:,} captions")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from clipstore.catalog import Row, Session
@@ -22,7 +21,7 @@ from clipstore.pipeline.evaluations import forget
 from clipstore.pipeline.models import find_model
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.store import Store, split_id
-from clipstore.pipeline.vectors import Items, advice, embedded_items
+from clipstore.pipeline.vectors import Gallery, gallery
 from clipstore.records import Model
 
 if TYPE_CHECKING:
@@ -43,16 +42,6 @@ class EvalOptions:
     memory: int = 8 * 2**30
     device: str = "cpu"
     on_progress: Progress = silent
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Gallery:
-    """The items of one evaluation: `pairs` are rows of images and texts; `stamp` says what it is, and what it lacks."""
-
-    images: Items
-    texts: Items
-    pairs: NDArray[np.int64]
-    stamp: Row
 
 
 def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> list[Row]:
@@ -82,17 +71,19 @@ def _evaluate(store: Store, model: Model, split: str, options: EvalOptions) -> R
     device = checked_device(options.device)
     began = time.perf_counter()
     with store.catalog.read() as session:
-        gallery = _gallery(store, session, model, split, partial=options.partial)
+        found = gallery(store, session, model, split, partial=options.partial)
+        stamp = _stamp(session, model, split, found)
     ranks = rank_pairs(
-        gallery.images.vectors,
-        gallery.texts.vectors,
-        gallery.pairs,
+        found.images.vectors,
+        found.texts.vectors,
+        found.pairs,
         top_k=TOP_K,
         memory=options.memory,
         device=device,
         on_progress=lambda done, total: options.on_progress(f"{model.name}: images ranked", done, total),
     )
-    evaluation = gallery.stamp | {
+    evaluation = stamp | {
+        "partial": options.partial,
         "protocol": options.protocol,
         "seconds": time.perf_counter() - began,
         "peak_memory": _peak_memory(),
@@ -100,7 +91,7 @@ def _evaluate(store: Store, model: Model, split: str, options: EvalOptions) -> R
     }
     with store.catalog.write() as session:
         evaluation["evaluation_id"] = session.rows("evaluate/next_id")[0]["evaluation_id"]
-        _keep(session, evaluation, _tables(gallery, ranks, evaluation))
+        _keep(session, evaluation, _tables(found, ranks, evaluation))
         return result(session, evaluation["evaluation_id"])
 
 
@@ -130,39 +121,10 @@ def result(session: Session, evaluation_id: int) -> Row:
     }
 
 
-def _gallery(store: Store, session: Session, model: Model, split: str, *, partial: bool) -> _Gallery:
-    """The split's images that have a vector, and those of their captions that have one."""
-    images, texts = embedded_items(store, session, model, split)
-    pending = (images.pending.num_rows, texts.pending.num_rows)
-    if any(pending) and not partial:
-        message = (
-            f"{pending[0]} images and {pending[1]} captions of {split} have no vectors of {model.name} yet: "
-            f"{advice(model, split)}, or evaluate what is there with --partial"
-        )
-        raise VectorError(message)
-    row = pc.index_in(texts.table["image_id"], images.table["image_id"])
-    lost = texts.table.filter(row.is_null())
-    without_photo = pc.sum(pc.is_in(lost["image_id"], images.left_out["image_id"])).as_py() or 0
-    texts = texts.only(row.is_valid().to_numpy())
-    if not texts.table.num_rows:
-        message = f"{model.name} has no vectors of an image of {split} and its captions: {advice(model, split)}"
-        raise VectorError(message)
-    image_rows = row.drop_null().to_numpy().astype(np.int64)
-    stamp = _stamp(session, model, split, images, texts) | {
-        "partial": partial,
-        "left_out_images": images.left_out.num_rows,
-        "left_out_captions": texts.left_out.num_rows + without_photo,
-        "pending_images": pending[0],
-        "pending_captions": pending[1] + lost.num_rows - without_photo,
-    }
-    pairs = np.stack([image_rows, np.arange(len(image_rows))], axis=1)
-    return _Gallery(images=images, texts=texts, pairs=pairs, stamp=stamp)
-
-
-def _stamp(session: Session, model: Model, split: str, images: Items, texts: Items) -> Row:
+def _stamp(session: Session, model: Model, split: str, found: Gallery) -> Row:
     """What an evaluation says it was measured on."""
+    images, texts, target = found.images, found.texts, split_id(session, split)
     session.stage(ranked_images=images.table.select(["image_id"]), ranked_captions=texts.table.select(["caption_id"]))
-    target = split_id(session, split)
     return {
         "model_id": session.rows("model/find", name=model.name)[0]["model_id"],
         "split_id": target,
@@ -171,7 +133,8 @@ def _stamp(session: Session, model: Model, split: str, images: Items, texts: Ite
         "image_fingerprint": images.tower.fingerprint,
         "text_fingerprint": texts.tower.fingerprint,
         "precision": images.tower.precision,
-        "dtype": "/".join(dict.fromkeys(str(side.vectors.dtype) for side in (images, texts))),
+        "dtype": "/".join(dict.fromkeys(dtype for side in (images, texts) for dtype in side.vectors.dtypes)),
+        **found.lacking,
         **session.rows("evaluate/digests", split_id=target)[0],
     }
 
@@ -182,10 +145,10 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _tables(gallery: _Gallery, ranks: Ranks, evaluation: Row) -> Iterator[tuple[pa.Table, pa.Table]]:
+def _tables(found: Gallery, ranks: Ranks, evaluation: Row) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Ranks and hits of each direction of the protocol, with catalog ids for row numbers."""
-    images = gallery.images.table["image_id"].to_numpy()
-    captions = gallery.texts.table["caption_id"].to_numpy()
+    images = found.images.table["image_id"].to_numpy()
+    captions = found.texts.table["caption_id"].to_numpy()
     yield _direction(ranks.image_to_text, images, captions, evaluation, "image_to_text")
     if evaluation["protocol"] != "paired-rows":
         yield _direction(ranks.text_to_image, captions, images, evaluation, "text_to_image")

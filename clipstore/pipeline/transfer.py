@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -23,7 +22,7 @@ from clipstore.pipeline.embed import register
 from clipstore.pipeline.evaluations import forget
 from clipstore.pipeline.models import IMPORTED, current_towers, find_model, record_model, record_towers
 from clipstore.pipeline.store import Store, split_id
-from clipstore.pipeline.vectors import embedded_items
+from clipstore.pipeline.vectors import gallery
 from clipstore.records import Model, Tower
 from clipstore.shards import Shard, ShardInfo, normalised
 
@@ -53,7 +52,7 @@ def import_vectors(
         )
         raise VectorError(message)
     with store.catalog.read() as session:
-        keys = _keys(session, split_id(session, split))
+        keys = _keys(session, split)
         _check_name(session, name)
     model = Model(name=name, family=IMPORTED, base="vectors made elsewhere")
     towers = tuple(_tower(name, tower, dims[tower]) for tower in sides)
@@ -73,37 +72,38 @@ def import_vectors(
     return told
 
 
-def export_vectors(store: Store, model_name: str, split: str, folder: Path) -> int:
-    """Write a split's vectors as clip-retrieval lays them out; the number of rows, one a caption.
+def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, partial: bool = False) -> Row:
+    """Write a split's vectors as clip-retrieval lays them out, one row a caption.
 
     FOLDER/img_emb/img_emb_0.npy and FOLDER/text_emb/text_emb_0.npy hold row i of the image and of the caption of
     row i of FOLDER/metadata/metadata_0.parquet (image_path, caption, image_id, caption_id).
 
+    Returns how many rows there are, and how many images and captions were left out.
+
     Raises:
-        VectorError: the folder is there already, or the model has no vectors for the split.
+        VectorError: the folder is there already, or items have no vectors yet (and not `partial`).
     """
     if folder.exists():
         message = f"{folder} is there already: name a new folder"
         raise VectorError(message)
     model = find_model(store, model_name)
     with store.catalog.read() as session:
-        images, texts = embedded_items(store, session, model, split)
-        place = pc.index_in(texts.table["image_id"], images.table["image_id"])
-        texts = texts.only(place.is_valid().to_numpy())
-        rows = place.drop_null().to_numpy().astype(np.int64)
-        session.stage(
-            exported=pa.table({"caption_id": texts.table["caption_id"], "place": np.arange(texts.table.num_rows)})
-        )
+        found = gallery(store, session, model, split, partial=partial)
+        captions = found.texts.table["caption_id"]
+        session.stage(exported=pa.table({"caption_id": captions, "place": np.arange(len(captions))}))
         metadata = session.table("vectors/metadata")
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    for kind in ("img_emb", "text_emb", "metadata"):
-        (temporary / kind).mkdir(parents=True)
-    _save(temporary / "img_emb" / "img_emb_0.npy", images.at(rows).vectors)
-    _save(temporary / "text_emb" / "text_emb_0.npy", texts.vectors)
-    pq.write_table(metadata, temporary / "metadata" / "metadata_0.parquet")
-    temporary.replace(folder)
-    return int(metadata.num_rows)
+    try:
+        for kind in ("img_emb", "text_emb", "metadata"):
+            (temporary / kind).mkdir(parents=True)
+        _save(temporary / "img_emb" / "img_emb_0.npy", found.images.at(found.pairs[:, 0]).vectors)
+        _save(temporary / "text_emb" / "text_emb_0.npy", found.texts.vectors)
+        pq.write_table(metadata, temporary / "metadata" / "metadata_0.parquet")
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return {"folder": str(folder), "rows": metadata.num_rows, **found.lacking}
 
 
 def _read(vectors: Path, ids: Path) -> tuple[NDArray[Any], list[str]]:
@@ -122,25 +122,38 @@ def _read(vectors: Path, ids: Path) -> tuple[NDArray[Any], list[str]]:
     if twice is not None:
         message = f"{ids} has the id {twice} more than once: give each item one vector"
         raise VectorError(message)
+    _check_finite(vectors, rows, listed)
     return rows, listed
+
+
+def _check_finite(file: Path, rows: NDArray[Any], ids: list[str]) -> None:
+    for start in range(0, len(rows), _ROWS):
+        finite = np.isfinite(rows[start : start + _ROWS]).all(axis=1)
+        if not finite.all():
+            row = start + int(np.argmin(finite))
+            message = f"{file}: vector {row}, of the id {ids[row]}, holds NaN or infinity: nothing was imported"
+            raise VectorError(message)
 
 
 def _load(file: Path) -> NDArray[Any]:
     try:
-        return np.asanyarray(np.load(file, mmap_mode="r", allow_pickle=False))
+        loaded = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         message = f"cannot read {file} as a .npy file: {error}"
         raise VectorError(message) from error
+    if not isinstance(loaded, np.ndarray):
+        message = f"{file} is an archive of arrays: give a .npy file with one array"
+        raise VectorError(message)
+    return loaded
 
 
-def _keys(session: Session, target: int) -> dict[str, dict[str, str]]:
+def _keys(session: Session, split: str) -> dict[str, dict[str, str]]:
     """Content keys of a split's items by source id, for each tower."""
     keys: dict[str, dict[str, str]] = {"image": {}, "text": {}}
-    table = session.table("vectors/items", split_id=target)
-    for tower, source, content in zip(
-        *(table[name].to_pylist() for name in ("tower", "source_id", "content")), strict=True
-    ):
-        keys[tower][source] = content
+    for row in session.rows("vectors/items", split_id=split_id(session, split)):
+        if keys[row["tower"]].setdefault(row["source_id"], row["content"]) != row["content"]:
+            message = f"the source id {row['source_id']} stands at two items of {split}: vectors cannot be told apart"
+            raise VectorError(message)
     return keys
 
 
@@ -185,12 +198,6 @@ def _write(
     made = []
     for start in range(0, len(rows), _ROWS):
         part = np.asarray(rows[start : start + _ROWS])
-        finite = np.isfinite(part).all(axis=1)
-        if not finite.all():
-            message = (
-                f"{tower.tower} vector {start + int(np.argmin(finite))} holds NaN or infinity: nothing was imported"
-            )
-            raise VectorError(message)
         lengths = np.linalg.norm(part.astype(np.float64), axis=1)
         counts["zero"] += int((lengths == 0).sum())
         counts["not_unit"] += int((np.abs(lengths - 1) > _UNIT).sum())

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from clipstore import shards
-from clipstore.catalog import Session
+from clipstore.catalog import Row, Session
 from clipstore.errors import VectorError
 from clipstore.pipeline.models import IMPORTED, changed, current_towers, find_model
 from clipstore.pipeline.store import Store, split_id
@@ -27,7 +27,12 @@ class StoredRows:
     which: NDArray[np.int64]
     rows: NDArray[np.int64]
     dim: int
-    dtype: np.dtype[Any]
+    dtypes: list[str]  # of the shards that hold the rows, each once
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What a slice is of: float32 unless every row is stored as float16."""
+        return np.result_type(*self.dtypes) if self.dtypes else np.dtype(np.float32)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -68,6 +73,57 @@ class Items:
         return replace(self, table=self.table.take(pa.array(places)), vectors=vectors)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """The images of a split that have a vector, and those of their captions that have one.
+
+    Attributes:
+        pairs: (P, 2), row of an image and row of a caption of it, in the captions' order.
+        lacking: how many images and captions of the split are not there, by the reason why.
+    """
+
+    images: Items
+    texts: Items
+    pairs: NDArray[np.int64]
+    lacking: Row
+
+
+def gallery(store: Store, session: Session, model: Model, split: str, *, partial: bool) -> Gallery:
+    """What of a split can be ranked or exported for a model.
+
+    Raises:
+        VectorError: items were not embedded yet (and not `partial`), or nothing is left.
+    """
+    images, texts = embedded_items(store, session, model, split)
+    pending = (images.pending.num_rows, texts.pending.num_rows)
+    if any(pending) and not partial:
+        message = (
+            f"{pending[0]} images and {pending[1]} captions of {split} have no vectors of {model.name} yet: "
+            f"{advice(model, split)}, or take what is there with --partial"
+        )
+        raise VectorError(message)
+    row = pc.index_in(texts.table["image_id"], images.table["image_id"])
+    lost = texts.table.filter(row.is_null())
+    without_photo = pc.sum(pc.is_in(lost["image_id"], images.left_out["image_id"])).as_py() or 0
+    lacking = {
+        "left_out_images": images.left_out.num_rows,
+        "left_out_captions": texts.left_out.num_rows + without_photo,
+        "pending_images": pending[0],
+        "pending_captions": pending[1] + lost.num_rows - without_photo,
+    }
+    texts = texts.only(row.is_valid().to_numpy())
+    if not texts.table.num_rows:
+        why = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in lacking.items() if count)
+        message = (
+            f"no image of {split} and a caption of its own have vectors of {model.name} "
+            f"({why or 'the split is empty'}): 'clipstore query item_failures' tells which failed"
+        )
+        raise VectorError(message)
+    image_rows = row.drop_null().to_numpy().astype(np.int64)
+    pairs = np.stack([image_rows, np.arange(len(image_rows))], axis=1)
+    return Gallery(images=images, texts=texts, pairs=pairs, lacking=lacking)
+
+
 def embedded_items(store: Store, session: Session, model: Model, split: str) -> tuple[Items, Items]:
     """The images and the captions of a split for a model's current towers.
 
@@ -105,13 +161,13 @@ def _items(store: Store, session: Session, tower: Tower, table: pa.Table) -> Ite
     have, lack = table.filter(found), table.filter(pc.invert(found))
     files = {row["shard_id"]: row for row in session.rows("evaluate/shards", fingerprint=tower.fingerprint)}
     ids = np.array(sorted(files), dtype=np.int64)
-    dtypes: list[np.dtype[Any]] = [np.dtype(row["dtype"]) for row in files.values()] or [np.dtype(np.float32)]
+    which = np.searchsorted(ids, have["shard_id"].to_numpy())
     vectors = StoredRows(
         paths=[store.root / files[one]["file"] for one in ids.tolist()],
-        which=np.searchsorted(ids, have["shard_id"].to_numpy()),
+        which=which,
         rows=have["row"].to_numpy().astype(np.int64),
         dim=tower.dim,
-        dtype=np.result_type(*dtypes),
+        dtypes=list(dict.fromkeys(files[one]["dtype"] for one in ids[np.unique(which)].tolist())),
     )
     return Items(
         tower=tower,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +30,8 @@ Doubles = NDArray[np.float64]
 _IMAGE_BLOCK, _TEXT_BLOCK, _LEAST_BLOCK = 1024, 8192, 64  # rows; larger blocks are no faster
 _BYTES_PER_SCORE = 16  # the block, its transpose, masks and their indices
 _GATHER = 256  # pairs scored canonically at once: few enough to stay in the processor's cache
+_CELLS = 2**16  # cells of a block looked at one by one at once
+_MANY = 2**15  # so many of them at once are ties, most likely
 _LONGEST = 1e18  # lengths whose products stay finite in float32
 
 
@@ -139,6 +142,12 @@ class _Block:
     def __len__(self) -> int:
         return len(self.values)
 
+    @cached_property
+    def first_equal(self) -> Ints:
+        """For each row, the first row of the block with the same values."""
+        first: dict[bytes, int] = {}
+        return np.array([first.setdefault(row.tobytes(), i) for i, row in enumerate(self.values)])
+
 
 class _Side:
     """The vectors of one side, read block by block and checked on the way."""
@@ -214,12 +223,12 @@ class _Direction:
         near = _at_least(product, _down(score - margin))
         self._greater[pairs] += _count(above)
         np.logical_xor(near, above, out=near)
-        at, column = np.divmod(np.flatnonzero(near), near.shape[1])
-        other = column + candidates.start != self._positive[pairs[at]]
-        at, column = at[other], column[other]
-        found = _score_each(queries.values, candidates.values, rows[at], column)
-        np.add.at(self._greater, pairs[at], found > score[at])
-        np.add.at(self._equal, pairs[at], found == score[at])
+        for at, column in _cells(near):
+            other = column + candidates.start != self._positive[pairs[at]]
+            some, column = at[other], column[other]  # noqa: PLW2901
+            found = _score_each(queries, candidates, rows[some], column)
+            np.add.at(self._greater, pairs[some], found > score[some])
+            np.add.at(self._equal, pairs[some], found == score[some])
 
     def _keep_hits(self, product: Floats, margin: Doubles, queries: _Block, candidates: _Block) -> None:
         """Merge a block's best candidates into the best so far."""
@@ -228,19 +237,23 @@ class _Direction:
         if np.isnan(least).any():  # not full yet: what is worth a look follows from this block itself
             k = min(self._hits.shape[1], product.shape[1])
             least = torch.topk(torch.from_numpy(product), k, dim=1).values[:, -1].numpy() - margin
-        likely = _at_least(product, _down(least - margin))
-        row, column = np.divmod(np.flatnonzero(likely), likely.shape[1])
-        score = _score_each(queries.values, candidates.values, row, column)
-        old_row, old_place = np.nonzero(self._hits[rows] >= 0)
-        row = np.concatenate([old_row, row])
-        item = np.concatenate([self._hits[rows][old_row, old_place], column + candidates.start])
-        score = np.concatenate([self._hit_scores[rows][old_row, old_place], score])
-        order = np.lexsort((item, -score, row))
-        row, item, score = row[order], item[order], score[order]
-        place = np.arange(len(row)) - np.searchsorted(row, row)
+        for row, column in _cells(_at_least(product, _down(least - margin))):
+            score = _score_each(queries, candidates, row, column)
+            self._merge_hits(row + queries.start, column + candidates.start, score)
+
+    def _merge_hits(self, query: Ints, item: Ints, score: Doubles) -> None:
+        """Merge new hits, all of some queries at once, into the best so far."""
+        queries = np.unique(query)
+        old, place = np.nonzero(self._hits[queries] >= 0)
+        query = np.concatenate([queries[old], query])
+        item = np.concatenate([self._hits[queries[old], place], item])
+        score = np.concatenate([self._hit_scores[queries[old], place], score])
+        order = np.lexsort((item, -score, query))
+        query, item, score = query[order], item[order], score[order]
+        place = np.arange(len(query)) - np.searchsorted(query, query)
         best = place < self._hits.shape[1]
-        self._hits[rows.start + row[best], place[best]] = item[best]
-        self._hit_scores[rows.start + row[best], place[best]] = score[best]
+        self._hits[query[best], place[best]] = item[best]
+        self._hit_scores[query[best], place[best]] = score[best]
 
 
 def _margin(queries: _Block, candidates: _Block) -> Doubles:
@@ -278,8 +291,32 @@ def _count(mask: NDArray[np.bool_]) -> Ints:
     return np.asarray(np.bitwise_count(mask.view(np.uint64)).sum(axis=1, dtype=np.int64))
 
 
-def _score_each(left: Floats, right: Floats, rows: Ints, columns: Ints) -> Doubles:
-    """The canonical score of each (row, column)."""
+def _cells(mask: NDArray[np.bool_]) -> Iterator[tuple[Ints, Ints]]:
+    """Rows and columns of what is true, in order: whole rows at a time, in groups of about `_CELLS`.
+
+    Under ties everything may be true, and the indices of a whole block take many times its memory.
+    """
+    until = np.cumsum(_count(mask))
+    start = 0
+    while start < len(mask):
+        before = until[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(until, before + _CELLS, side="right")))
+        row, column = np.divmod(np.flatnonzero(mask[start:stop]), mask.shape[1])
+        if len(row):
+            yield row + start, column
+        start = stop
+
+
+def _score_each(left: _Block, right: _Block, rows: Ints, columns: Ints) -> Doubles:
+    """The canonical score of each (row, column); where there are many, equal vectors are scored once."""
+    if len(rows) > _MANY:
+        pair = left.first_equal[rows] * len(right) + right.first_equal[columns]
+        distinct, again = np.unique(pair, return_inverse=True)
+        return _score_all(left.values, right.values, distinct // len(right), distinct % len(right))[again]
+    return _score_all(left.values, right.values, rows, columns)
+
+
+def _score_all(left: Floats, right: Floats, rows: Ints, columns: Ints) -> Doubles:
     scores = np.empty(len(rows))
     for start in range(0, len(rows), _GATHER):
         part = slice(start, start + _GATHER)
@@ -297,7 +334,7 @@ def _pair_scores(images: _Side, texts: _Side, pairs: Ints, rows: tuple[int, int]
         own = pairs[part]
         (low_i, low_t), (high_i, high_t) = own.min(axis=0), own.max(axis=0) + 1
         left, right = images.read(low_i, high_i), texts.read(low_t, high_t)
-        scores[part] = _score_each(left.values, right.values, own[:, 0] - low_i, own[:, 1] - low_t)
+        scores[part] = _score_all(left.values, right.values, own[:, 0] - low_i, own[:, 1] - low_t)
     return scores
 
 
@@ -318,8 +355,8 @@ def _block_rows(width: int, memory: int) -> tuple[int, int]:
 
 
 def _bytes_needed(image: int, text: int, width: int) -> int:
-    """The scores of a block, its vectors as read and in float32, and the pairs scored canonically."""
-    return image * text * _BYTES_PER_SCORE + (image + text) * width * 8 + _GATHER * width * 36
+    """The scores of a block, its vectors as read and in float32, and what is looked at one by one."""
+    return image * text * _BYTES_PER_SCORE + (image + text) * width * 8 + _GATHER * width * 36 + _CELLS * 100
 
 
 def _check(images: Rows, texts: Rows, pairs: NDArray[Any], top_k: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -15,17 +16,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clipstore.errors import CatalogError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Row = Mapping[str, Any]
 
 _PIPED_WIDTH = 160  # columns where there is no terminal to ask
+_CELL = 200  # characters of one value in a table; CSV and JSON have it whole
 
 
 def console() -> Console:
     """A console on stdout, as wide as the terminal."""
-    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False, markup=False)
 
 
 def print_table(rows: Sequence[Row], *, empty: str = "nothing", title: str | None = None) -> None:
@@ -36,7 +40,8 @@ def print_table(rows: Sequence[Row], *, empty: str = "nothing", title: str | Non
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for key in rows[0]:
         numbers = all(isinstance(row[key], int | float | Decimal) or row[key] is None for row in rows)
-        table.add_column(key.replace("_", " "), justify="right" if numbers else "left", overflow="fold")
+        heading = Text(key.replace("_", " "))
+        table.add_column(heading, justify="right" if numbers else "left", overflow="fold", no_wrap=numbers)
     for row in rows:
         table.add_row(*(Text(cell(value)) for value in row.values()))
     console().print(table)
@@ -45,9 +50,13 @@ def print_table(rows: Sequence[Row], *, empty: str = "nothing", title: str | Non
 def print_rows(table: pa.Table, form: str) -> None:
     """Print an Arrow table as "table", "csv" or "json"."""
     table = table.rename_columns(_distinct(table.column_names))
-    rows = table.to_pylist()
+    try:
+        rows = table.to_pylist()
+    except (OverflowError, ValueError) as error:  # a date past the year 9999, for one
+        message = f"the answer holds a value that Python has no word for ({error}): cast it to VARCHAR in the query"
+        raise CatalogError(message) from error
     if form == "json":
-        sys.stdout.write(json.dumps(rows, indent=2, default=_json_value) + "\n")
+        print_json(rows)
     elif form == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(table.column_names)
@@ -65,11 +74,20 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return told
 
 
-def _json_value(value: Any) -> Any:
-    """What JSON has no word for. DuckDB's sums of integers come as decimals, and are numbers all the same."""
+def print_json(result: Any) -> None:
+    """Print a result as JSON."""
+    sys.stdout.write(json.dumps(_plain(result), indent=2, default=str, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """A value in JSON's words: NaN and infinity are null, and the decimals of DuckDB's sums are numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
-    return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cell(value: Any) -> str:
@@ -80,7 +98,10 @@ def cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return str(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return text if len(text) <= _CELL else f"{text[:_CELL]}…"
 
 
 def summary_rows(summaries: Sequence[Row], *, dry_run: bool) -> list[Row]:

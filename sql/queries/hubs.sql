@@ -1,8 +1,8 @@
--- Items that are retrieved most often: in how many queries' first k they stand, against the mean of all items.
+-- Items that are retrieved most often: in how many queries' first k (at most 10) they stand, against the mean of all.
 WITH retrieved AS (
     SELECT evaluation_id, direction, item_id, count(*) AS times
     FROM hits
-    WHERE position <= coalesce($k::INTEGER, 10)
+    WHERE position <= least(coalesce($k::INTEGER, 10), 10)
     GROUP BY evaluation_id, direction, item_id
 )
 SELECT
@@ -12,8 +12,8 @@ SELECT
     coalesce(captions.text, images.file_name) AS item,
     times,
     CASE direction WHEN 'image_to_text'
-        THEN evaluations.images * least(coalesce($k::INTEGER, 10), evaluations.captions) / evaluations.captions
-        ELSE evaluations.captions * least(coalesce($k::INTEGER, 10), evaluations.images) / evaluations.images
+        THEN evaluations.images * least(least(coalesce($k::INTEGER, 10), 10), evaluations.captions) / evaluations.captions
+        ELSE evaluations.captions * least(least(coalesce($k::INTEGER, 10), 10), evaluations.images) / evaluations.images
     END AS mean_times
 FROM retrieved
 JOIN evaluations USING (evaluation_id)

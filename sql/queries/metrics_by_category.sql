@@ -23,5 +23,4 @@ FROM asked
 JOIN image_categories USING (image_id)
 JOIN categories USING (category_id)
 GROUP BY evaluation_id, model, split, direction, categories.name, supercategory
-ORDER BY evaluation_id, direction, "recall@1", category
-LIMIT coalesce($limit::BIGINT, 100);
+ORDER BY evaluation_id, direction, "recall@1", category;

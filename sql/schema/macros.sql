@@ -15,8 +15,12 @@ CREATE OR REPLACE MACRO model_text(caption, prompt, clean) AS
     END;
 
 -- Vectors made elsewhere belong to the item itself, whatever its photo or its wording: the key is the item's name.
-CREATE OR REPLACE MACRO imported_content(dataset, kind, source_id) AS
-    sha256(concat_ws('/', dataset, kind, source_id));
+-- Source ids alone would not do: each annotation file numbers its own items.
+CREATE OR REPLACE MACRO imported_image(dataset, file_name) AS
+    sha256(concat_ws('/', dataset, 'image', file_name));
+
+CREATE OR REPLACE MACRO imported_caption(dataset, file_name, source_id) AS
+    sha256(concat_ws('/', dataset, 'caption', file_name, source_id));
 
 -- Recall@k of one query: the chance that one of the tied positives falls into the first k places.
 

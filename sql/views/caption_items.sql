@@ -6,7 +6,7 @@ SELECT
     captions.image_id,
     model_text(captions.text, models.prompt, models.clean) AS text,
     CASE WHEN models.family = 'imported'
-        THEN imported_content(datasets.name, 'caption', captions.source_id)
+        THEN imported_caption(datasets.name, images.file_name, captions.source_id)
         ELSE sha256(model_text(captions.text, models.prompt, models.clean))
     END AS content
 FROM models

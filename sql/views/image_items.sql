@@ -4,7 +4,7 @@ SELECT
     models.model_id,
     images.image_id,
     CASE WHEN models.family = 'imported'
-        THEN imported_content(datasets.name, 'image', images.source_id)
+        THEN imported_image(datasets.name, images.file_name)
         ELSE images.content
     END AS content
 FROM models

@@ -1,17 +1,18 @@
 -- The metrics of every evaluation, in long form: fractions, ranks from 1, and rsum in percent.
 --
+-- favg keeps the rounding of parallel sums out of the last digits.
 -- median_rank = floor(median of the ranks from 0) + 1, as the literature counts it.
 CREATE OR REPLACE VIEW metrics AS
 WITH per_direction AS (
     SELECT
         evaluation_id,
         direction,
-        avg(hit_chance(1, n_greater, tied, tied_positives)) AS "recall@1",
-        avg(hit_chance(5, n_greater, tied, tied_positives)) AS "recall@5",
-        avg(hit_chance(10, n_greater, tied, tied_positives)) AS "recall@10",
-        avg(1 / expected_rank) AS mrr,
+        favg(hit_chance(1, n_greater, tied, tied_positives)) AS "recall@1",
+        favg(hit_chance(5, n_greater, tied, tied_positives)) AS "recall@5",
+        favg(hit_chance(10, n_greater, tied, tied_positives)) AS "recall@10",
+        favg(1 / expected_rank) AS mrr,
         floor(median(expected_rank - 1)) + 1 AS median_rank,
-        avg(expected_rank) AS mean_rank
+        favg(expected_rank) AS mean_rank
     FROM query_ranks
     GROUP BY evaluation_id, direction
 ),

@@ -5,14 +5,20 @@ WITH items AS (
     UNION ALL
     SELECT 'caption', caption_id, text FROM captions
 ),
+-- The first hit that is no positive. Under paired-rows the one caption of the row is the only positive.
 came AS (
-    SELECT hits.evaluation_id, hits.direction, hits.query_id, hits.item_id, hits.score
-    FROM hits
-    ANTI JOIN ranks
-        ON ranks.evaluation_id = hits.evaluation_id AND ranks.direction = hits.direction
-        AND ranks.query_id = hits.query_id AND ranks.positive_id = hits.item_id
-    QUALIFY row_number() OVER (
-        PARTITION BY hits.evaluation_id, hits.direction, hits.query_id ORDER BY hits.position) = 1
+    SELECT
+        hits.evaluation_id, hits.direction, hits.query_id, query_ranks.best_positive_id,
+        arg_min(hits.item_id, hits.position) AS item_id, arg_min(hits.score, hits.position) AS score
+    FROM query_ranks
+    JOIN evaluations USING (evaluation_id)
+    JOIN hits USING (evaluation_id, direction, query_id)
+    LEFT JOIN ranks AS positives
+        ON positives.evaluation_id = hits.evaluation_id AND positives.direction = hits.direction
+        AND positives.query_id = hits.query_id AND positives.positive_id = hits.item_id
+        AND (protocol != 'paired-rows' OR positives.positive_id = query_ranks.best_positive_id)
+    WHERE expected_rank > 1 AND positives.positive_id IS NULL
+    GROUP BY hits.evaluation_id, hits.direction, hits.query_id, query_ranks.best_positive_id
 )
 SELECT
     query_ranks.evaluation_id,
@@ -33,7 +39,7 @@ FROM query_ranks
 JOIN evaluations USING (evaluation_id)
 JOIN models USING (model_id)
 JOIN splits USING (split_id)
-LEFT JOIN came USING (evaluation_id, direction, query_id)
+LEFT JOIN came USING (evaluation_id, direction, query_id, best_positive_id)
 LEFT JOIN items AS asked
     ON asked.item_id = query_id
     AND asked.kind = CASE direction WHEN 'image_to_text' THEN 'image' ELSE 'caption' END
