@@ -115,18 +115,23 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Open for reading alone; many processes may at once."""
-        message = f"no store at {self.path.parent}: begin with 'clipstore ingest', or name another with --store"
         if not self.path.exists():
-            raise NotFoundError(message)
+            raise NotFoundError(self._no_store())
         with self._open(read_only=True) as connection:
             if not self._check_version(connection):  # a first ingest that failed leaves a catalog without tables
-                raise NotFoundError(message)
+                raise NotFoundError(self._no_store())
             yield Session(connection)
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """Open for writing, in one transaction: all of it is kept when the block ends well, else none of it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def write(self, *, create: bool = False, keep: bool = True) -> Iterator[Session]:
+        """Open for writing, in one transaction: all of it is kept when the block ends well, else none of it.
+
+        With `create`, a store that is not there is begun; without `keep`, the block was a trial, and nothing is kept.
+        """
+        if create:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        elif not self.path.exists():
+            raise NotFoundError(self._no_store())
         with self._open(read_only=False) as connection:
             self._check_version(connection)
             connection.begin()
@@ -138,7 +143,13 @@ class Catalog:
             except BaseException:
                 connection.rollback()
                 raise
-            connection.commit()
+            if keep:
+                connection.commit()
+            else:
+                connection.rollback()
+
+    def _no_store(self) -> str:
+        return f"no store at {self.path.parent}: begin with 'clipstore ingest', or name another with --store"
 
     @contextmanager
     def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:

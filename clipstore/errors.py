@@ -7,6 +7,7 @@ A message names the thing that is wrong and says what to do next.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -42,6 +43,10 @@ class VectorError(ClipstoreError):
     """Vectors that cannot be ranked or stored: wrong shape, not finite, unknown rows."""
 
 
+class BadNameError(ClipstoreError):
+    """A new name that would not fit where names go: in commands, paths and group/split."""
+
+
 class NotFoundError(ClipstoreError):
     """A name (model, split, query, parameter) that the store does not know."""
 
@@ -49,6 +54,20 @@ class NotFoundError(ClipstoreError):
     def of(cls, kind: str, name: str, known: Iterable[str], *, otherwise: str = "") -> NotFoundError:
         """The error for an unknown `name`, with the nearest known one; `otherwise` says what to do next."""
         return cls(f"unknown {kind} {name!r}{nearest(name, known)}{otherwise and '; ' + otherwise}")
+
+
+_NAME = re.compile(r"\w[\w.+-]*")
+
+
+def check_name(kind: str, name: str) -> None:
+    """Hold a new name to the rule: letters, digits and . _ + -; most of all no '/', which joins group and split.
+
+    Raises:
+        BadNameError: it does not keep it.
+    """
+    if not _NAME.fullmatch(name):
+        message = f"a {kind} cannot be named {name!r}: use letters, digits and . _ + - alone"
+        raise BadNameError(message)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -340,7 +340,10 @@ def test_weights_in_two_files_have_the_fingerprints_of_one(folder: Path, small_c
 def test_a_tower_says_how_wide_it_is(small_clip: Path) -> None:
     image, text = describe(model_of(small_clip), "fp32")
     encoder = ClipEncoder(model_of(small_clip))
-    assert (image.dim, image.features_dim, text.dim) == (encoder.dim, encoder.features_dim, encoder.dim) == (32, 48, 32)
+    features = encoder.image_features(np.zeros((1, *encoder.preprocessing.crop, 3), dtype=np.uint8))
+    assert features.shape == (1, image.features_dim) == (1, 48)
+    assert encoder.project(features).shape == (1, image.dim) == (1, 32)
+    assert encoder.text_vectors(encoder.tokenize(["a cat"]).ids).shape == (1, text.dim) == (1, 32)
     assert isinstance(image, Tower)
 
 

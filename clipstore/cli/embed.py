@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="What vectors are stored as.",
+    help="What new vectors are stored as; those that are there stay as they are.",
 )
 @memory_option("What the model may take on its device; batches are made smaller to fit.")
 @click.option("--device", help="Where the model runs, such as cuda:1. [default: cuda where there is one, else cpu]")
@@ -53,7 +53,7 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
     """
     from clipstore.pipeline import embed as verb
     from clipstore.reporting.progress import shown_progress
-    from clipstore.reporting.tables import print_json, print_table, summary_rows
+    from clipstore.reporting.tables import print_json, print_table, summary_notes, summary_rows
 
     with shown_progress() as on_progress:
         summaries = verb.embed(store, models, verb.EmbedOptions(**how, on_progress=on_progress))
@@ -62,4 +62,6 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
         print_json({"embedded": rows})
     else:
         print_table(summary_rows(rows, dry_run=how["dry_run"]))
+        for line in summary_notes(rows):
+            click.echo(line)
     verb.check_failures(summaries, max_failed)

@@ -136,10 +136,9 @@ def _print(done: Ingested, *, as_json: bool) -> None:
             {"dataset": done.dataset, "changes": done.changes, "splits": done.splits, "forgotten": done.forgotten}
         )
         return
-    print_table(done.splits)
+    print_table(done.splits, empty="the source has no splits")
     changed = ", ".join(f"{count:,} {what}" for what, count in done.changes.items() if count)
     click.echo(f"{done.dataset}: {changed or 'nothing changed'}")
     for row in done.forgotten:
-        click.echo(
-            f"{row['split']} is no longer what {row['model']} was measured on: evaluation removed, run eval again"
-        )
+        split = row["split"] or "a split that is gone"
+        click.echo(f"{split} is no longer what {row['model']} was measured on: evaluation removed, run eval again")

@@ -61,16 +61,6 @@ class ClipEncoder:
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
 
-    @property
-    def dim(self) -> int:
-        """The width of the vectors."""
-        return int(self._model.config.projection_dim)
-
-    @property
-    def features_dim(self) -> int:
-        """The width of the image features before the head."""
-        return int(self._model.config.vision_config.hidden_size)
-
     def batch_size(self, tower: str, memory: int, largest: int) -> int:
         """How many items of a tower to run at once within `memory` bytes, weights included; at most `largest`.
 

@@ -2,7 +2,8 @@
 
 An image tower's fingerprint covers family, vision configuration, its tensors (base and adapter), preprocessing and
 precision; its backbone's the same without the projection head. A text tower's covers family, text configuration, its
-tensors, the tokenizer, prompt, cleaning and precision. A tensor that belongs to neither tower by name counts for both.
+tensors, the tokenizer, prompt, cleaning and precision. A tensor that no name
+assigns counts for both towers; the temperature of training decides no vector.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ _PARTS = {  # part -> beginnings of the names of its tensors
     "image backbone": ("vision_model.",),
     "image head": ("visual_projection.",),
     "text": ("text_model.", "text_projection."),
-    "neither": ("logit_scale", "logit_bias"),
+    "no vector": ("logit_scale", "logit_bias"),
 }
 
 Tensor = tuple[str, str, bytes]  # name, "dtype shape", SHA-256 of the values
 
 
-def model_files(model: Model) -> list[Path]:
-    """Every file that decides what a model's towers give.
+def model_files(model: Model, *, fetch: bool = True) -> list[Path]:
+    """Every file that decides what a model's towers give; without `fetch`, only if they are on this machine.
 
     Raises:
         ModelError: one cannot be had.
     """
-    place = locate(model.base)
+    place = locate(model.base, fetch=fetch)
     base = [place / "config.json", preprocessor_file(place), *tokenizer_files(place), *weight_files(place)]
     return base + (adapter_files(model.adapter) if model.adapter else [])
 
@@ -58,9 +59,14 @@ def adapter_files(adapter: str) -> list[Path]:
     return files
 
 
-def files_key(model: Model, precision: str) -> str:
-    """A key that changes whenever a fingerprint could: the model's words and its files' sizes and times."""
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in model_files(model)]
+def files_key(model: Model, precision: str, *, fetch: bool = True) -> str:
+    """A key that changes whenever a fingerprint could: the model's words and its files' sizes and times.
+
+    Raises:
+        ModelError: a file cannot be had; without `fetch`, the hub is not asked.
+    """
+    files = model_files(model, fetch=fetch)
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(json.dumps([_SCHEME, asdict(model), precision, stats]).encode()).hexdigest()
 
 
@@ -72,14 +78,17 @@ def describe(model: Model, precision: str) -> tuple[Tower, Tower]:
     """
     place = locate(model.base)
     config = read_json(place / "config.json")
+    if config.get("model_type") != model.family or not {"text_config", "vision_config"} <= config.keys():
+        message = f"{place / 'config.json'} is no configuration of a {model.family} model: give a whole checkpoint"
+        raise ModelError(message)
     tensors = [tensor for file in weight_files(place) for tensor in _tensors(file)]
     adapter = _adapter_tensors(model.adapter) if model.adapter else []
 
     def digest(*what: object, parts: tuple[str, ...]) -> str:
         own = [t for t in tensors if _part(t[0]) in (*parts, "both")]
         added = [t for t in adapter if _part(t[0]) in (*parts, "both")]
-        rank = _adapter_settings(model.adapter) if added and model.adapter else None
-        return _digest(_SCHEME, model.family, precision, *what, rank, sorted(own), sorted(added))
+        lora = _adapter_settings(model.adapter) if added and model.adapter else None
+        return _digest(_SCHEME, model.family, precision, *what, lora, sorted(own), sorted(added))
 
     vision = [_settings(config.get("vision_config", {})), read_preprocessing(preprocessor_file(place)).key()]
     tokenizer = [_tokenizer_digest(file) for file in tokenizer_files(place)]

@@ -17,8 +17,10 @@ _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either is e
 _WANTED = ["*.json", "*.safetensors", "merges.txt"]  # of a hub repository
 
 
-def locate(base: str) -> Path:
+def locate(base: str, *, fetch: bool = True) -> Path:
     """The folder that holds the files of `base`: "bundled:NAME", a local folder, or a hub id (cached, else fetched).
+
+    Without `fetch`, a hub id that is not cached cannot be had.
 
     Raises:
         ModelError: it cannot be had; the message says which file or hub id, and what to do.
@@ -33,7 +35,11 @@ def locate(base: str) -> Path:
             f"no folder {base}: a base is a local folder, a hub id like openai/clip-vit-base-patch32, or bundled:demo"
         )
         raise ModelError(message)
-    return _cached(base) or _fetched(base)
+    cached = _cached(base)
+    if cached is None and not fetch:
+        message = f"{base} is not in the hub's cache"
+        raise ModelError(message)
+    return cached or _fetched(base)
 
 
 def complete(place: Path, base: str) -> Path:
@@ -134,8 +140,8 @@ def _fetched(hub_id: str) -> Path:
     except (hub.errors.HTTPError, OSError, ValueError) as error:  # no network, no such repository, no valid id
         reason = str(error).strip().splitlines()[0]
         message = (
-            f"cannot have {hub_id} from the hub ({reason}): get online once, or fetch it elsewhere with "
-            f"'hf download {hub_id}' and give that folder as the base"
+            f"no folder {hub_id} here, and it cannot be had from the hub ({reason}): get online once, "
+            f"or fetch it elsewhere with 'hf download {hub_id}' and give that folder as the base"
         )
         raise ModelError(message) from error
     return complete(place, hub_id)

@@ -15,19 +15,20 @@ from clipstore.catalog import Session
 from clipstore.errors import ModelError
 from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.encode import Clock, Encoding, encode, encode_rows, finished
-from clipstore.pipeline.models import IMPORTED, find_model, refresh_towers
+from clipstore.pipeline.models import IMPORTED, find_model, model_towers, record_model, record_towers
 from clipstore.pipeline.photos import look_at_photos
 from clipstore.pipeline.progress import Progress, silent
+from clipstore.pipeline.registry import forget_lost, register
 from clipstore.pipeline.store import Store, split_id
 from clipstore.records import Model, ShardPlan, Tower
-from clipstore.shards import Shard
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
 
 ITEMS_PER_SHARD = {"image": 1024, "text": 4096}
 LARGEST_BATCH = {"image": 64, "text": 256}
-_SAMPLE = 16  # items that a dry run encodes to estimate the time
+_SAMPLE = {"image": 16, "text": 256}  # items that a dry run encodes to estimate the time
+_KIND = {"image": "images", "text": "captions"}  # what a tower's items are called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class Embedded:
         failed: items without a vector after it, those known from before included.
         missing: photos that could not be read at all, so that nobody knows their content.
         cut: texts longer than the model reads.
+        lost_shards: registered shards whose files are gone; their items were planned again.
         estimate: of a dry run alone: seconds that the run would take.
         size: bytes written, or those a dry run expects.
     """
@@ -68,6 +70,7 @@ class Embedded:
     failed: int = 0
     missing: int = 0
     cut: int = 0
+    lost_shards: int = 0
     seconds: float = 0.0
     size: int = 0
     estimate: float | None = None
@@ -131,13 +134,23 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
 
 
 def _embed_model(store: Store, model: Model, splits: list[int] | None, options: EmbedOptions) -> list[Embedded]:
-    model_id, towers = refresh_towers(store, model, options.precision)
-    wanted = [tower for tower in towers if options.only in (None, {"image": "images", "text": "captions"}[tower.tower])]
-    with store.catalog.read() as session:
-        scopes = [_scope(session, model, model_id, tower, splits, options) for tower in wanted]
+    towers, key = model_towers(store, model, options.precision)
+    wanted = [tower for tower in towers if options.only in (None, _KIND[tower.tower])]
+
+    # A model that cannot be loaded, and a dry run, leave what the catalog says of the model as it was: a trial first.
+    with store.catalog.write(keep=False) as session:
+        model_id, lost = _record(session, store, model, towers, key)
+        session.stage(scope=session.table("embed/scope", splits=splits))
+        scopes = [_scope(session, model, model_id, tower, retry=options.retry_failed) for tower in wanted]
+    encoder = None
     if any(scope.pending.num_rows for scope in scopes):
         encoder = _load(model, towers[0].precision, options.device)
-        for scope in scopes:
+    if not options.dry_run:
+        with store.catalog.write() as session:
+            _record(session, store, model, towers, key)
+    for scope in scopes:
+        scope.summary.lost_shards = lost[scope.tower.tower]
+        if encoder and scope.pending.num_rows:
             how = _encoding(store, model, encoder, scope, options)
             if options.dry_run:
                 _estimate(scope, how)
@@ -146,20 +159,29 @@ def _embed_model(store: Store, model: Model, splits: list[int] | None, options: 
     return [scope.summary for scope in scopes]
 
 
-def _scope(
-    session: Session, model: Model, model_id: int, tower: Tower, splits: list[int] | None, options: EmbedOptions
-) -> _Scope:
-    """What there is to do for one tower."""
-    asked: dict[str, Any] = {"model_id": model_id, "fingerprint": tower.fingerprint, "splits": splits}
+def _record(
+    session: Session, store: Store, model: Model, towers: tuple[Tower, ...], key: str
+) -> tuple[int, dict[str, int]]:
+    """Make the catalog agree with the model and with the shards on disk: the model's id, and lost shards by tower."""
+    model_id = record_model(session, model, origin="job")
+    record_towers(session, model_id, towers, key)
+    lost = {
+        tower.tower: sum(forget_lost(session, store, one) for one in (tower.fingerprint, tower.backbone) if one)
+        for tower in towers
+    }
+    return model_id, lost
+
+
+def _scope(session: Session, model: Model, model_id: int, tower: Tower, *, retry: bool) -> _Scope:
+    """What there is to do for one tower, of the images in the staged table `scope`."""
     summary = Embedded(model=model.name, tower=tower.tower, fingerprint=tower.fingerprint)
-    if tower.tower == "image":
-        table = session.table("embed/scope_images", backbone=tower.backbone, **asked)
-        summary.missing = session.rows("embed/missing_photos", splits=splits)[0]["missing"]
-    else:
-        table = session.table("embed/scope_texts", **asked)
+    asked: dict[str, Any] = {"model_id": model_id, "fingerprint": tower.fingerprint}
+    if tower.backbone:
+        asked["backbone"] = tower.backbone
+        summary.missing = session.rows("embed/missing_photos")[0]["missing"]
+    table = session.table(f"embed/scope_{_KIND[tower.tower]}", **asked)
     done, failed = table["done"].combine_chunks(), table["failed"].combine_chunks()
-    known = pc.or_(done, failed) if not options.retry_failed else done
-    pending = table.filter(pc.invert(known))
+    pending = table.filter(pc.invert(done if retry else pc.or_(done, failed)))
     summary.reused = int(pc.sum(done).as_py() or 0)
     summary.planned = pending.num_rows
     summary.failed = table.num_rows - summary.reused - summary.planned
@@ -175,7 +197,7 @@ def _load(model: Model, precision: str, device: str | None) -> ClipEncoder:
 
 
 def _encoding(store: Store, model: Model, encoder: ClipEncoder, scope: _Scope, options: EmbedOptions) -> Encoding:
-    what = f"{model.name}: {'photos' if scope.tower.tower == 'image' else 'captions'}"
+    what = f"{model.name}: {_KIND[scope.tower.tower]}"
     tried = 0
 
     def on_progress(items: int) -> None:
@@ -221,7 +243,7 @@ def _estimate(scope: _Scope, how: Encoding) -> None:
     width = tower.dim * np.dtype(how.store_dtype).itemsize
     summary.estimate = 0.0
     for source, table in scope.sources():
-        plan = next(_plans(tower, source, table.slice(0, _SAMPLE)), None)
+        plan = next(_plans(tower, source, table.slice(0, _SAMPLE[tower.tower])), None)
         if plan is None:
             continue
         for _ in range(2):  # the first time warms up
@@ -248,47 +270,3 @@ def check_failures(summaries: Iterable[Embedded], share: float) -> None:
                 f"--max-failed {share}: 'clipstore query item_failures' tells why"
             )
             raise ModelError(message)
-
-
-def register(session: Session, store: Store, made: Iterable[Shard]) -> None:
-    """Enter complete shards, their rows and their failures into the catalog."""
-    shards = list(made)
-    files = [str(shard.path.relative_to(store.root)) for shard in shards]
-    session.stage(
-        staged_shards=pa.Table.from_pylist(
-            [
-                {
-                    "fingerprint": shard.info.fingerprint,
-                    "kind": shard.info.kind,
-                    "tower": shard.info.tower,
-                    "file": file,
-                    "items": len(shard.contents),
-                    "failed": len(shard.failures),
-                    "cut": shard.info.cut,
-                    "dim": shard.dim,
-                    "dtype": shard.dtype,
-                    "bytes": shard.size,
-                    "checksum": shard.checksum,
-                }
-                for shard, file in zip(shards, files, strict=True)
-            ]
-        ),
-        staged_vectors=pa.table(
-            {
-                "file": [file for shard, file in zip(shards, files, strict=True) for _ in shard.contents],
-                "fingerprint": [shard.info.fingerprint for shard in shards for _ in shard.contents],
-                "content": pa.array([content for shard in shards for content in shard.contents], pa.string()),
-                "row": pa.array([row for shard in shards for row in range(len(shard.contents))], pa.int32()),
-            }
-        ),
-        staged_failures=pa.table(
-            {
-                "fingerprint": pa.array([s.info.fingerprint for s in shards for _ in s.failures], pa.string()),
-                "tower": pa.array([s.info.tower for s in shards for _ in s.failures], pa.string()),
-                "content": pa.array([key for s in shards for key in s.failures], pa.string()),
-                "reason": pa.array([why for s in shards for why in s.failures.values()], pa.string()),
-            }
-        ),
-    )
-    for step in ("forget_empty_shards", "add_shards", "add_vectors", "settle_failures", "add_failures"):
-        session.run(f"embed/{step}")

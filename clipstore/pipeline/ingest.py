@@ -4,7 +4,7 @@ written, in one transaction. Photos need not be there; the missing ones are coun
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from clipstore.catalog import Row, Session
 from clipstore.datasets import coco, csv_file, flickr, karpathy
-from clipstore.errors import DatasetError
+from clipstore.errors import DatasetError, check_name
 from clipstore.pipeline.evaluations import forget_stale
 from clipstore.pipeline.store import Store
 from clipstore.records import Annotations
@@ -28,11 +28,16 @@ _STEPS = (
     ("update_captions", "captions changed"),
     ("add_captions", "captions added"),
     ("add_splits", None),
+    ("set_split_sources", None),
+    ("gone_splits", None),
     ("number_splits", None),
     ("remove_from_splits", None),
     ("add_to_splits", None),
+    ("remove_split_images", None),
+    ("remove_splits", "splits removed"),
     ("remove_images", "images removed"),
     ("remove_orphans", "captions removed"),
+    ("remove_from_drawn_splits", "images removed from drawn splits"),
     ("remove_orphan_categories", None),
     ("update_categories", None),
     ("add_categories", None),
@@ -53,40 +58,59 @@ class Ingested:
 def ingest_coco(store: Store, root: Path, *, name: str = "coco", splits: Iterable[str] = ()) -> Ingested:
     """COCO's own layout: ROOT/annotations/captions_<split>.json and ROOT/<split>/; without `splits`, all."""
     wanted = tuple(splits) or coco.splits(root)
-    return _ingest(store, (coco.read(root, split) for split in wanted), name=name, kind="coco", root=root)
+    sources = {root / "annotations" / f"captions_{split}.json": coco.read(root, split) for split in wanted}
+    return _ingest(store, sources, name=name, kind="coco", root=root)
 
 
 def ingest_flickr(store: Store, root: Path, *, name: str = "flickr8k") -> Ingested:
     """Flickr8k's own layout: a caption file, an image folder, split lists."""
-    return _ingest(store, [flickr.read(root)], name=name, kind="flickr", root=root)
+    return _ingest(store, {root: flickr.read(root)}, name=name, kind="flickr", root=root)
 
 
 def ingest_karpathy(store: Store, file: Path, root: Path, *, name: str | None = None) -> Ingested:
     """A file of Karpathy's splits, with the photos below `root`; without `name`, the one in the file."""
     told, annotations = karpathy.read(file, root)
-    return _ingest(store, [annotations], name=name or told, kind="karpathy", root=root)
+    return _ingest(store, {file: annotations}, name=name or told, kind="karpathy", root=root)
 
 
 def ingest_csv(store: Store, file: Path, *, name: str | None = None) -> Ingested:
     """A table of image_path, caption; without `name`, the file's."""
-    return _ingest(store, [csv_file.read(file)], name=name or file.stem, kind="csv", root=file.parent)
+    return _ingest(store, {file: csv_file.read(file)}, name=name or file.stem, kind="csv", root=file.parent)
 
 
-def _ingest(store: Store, sources: Iterable[Annotations], *, name: str, kind: str, root: Path) -> Ingested:
-    _check_name(name)
+def _ingest(store: Store, sources: Mapping[Path, Annotations], *, name: str, kind: str, root: Path) -> Ingested:
+    """Merge sources that were read already: a large file takes a while, and the catalog is open no longer than needed.
+
+    Raises:
+        DatasetError: the name is that of drawn splits, or of a data set of another kind with other captions.
+        BadNameError: the data set or a split cannot be named so.
+    """
+    check_name("data set", name)
     done = Ingested(dataset=name)
-    with store.catalog.write() as session:
+    with store.catalog.write(create=True) as session:
         drawn = session.row("ingest/dataset_of_group", name=name)
         if drawn:
             message = f"{name!r} is a group of splits drawn by 'clipstore split' ({drawn['name']}): give another --name"
             raise DatasetError(message)
         session.run("ingest/add_dataset", name=name, kind=kind, root=str(root.absolute()))
-        session.run("ingest/set_root", name=name, kind=kind, root=str(root.absolute()))
-        session.run("ingest/this_dataset", name=name)
-        for source in sources:
-            _merge(session, source, done)
+        session.run("ingest/set_root", name=name, root=str(root.absolute()))
+        for file, annotations in sources.items():
+            session.run("ingest/this_dataset", name=name, source=str(file.absolute()))
+            _merge(session, annotations, done)
+        _check_kind(session, done, kind)
         done.forgotten = forget_stale(session)
     return done
+
+
+def _check_kind(session: Session, done: Ingested, kind: str) -> None:
+    """Two kinds of source may share images under one name as long as they agree on the captions."""
+    before = session.rows("ingest/kind")[0]["kind"]
+    if before != kind and (done.changes["captions removed"] or done.changes["captions changed"]):
+        message = (
+            f"{done.dataset!r} was ingested from {before}, and this {kind} source has other captions for its images, "
+            "which it would replace: give another --name"
+        )
+        raise DatasetError(message)
 
 
 def _merge(session: Session, source: Annotations, done: Ingested) -> None:
@@ -98,25 +122,13 @@ def _merge(session: Session, source: Annotations, done: Ingested) -> None:
         staged_image_categories=source.image_categories,
     )
     splits = source.splits["split"].unique().to_pylist()
-    _check_splits(splits)
+    for split in splits:
+        check_name("split", split)
     for step, changed in _STEPS:
         count = session.run(f"ingest/{step}")
         if changed:
             done.changes[changed] = done.changes.get(changed, 0) + count
     done.splits += session.rows("ingest/split_sizes", splits=[f"{done.dataset}/{split}" for split in splits])
-
-
-def _check_name(name: str) -> None:
-    if not name or "/" in name or name != name.strip():
-        message = f"a data set cannot be named {name!r}: give --name a word without '/'"
-        raise DatasetError(message)
-
-
-def _check_splits(splits: list[str]) -> None:
-    wrong = next((split for split in splits if not split or "/" in split), None)
-    if wrong is not None:
-        message = f"a split cannot be named {wrong!r}: splits are written group/split, so rename it without '/'"
-        raise DatasetError(message)
 
 
 def _numbered(table: pa.Table) -> pa.Table:

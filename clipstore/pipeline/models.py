@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict, fields
+from pathlib import Path
 
 from clipstore.catalog import Row, Session
 from clipstore.encoders.fingerprint import describe, files_key
-from clipstore.errors import ModelError, NotFoundError
+from clipstore.errors import JobError, ModelError, NotFoundError, check_name
 from clipstore.jobs import checked_model, job_files, read_model
 from clipstore.pipeline.store import Store
 from clipstore.records import Model, Tower
 
 IMPORTED = "imported"
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 _MODEL_FIELDS = tuple(field.name for field in fields(Model))
 _TOWER_FIELDS = tuple(field.name for field in fields(Tower))
@@ -45,19 +45,21 @@ def find_model(store: Store, name: str) -> Model:
 
 
 def add_model(store: Store, name: str, *, base: str, family: str = "clip", adapter: str | None = None) -> Model:
-    """Record a model; the same again changes nothing.
+    """Record a model, local folders by their absolute path; the same again changes nothing.
 
     Raises:
         ModelError: the name is a job's or another model's.
         JobError: a value is out of range.
     """
+    check_name("model", name)
+    base, adapter = _absolute(base), adapter and _absolute(adapter)
     model = checked_model(name=name, where=f"model add {name}", base=base, family=family, adapter=adapter)
     job = job_files().get(name)
     if job and read_model(job) != model:
         message = f"{name!r} is the name of the job {job}: choose another name"
         raise ModelError(message)
     files_key(model, "fp32")  # a model whose files cannot be had is not recorded
-    with store.catalog.write() as session:
+    with store.catalog.write(create=True) as session:
         row = session.row("model/find", name=name)
         if row and _model(row) != model:
             message = f"{name!r} is recorded already, with base {row['base']}: choose another name"
@@ -67,20 +69,26 @@ def add_model(store: Store, name: str, *, base: str, family: str = "clip", adapt
 
 
 def list_models(store: Store) -> list[Row]:
-    """Every model that can be named, with where the name comes from."""
-    recorded = _recorded(store)
-    listed = {name: row | {"recorded": True} for name, row in recorded.items()}
+    """Every model that can be named, with where the name comes from; a job that cannot be read has its "problem"."""
+    rows = {
+        name: {"from": row["origin"], "problem": None, **_described(_model(row))}
+        for name, row in _recorded(store).items()
+    }
     for name, file in job_files().items():
-        row = asdict(read_model(file)) | {"origin": "job", "recorded": name in recorded}
-        listed[name] = row | {"job": str(file)}
-    return [
-        {
-            "name": name,
-            "from": row.get("job", row["origin"]),
-            **{key: row[key] for key in _MODEL_FIELDS if key != "name"},
-        }
-        for name, row in sorted(listed.items())
-    ]
+        try:
+            rows[name] = {"from": str(file), "problem": None, **_described(read_model(file))}
+        except JobError as error:
+            rows[name] = {"from": str(file), "problem": str(error), **dict.fromkeys(_MODEL_FIELDS[1:])}
+    return [{"name": name, **rows[name]} for name in sorted(rows)]
+
+
+def _described(model: Model) -> Row:
+    return {name: value for name, value in asdict(model).items() if name != "name"}
+
+
+def _absolute(place: str) -> str:
+    folder = Path(place).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else place
 
 
 def show_model(store: Store, name: str) -> Row:
@@ -118,23 +126,24 @@ def current_towers(session: Session, model_id: int) -> tuple[Tower, ...]:
     return tuple(_tower(row) for row in session.rows("model/towers", model_id=model_id))
 
 
-def refresh_towers(store: Store, model: Model, precision: str) -> tuple[int, tuple[Tower, ...]]:
-    """The model's id and its towers, recorded. Files are read only when their size or time has changed.
+def model_towers(store: Store, model: Model, precision: str) -> tuple[tuple[Tower, ...], str]:
+    """A model's towers at a precision, and the key of the files that they hang on.
 
-    `precision` "auto" keeps what the model was embedded with, else it is fp16 on a CUDA device and fp32 elsewhere.
+    Files are read only when their size or time has changed since the towers were recorded. `precision` "auto" keeps
+    what the model was embedded with, else it is fp16 on a CUDA device and fp32 elsewhere.
+
+    Raises:
+        ModelError: the model's files cannot be had, or are not what they should be.
     """
-    with store.catalog.write() as session:
-        model_id = record_model(session, model, origin="job")
-        rows = session.rows("model/towers", model_id=model_id)
+    with store.catalog.read() as session:
+        row = session.row("model/find", name=model.name)
+        rows = session.rows("model/towers", model_id=row["model_id"]) if row else []
     if precision == "auto":
         precision = rows[0]["precision"] if rows else _best_precision()
     key = files_key(model, precision)
     if rows and rows[0]["files_key"] == key:
-        return model_id, tuple(_tower(row) for row in rows)
-    towers = describe(model, precision)
-    with store.catalog.write() as session:
-        record_towers(session, model_id, towers, key)
-    return model_id, towers
+        return tuple(_tower(tower) for tower in rows), key
+    return describe(model, precision), key
 
 
 def changed(session: Session, row: Row, model: Model) -> bool:
@@ -148,7 +157,7 @@ def changed(session: Session, row: Row, model: Model) -> bool:
     if tower is None or model.family == IMPORTED:
         return False
     try:
-        return bool(files_key(model, tower["precision"]) != tower["files_key"])
+        return bool(files_key(model, tower["precision"], fetch=False) != tower["files_key"])
     except ModelError:
         return False
 

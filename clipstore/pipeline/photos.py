@@ -13,6 +13,7 @@ import pyarrow as pa
 from clipstore.catalog import Row
 from clipstore.pipeline.store import Store
 
+_STEP = 4096  # photos after which what was seen is written down: an interrupted look goes on there
 _SEEN = pa.schema(
     [
         ("image_id", pa.int64()),
@@ -30,17 +31,20 @@ def look_at_photos(store: Store, splits: list[int] | None, on_progress: Callable
     A photo whose size and modification time are as they were is not read. `on_progress` takes photos done, and all.
     """
     with store.catalog.read() as session:
-        photos = session.rows("embed/photos", splits=splits)
-    seen = []
+        session.stage(scope=session.table("embed/scope", splits=splits))
+        photos = session.rows("embed/photos")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, row in enumerate(pool.map(_look, photos), 1):
-            on_progress(done, len(photos))
-            if row:
-                seen.append(row)
-    if seen:
-        with store.catalog.write() as session:
-            session.stage(seen_photos=pa.Table.from_pylist(seen, schema=_SEEN))
-            session.run("embed/note_photos")
+        for start in range(0, len(photos), _STEP):
+            looked = pool.map(_look, photos[start : start + _STEP])
+            seen = []
+            for done, row in enumerate(looked, start + 1):
+                on_progress(done, len(photos))
+                if row:
+                    seen.append(row)
+            if seen:
+                with store.catalog.write() as session:
+                    session.stage(seen_photos=pa.Table.from_pylist(seen, schema=_SEEN))
+                    session.run("embed/note_photos")
 
 
 def _look(photo: Row) -> Row | None:

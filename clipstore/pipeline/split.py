@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipstore.catalog import Row, Session
-from clipstore.errors import DatasetError
+from clipstore.errors import DatasetError, check_name
 from clipstore.pipeline.store import Store, split_id
 
 
@@ -47,9 +47,7 @@ def _sizes(origin: str, total: int, images: int | None, validation: float) -> tu
 
 def _drawn_already(session: Session, name: str, drawn_from: str) -> bool:
     """Whether the group is there, drawn in this very way; any other use of its name is an error."""
-    if "/" in name or not name.strip():
-        message = f"a group of splits cannot be named {name!r}: give a word without '/'"
-        raise DatasetError(message)
+    check_name("group of splits", name)
     taken = session.rows("split/of_group", name=name)
     for row in taken:
         if row["drawn_from"] != drawn_from:

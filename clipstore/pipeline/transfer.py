@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from clipstore import shards
 from clipstore.catalog import Row, Session
-from clipstore.errors import ModelError, VectorError
+from clipstore.errors import ModelError, VectorError, check_name
 from clipstore.jobs import job_files
-from clipstore.pipeline.embed import register
 from clipstore.pipeline.evaluations import forget
 from clipstore.pipeline.models import IMPORTED, current_towers, find_model, record_model, record_towers
+from clipstore.pipeline.registry import register
 from clipstore.pipeline.store import Store, split_id
 from clipstore.pipeline.vectors import gallery
 from clipstore.records import Model, Tower
@@ -158,6 +158,7 @@ def _keys(session: Session, split: str) -> dict[str, dict[str, str]]:
 
 
 def _check_name(session: Session, name: str) -> None:
+    check_name("model", name)
     row = session.row("model/find", name=name)
     taken = job_files().get(name) or (row and row["origin"] != "imported" and f"a model with base {row['base']}")
     if taken:

@@ -109,6 +109,18 @@ def summary_rows(summaries: Sequence[Row], *, dry_run: bool) -> list[Row]:
     return [_planned(row) if dry_run else _done(row) for row in summaries]
 
 
+def summary_notes(summaries: Sequence[Row]) -> list[str]:
+    """What a reader of an embed summary should know, and can do."""
+    notes = [
+        f"{row['model']}: {row['lost_shards']} {row['tower']} shards were gone from the store: embedded again"
+        for row in summaries
+        if row["lost_shards"]
+    ]
+    if any(row["failed"] or row["missing"] for row in summaries):
+        notes.append("'clipstore query item_failures' tells what failed; --retry-failed tries it once more")
+    return notes
+
+
 def _planned(row: Row) -> Row:
     return {
         "model": row["model"],

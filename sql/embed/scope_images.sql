@@ -14,13 +14,12 @@ SELECT
     any_value(vectors.row) IS NOT NULL AS done,
     any_value(failed.content) IS NOT NULL AS failed
 FROM image_items AS items
+SEMI JOIN scope USING (image_id)
 JOIN images USING (image_id)
 LEFT JOIN features ON features.content = items.content
 LEFT JOIN vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
 LEFT JOIN failed ON failed.content = items.content
 WHERE items.model_id = $model_id
     AND items.content IS NOT NULL AND images.problem IS NULL
-    AND ($splits::BIGINT[] IS NULL
-        OR image_id IN (SELECT image_id FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]))))
 GROUP BY items.content
 ORDER BY min(images.image_id);

@@ -1,2 +1,2 @@
 -- Where the data set was ingested from last.
-UPDATE datasets SET root = $root, kind = $kind WHERE name = $name AND (root, kind) IS DISTINCT FROM ($root, $kind);
+UPDATE datasets SET root = $root WHERE name = $name AND root != $root;

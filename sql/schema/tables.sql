@@ -4,7 +4,7 @@ CREATE TABLE IF NOT EXISTS store_format (version INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS datasets (
     dataset_id BIGINT NOT NULL,
     name VARCHAR NOT NULL,
-    kind VARCHAR NOT NULL,              -- coco, flickr, karpathy, csv
+    kind VARCHAR NOT NULL,              -- coco, flickr, karpathy, csv: what it was ingested from first
     root VARCHAR NOT NULL               -- where it was ingested from last
 );
 
@@ -35,7 +35,8 @@ CREATE TABLE IF NOT EXISTS splits (
     split_id BIGINT NOT NULL,
     name VARCHAR NOT NULL,              -- group/split
     dataset_id BIGINT NOT NULL,
-    drawn_from VARCHAR                  -- null: the source's own split; else how `clipstore split` drew it
+    source VARCHAR,                     -- the annotation file (or folder) that it is from; null: drawn
+    drawn_from VARCHAR                  -- how `clipstore split` drew it; null: it is a source's own
 );
 
 CREATE TABLE IF NOT EXISTS split_images (

@@ -5,10 +5,9 @@ SELECT
     any_value(vectors.row) IS NOT NULL AS done,
     any_value(failed.content) IS NOT NULL AS failed
 FROM caption_items AS items
+SEMI JOIN scope USING (image_id)
 LEFT JOIN vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
 LEFT JOIN item_failures AS failed ON failed.fingerprint = $fingerprint AND failed.content = items.content
 WHERE items.model_id = $model_id
-    AND ($splits::BIGINT[] IS NULL
-        OR image_id IN (SELECT image_id FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]))))
 GROUP BY items.content
 ORDER BY min(items.caption_id);

@@ -1,0 +1,2 @@
+-- Strike out shards whose files are gone.
+DELETE FROM shards WHERE shard_id IN (SELECT unnest($shards::BIGINT[]));

@@ -1,0 +1,2 @@
+-- What the data set was ingested from first.
+SELECT kind FROM this_dataset;
