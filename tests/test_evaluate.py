@@ -315,7 +315,7 @@ def test_again_replaces(cli_json: RunJson, sql: Ask, golden: str) -> None:
 
 
 def test_memory_and_its_limit(cli: Run, cli_json: RunJson, golden: str) -> None:
-    assert evaluated(cli_json, "--split", golden, "--memory", "3MB")["metrics"] == exactly(GOLDEN)
+    assert evaluated(cli_json, "--split", golden, "--memory", "8MB")["metrics"] == exactly(GOLDEN)
     assert "at least" in cli("eval", "--split", golden, "--memory", "1KB", code=1).stderr
     cli("eval", "--split", golden, "--memory", "much", code=2)
 

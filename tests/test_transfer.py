@@ -163,8 +163,8 @@ def _changed(side: Mapping[str, Any], **rows: Any) -> dict[str, Any]:
 BAD_VECTORS: dict[str, tuple[Mapping[str, Any], Mapping[str, Any], list[str]]] = {
     "unknown image": (_changed(IMAGES, z=[1.0, 0.0]), CAPTIONS, ["d/all has no image", "z"]),
     "unknown caption": (IMAGES, _changed(CAPTIONS, z9=[1.0, 0.0]), ["z9"]),
-    "NaN": (IMAGES, _changed(CAPTIONS, a2=[np.nan, 0.0]), ["text vector 1", "NaN"]),
-    "infinity": (_changed(IMAGES, c=[np.inf, 0.0]), CAPTIONS, ["image vector 2"]),
+    "NaN": (IMAGES, _changed(CAPTIONS, a2=[np.nan, 0.0]), ["captions.npy: vector 1, of the id a2", "NaN"]),
+    "infinity": (_changed(IMAGES, c=[np.inf, 0.0]), CAPTIONS, ["images.npy: vector 2, of the id c"]),
     "widths": ({name: [1.0, 0.0, 0.0] for name in IMAGES}, CAPTIONS, ["width 3", "2"]),
     "one dimension": (dict.fromkeys(IMAGES, 1.0), CAPTIONS, ["shape (3,)"]),
     "three dimensions": ({name: [[1.0, 0.0]] for name in IMAGES}, CAPTIONS, ["shape (3, 1, 2)"]),
@@ -246,7 +246,7 @@ def test_export_rows_are_aligned(cli: Run, import_vectors: Run, tmp_path: Path) 
     import_vectors("m", "d/all", IMAGES, CAPTIONS)
     out = tmp_path / "out"
     told = json.loads(cli("export", "vectors", "--model", "m", "--split", "d/all", out, "--json").stdout)
-    assert told == {"folder": str(out), "rows": 5}
+    assert (told["folder"], told["rows"], told["pending_captions"]) == (str(out), 5, 0)
     images, texts, rows = exported(out)
     expected = unit(IMAGES | CAPTIONS)
     assert images.tolist() == [expected[row["image_id"]] for row in rows]
@@ -259,7 +259,10 @@ def test_export_rows_are_aligned(cli: Run, import_vectors: Run, tmp_path: Path) 
 
 def test_export_leaves_out_what_has_no_vector(cli: Run, import_vectors: Run, tmp_path: Path) -> None:
     import_vectors("m", "d/all", {name: IMAGES[name] for name in "ac"}, {n: CAPTIONS[n] for n in ("a2", "b1", "c1")})
-    cli("export", "vectors", "--model", "m", "--split", "d/all", tmp_path / "out")
+    words = ("export", "vectors", "--model", "m", "--split", "d/all", tmp_path / "out")
+    assert "1 images and 2 captions" in cli(*words, code=1).stderr
+    assert not (tmp_path / "out").exists()
+    assert "pending: 1 images, 3 captions" in cli(*words, "--partial").stdout
     images, texts, rows = exported(tmp_path / "out")
     assert [row["caption_id"] for row in rows] == ["a2", "c1"]
     assert (len(images), len(texts)) == (2, 2)

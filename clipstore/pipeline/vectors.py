@@ -116,7 +116,8 @@ def gallery(store: Store, session: Session, model: Model, split: str, *, partial
         why = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in lacking.items() if count)
         message = (
             f"no image of {split} and a caption of its own have vectors of {model.name} "
-            f"({why or 'the split is empty'}): 'clipstore query item_failures' tells which failed"
+            f"({why or 'the split is empty'}): "
+            + (advice(model, split) if any(pending) else "'clipstore query item_failures' tells why")
         )
         raise VectorError(message)
     image_rows = row.drop_null().to_numpy().astype(np.int64)
