@@ -5,10 +5,12 @@ Alone imports h5py.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,19 +99,18 @@ def write_shard(
     Raises:
         ShardError: it cannot be written, or does not read back as it was written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
-            _fill(file, info, values, contents, failures)
+        _sweep(path)
+        temporary.write_bytes(_image(info, values, contents, failures))
         _flush(temporary)
         shard = read_shard(temporary, check=True)
         temporary.replace(path)
         _flush(path.parent)
-    except BlockingIOError as error:
-        message = f"another process is writing the shard {path}: let it end, then run this again"
-        raise ShardError(message) from error
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         message = f"cannot write the shard {path}: {error}"
         raise ShardError(message) from error
     return Shard(**{name: getattr(shard, name) for name in Shard.__slots__ if name != "path"}, path=path)
@@ -128,7 +129,7 @@ def read_shard(path: Path, *, check: bool = False) -> Shard:
                 message = f"the shard {path} is damaged: its checksum does not agree; remove the file and embed again"
                 raise ShardError(message)
             return shard
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError) as error:  # HDF5 and h5py have all of these for damage
         raise _unreadable(path, error) from error
 
 
@@ -147,7 +148,7 @@ def read_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[Any]:
             if len(unique) * 8 < high - low:
                 return np.asarray(values[unique])[places]
             return np.asarray(values[low:high])[rows - low]
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError) as error:  # HDF5 and h5py have all of these for damage
         raise _unreadable(path, error) from error
 
 
@@ -165,40 +166,80 @@ def gather(paths: Sequence[Path], which: NDArray[np.int64], rows: NDArray[np.int
     return gathered
 
 
+def _image(info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]) -> bytes:
+    """A shard's file, made in memory: on a full disk HDF5 itself would end in a crash of the process.
+
+    From version 1.10 on the format has checksums of its own for all that describes the values: without them, damage
+    there can crash or hang HDF5's reader.
+    """
+    with h5py.File("shard", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
+        _fill(file, info, values, contents, failures)
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
 def _fill(
     file: h5py.File, info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]
 ) -> None:
-    file.attrs["format"] = FORMAT
-    file.attrs["format_version"] = FORMAT_VERSION
+    _set(file, "format", FORMAT)
+    _set(file, "format_version", FORMAT_VERSION)
     for name, kind in _ATTRIBUTES.items():
-        file.attrs[name] = kind(getattr(info, name))
-    file.attrs["dim"] = values.shape[1]
-    file.attrs["dtype"] = str(values.dtype)
-    file.attrs["checksum"] = _checksum(values, list(contents), dict(failures))
-    text = h5py.string_dtype("utf-8")
+        _set(file, name, kind(getattr(info, name)))
+    _set(file, "dim", values.shape[1])
+    _set(file, "dtype", str(values.dtype))
+    _set(file, "checksum", _checksum(values, list(contents), dict(failures)))
+    reasons = [reason.encode() for reason in failures.values()]
     file.create_dataset("values", data=values)
     file.create_dataset("content", data=np.array(contents, dtype="S64"))
     file.create_dataset("failed_content", data=np.array(list(failures), dtype="S64"))
-    file.create_dataset("failed_reason", data=list(failures.values()), dtype=text, shape=(len(failures),))
+    file.create_dataset("failed_reason", data=np.array(reasons, dtype=_text_type(*reasons)))
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left of this shard. Two that live may write it at once: their rows are the same."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        try:
+            os.kill(int(leftover.name.split(".")[-2]), 0)  # signal 0 asks whether the process is there
+        except ProcessLookupError:
+            leftover.unlink(missing_ok=True)
+
+
+def _text_type(*texts: bytes) -> Any:
+    """UTF-8 of fixed length: texts of varying length lie in HDF5's heap, and damage there can hang its reader."""
+    return h5py.string_dtype("utf-8", max([1, *map(len, texts)]))
+
+
+def _set(file: h5py.File, name: str, value: str | int) -> None:
+    if isinstance(value, str):
+        file.attrs.create(name, value.encode(), dtype=_text_type(value.encode()))
+    else:
+        file.attrs[name] = value
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _describe(path: Path, file: h5py.File) -> Shard:
-    if file.attrs.get("format") != FORMAT:
+    if _text(file.attrs.get("format")) != FORMAT:
         message = f"{path} is an HDF5 file, but no shard of clipstore"
         raise ShardError(message)
     version = int(file.attrs["format_version"])
     if version > FORMAT_VERSION:
         message = f"{path} has shard format {version}; this clipstore knows up to {FORMAT_VERSION}: install a newer one"
         raise ShardError(message)
+    info: dict[str, Any] = {
+        name: _text(file.attrs[name]) if kind is str else kind(file.attrs[name]) for name, kind in _ATTRIBUTES.items()
+    }
     failed = [key.decode() for key in file["failed_content"][:]]
     return Shard(
         path=path,
-        info=ShardInfo(**{name: kind(file.attrs[name]) for name, kind in _ATTRIBUTES.items()}),
+        info=ShardInfo(**info),
         contents=[key.decode() for key in file["content"][:]],
-        failures=dict(zip(failed, file["failed_reason"].asstr()[:], strict=True)),
+        failures=dict(zip(failed, map(_text, file["failed_reason"][:].tolist()), strict=True)),
         dim=int(file.attrs["dim"]),
-        dtype=str(file.attrs["dtype"]),
-        checksum=str(file.attrs["checksum"]),
+        dtype=_text(file.attrs["dtype"]),
+        checksum=_text(file.attrs["checksum"]),
         size=path.stat().st_size,
     )
 
