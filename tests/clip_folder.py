@@ -7,12 +7,15 @@ import json
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import CLIPConfig, CLIPModel
 
 _WHEEL = "open_clip_torch==3.3.0"
@@ -77,6 +80,21 @@ def build_clip(folder: Path, *, small: bool, seed: int = 0, old: bool = True) ->
     (folder / "preprocessor_config.json").write_text(json.dumps(told))
     _write_tokenizer(folder)
     return folder
+
+
+def build_lora(base: Path, place: Path, *, targets: str | list[str], value: float = 0.05, **told: Any) -> Path:
+    """A LoRA on the modules that `targets` matches, B filled with `value`; saved as PEFT saves."""
+    torch.manual_seed(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT's own use of transformers
+        tuned = get_peft_model(CLIPModel.from_pretrained(base), LoraConfig(r=4, target_modules=targets, **told))
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(weight, value)
+        elif "modules_to_save" in name:
+            torch.nn.init.normal_(weight, std=value)
+    tuned.save_pretrained(place)
+    return place
 
 
 def _write_tokenizer(folder: Path) -> None:

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clip_folder import build_clip
-from peft import LoraConfig, PeftModel, get_peft_model
+from clip_folder import build_clip, build_lora
+from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
@@ -350,21 +349,6 @@ def test_a_tower_says_how_wide_it_is(small_clip: Path) -> None:
 # Adapters
 
 
-def adapter(base: Path, place: Path, *, targets: str | list[str], value: float = 0.05, **told: Any) -> Path:
-    """A LoRA on the modules that `targets` matches, B filled with `value`; saved as PEFT saves."""
-    torch.manual_seed(3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT's own use of transformers
-        tuned = get_peft_model(CLIPModel.from_pretrained(base), LoraConfig(r=4, target_modules=targets, **told))
-    for name, weight in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.constant_(weight, value)
-        elif "modules_to_save" in name:
-            torch.nn.init.normal_(weight, std=value)
-    tuned.save_pretrained(place)
-    return place
-
-
 ON_TEXT = r".*text_model.*\.(q_proj|v_proj)"
 ON_VISION = r".*vision_model.*\.(q_proj|v_proj)"
 
@@ -383,7 +367,7 @@ ON_VISION = r".*vision_model.*\.(q_proj|v_proj)"
 def test_an_adapter_changes_the_towers_that_it_touches(
     told: dict[str, Any], expected: set[str], small_clip: Path, tmp_path: Path
 ) -> None:
-    tuned = adapter(small_clip, tmp_path / "tuned", **told)
+    tuned = build_lora(small_clip, tmp_path / "tuned", **told)
     before, after = prints(model_of(small_clip)), prints(model_of(small_clip, adapter=str(tuned)))
     assert changed(before, after) == expected
     plain, other = (ClipEncoder(model_of(small_clip, adapter=name)) for name in (None, str(tuned)))
@@ -397,7 +381,7 @@ def test_an_adapter_changes_the_towers_that_it_touches(
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
 def test_an_adapted_model_gives_what_peft_gives(small_clip: Path, photos: list[Path], tmp_path: Path) -> None:
-    tuned = adapter(small_clip, tmp_path / "tuned", targets=["q_proj", "v_proj", "fc1"])
+    tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj", "v_proj", "fc1"])
     ours = ClipEncoder(model_of(small_clip, adapter=str(tuned)))
     theirs = PeftModel.from_pretrained(CLIPModel.from_pretrained(small_clip), tuned).eval()
     told = AutoTokenizer.from_pretrained(small_clip)(MIXED, padding=True, truncation=True, return_tensors="pt")
@@ -406,7 +390,7 @@ def test_an_adapted_model_gives_what_peft_gives(small_clip: Path, photos: list[P
 
 
 def test_a_tuned_model_loaded_beside_its_base_leaves_the_base_alone(small_clip: Path, tmp_path: Path) -> None:
-    tuned = adapter(small_clip, tmp_path / "tuned", targets=["q_proj", "v_proj"])
+    tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj", "v_proj"])
     base = ClipEncoder(model_of(small_clip))
     before = our_texts(base, MIXED)
     after = our_texts(ClipEncoder(model_of(small_clip, adapter=str(tuned))), MIXED)
@@ -417,20 +401,20 @@ def test_a_tuned_model_loaded_beside_its_base_leaves_the_base_alone(small_clip: 
 
 @pytest.mark.parametrize("targets", [["q_proj"], ["visual_projection"]])
 def test_an_adapter_that_changes_nothing_is_refused(targets: list[str], small_clip: Path, tmp_path: Path) -> None:
-    idle = adapter(small_clip, tmp_path / "idle", targets=targets, value=0.0)
+    idle = build_lora(small_clip, tmp_path / "idle", targets=targets, value=0.0)
     with pytest.raises(ModelError, match=r"idle changes nothing"):
         ClipEncoder(model_of(small_clip, adapter=str(idle)))
 
 
 def test_an_adapter_for_other_modules_is_refused(small_clip: Path, tmp_path: Path) -> None:
-    tuned = adapter(small_clip, tmp_path / "tuned", targets=["q_proj"])
+    tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj"])
     edit_json(tuned / "adapter_config.json", target_modules=["wonder_proj"])
     with pytest.raises(ModelError, match="does not fit"):
         ClipEncoder(model_of(small_clip, adapter=str(tuned)))
 
 
 def test_an_adapter_whose_weights_have_other_names_is_refused(small_clip: Path, tmp_path: Path) -> None:
-    tuned = adapter(small_clip, tmp_path / "tuned", targets=["q_proj"])
+    tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj"])
     tensors = load_file(tuned / "adapter_model.safetensors")
     save_file({name.replace("q_proj", "z_proj"): t for name, t in tensors.items()}, tuned / "adapter_model.safetensors")
     with pytest.raises(ModelError, match=r"does not fit|changes nothing"):
@@ -439,14 +423,14 @@ def test_an_adapter_whose_weights_have_other_names_is_refused(small_clip: Path, 
 
 def test_an_adapter_of_a_wider_model_is_refused(small_clip: Path, tmp_path: Path) -> None:
     demo = Path(sys.modules["clipstore"].__file__).parent / "demo/model"
-    tuned = adapter(demo, tmp_path / "tuned", targets=["q_proj"])
+    tuned = build_lora(demo, tmp_path / "tuned", targets=["q_proj"])
     with pytest.raises(ModelError, match="does not fit"):
         ClipEncoder(model_of(small_clip, adapter=str(tuned)))
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
 def test_an_adapter_folder_that_lacks_a_file_is_refused(name: str, small_clip: Path, tmp_path: Path) -> None:
-    tuned = adapter(small_clip, tmp_path / "tuned", targets=["q_proj"])
+    tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj"])
     (tuned / name).unlink()
     with pytest.raises(ModelError, match=name):
         describe(model_of(small_clip, adapter=str(tuned)), "fp32")
@@ -457,7 +441,7 @@ def test_an_adapter_folder_that_lacks_a_file_is_refused(name: str, small_clip: P
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
 @pytest.mark.parametrize("left", [0, 5, 100])
 def test_an_adapter_file_cut_short_is_refused(name: str, left: int, small_clip: Path, tmp_path: Path) -> None:
-    tuned = adapter(small_clip, tmp_path / "tuned", targets=["q_proj"])
+    tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj"])
     os.truncate(tuned / name, left)
     with pytest.raises(ModelError, match=r"tuned"):
         describe(model_of(small_clip, adapter=str(tuned)), "fp32")
