@@ -202,6 +202,8 @@ def _sweep(path: Path) -> None:
             os.kill(int(leftover.name.split(".")[-2]), 0)  # signal 0 asks whether the process is there
         except ProcessLookupError:
             leftover.unlink(missing_ok=True)
+        except PermissionError:
+            pass  # it is there, and another user's
 
 
 def _text_type(*texts: bytes) -> Any:

@@ -653,6 +653,7 @@ def test_flickr_photos_with_the_bundled_model(test_data: Path, cli: Run, cli_jso
     assert_flickr8k(cli, cli_json, "demo")
 
 
+@pytest.mark.full
 def test_photos_that_are_not_on_disk_are_counted(test_data: Path, cli: Run, cli_json: Run) -> None:
     cli("ingest", "flickr", test_data / "flickr8k")
     summary = embed(cli_json, "--split", "flickr8k/all")

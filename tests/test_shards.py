@@ -98,8 +98,11 @@ def test_nothing_but_the_shard_is_left_in_its_folder(shard: Path) -> None:
     assert [path.name for path in shard.parent.iterdir()] == ["text-1.h5"]
 
 
-def test_what_a_killed_writer_left_is_overwritten(shard: Path) -> None:
-    left = shard.with_name(".text-2.h5.tmp")
+def test_what_a_killed_writer_left_is_swept_away(shard: Path) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    killed.kill()
+    killed.communicate()
+    left = shard.with_name(f".text-2.h5.{killed.pid}.tmp")
     left.write_bytes(shard.read_bytes()[:700])
     told = written(shard.with_name("text-2.h5"), some(seed=2))
     assert np.array_equal(read_rows(told.path, np.arange(20)), some(seed=2))
