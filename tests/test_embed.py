@@ -669,3 +669,38 @@ def test_flickr_photos_with_a_model_of_full_size(test_data: Path, cli: Run, cli_
     cli("ingest", "flickr", test_data / "flickr8k")
     cli("model", "add", "b32", "--base", full_clip)
     assert_flickr8k(cli, cli_json, "b32")
+
+
+def test_a_dry_run_leaves_the_precision_as_it_was(cli: Run, cli_json: Run, ingested: Path) -> None:
+    embed(cli_json)
+    before = ask(ingested, "SELECT * FROM towers ORDER BY ALL")
+    assert embed(cli_json, "--precision", "bf16", "--dry-run")["image"]["planned"] == 24
+    assert ask(ingested, "SELECT * FROM towers ORDER BY ALL") == before
+    cli("eval", "--model", "demo", "--split", SPLIT)
+
+
+def test_a_shard_that_is_gone_is_made_again(cli: Run, cli_json: Run, ingested: Path) -> None:
+    embed(cli_json)
+    before = vectors(ingested, "images")
+    shutil.rmtree(ingested / "shards")
+    assert "embed again" in cli("eval", "--model", "demo", "--split", SPLIT, code=1).stderr
+    summary = embed(cli_json)
+    assert (summary["image"]["lost_shards"], summary["text"]["lost_shards"]) == (2, 1)
+    assert counts(summary["image"]) == all_done(24)
+    assert vectors(ingested, "images").tobytes() == before.tobytes()
+    cli("eval", "--model", "demo", "--split", SPLIT)
+
+
+def test_the_stamp_names_the_types_that_were_ranked(cli: Run, cli_json: Run, ingested: Path) -> None:
+    embed(cli_json, "--only", "images", "--store-dtype", "float16")
+    embed(cli_json)
+    told = cli_json("eval", "--model", "demo", "--split", SPLIT)["evaluations"][0]["measured_on"]
+    assert told["dtype"] == "float16/float32"
+
+
+def test_a_photo_that_is_gone_keeps_its_vector(cli: Run, cli_json: Run, root: Path, ingested: Path) -> None:
+    embed(cli_json)
+    shutil.rmtree(root / "val")
+    assert embed(cli_json)["image"]["missing"] == 24
+    told = cli_json("eval", "--model", "demo", "--split", SPLIT)["evaluations"][0]["measured_on"]
+    assert (told["images"], told["left_out_images"]) == (24, 0)

@@ -248,6 +248,79 @@ def test_a_photo_moves_to_another_split(cli: Run, sql: Ask, tmp_path: Path) -> N
     assert sql("SELECT file_name, image_id FROM images ORDER BY ALL") == ids
 
 
+def test_a_split_that_the_file_drops_goes(cli: Run, cli_json: Callable[..., Any], sql: Ask, tmp_path: Path) -> None:
+    header = "image_path,caption,split"
+    file = write_csv(tmp_path / "c.csv", [("a.jpg", "a dog", "train"), ("b.jpg", "a cat", "val")], header)
+    cli("ingest", "csv", file)
+    write_csv(file, [("a.jpg", "a dog", "train"), ("b.jpg", "a cat", "test")], header)
+    assert cli_json("ingest", "csv", file)["changes"]["splits removed"] == 1
+    assert members_of(sql) == {"c/train": ["a.jpg"], "c/test": ["b.jpg"]}
+
+
+def test_another_file_of_the_data_set_keeps_its_splits(cli: Run, sql: Ask, tmp_path: Path) -> None:
+    header = "image_path,caption,split"
+    cli("ingest", "csv", write_csv(tmp_path / "1.csv", [("a.jpg", "a dog", "train")], header), "--name", "c")
+    cli("ingest", "csv", write_csv(tmp_path / "2.csv", [("b.jpg", "a cat", "val")], header), "--name", "c")
+    assert members_of(sql) == {"c/train": ["a.jpg"], "c/val": ["b.jpg"]}
+
+
+def test_a_file_that_became_empty_takes_its_images_along(cli: Run, sql: Ask, tmp_path: Path) -> None:
+    cli("ingest", "coco", write_coco(tmp_path))
+    cli("ingest", "coco", write_coco(tmp_path, [], []))
+    assert not any(snapshot(sql, ("images", "captions", "splits", "split_images")).values())
+
+
+def test_images_that_the_source_drops_leave_drawn_splits(cli: Run, sql: Ask, many: Path) -> None:
+    cli("ingest", "csv", many)
+    (split,) = members_of(sql)
+    cli("split", "drawn", "--from", split)
+    lines = many.read_text().splitlines(keepends=True)
+    gone = lines[1].split(",")[0]
+    many.write_text("".join(line for line in lines if not line.startswith(gone)))
+    cli("ingest", "csv", many)
+    kept = set(members_of(sql)[split])
+    assert gone not in kept
+    assert {photo for name, photos in members_of(sql).items() if name != split for photo in photos} == kept
+
+
+KARPATHY = [
+    {
+        "filepath": "val2014",
+        "filename": "a.jpg",
+        "cocoid": 1,
+        "split": "test",
+        "sentences": [("a dog", 10), ("a hound", 12)],
+    },
+    {"filepath": "val2014", "filename": "b.jpg", "cocoid": 2, "split": "val", "sentences": [("a cat", 11)]},
+]
+
+
+def write_karpathy(file: Path, number: int) -> Path:
+    """Karpathy's splits of the COCO file above, caption ids moved by `number`."""
+    images = [
+        row | {"sentences": [{"raw": raw, "sentid": one + number} for raw, one in row["sentences"]]} for row in KARPATHY
+    ]
+    file.write_text(json.dumps({"dataset": "coco", "images": images}))
+    return file
+
+
+def test_karpathy_splits_join_the_same_captions(cli: Run, sql: Ask, tmp_path: Path) -> None:
+    cli("ingest", "coco", write_coco(tmp_path, split="val2014"))
+    before = captions_of(sql)
+    cli("ingest", "karpathy", write_karpathy(tmp_path / "k.json", 0), tmp_path)
+    assert captions_of(sql) == before
+    photos = ["val2014/a.jpg", "val2014/b.jpg"]
+    assert members_of(sql) == {"coco/val2014": photos, "coco/test": photos[:1], "coco/val": photos[1:]}
+
+
+def test_another_kind_of_source_never_replaces_captions(cli: Run, sql: Ask, tmp_path: Path) -> None:
+    cli("ingest", "coco", write_coco(tmp_path, split="val2014"))
+    before = snapshot(sql)
+    told = cli("ingest", "karpathy", write_karpathy(tmp_path / "k.json", 100), tmp_path, code=1).stderr
+    assert "give another --name" in told
+    assert snapshot(sql) == before
+
+
 def test_changed_categories(cli: Run, sql: Ask, scenes: Path, tmp_path: Path) -> None:
     root = shutil.copytree(scenes, tmp_path / "scenes")
     cli("ingest", "coco", root)
@@ -492,3 +565,17 @@ def test_350_mb_of_instances_take_under_60_seconds_and_4_gb(
     ]
     assert took.seconds < 60, took
     assert took.peak_bytes < 4e9, took
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("split", "x", "--from", "c/train"),
+        ("ingest", "coco", ".", "--split", "nope"),
+        ("eval", "--split", "c/train"),
+        ("embed", "--model", "demo"),
+    ],
+)
+def test_what_fails_begins_no_store(cli: Run, store: Path, words: tuple[str, ...]) -> None:
+    cli(*words, code=1)
+    assert not store.exists()

@@ -334,6 +334,31 @@ def test_sql_keeps_columns_of_one_name_apart(cli: Run) -> None:
     assert cli("sql", statement, "--format", "csv").stdout == "a,a_2,a_1,a_3\n1,2,3,4\n"
 
 
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_brackets_are_text(cli: Run, form: str) -> None:
+    told = cli("sql", "SELECT '[/x] [bold]' AS \"[/y]\"", "--format", form).stdout
+    assert "[/x] [bold]" in told
+    assert "[/y]" in told
+
+
+def test_json_has_no_nan(sql: Ask) -> None:
+    assert sql("SELECT 'NaN'::DOUBLE AS a, 'inf'::FLOAT AS b, 1.5 AS c") == [{"a": None, "b": None, "c": 1.5}]
+
+
+def test_a_long_text_is_cut_in_a_table_alone(cli: Run) -> None:
+    assert "x" * 5000 in cli("sql", "SELECT repeat('x', 5000) AS x", "--format", "csv").stdout
+    assert len(cli("sql", "SELECT repeat('x', 5000) AS x").stdout) < 1000
+
+
+def test_under_paired_rows_a_sibling_may_come_instead(cli: Run, sql: Ask) -> None:
+    cli("eval", "--model", "demo", "--split", "scenes/val", "--protocol", "paired-rows")
+    rows = sql("SELECT * FROM retrieval_failures WHERE protocol = 'paired-rows'")
+    siblings = {row["caption_id"]: row["image_id"] for row in sql("SELECT caption_id, image_id FROM captions")}
+    assert rows
+    assert all(row["came_score"] is None or row["came_score"] >= row["wanted_score"] for row in rows)
+    assert any(siblings.get(row["came_id"]) == row["query_id"] for row in rows)
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -284,3 +284,16 @@ def test_the_memory_that_the_error_asks_for_is_enough_and_a_byte_less_is_not() -
     rank_pairs(GOOD, GOOD, PAIRS, memory=needed)
     with pytest.raises(VectorError):
         rank_pairs(GOOD, GOOD, PAIRS, memory=needed - 1)
+
+
+def test_ties_by_the_million_are_counted_in_groups() -> None:
+    """More cells look alike than are looked at at once, and more than half of the vectors are the same."""
+    images, texts = np.ones((260, 4), dtype=np.float32), np.ones((1100, 4), dtype=np.float32)
+    texts[1000:] = 0.5
+    pairs = np.array([[0, 0], [259, 999], [7, 1050]])
+    ranks = rank_pairs(images, texts, pairs)
+    assert ranks.image_to_text.n_greater.tolist() == [0, 0, 1000]
+    assert ranks.image_to_text.n_equal.tolist() == [999, 999, 99]
+    assert ranks.text_to_image.n_equal.tolist() == [259, 259, 259]
+    assert (ranks.image_to_text.hits == np.arange(10)).all()
+    assert (ranks.text_to_image.hits == np.arange(10)).all()

@@ -78,7 +78,8 @@ def test_a_shard_reads_back_as_it_was_written(dtype: str, rows: int, tmp_path: P
         elements=st.floats(-1, 1, width=16),
     ),
     failures=st.dictionaries(
-        st.integers(10**6, 10**9).map("{:064x}".format), st.text(st.characters(exclude_characters="\0"), min_size=1)
+        st.integers(10**6, 10**9).map("{:064x}".format),
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),
     ),
 )
 @examples
@@ -314,3 +315,16 @@ def test_rows_of_several_shards_are_gathered_as_numpy_indexes_them(
     gathered = gather(paths, which, rows)
     assert np.array_equal(gathered, np.stack([parts[one][row] for one, row in picks]))
     assert gathered.dtype == ("float16" if half or set(which) == {1} else "float32")
+
+
+def test_two_processes_may_write_one_shard_at_once(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "from test_shards import some, written\n"
+        "for _ in range(30): written(Path(sys.argv[1]), some(seed=1))\n"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "ff" / "text-1.h5"), str(Path(__file__).parent)]
+    writers = [subprocess.Popen(words) for _ in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert np.array_equal(read_rows(tmp_path / "ff" / "text-1.h5", np.arange(20)), some(seed=1))
+    assert [path.name for path in (tmp_path / "ff").iterdir()] == ["text-1.h5"]

@@ -331,3 +331,32 @@ def test_notebook_evaluates_as_the_command_does(cli_json: Callable[..., Any], im
             for varies in ("seconds", "peak_memory", "evaluated_at", "evaluation_id"):
                 assert answer["measured_on"].pop(varies)
         assert found == told
+
+
+def test_source_ids_of_two_splits_may_be_the_same(cli: Run, import_vectors: Run, store: Path, tmp_path: Path) -> None:
+    """As everywhere outside COCO: each annotation file numbers its own items from 1."""
+    for split in ("train", "val"):
+        told = {
+            "images": [{"id": 1, "file_name": "a.jpg"}],
+            "annotations": [{"id": 1, "image_id": 1, "caption": split}],
+        }
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "annotations" / f"captions_{split}.json").write_text(json.dumps(told))
+    cli("ingest", "coco", tmp_path, "--name", "c")
+    import_vectors("m", "c/train", {1: [1.0, 0.0]}, {1: [0.0, 1.0]})
+    import_vectors("m", "c/val", {1: [0.0, 1.0]}, {1: [1.0, 0.0]})
+    found = {split: clipstore.open(store).vectors("m", split, "images")[1].tolist() for split in ("c/train", "c/val")}
+    assert found == {"c/train": [[1.0, 0.0]], "c/val": [[0.0, 1.0]]}
+
+
+def test_vectors_of_any_length_are_taken(import_vectors: Run, store: Path) -> None:
+    huge = {name: np.array(row) * 1e200 for name, row in IMAGES.items()}
+    tiny = {name: np.array(row) * 1e-200 for name, row in CAPTIONS.items()}
+    import_vectors("m", "d/all", huge, tiny)
+    assert stored(store) == unit(IMAGES | CAPTIONS)
+
+
+def test_an_archive_of_arrays_is_refused(cli: Run, files: dict[str, Path], tmp_path: Path) -> None:
+    np.savez(tmp_path / "v.npz", a=np.eye(3))
+    words = [word for pair in (files | {"--images": tmp_path / "v.npz"}).items() for word in pair]
+    assert "archive" in cli("import", "m", "--split", "d/all", *words, code=1).stderr

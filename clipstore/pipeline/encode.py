@@ -228,7 +228,9 @@ def _write(plan: ShardPlan, how: Encoding, rows: Rows, kind: str) -> Shard:
     )
     if kind == "vectors":
         values = normalised(values, how.store_dtype)
-    return shards.write_shard(shard_path(how.folder, plan, fingerprint), info, values, rows.contents, rows.failures)
+    # A reason may quote what UTF-8 cannot hold: half of a surrogate pair from a damaged file, for one.
+    failures = {key: reason.encode(errors="replace").decode() for key, reason in rows.failures.items()}
+    return shards.write_shard(shard_path(how.folder, plan, fingerprint), info, values, rows.contents, failures)
 
 
 def _software() -> str:

@@ -142,6 +142,7 @@ def _load(file: Path) -> NDArray[Any]:
         message = f"cannot read {file} as a .npy file: {error}"
         raise VectorError(message) from error
     if not isinstance(loaded, np.ndarray):
+        loaded.close()
         message = f"{file} is an archive of arrays: give a .npy file with one array"
         raise VectorError(message)
     return loaded
@@ -199,8 +200,9 @@ def _write(
     made = []
     for start in range(0, len(rows), _ROWS):
         part = np.asarray(rows[start : start + _ROWS])
-        lengths = np.linalg.norm(part.astype(np.float64), axis=1)
-        counts["zero"] += int((lengths == 0).sum())
+        with np.errstate(over="ignore"):  # an infinite length is not 1 either
+            lengths = np.linalg.norm(part.astype(np.float64), axis=1)
+        counts["zero"] += int((~part.any(axis=1)).sum())
         counts["not_unit"] += int((np.abs(lengths - 1) > _UNIT).sum())
         values = normalised(part, "float16" if rows.dtype == np.float16 else "float32")
         keys = contents[start : start + _ROWS]
