@@ -273,20 +273,24 @@ def killed_at(store: Path, pattern: str, shards: int, *words: object) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("many", [SHORT], indirect=True)
+def test_a_killed_run_goes_on_to_the_same_vectors(many: Path, undisturbed: Path, store: Path) -> None:
+    assert_goes_on("captions", 1, many, undisturbed, store)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("many", [LONG], indirect=True)
 @pytest.mark.parametrize(
-    ("many", "kind", "shards"),
-    [
-        pytest.param(SHORT, "captions", 1),
-        pytest.param(LONG, "vectors of images", 2, marks=pytest.mark.full),
-        pytest.param(LONG, "features", 2, marks=pytest.mark.full),
-        pytest.param(LONG, "captions", 1, marks=pytest.mark.full),
-        pytest.param(LONG, "captions", 2, marks=pytest.mark.full),
-    ],
-    indirect=["many"],
+    ("kind", "shards"), [("vectors of images", 2), ("features", 2), ("captions", 1), ("captions", 2)]
 )
-def test_a_killed_run_goes_on_to_the_same_vectors(
+def test_a_run_killed_anywhere_goes_on_to_the_same_vectors(
     kind: str, shards: int, many: Path, undisturbed: Path, store: Path
 ) -> None:
+    assert_goes_on(kind, shards, many, undisturbed, store)
+
+
+def assert_goes_on(kind: str, shards: int, many: Path, undisturbed: Path, store: Path) -> None:
+    """Kill `embed` when so many shards of a kind are there; the next run leaves what an undisturbed one does."""
     shutil.copytree(many, store)
     fingerprint = ask(undisturbed, _FINGERPRINT[kind])[0]["fingerprint"]
     killed_at(store, f"shards/{fingerprint}/*.h5", shards, "embed", "--model", "demo")
@@ -335,11 +339,24 @@ def test_a_complete_shard_that_was_not_registered_is_adopted(orphaned: Path, cli
     assert counts(embed(cli_json)["image"]) == all_reused(24)
 
 
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 100)
+
+
+def overwrite(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["values"][3] = 1
+
+
+@pytest.mark.parametrize("damage", [cut, overwrite])
 @pytest.mark.parametrize("kind", ["vectors of images", "features", "captions"])
-def test_a_damaged_shard_that_was_not_registered_is_written_again(kind: str, orphaned: Path, cli_json: Run) -> None:
+def test_a_damaged_shard_that_was_not_registered_is_written_again(
+    kind: str, damage: Callable[[Path], None], orphaned: Path, cli_json: Run
+) -> None:
     before = contents(orphaned)
     shard = next(path for path in before if shard_kind(orphaned / path) == kind)
-    (orphaned / shard).write_bytes(before[shard][:-100])
+    damage(orphaned / shard)
+    assert contents(orphaned) != before
     embed(cli_json)
     assert contents(orphaned) == before
 
@@ -612,6 +629,41 @@ def test_a_model_that_cannot_be_had_is_one_line(ingested: Path, cli: Run, headed
     assert "has no model.safetensors" in cli("embed", "--model", "headed", code=1).stderr
 
 
+def test_changed_weights_are_embedded_anew(ingested: Path, cli: Run, cli_json: Run, headed: Path) -> None:
+    cli("model", "add", "tuned", "--base", headed)
+    embed(cli_json, model="tuned")
+    before = vectors(ingested, "captions", model="tuned")
+    tensors = load_file(headed / "model.safetensors")
+    tensors["text_projection.weight"] = tensors["text_projection.weight"][::-1].copy()
+    save_file(tensors, headed / "model.safetensors", metadata={"format": "pt"})
+    again = embed(cli_json, model="tuned")
+    assert (counts(again["image"]), again["text"]["reused"]) == (all_reused(24), 0)
+    np.testing.assert_allclose(vectors(ingested, "captions", model="tuned"), before[:, ::-1], atol=1e-6)
+
+
+def test_a_prompt_changes_texts_alone(
+    ingested: Path, cli_json: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jobs").mkdir()
+    job = '[model]\nbase = "bundled:demo"\nprompt = "a photo of {}"\n'
+    (tmp_path / "jobs/prompted.toml").write_text(job)
+    monkeypatch.chdir(tmp_path)
+    embed(cli_json)
+    summary = embed(cli_json, model="prompted")
+    assert counts(summary["image"]) == all_reused(24)
+    assert summary["text"]["reused"] == 0
+    moved = vectors(ingested, "captions", model="prompted") - vectors(ingested, "captions")
+    assert np.abs(moved).max(axis=1).min() > 1e-4
+
+
+def test_a_precision_is_kept_until_another_is_asked_for(ingested: Path, cli_json: Run) -> None:
+    embed(cli_json)
+    assert embed(cli_json, "--precision", "bf16")["image"]["reused"] == 0
+    assert counts(embed(cli_json)["image"]) == all_reused(24)
+    assert {row["precision"] for row in ask(ingested, "SELECT precision FROM towers")} == {"bf16"}
+    assert counts(embed(cli_json, "--precision", "fp32")["image"]) == all_reused(24)
+
+
 # Real data
 
 
@@ -654,11 +706,11 @@ def test_flickr_photos_with_the_bundled_model(test_data: Path, cli: Run, cli_jso
 
 
 @pytest.mark.full
-def test_photos_that_are_not_on_disk_are_counted(test_data: Path, cli: Run, cli_json: Run) -> None:
+def test_photos_that_are_not_on_disk_are_left_out(test_data: Path, cli: Run, cli_json: Run) -> None:
     cli("ingest", "flickr", test_data / "flickr8k")
-    summary = embed(cli_json, "--split", "flickr8k/all")
+    summary = embed(cli_json, "--split", "flickr8k/all")["image"]
     photos = {sha256(photo.read_bytes()).digest() for photo in (test_data / "flickr8k").glob("*/*.jpg")}
-    assert (summary["image"]["done"], summary["image"]["missing"]) == (len(photos), 8092 - 2800)
+    assert (summary["done"], summary["missing"]) == (len(photos), 8092 - 2800)
     told = cli_json("eval", "--model", "demo", "--split", "flickr8k/all")["evaluations"][0]["measured_on"]
     assert (told["images"], told["captions"]) == (2800, 14_000)
     assert (told["left_out_images"], told["left_out_captions"]) == (8092 - 2800, 40_460 - 14_000)
