@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,6 +108,19 @@ def import_vectors(cli: Run, tmp_path: Path) -> Run:
     return run
 
 
+# Linux counts the memory of the process that a child was forked from as the child's own: this one is small.
+_MEASURE = """
+import json, os, subprocess, sys, time
+command = [sys.executable, "-c", "from clipstore.cli import main; main()", *sys.argv[2:]]
+with open(sys.argv[1], "w") as out:
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=out)
+    _, status, usage = os.wait4(process.pid, 0)
+print(json.dumps([time.perf_counter() - began, usage.ru_maxrss]))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 class Timed(NamedTuple):
     """What a process of its own took."""
 
@@ -119,23 +131,16 @@ class Timed(NamedTuple):
 
 @pytest.fixture
 def timed(store: Path, tmp_path: Path) -> Callable[..., Timed]:
-    """Run a clipstore command as a process on this test's store; its time from start to end and its peak memory.
-
-    Linux counts what the process was forked from, the tests themselves, as a floor of the peak.
-    """
+    """Run a clipstore command as a process on this test's store; its time from start to end and its peak memory."""
 
     def run(*words: object) -> Timed:
-        program = "from clipstore.cli import main; main()"
         environment = os.environ | {"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"}
-        with (tmp_path / "stdout").open("w+") as out:
-            began = time.perf_counter()
-            process = subprocess.Popen([sys.executable, "-c", program, *map(str, words)], stdout=out, env=environment)
-            _, status, usage = os.wait4(process.pid, 0)
-            seconds = time.perf_counter() - began
-            process.returncode = os.waitstatus_to_exitcode(status)
-            assert process.returncode == 0, words
-            print(f"{seconds:.2f} s, peak {usage.ru_maxrss / 1024:.0f} MB: {words}")  # pytest -rP shows it
-            out.seek(0)
-            return Timed(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), out.read())
+        command = [sys.executable, "-c", _MEASURE, str(tmp_path / "stdout"), *map(str, words)]
+        measured = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+        assert measured.returncode == 0, words
+        seconds, peak = json.loads(measured.stdout)
+        print(f"{seconds:.2f} s, peak {peak / 1024:.0f} MB: {words}")  # pytest -rP shows it
+        out = (tmp_path / "stdout").read_text()
+        return Timed(seconds, peak * (1 if sys.platform == "darwin" else 1024), out)
 
     return run
