@@ -1,54 +1,40 @@
-"""`rank_pairs`: both directions of every positive pair from one pass over blocks of the score matrix.
+"""`rank_pairs`: both directions of every positive pair, and each row's best hits, from one pass over all scores.
 
-A score is the float64 sum of the products of the stored values, taken in one fixed order (`canonical`), so equal
-vectors have equal scores by construction. Blocks of scores come from a float32 matrix product, whose order of
-summation nobody promises. With unit roundoff u and g(u) = n u / (1 - n u), any order of summing n products, fused
-or not, lies within g(u) |a| |b| of the true dot product (Higham, Accuracy and Stability of Numerical Algorithms,
-2nd ed., eq. 3.5, with Cauchy-Schwarz). So product and canonical score lie within (g(2^-24) + g(2^-53)) |a| |b| of
-each other, and n 2^-126 more where products underflow to zero. Comparisons farther apart than that are sure; the
-others, ties above all, are decided by the canonical scores. The answer therefore does not depend on block sizes,
-threads or device.
+A score is the float64 sum of the products of the stored values, and every score that decides anything comes from one
+routine (`kernels.score_cells`). The pass itself runs in low precision, tile by tile: `bounds` proves for nearly every
+cell on which side of each target its score lies, `kernels.screen` counts those, and the others are scored. So the
+answer depends on no block size, thread, precision or device.
+
+Images are held in blocks as large as the budget allows, nearly always all of them; for each, texts stream past, the
+next block being read and prepared while this one is multiplied. Threads share the tiles out by image rows; two never
+settle the same rows or columns at once. Only how many cells were scored again depends on their order, by the hits: the
+better a query's hits so far, the fewer others are worth a look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from functools import partial
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from clipstore.errors import VectorError
+from clipstore.ranking import bounds, kernels
+from clipstore.ranking.blocks import Layout, Rows, Side, read_ahead
+from clipstore.ranking.bounds import Centre
+from clipstore.ranking.tiles import Bands, Screen, screen_on_device
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Means = tuple[Doubles, Doubles]
 
-_IMAGE_BLOCK, _TEXT_BLOCK, _LEAST_BLOCK = 1024, 8192, 64  # rows; larger blocks are no faster
-_BYTES_PER_SCORE = 16  # the block, its transpose, masks and their indices
-_GATHER = 256  # pairs scored canonically at once: few enough to stay in the processor's cache
-_CELLS = 2**16  # cells of a block looked at one by one at once
-_MANY = 2**15  # so many of them at once are ties, most likely
-_LONGEST = 1e18  # lengths whose products stay finite in float32
-
-
-class Rows(Protocol):
-    """Rows (N, D) of float16 or float32 that slice like an array: numpy arrays, and vectors read from shards."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, D)."""
-        ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of float16 or float32."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> NDArray[Any]: ...
+_SAMPLE = 512  # rows of the other side that give the hits a first floor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +61,15 @@ class DirectionRanks:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """Both directions."""
+    """Both directions.
+
+    `screen` is the precision of the product; `rechecked` says how many of its scores were computed again in float64.
+    """
 
     image_to_text: DirectionRanks
     text_to_image: DirectionRanks
+    screen: str
+    rechecked: int
 
 
 def rank_pairs(
@@ -89,6 +80,7 @@ def rank_pairs(
     top_k: int = 10,
     memory: int | None = None,
     device: str = "cpu",
+    screen: str = "auto",
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Ranks:
     """Rank each positive pair among all texts and among all images, exactly, and keep each row's best `top_k`.
@@ -99,264 +91,265 @@ def rank_pairs(
         text_vectors: (M, D), likewise.
         pairs: (P, 2), integers: image row, text row. A row may stand in any number of pairs.
         top_k: how many hits to keep for each row; 0: none.
-        memory: bytes that the blocks may take; None: 512 MB.
+        memory: bytes that this may take, answer included; None: 2 GB.
         device: where the products run; the answer is the same everywhere.
-        on_progress: told after each block how many image rows are ranked, and of how many.
+        screen: the precision of the products, "bf16", "fp32" or "fp64"; "auto": the fastest that the device has.
+        on_progress: told how many text rows are ranked, and of how many, counted again for each block of images.
 
     Raises:
         VectorError: shapes do not fit, a value is not finite, a pair names no row, or `memory` is too small.
     """
     _check(image_vectors, text_vectors, pairs, top_k)
+    if screen not in ("auto", *bounds.PRECISIONS):
+        message = f"no screen {screen!r}: choose auto, {', '.join(bounds.PRECISIONS)}"
+        raise VectorError(message)
+    name = bounds.best_precision(device) if screen == "auto" else screen
     wide: Ints = np.asarray(pairs, dtype=np.int64)
-    images, texts = _Side(image_vectors, "image"), _Side(text_vectors, "text")
-    rows = _block_rows(image_vectors.shape[1], memory if memory is not None else 2**29)
-    scores = _pair_scores(images, texts, wide, rows)
-    forward = _Direction(wide[:, 0], wide[:, 1], scores, len(images), top_k)
-    backward = _Direction(wide[:, 1], wide[:, 0], scores, len(texts), top_k)
-    for image_block in images.blocks(rows[0]):
-        on_device = torch.from_numpy(image_block.values).to(device)
-        for text_block in texts.blocks(rows[1]):
-            product = (on_device @ torch.from_numpy(text_block.values).to(device).T).cpu()
-            forward.count(product.numpy(), image_block, text_block)
-            backward.count(product.T.contiguous().numpy(), text_block, image_block)
-        on_progress(image_block.start + len(image_block), len(images))
-    return Ranks(image_to_text=forward.ranks(), text_to_image=backward.ranks())
-
-
-def canonical(left: Floats, right: Floats) -> Doubles:
-    """The score of each row pair of two (N, D) arrays: products (exact for float32 values), summed pairwise by numpy.
-
-    One row's sum does not depend on the rows beside it.
-    """
-    return np.asarray(np.multiply(left, right, dtype=np.float64).sum(axis=1))
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Rows `start` to `start + len(values)` of one side, in float32, and their lengths in float64."""
-
-    start: int
-    values: Floats
-    lengths: Doubles
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @cached_property
-    def first_equal(self) -> Ints:
-        """For each row, the first row of the block with the same values."""
-        first: dict[bytes, int] = {}
-        return np.array([first.setdefault(row.tobytes(), i) for i, row in enumerate(self.values)])
-
-
-class _Side:
-    """The vectors of one side, read block by block and checked on the way."""
-
-    def __init__(self, rows: Rows, name: str) -> None:
-        self._rows, self._name = rows, name
-
-    def __len__(self) -> int:
-        return self._rows.shape[0]
-
-    def read(self, start: int, stop: int) -> _Block:
-        """Rows `start` to `stop`; float16 becomes float32, which loses nothing."""
-        values = np.ascontiguousarray(self._rows[start:stop], dtype=np.float32)
-        lengths = np.sqrt(np.einsum("nd,nd->n", values, values, dtype=np.float64))
-        if not np.all(lengths <= _LONGEST):  # NaN compares false
-            row = start + int(np.argmin(lengths <= _LONGEST))
-            message = f"{self._name} vector {row} holds NaN, infinity or values past 1e18: embed or import it again"
-            raise VectorError(message)
-        return _Block(start, values, lengths)
-
-    def blocks(self, rows: int) -> Iterator[_Block]:
-        """All rows, `rows` at a time."""
-        for start in range(0, len(self), rows):
-            yield self.read(start, min(start + rows, len(self)))
+    images, texts = Side(image_vectors, "image"), Side(text_vectors, "text")
+    layout = Layout.plan(
+        images=len(images),
+        texts=len(texts),
+        width=image_vectors.shape[1],
+        precision=bounds.PRECISIONS[name],
+        device=device,
+        answer=len(wide) * 64 + (len(images) + len(texts)) * (top_k * 16 + 32),
+        memory=memory if memory is not None else 2 * 2**30,
+    )
+    scores, (mean, other) = _score_pairs(images, texts, wide, layout)
+    run = _Run(
+        layout=layout,
+        precision=bounds.PRECISIONS[name],
+        device=device,
+        centre=Centre(
+            own=torch.from_numpy(mean).to(device),
+            other=torch.from_numpy(other).to(device),
+            shift=float(scores.mean()) if len(scores) else 0.0,
+            left=True,
+        ),
+        rows=_Direction(wide[:, 0], wide[:, 1], scores, len(images), top_k),
+        columns=_Direction(wide[:, 1], wide[:, 0], scores, len(texts), top_k),
+    )
+    threads = torch.get_num_threads()
+    try:
+        rechecked = _Pass(run, threads).over(images, texts, on_progress)
+    finally:
+        torch.set_num_threads(threads)  # the pool's threads set it to 1 for each of their own
+    return Ranks(
+        image_to_text=run.rows.ranks(), text_to_image=run.columns.ranks(), screen=name, rechecked=rechecked
+    )
 
 
 class _Direction:
     """The running counts and hits of one direction."""
 
     def __init__(self, query: Ints, positive: Ints, score: Doubles, queries: int, top_k: int) -> None:
-        self._query, self._positive, self._score = query, positive, score
+        self.query, self.positive, self.score = query, positive, score
+        self.greater, self.equal = np.zeros((2, len(query)), dtype=np.int64)
+        self.equal -= 1  # each positive will be found equal to itself
+        self.hits = np.full((queries, top_k), -1, dtype=np.int64)
+        self.hit_scores = np.full((queries, top_k), np.nan)
         self._order = np.argsort(query, kind="stable")
         self._starts = np.searchsorted(query[self._order], np.arange(queries + 1))
-        self._greater, self._equal = np.zeros((2, len(query)), dtype=np.int64)
-        self._hits = np.full((queries, top_k), -1, dtype=np.int64)
-        self._hit_scores = np.full((queries, top_k), np.nan)
 
     def ranks(self) -> DirectionRanks:
         return DirectionRanks(
-            query=self._query,
-            positive=self._positive,
-            n_greater=self._greater,
-            n_equal=self._equal,
-            score=self._score,
-            hits=self._hits,
-            hit_scores=self._hit_scores,
+            query=self.query,
+            positive=self.positive,
+            n_greater=self.greater,
+            n_equal=self.equal,
+            score=self.score,
+            hits=self.hits,
+            hit_scores=self.hit_scores,
         )
 
-    def count(self, product: Floats, queries: _Block, candidates: _Block) -> None:
-        """Take in a block of scores (queries, candidates)."""
-        margin = _margin(queries, candidates)
-        for pairs, rows in self._slots(queries):
-            self._count_slot(product, margin, pairs, rows, queries, candidates)
-        if self._hits.shape[1]:
-            self._keep_hits(product, margin, queries, candidates)
+    def layers(self, ids: Ints) -> Ints:
+        """The pairs of these queries, (L, n): in layer l each query's pair number l, or -1 where it has fewer."""
+        first, count = self._starts[ids], self._starts[ids + 1] - self._starts[ids]
+        layers = np.full((int(count.max(initial=0)), len(ids)), -1, dtype=np.int64)
+        for layer in range(len(layers)):
+            there = count > layer
+            layers[layer, there] = self._order[first[there] + layer]
+        return layers
 
-    def _slots(self, queries: _Block) -> Iterator[tuple[Ints, Ints]]:
-        """The pairs of a block's queries, at most one a query at a time: (pairs, their rows in the block)."""
-        first = self._starts[queries.start : queries.start + len(queries)]
-        count = self._starts[queries.start + 1 : queries.start + 1 + len(queries)] - first
-        for slot in range(int(count.max(initial=0))):
-            rows = np.flatnonzero(count > slot)
-            yield self._order[first[rows] + slot], rows
+    def floor(self, ids: Ints, seeded: Doubles) -> Doubles:
+        """A score that the hits of these queries reach already, or will: (n,)."""
+        if not self.hits.shape[1]:
+            return np.full(len(ids), np.inf)
+        last = self.hit_scores[ids, -1]
+        return np.where(np.isnan(last), seeded, last)
 
-    def _count_slot(
-        self, product: Floats, margin: Doubles, pairs: Ints, rows: Ints, queries: _Block, candidates: _Block
+
+class _Block:
+    """Some rows of one side, prepared, in the order of their distance from the side's mean.
+
+    Attributes:
+        ids: each row's number among all, (n,).
+        values: (n, D) float32.
+        low, terms: as `bounds.prepare` has them.
+        greatest: the greatest terms of each tile, (T, 6).
+        tiles: the rows of each tile; locks: held while a tile's counts are settled.
+        layers: the rows' pairs, (L, n); asked: their scores less kappa, NaN where there are none.
+        seeded: a score that the hits of each row reach, whatever comes, (n,).
+    """
+
+    def __init__(self, values: NDArray[np.float32], start: int, run: _Run, *, left: bool) -> None:
+        centre = run.centre if left else run.centre.swapped()
+        prepared = bounds.prepare(torch.from_numpy(values).to(run.device), centre, run.precision)
+        order = torch.argsort(prepared.lengths, descending=True)
+        places = order.cpu().numpy()
+        self.values, self.ids = values[places], places + start
+        self.low, self.terms = prepared.low[order], prepared.terms[order]
+        size = run.layout.tile[0 if left else 1]
+        self.tiles = [slice(at, min(at + size, len(values))) for at in range(0, len(values), size)]
+        self.locks = [Lock() for _ in self.tiles]
+        self.greatest = torch.stack([self.terms[tile].amax(dim=0) for tile in self.tiles])
+        self.direction = run.rows if left else run.columns
+        self.layers = self.direction.layers(self.ids)
+        asked = np.full(self.layers.shape, np.nan)
+        asked[self.layers >= 0] = self.direction.score[self.layers[self.layers >= 0]] - run.centre.shift
+        self.asked = torch.from_numpy(asked).to(run.device)
+        self.seeded = np.full(len(values), -np.inf)
+
+    def seed(self, sample: _Block, shift: float) -> None:
+        """Find a floor for each row's hits: of k groups of other rows, the least of the groups' best scores.
+
+        k others reach it. Groups of a small sample are enough to keep the first tiles from being rescored whole.
+        """
+        top_k = self.direction.hits.shape[1]
+        chosen = torch.linspace(0, len(sample.low) - 1, min(_SAMPLE, len(sample.low)), dtype=torch.int64)
+        group = len(chosen) // top_k if top_k else 0
+        if not group:
+            return
+        chosen = chosen[: group * top_k].to(self.low.device)
+        low, greatest = sample.low[chosen], sample.terms[chosen].amax(dim=0, keepdim=True)
+        for tile in self.tiles:
+            products = (self.low[tile] @ low.T).view(-1, top_k, group).amax(dim=2).amin(dim=1)
+            floor = bounds.least(products) - bounds.margins(self.terms[tile], greatest)[0] + shift
+            self.seeded[tile] = floor.cpu().numpy()
+
+    def settle(  # noqa: PLR0913
+        self,
+        tile: int,
+        bands: Bands,
+        sure: NDArray[Any],
+        cells: tuple[NDArray[np.int32], NDArray[np.int32]],
+        other_ids: Ints,
+        found: NDArray[Any],
+        scores: Doubles,
     ) -> None:
-        """Count the candidates above and like the positives of `pairs`, one pair a row of the product."""
-        if len(rows) < len(product):
-            product, margin = product[rows], margin[rows]
-        score = self._score[pairs]
-        above = _at_least(product, np.nextafter(_up(score + margin), np.float32(np.inf)))
-        near = _at_least(product, _down(score - margin))
-        self._greater[pairs] += _count(above)
-        np.logical_xor(near, above, out=near)
-        for at, column in _cells(near):
-            other = column + candidates.start != self._positive[pairs[at]]
-            some, column = at[other], column[other]  # noqa: PLW2901
-            found = _score_each(queries, candidates, rows[some], column)
-            np.add.at(self._greater, pairs[some], found > score[some])
-            np.add.at(self._equal, pairs[some], found == score[some])
+        """Take what was found with one tile of these rows into their direction.
 
-    def _keep_hits(self, product: Floats, margin: Doubles, queries: _Block, candidates: _Block) -> None:
-        """Merge a block's best candidates into the best so far."""
-        rows = slice(queries.start, queries.start + len(queries))
-        least = self._hit_scores[rows, -1]
-        if np.isnan(least).any():  # not full yet: what is worth a look follows from this block itself
-            k = min(self._hits.shape[1], product.shape[1])
-            least = torch.topk(torch.from_numpy(product), k, dim=1).values[:, -1].numpy() - margin
-        for row, column in _cells(_at_least(product, _down(least - margin))):
-            score = _score_each(queries, candidates, row, column)
-            self._merge_hits(row + queries.start, column + candidates.start, score)
+        `cells` are each cell's row in the tile, and its candidate; `other_ids` the candidates' numbers among all.
+        """
+        to, ids = self.direction, self.ids[self.tiles[tile]]
+        asked = (bands.low, bands.high, sure, self.layers[:, self.tiles[tile]], to.score)
+        with self.locks[tile]:
+            kernels.settle(cells[0], found, scores, *asked, to.greater, to.equal)
+            if to.hits.shape[1]:
+                kernels.keep_hits(
+                    cells[0], ids, cells[1], other_ids, found, bands.floor, scores, to.hits, to.hit_scores
+                )
 
-    def _merge_hits(self, query: Ints, item: Ints, score: Doubles) -> None:
-        """Merge new hits, all of some queries at once, into the best so far."""
-        queries = np.unique(query)
-        old, place = np.nonzero(self._hits[queries] >= 0)
-        query = np.concatenate([queries[old], query])
-        item = np.concatenate([self._hits[queries[old], place], item])
-        score = np.concatenate([self._hit_scores[queries[old], place], score])
-        order = np.lexsort((item, -score, query))
-        query, item, score = query[order], item[order], score[order]
-        place = np.arange(len(query)) - np.searchsorted(query, query)
-        best = place < self._hits.shape[1]
-        self._hits[query[best], place[best]] = item[best]
-        self._hit_scores[query[best], place[best]] = score[best]
+    def bands(self, part: slice, others: torch.Tensor, shift: float) -> list[Bands]:
+        """The bands of the rows `part` against tiles with the greatest terms `others` (T, 6)."""
+        precision, margin = self.low.dtype, bounds.margins(self.terms[part], others)
+        floor = torch.from_numpy(self.direction.floor(self.ids[part], self.seeded[part]) - shift).to(self.low.device)
+        asked, each, top = self.asked[:, part], margin[:, None, :], bounds.magnitude(precision)
+        low = bounds.surely_below(asked - each, precision).masked_fill(asked.isnan(), top)
+        high = bounds.surely_above(asked + each, precision).masked_fill(asked.isnan(), top)
+        least = bounds.surely_below(floor - margin, precision).masked_fill(floor == torch.inf, top)
+        keys = (keys.cpu().numpy() for keys in (low, high, least))
+        return [Bands(low=one, high=two, floor=three) for one, two, three in zip(*keys, strict=True)]
 
 
-def _margin(queries: _Block, candidates: _Block) -> Doubles:
-    """How far a product may lie from the canonical score, for each query: the bound of the module's docstring.
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What a run of `rank_pairs` works with."""
 
-    Two roundings more than the sum has pay for those of score ± margin.
-    """
-    width = queries.values.shape[1]
-    g = sum((width + 2) * u / (1 - (width + 2) * u) for u in (2.0**-24, 2.0**-53))
-    return np.asarray(g * queries.lengths * candidates.lengths.max(initial=0.0) + width * 2.0**-126)
-
-
-def _up(values: Doubles) -> Floats:
-    """The least float32 not below each value."""
-    rounded = values.astype(np.float32)
-    return np.where(rounded < values, np.nextafter(rounded, np.float32(np.inf)), rounded)
+    layout: Layout
+    precision: torch.dtype
+    device: str
+    centre: Centre
+    rows: _Direction
+    columns: _Direction
 
 
-def _down(values: Doubles) -> Floats:
-    """The greatest float32 not above each value."""
-    return -_up(-values)
+class _Pass:
+    """All tiles of two sides, shared out among threads."""
+
+    def __init__(self, run: _Run, threads: int) -> None:
+        self._run, self._threads = run, threads
+        on_cpu = torch.device(run.device).type == "cpu"
+        self._screen = Screen(run.layout.tile, run.precision) if on_cpu else screen_on_device
+
+    def over(self, images: Side, texts: Side, on_progress: Callable[[int, int], None]) -> int:
+        """Settle every tile; how many cells were scored again."""
+        rechecked, done = 0, 0
+        layout = self._run.layout
+        # The first blocks are small: what the hits are worth a look follows from the blocks before.
+        image_spans, text_spans = images.spans(layout.images), texts.spans(layout.texts, layout.tile[1])
+        with ThreadPoolExecutor(self._threads, "clipstore-rank", torch.set_num_threads, (1,)) as pool:
+            for low, high in image_spans:
+                left = _Block(images.read(low, high), low, self._run, left=True)
+                working: list[Future[int]] = []
+                load = partial(self._load, texts, left)
+                for span, right in zip(text_spans, read_ahead(load, text_spans), strict=True):
+                    if span[0] == 0:
+                        left.seed(right, self._run.centre.shift)
+                    started = [pool.submit(self._settle_rows, left, right, tile) for tile in range(len(left.tiles))]
+                    rechecked += sum(future.result() for future in working)
+                    working = started
+                    done += span[1] - span[0]
+                    on_progress(done, len(texts) * len(image_spans))
+                rechecked += sum(future.result() for future in working)
+        return rechecked
+
+    def _load(self, texts: Side, left: _Block, span: tuple[int, int]) -> _Block:
+        block = _Block(texts.read(*span), span[0], self._run, left=False)
+        block.seed(left, self._run.centre.shift)
+        return block
+
+    def _settle_rows(self, left: _Block, right: _Block, row_tile: int) -> int:
+        """Settle a tile of images with all tiles of a block of texts; how many cells were scored again."""
+        shift = self._run.centre.shift
+        part = left.tiles[row_tile]
+        row_bands = left.bands(part, right.greatest, shift)
+        (column_bands,) = right.bands(slice(None), left.greatest[row_tile : row_tile + 1], shift)
+        return sum(
+            self._settle(left, right, row_tile, tile, row_bands[tile], column_bands.part(right.tiles[tile]))
+            for tile in range(len(right.tiles))
+        )
+
+    def _settle(self, left: _Block, right: _Block, row_tile: int, column_tile: int, rows: Bands, columns: Bands) -> int:
+        row_part, column_part = left.tiles[row_tile], right.tiles[column_tile]
+        found = self._screen(left.low[row_part], right.low[column_part], rows, columns)
+        scores = np.empty(len(found.keys))
+        kernels.score_cells(
+            left.values[row_part], found.rows, right.values[column_part], found.columns, scores
+        )
+        left.settle(row_tile, rows, found.row_sure, (found.rows, found.columns), right.ids[column_part], found.keys, scores)
+        right.settle(column_tile, columns, found.column_sure, (found.columns, found.rows), left.ids[row_part], found.keys, scores)
+        return len(scores)
 
 
-def _at_least(product: Floats, bounds: Floats) -> NDArray[np.bool_]:
-    """Where a row of the product reaches its bound. Rows are padded to whole 64-bit words, for `_count`."""
-    rows, columns = product.shape
-    mask = np.empty((rows, -(-columns // 8) * 8), dtype=np.bool_)
-    mask[:, columns:] = False
-    np.greater_equal(product, bounds[:, None], out=mask[:, :columns])
-    return mask
-
-
-def _count(mask: NDArray[np.bool_]) -> Ints:
-    """How many are true in each row, eight at a time: a plain sum of booleans takes five times as long."""
-    return np.asarray(np.bitwise_count(mask.view(np.uint64)).sum(axis=1, dtype=np.int64))
-
-
-def _cells(mask: NDArray[np.bool_]) -> Iterator[tuple[Ints, Ints]]:
-    """Rows and columns of what is true, in order: whole rows at a time, in groups of about `_CELLS`.
-
-    Under ties everything may be true, and the indices of a whole block take many times its memory.
-    """
-    until = np.cumsum(_count(mask))
-    start = 0
-    while start < len(mask):
-        before = until[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(until, before + _CELLS, side="right")))
-        row, column = np.divmod(np.flatnonzero(mask[start:stop]), mask.shape[1])
-        if len(row):
-            yield row + start, column
-        start = stop
-
-
-def _score_each(left: _Block, right: _Block, rows: Ints, columns: Ints) -> Doubles:
-    """The canonical score of each (row, column); where there are many, equal vectors are scored once."""
-    if len(rows) > _MANY:
-        pair = left.first_equal[rows] * len(right) + right.first_equal[columns]
-        distinct, again = np.unique(pair, return_inverse=True)
-        return _score_all(left.values, right.values, distinct // len(right), distinct % len(right))[again]
-    return _score_all(left.values, right.values, rows, columns)
-
-
-def _score_all(left: Floats, right: Floats, rows: Ints, columns: Ints) -> Doubles:
-    scores = np.empty(len(rows))
-    for start in range(0, len(rows), _GATHER):
-        part = slice(start, start + _GATHER)
-        scores[part] = canonical(left[rows[part]], right[columns[part]])
-    return scores
-
-
-def _pair_scores(images: _Side, texts: _Side, pairs: Ints, rows: tuple[int, int]) -> Doubles:
-    """The canonical score of every pair, from the blocks in which pairs lie alone."""
+def _score_pairs(images: Side, texts: Side, pairs: Ints, layout: Layout) -> tuple[Doubles, Means]:
+    """The score of every pair, and the means of the vectors that stand in pairs, from the blocks where pairs lie."""
     scores = np.empty(len(pairs))
-    tile = pairs // np.array(rows)
+    total, rows_read = np.zeros((2, images.width)), np.zeros(2)
+    tile = pairs // np.array([layout.texts, layout.texts])
     order = np.lexsort((tile[:, 1], tile[:, 0]))
     starts = np.flatnonzero(np.diff(tile[order], axis=0, prepend=-1).any(axis=1))
     for part in np.split(order, starts[1:]) if len(pairs) else []:
-        own = pairs[part]
+        own = pairs[part].astype(np.int32)
         (low_i, low_t), (high_i, high_t) = own.min(axis=0), own.max(axis=0) + 1
         left, right = images.read(low_i, high_i), texts.read(low_t, high_t)
-        scores[part] = _score_all(left.values, right.values, own[:, 0] - low_i, own[:, 1] - low_t)
-    return scores
-
-
-def _block_rows(width: int, memory: int) -> tuple[int, int]:
-    """Rows of an image and of a text block that fit into `memory` bytes together.
-
-    Raises:
-        VectorError: not even the smallest blocks fit.
-    """
-    image, text = _IMAGE_BLOCK, _TEXT_BLOCK
-    while (need := _bytes_needed(image, text, width)) > memory:
-        if text <= _LEAST_BLOCK:
-            message = f"{memory} bytes of memory are too few to rank vectors of width {width}: give at least {need}"
-            raise VectorError(message)
-        text = max(text // 2, _LEAST_BLOCK)
-        image = min(image, text)
-    return image, text
-
-
-def _bytes_needed(image: int, text: int, width: int) -> int:
-    """The scores of a block, its vectors as read and in float32, and what is looked at one by one."""
-    return image * text * _BYTES_PER_SCORE + (image + text) * width * 8 + _GATHER * width * 36 + _CELLS * 100
+        found = np.empty(len(own))
+        kernels.score_cells(left, own[:, 0] - low_i, right, own[:, 1] - low_t, found)
+        scores[part] = found
+        total += [left.sum(axis=0, dtype=np.float64), right.sum(axis=0, dtype=np.float64)]
+        rows_read += [len(left), len(right)]
+    mean, other = total / np.maximum(rows_read, 1)[:, None]
+    return scores, (mean, other)
 
 
 def _check(images: Rows, texts: Rows, pairs: NDArray[Any], top_k: int) -> None:
@@ -369,10 +362,10 @@ def _check(images: Rows, texts: Rows, pairs: NDArray[Any], top_k: int) -> None:
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
         message = f"pairs must be integers of shape (P, 2), not {pairs.dtype} of shape {pairs.shape}"
         raise VectorError(message)
-    bounds = (images.shape[0], texts.shape[0])
-    outside = ((pairs < 0) | (pairs >= np.array(bounds))).any(axis=1)
+    sizes = (images.shape[0], texts.shape[0])
+    outside = ((pairs < 0) | (pairs >= np.array(sizes))).any(axis=1)
     if outside.any():
-        message = f"pair {pairs[outside][0].tolist()} names no row: there are {bounds[0]} images and {bounds[1]} texts"
+        message = f"pair {pairs[outside][0].tolist()} names no row: there are {sizes[0]} images and {sizes[1]} texts"
         raise VectorError(message)
     if top_k < 0:
         message = f"top_k must not be negative, not {top_k}"

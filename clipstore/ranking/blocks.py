@@ -1,0 +1,141 @@
+"""Rows read block by block, checked on the way, and how large the blocks may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clipstore.errors import VectorError
+from clipstore.ranking.bounds import EXTRA
+
+Ints = NDArray[np.int64]
+Span = TypeVar("Span")
+Loaded = TypeVar("Loaded")
+
+_LONGEST = 1e18  # lengths whose products stay finite in float32
+_ROWS = 2048  # rows read at once where a block is not needed whole
+_TEXT_BLOCK = 8192  # larger blocks are no faster, and the last one is waited for
+_CPU_TILE, _CUDA_TILE = (1024, 1024), (4096, 8192)
+_LEAST = 64  # rows and columns of the smallest tile
+_FIXED = 2**21  # what small arrays and the interpreter take, whatever the sizes
+
+
+class Rows(Protocol):
+    """Rows (N, D) of float16 or float32 that slice like an array: numpy arrays, and vectors read from shards."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of float16 or float32."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]: ...
+
+
+class BadRowError(VectorError):
+    """A vector that cannot be ranked: `side` is "image" or "text", `row` its number."""
+
+    def __init__(self, side: str, row: int) -> None:
+        super().__init__(f"{side} vector {row} holds NaN, infinity or values past 1e18: embed or import it again")
+        self.side, self.row = side, row
+
+
+class Side:
+    """The vectors of one side, read as float32 and checked on the way."""
+
+    def __init__(self, rows: Rows, name: str) -> None:
+        self._rows, self._name = rows, name
+
+    def __len__(self) -> int:
+        return self._rows.shape[0]
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self._rows.shape[1]
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows `start` to `stop`; float16 becomes float32, which loses nothing.
+
+        Raises:
+            BadRowError: a row holds what cannot be ranked.
+        """
+        values = np.empty((stop - start, self._rows.shape[1]), dtype=np.float32)
+        for low in range(start, stop, _ROWS):
+            high = min(low + _ROWS, stop)
+            part = values[low - start : high - start]
+            part[:] = self._rows[low:high]
+            lengths = torch.linalg.vector_norm(torch.from_numpy(part), dim=1, dtype=torch.float64).numpy()
+            fine = lengths <= _LONGEST  # NaN compares false
+            if not fine.all():
+                raise BadRowError(self._name, low + int(np.argmin(fine)))
+        return values
+
+    def spans(self, rows: int, first: int | None = None) -> list[tuple[int, int]]:
+        """(start, stop) of all rows, at most `rows` at a time; with `first`, so many, and then twice as many each time."""
+        spans, start, size = [], 0, min(first or rows, rows)
+        while start < len(self):
+            spans.append((start, min(start + size, len(self))))
+            start, size = start + size, min(2 * size, rows)
+        return spans
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How many rows an image block and a text block have, and rows and columns of a tile."""
+
+    images: int
+    texts: int
+    tile: tuple[int, int]
+
+    @classmethod
+    def plan(  # noqa: PLR0913
+        cls, *, images: int, texts: int, width: int, precision: torch.dtype, device: str, answer: int, memory: int
+    ) -> Layout:
+        """The blocks for `memory` bytes, of which `answer` bytes are what is given back.
+
+        Three text blocks are there at once (one read, two in work), and a block of images: as large as what is left.
+
+        Raises:
+            VectorError: not even the smallest blocks fit.
+        """
+        # A row as stored, in float32 and prepared; places and terms; its layers of targets and their bands.
+        row = width * 8 + (width + EXTRA) * precision.itemsize + 256
+        threads = torch.get_num_threads()
+        tile = _CPU_TILE if torch.device(device).type == "cpu" else _CUDA_TILE
+        block = _TEXT_BLOCK
+        fixed = _FIXED + answer
+        while True:
+            # A tile's product and, at worst, every cell of it: row, column, key, two places, score.
+            scratch = tile[0] * tile[1] * (2 * precision.itemsize + 32) * threads
+            rest = memory - fixed - scratch - 3 * min(block, max(texts, 1)) * row
+            if rest >= min(max(images, 1), 8 * tile[0]) * row:
+                return cls(images=max(1, min(images, rest // row)), texts=block, tile=tile)
+            if tile[1] <= _LEAST:
+                need = memory - rest + min(max(images, 1), 8 * tile[0]) * row
+                message = f"{memory} bytes of memory are too few to rank vectors of width {width}: give at least {need}"
+                raise VectorError(message)
+            block = max(block // 2, _LEAST)
+            tile = (max(min(tile[0], block), _LEAST), max(min(tile[1], block), _LEAST))
+
+
+def read_ahead(load: Callable[[Span], Loaded], spans: Sequence[Span]) -> Iterator[Loaded]:
+    """What `load` makes of each span, the next one while the last is in use."""
+    with ThreadPoolExecutor(1, "clipstore-read") as reader:
+        ahead = reader.submit(load, spans[0]) if spans else None
+        for following in [*spans[1:], None]:
+            if ahead is None:
+                return
+            loaded = ahead.result()
+            ahead = None if following is None else reader.submit(load, following)
+            yield loaded

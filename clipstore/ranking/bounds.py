@@ -1,0 +1,187 @@
+"""The certificate: what a product of low precision proves of the scores that it stands for.
+
+**The product.** Let a be an image's stored vector and b a text's, D wide, and s = a·b. With any vectors mu and nu,
+s = (a - mu)·(b - nu) + a·nu + b·mu - mu·nu. Vectors of one modality lie in a cone, so with mu and nu near the sides'
+means a - mu and b - nu are short, and so is everything below that grows with their lengths. A block holds, in the
+screen's precision, A = fl(a - mu), and behind it P = fl(a·nu), P' = fl(a·nu - P), 1, 1; the other side has
+B = fl(b - nu), 1, 1, Q = fl(b·mu - mu·nu - kappa) and Q'. The product of the two rows is therefore s - kappa but for
+errors. kappa is the mean score of the pairs: near a pair's score the product is then small, and so is what its rounding
+to bfloat16 loses.
+
+**Its error.** Let e = (a - mu) - A and f = (b - nu) - B, known exactly. Then
+(a - mu)·(b - nu) - A·B = e·(b - nu) + A·f, by Cauchy-Schwarz at most |e| |b - nu| + |A| |f|. The library multiplies
+exactly (the product of two bfloat16 has 16 bits) or with one rounding, and accumulates in float32, in any order: off by
+at most g(K, 2^-24) (|A| |B| + |P| + |P'| + |Q| + |Q'|), where g(n, u) = n u / (1 - n u) and K = D + 4 terms (Higham,
+Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1). Values below float32's normal range may be taken
+for zero: at most K 2^-126 (1 + |A| + |B|). What P and Q lack after two pieces is known, and added. The float64 arithmetic of
+all this, and of the scores themselves, adds at most 2 g(D + 8, 2^-53) (|a| + |mu|) (|b| + |nu|), and its own rounding
+a millionth of the whole. The sum of these is m. It is a sum of products of a term of a's and a term of b's, so that m
+for a row and a whole tile needs but the greatest of each term in the tile; blocks are sorted by |a - mu|, which makes
+the greatest nearly each one's own.
+
+**What it proves.** The stored product x is the accumulated value p rounded once, and rounding keeps order. With a
+target t (some pair's score, less kappa): if x > fl(t + m) then p > t + m, and s > t; if x < fl(t - m) then s < t.
+Between the two lie the cells that are scored in float64. This is sound for whatever mu, nu and kappa; they only make the
+band narrow.
+
+**What it assumes** of the library, accumulation in float32 and one final rounding to nearest, `trusted` checks on the
+machine itself, with sums that cancel; a precision that fails gives way to the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
+BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
+_TERMS = 6
+_CHUNK = 512  # rows prepared at once: their float64 copies stay in the processor's cache
+
+EXTRA = 4  # columns of a prepared row behind its vector's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Centre:
+    """The vectors mu and nu, (D,) float64, and kappa: what one side's preparation must know of both."""
+
+    own: torch.Tensor
+    other: torch.Tensor
+    shift: float  # kappa on one side, 0 on the other
+    left: bool
+
+    def swapped(self) -> Centre:
+        """The other side's."""
+        return Centre(own=self.other, other=self.own, shift=self.shift, left=not self.left)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Rows ready for the product: `low` (n, K) in the screen's precision, and `terms` (n, 6) float64 of their bound.
+
+    The bound of a row of the left side and one of the right is the dot product of their terms.
+    """
+
+    low: torch.Tensor
+    terms: torch.Tensor
+    lengths: torch.Tensor  # |a - mu|, (n,) float64
+
+
+def prepare(values: torch.Tensor, centre: Centre, precision: torch.dtype) -> Prepared:
+    """Prepare rows (n, D) of float32 for products; see the module's docstring."""
+    width = values.shape[1]
+    low = torch.ones((len(values), width + EXTRA), dtype=precision, device=values.device)
+    terms = torch.empty((len(values), _TERMS), dtype=torch.float64, device=values.device)
+    lengths = torch.empty(len(values), dtype=torch.float64, device=values.device)
+    for start in range(0, len(values), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        lengths[part] = _prepare(values[part].double(), centre, low[part], terms[part])
+    return Prepared(low=low, terms=terms, lengths=lengths)
+
+
+def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
+    width = wide.shape[1]
+    offset = wide @ centre.other
+    if not centre.left:
+        offset = offset - (centre.own @ centre.other + centre.shift)
+    size = torch.linalg.vector_norm(wide, dim=1) + torch.linalg.vector_norm(centre.own)
+    centred = wide - centre.own
+    length = torch.linalg.vector_norm(centred, dim=1)
+    low[:, :width] = centred
+    rounded = low[:, :width].double()
+    kept = torch.linalg.vector_norm(rounded, dim=1)
+    lost = torch.linalg.vector_norm(centred - rounded, dim=1)
+    pieces = slice(width, width + 2) if centre.left else slice(width + 2, width + 4)
+    low[:, pieces][:, 0] = offset
+    rest = offset - low[:, pieces][:, 0].double()
+    low[:, pieces][:, 1] = rest
+    rest = (rest - low[:, pieces][:, 1].double()).abs()
+    single, double = (_gamma(width + 8, unit) for unit in (2.0**-24, 2.0**-53))
+    tiny = (width + EXTRA) * 2.0**-126
+    alone = rest + single * low[:, pieces].double().abs().sum(dim=1) + tiny * (1 + kept)
+    one = torch.ones_like(alone)
+    # Term by term, the left side's and the right side's: lost and length, kept and lost, accumulation, what each side
+    # adds alone, the arithmetic in float64.
+    if centre.left:
+        own = (lost, kept, single * kept, alone, one, 2 * double * size)
+    else:
+        own = (length, lost, kept, one, alone, size)
+    terms[:] = torch.stack(own, dim=1) * (1 + 1e-6)
+    return length
+
+
+def _gamma(count: int, unit: float) -> float:
+    return count * unit / (1 - count * unit)
+
+
+def keys(values: torch.Tensor) -> torch.Tensor:
+    """Floats as integers of their size that sort as the floats do; -0 comes just before 0."""
+    bits = values.view(BITS[values.dtype])
+    return bits ^ ((bits >> sign_place(values.dtype)) & magnitude(values.dtype))
+
+
+def sign_place(precision: torch.dtype) -> int:
+    """The place of a float's sign bit."""
+    return torch.iinfo(BITS[precision]).bits - 1
+
+
+def magnitude(precision: torch.dtype) -> int:
+    """The mask of a float's other bits, as an integer; also the key that no score is above."""
+    return torch.iinfo(BITS[precision]).max
+
+
+def surely_above(bounds: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
+    """Keys such that a product above them had, before its rounding, a value above its bound (float64)."""
+    return keys(bounds.to(precision) + 0.0)  # -0 becomes 0: a product may be either
+
+
+def surely_below(bounds: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
+    """Keys such that a product not above them had, before its rounding, a value below its bound (float64)."""
+    rounded = bounds.to(precision) + 0.0
+    return keys(rounded) - 1 - (rounded == 0).to(BITS[precision])  # below -0, too
+
+
+def least(products: torch.Tensor) -> torch.Tensor:
+    """The least that products can have been before their rounding, float64."""
+    return products.double() - products.double().abs() * torch.finfo(products.dtype).eps - 2.0**-126
+
+
+def margins(own: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """The bound m of rows with the terms (n, 6) in each of T tiles with the greatest terms (T, 6): (T, n) float64."""
+    return others @ own.T
+
+
+def best_precision(device: str) -> str:
+    """The fastest precision that the device multiplies natively and that keeps what the bound assumes of it."""
+    native = ["bf16", "fp32", "fp64"]
+    if torch.device(device).type == "cpu":
+        can = torch.cpu.get_capabilities()
+        native = native if can.get("avx512_bf16") or can.get("amx_bf16") else native[1:]
+    elif not torch.cuda.is_bf16_supported():
+        native = native[1:]
+    return next(name for name in native if name == "fp64" or trusted(name, device))
+
+
+@cache
+def trusted(name: str, device: str) -> bool:
+    """Whether the library's product keeps within the bound, on sums that cancel and on sums that end near zero."""
+    precision = PRECISIONS[name]
+    generator = torch.Generator().manual_seed(0)
+    for width in (12, 516, 2052):
+        left, right = (torch.randn((48, width), generator=generator) for _ in range(2))
+        half = width // 2
+        left[:, half : 2 * half] = left[:, :half]
+        right[::2, half : 2 * half] = -right[::2, :half]  # half of the sums cancel, after large partial sums
+        left, right = left.to(precision).to(device), right.to(precision).to(device)
+        found = keys(left @ right.T)
+        wide, other = left.double(), right.double()
+        exact = wide @ other.T
+        off = _gamma(width, 2.0**-24) * torch.outer(wide.norm(dim=1), other.norm(dim=1))
+        if not (
+            (found <= surely_above(exact + off, precision)) & (found > surely_below(exact - off, precision))
+        ).all():
+            return False
+    return True
+

@@ -1,0 +1,125 @@
+"""One tile of the score matrix: its product in low precision, what that proves, and the cells that it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import local
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clipstore.ranking import bounds, kernels
+
+Keys = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bands:
+    """Keys of what some queries ask: `low` and `high` (L, n) of each target, `floor` (n,) of the hits.
+
+    With a prepared product's key x: above `high` the score is above the target; not above `low` it is below; a score
+    among the hits has a key above `floor`. Where there is no target, `low` and `high` are the greatest key.
+    """
+
+    low: Keys
+    high: Keys
+    floor: Keys
+
+    def part(self, part: slice) -> Bands:
+        """Those of the queries `part`."""
+        return Bands(low=self.low[:, part], high=self.high[:, part], floor=self.floor[part])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a tile told: how many scores are surely above each target, and the cells that are not sure.
+
+    `row_sure` and `column_sure` are (L, n); `rows`, `columns` and `keys` have an entry a cell.
+    """
+
+    row_sure: NDArray[Any]
+    column_sure: NDArray[Any]
+    rows: NDArray[Any]
+    columns: NDArray[Any]
+    keys: Keys
+
+
+class Screen(local):
+    """Screens tiles on the CPU, in compiled loops; each thread has its own."""
+
+    def __init__(self, tile: tuple[int, int], precision: torch.dtype) -> None:
+        rows, columns = tile
+        self._product = torch.empty(rows * columns, dtype=precision)
+        self._place, self._mask = bounds.sign_place(precision), bounds.magnitude(precision)
+        kind = bounds.keys(self._product[:0]).numpy().dtype
+        self._line = np.empty(columns, dtype=kind)
+        self._words = np.zeros(-(-columns // 8), dtype=np.uint64)
+        self._places = np.empty(len(self._words), dtype=np.int32)
+        self._cells = np.empty((2, rows * columns + 1), dtype=np.int32)
+        self._keys = np.empty(rows * columns + 1, dtype=kind)
+
+    def __call__(self, left: torch.Tensor, right: torch.Tensor, rows: Bands, columns: Bands) -> Found:
+        """Screen the product of prepared rows (R, K) and (C, K); what is found is valid until the next call."""
+        height, width = len(left), len(right)
+        product = self._product[: height * width].view(height, width)
+        torch.mm(left, right.T, out=product)
+        kind = self._line.dtype
+        row_sure, column_sure = (np.empty(side.low.shape, dtype=kind) for side in (rows, columns))
+        words = self._words[: -(-width // 8)]
+        words[:] = 0
+        count = kernels.screen(
+            product.view(bounds.BITS[product.dtype]).numpy(),
+            kind.type(self._place),
+            kind.type(self._mask),
+            rows.low,
+            rows.high,
+            rows.floor,
+            row_sure,
+            columns.low,
+            columns.high,
+            columns.floor,
+            column_sure,
+            self._line[:width],
+            words.view(np.uint8),
+            words,
+            self._places,
+            self._cells,
+            self._keys,
+        )
+        return Found(
+            row_sure=row_sure,
+            column_sure=column_sure,
+            rows=self._cells[0, :count],
+            columns=self._cells[1, :count],
+            keys=self._keys[:count],
+        )
+
+
+def screen_on_device(left: torch.Tensor, right: torch.Tensor, row_bands: Bands, column_bands: Bands) -> Found:
+    """The same as `Screen` in torch's own operations, on the device where the prepared rows are."""
+    rows, columns = (
+        tuple(torch.from_numpy(keys).to(left.device) for keys in (bands.low, bands.high, bands.floor))
+        for bands in (row_bands, column_bands)
+    )
+    found = bounds.keys(left @ right.T)
+    near = found > rows[2][:, None]
+    near |= found > columns[2]
+    row_sure, column_sure = (torch.empty(low.shape, dtype=torch.int64) for low, _, _ in (rows, columns))
+    for layer, (low, high) in enumerate(zip(*rows[:2], strict=True)):
+        above = found > high[:, None]
+        row_sure[layer] = above.sum(dim=1)
+        near |= above.logical_xor_(found > low[:, None])
+    for layer, (low, high) in enumerate(zip(*columns[:2], strict=True)):
+        above = found > high
+        column_sure[layer] = above.sum(dim=0)
+        near |= above.logical_xor_(found > low)
+    at, column = near.nonzero(as_tuple=True)
+    return Found(
+        row_sure=row_sure.numpy(),
+        column_sure=column_sure.numpy(),
+        rows=at.to(torch.int32).cpu().numpy(),
+        columns=column.to(torch.int32).cpu().numpy(),
+        keys=found[at, column].cpu().numpy(),
+    )
