@@ -30,7 +30,10 @@ _SCHEMA = (
     "schema/macros",
     "views/image_items",
     "views/caption_items",
+    "views/positive_ranks",
     "views/query_ranks",
+    "views/query_precision",
+    "views/query_folds",
     "views/metrics",
     "views/retrieval_failures",
 )

@@ -43,9 +43,17 @@ class Notebook:
 
         return read_vectors(self._store, model, split, what)
 
-    def evaluate(self, model: str, split: str, *, protocol: str = "standard", partial: bool = False) -> dict[str, Any]:
+    def evaluate(
+        self,
+        model: str,
+        split: str,
+        *,
+        protocol: str = "standard",
+        captions: str | None = None,
+        partial: bool = False,
+    ) -> dict[str, Any]:
         """Evaluate a model on a split, as `clipstore eval --json` does; the answer's "evaluations" holds this one."""
         from clipstore.pipeline.evaluate import EvalOptions, evaluate
 
-        options = EvalOptions(protocol=protocol, partial=partial)
+        options = EvalOptions(protocol=protocol, captions=captions, partial=partial)
         return {"evaluations": evaluate(self._store, [model], split, options)}

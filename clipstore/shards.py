@@ -152,6 +152,35 @@ def read_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[Any]:
         raise _unreadable(path, error) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells a file from another that took its place: None for all where there is none."""
+
+    inode: int | None
+    size: int | None
+    modified_ns: int | None
+
+
+def stamp(path: Path) -> Stamp:
+    """The stamp of a file as it is now."""
+    try:
+        status = path.stat()
+    except OSError:
+        return Stamp(None, None, None)
+    return Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def check_unchanged(path: Path, before: Stamp) -> None:
+    """Hold a shard's file to an earlier stamp.
+
+    Raises:
+        ShardError: it is another file by now, or was written to.
+    """
+    if stamp(path) != before:
+        message = f"the shard {path} changed while it was read: nothing was kept; embed again, then run this again"
+        raise ShardError(message)
+
+
 def gather(paths: Sequence[Path], which: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
     """Row `rows[i]` of the shard `paths[which[i]]` for each i, as (N, D); float32 unless every row is float16.
 

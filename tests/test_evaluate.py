@@ -98,6 +98,13 @@ GOLDEN = {
     "image_retrieval_median_rank": 2,  # from 0: 0, 0, 1, 1.5, 2, 2; the median 1.25, its floor 1
     "image_retrieval_mean_rank": F(25, 12),  # 12.5 / 6
     "rsum": 100 * (F(13, 45) + F(14, 15) + 1 + F(1, 3) + 1 + 1),
+    # Among the first R places, R being the query's positives: a has two of three (its tie fills them), c one by a chance
+    # of 2/5. Average precision: a (2/3) (1 + (3/2)/2 + 2/3) / 3, for the other positive is before place u = 2 of the tie
+    # with the chance 1/2; c (1/5) (1 + 1/2) / 2. Text → image has R = 1: both are Recall@1.
+    "text_retrieval_r_precision": F(13, 45),  # (2/3 + 0 + 1/5) / 3
+    "text_retrieval_map@r": F(371, 1620),  # (29/54 + 0 + 3/20) / 3
+    "image_retrieval_r_precision": F(1, 3),
+    "image_retrieval_map@r": F(1, 3),
 }
 
 
@@ -124,6 +131,8 @@ def test_golden_paired_rows(measure: Callable[..., Any]) -> None:
             "text_retrieval_mrr": F(13, 40),  # (1/2 + 1/2 + 1/5 + 1/4 + 1/3 + 1/6) / 6
             "text_retrieval_median_rank": 3,  # from 0: 1, 1, 2, 3, 4, 5; the median 2.5, its floor 2
             "text_retrieval_mean_rank": F(11, 3),  # 22 / 6
+            "text_retrieval_r_precision": F(13, 90),  # R = 1: Recall@1
+            "text_retrieval_map@r": F(13, 90),
         }
     )
 
@@ -154,6 +163,11 @@ def test_golden_ties_across_the_fifth_place(measure: Callable[..., Any]) -> None
             "image_retrieval_median_rank": 1,  # from 0: four of 1/2, three of 1
             "image_retrieval_mean_rank": F(12, 7),
             "rsum": 100 * (F(1, 4) + F(11, 12) + 1 + F(2, 7) + 1 + 1),
+            # q has none of its two in places 1 and 2; r two in its tie of 4, and the fifth place whatever comes there.
+            "text_retrieval_r_precision": F(3, 10),  # (0 + 3/5) / 2
+            "text_retrieval_map@r": F(353, 1800),  # ((1 + 2/3 + 5/9 + 1/2) / 2 + 3/5) / 5 / 2
+            "image_retrieval_r_precision": F(2, 7),
+            "image_retrieval_map@r": F(2, 7),
         }
     )
 
@@ -191,12 +205,25 @@ def enumerated(queries: list[tuple[list[float], set[int]]]) -> dict[str, float]:
         for scores, positives in queries
     ]
     expected = [mean(map(Fraction, ranks)) for ranks in firsts]
+    precisions = [
+        [average_precision([candidate in positives for candidate in order], len(positives)) for order in orders(scores)]
+        for scores, positives in queries
+    ]
     recalls = {f"recall@{k}": mean(mean(Fraction(rank <= k) for rank in ranks) for ranks in firsts) for k in (1, 5, 10)}
     return recalls | {
         "mrr": mean(1 / rank for rank in expected),
         "mean_rank": mean(expected),
         "median_rank": floor(median(rank - 1 for rank in expected)) + 1,
+        "map@r": mean(mean(one for one, _ in told) for told in precisions),
+        "r_precision": mean(mean(other for _, other in told) for told in precisions),
     }
+
+
+def average_precision(right: list[bool], positives: int) -> tuple[Fraction, Fraction]:
+    """AP@R and R-Precision of one order of a gallery."""
+    first = right[:positives]
+    at = [Fraction(sum(first[: place + 1]), place + 1) for place, one in enumerate(first) if one]
+    return sum(at, Fraction(0)) / positives, Fraction(sum(first), positives)
 
 
 SOME = st.sampled_from([ZERO, E1, E2, E3, (-1, 0, 0, 0), HALVES, (0.5, -0.5, 0.5, 0.5)])
@@ -324,7 +351,7 @@ def test_the_table_says_what_it_was_measured_on(cli: Run, golden: str) -> None:
     told = " ".join(cli("eval", "--split", golden, "--protocol", "paired-rows").stdout.split())
     assert "image → text" in told
     assert "text → image" not in told
-    assert "3 images, 6 captions; protocol paired-rows" in told
+    assert "3 images, 6 captions (all of each image); protocol paired-rows" in told
     assert "Recall@1 cannot exceed 0.500" in told
 
 

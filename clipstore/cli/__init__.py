@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from clipstore.cli.bench import bench
 from clipstore.cli.demo import demo
 from clipstore.cli.embed import embed
 from clipstore.cli.evaluate import evaluate
@@ -61,5 +62,5 @@ def main() -> None:
     """
 
 
-for command in (ingest, split, model, import_vectors, embed, evaluate, sql, query, export, demo):
+for command in (ingest, split, model, import_vectors, embed, evaluate, sql, query, export, bench, demo):
     main.add_command(command)

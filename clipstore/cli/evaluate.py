@@ -17,14 +17,27 @@ if TYPE_CHECKING:
 @click.option("--split", required=True, help="The split to measure on, such as coco/val2017.")
 @click.option(
     "--protocol",
-    type=click.Choice(["standard", "paired-rows"]),
+    type=click.Choice(["standard", "paired-rows", "coco-1k", "eccv", "cxc"]),
     default="standard",
     show_default=True,
-    help="standard: any caption of an image counts. paired-rows: image to text, each caption for itself.",
+    help="standard: any caption of an image counts. paired-rows: image to text, each caption for itself. coco-1k: "
+    "five folds of 1,000 images, averaged. eccv, cxc: the positives that were added to COCO's test split.",
+)
+@click.option(
+    "--captions",
+    type=click.Choice(["first5", "all"]),
+    help="Which captions of an image count. [default: first5 for coco-1k, eccv and cxc, else all]",
 )
 @click.option("--partial", is_flag=True, help="Measure what is embedded so far, and say so.")
-@memory_option("What the blocks of scores may take.")
+@memory_option("What the ranking may take, beside what the program itself needs.")
 @click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
+@click.option(
+    "--screen",
+    type=click.Choice(["auto", "bf16", "fp32", "fp64"]),
+    default="auto",
+    show_default=True,
+    help="The precision of the first pass; the ranks are the same with each.",
+)
 @store_option
 @json_option
 def evaluate(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **how: Any) -> None:

@@ -44,6 +44,26 @@ def add(name: str, base: str, family: str, adapter: str | None, store: Store, *,
         click.echo(f"{name}: recorded; 'clipstore embed --model {name}' is next")
 
 
+@model.command("trained")
+@click.argument("name")
+@click.option("--split", "splits", multiple=True, required=True, help="A split that it was trained on; may be repeated.")
+@store_option
+@json_option
+def trained(name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) -> None:
+    """Tell the store what a model was trained on, so that each evaluation can say how much of it was seen.
+
+    Example: clipstore model trained tuned --split coco/train2014
+    """
+    from clipstore.pipeline.models import note_training
+    from clipstore.reporting.tables import print_json
+
+    told = note_training(store, name, splits)
+    if as_json:
+        print_json(told)
+    else:
+        click.echo(f"{name}: trained on {told['training_images']:,} images of this store; evaluate again to have it said")
+
+
 @model.command("list")
 @store_option
 @json_option

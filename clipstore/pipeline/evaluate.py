@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,28 +22,43 @@ from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.evaluations import forget
 from clipstore.pipeline.models import find_model
 from clipstore.pipeline.progress import Progress, silent
+from clipstore.pipeline.protocols import CAPTIONS, FIRST, Mask, Task, lost_positives, tasks, without_positive
 from clipstore.pipeline.store import Store, split_id
-from clipstore.pipeline.vectors import Gallery, gallery
+from clipstore.pipeline.vectors import Gallery, Items, StoredRows, gallery
 from clipstore.records import Model
 
 if TYPE_CHECKING:
     from clipstore.ranking import DirectionRanks, Ranks
+
+Ids = NDArray[np.int64]
 
 TOP_K = 10
 
 # What a direction's metrics are called in JSON: named by what is retrieved.
 _JSON_NAMES = {"image_to_text": "text_retrieval_", "text_to_image": "image_retrieval_", "both": ""}
 
+_SHARED = 4  # vectors that several models share are kept in memory where they take less than this part of the budget
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
-    """How to evaluate; `memory` in bytes, for the blocks of scores."""
+    """How to evaluate.
+
+    `captions` is "all", "first5" or None: as the protocol has it; `memory` in bytes; `screen` as `rank_pairs` has it.
+    """
 
     protocol: str = "standard"
+    captions: str | None = None
     partial: bool = False
     memory: int = 8 * 2**30
     device: str = "cpu"
+    screen: str = "auto"
     on_progress: Progress = silent
+
+    @property
+    def caption_set(self) -> str:
+        """Which captions stand in the gallery: "all" or "first5"."""
+        return self.captions or CAPTIONS[self.protocol]
 
 
 def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> list[Row]:
@@ -52,7 +68,9 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
 
     Raises:
         NotFoundError: a model or the split has no such name.
-        VectorError: items have no vectors yet (and not `partial`), or nothing is left to rank.
+        VectorError: items have no vectors yet (and not `partial`), nothing is left to rank, the split does not fit the
+            protocol, or the memory is too small.
+        ShardError: a shard cannot be read, or changed meanwhile.
     """
     with store.catalog.read() as session:
         target = split_id(session, split)
@@ -62,43 +80,103 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
         message = f"no model has vectors of {split} yet: run 'clipstore embed --model NAME --split {split}' first"
         raise VectorError(message)
     models = [find_model(store, name) for name in wanted]
-    return [_evaluate(store, model, split, options) for model in models]
+    first = FIRST if options.caption_set == "first5" else None
+    with store.catalog.read() as session:
+        found = [gallery(store, session, model, split, partial=options.partial, first=first) for model in models]
+    # Each is let go after its turn: what models share is read once.
+    shared: dict[tuple[str, int], StoredRows] = {}
+    uses = Counter(_key(items) for one in found for items in (one.images, one.texts))
+    told = []
+    for model, one in zip(models, found, strict=True):
+        read = replace(
+            one, images=_read_once(one.images, uses, shared, options), texts=_read_once(one.texts, uses, shared, options)
+        )
+        told.append(_evaluate(store, model, split, read, options))
+    return told
 
 
-def _evaluate(store: Store, model: Model, split: str, options: EvalOptions) -> Row:
-    # Imported here and not above: asking for an unknown split needs no torch.
-    from clipstore.ranking import rank_pairs
+def _key(items: Items) -> tuple[str, int]:
+    return items.tower.fingerprint, len(items.vectors.rows)
 
+
+def _read_once(
+    items: Items, uses: Counter[tuple[str, int]], shared: dict[tuple[str, int], StoredRows], options: EvalOptions
+) -> Items:
+    """The items, with their vectors in memory where a later model has the same ones and they are small enough."""
+    key = _key(items)
+    uses[key] -= 1
+    if key in shared:
+        return replace(items, vectors=shared.pop(key) if not uses[key] else shared[key])
+    size = len(items.vectors.rows) * items.vectors.dim * items.vectors.dtype.itemsize
+    if not uses[key] or size > options.memory // _SHARED:
+        return items
+    shared[key] = items.vectors.read()
+    return replace(items, vectors=shared[key])
+
+
+def _evaluate(store: Store, model: Model, split: str, found: Gallery, options: EvalOptions) -> Row:
     device = checked_device(options.device)
     began = time.perf_counter()
+    asked = tasks(options.protocol, found)
     with store.catalog.read() as session:
-        found = gallery(store, session, model, split, partial=options.partial)
         stamp = _stamp(session, model, split, found)
-    ranks = rank_pairs(
-        found.images.vectors,
-        found.texts.vectors,
-        found.pairs,
-        top_k=TOP_K,
-        memory=options.memory,
-        device=device,
-        on_progress=lambda done, total: options.on_progress(f"{model.name}: images ranked", done, total),
-    )
+    ranked = [_rank(model, found, task, options, device, number) for number, task in enumerate(asked, 1)]
+    no_image_positive, no_caption_positive = without_positive(found, asked)
     evaluation = stamp | {
         "partial": options.partial,
         "protocol": options.protocol,
+        "caption_set": options.caption_set,
+        "images_without_positive": no_image_positive,
+        "captions_without_positive": no_caption_positive,
+        "lost_positives": lost_positives(options.protocol, asked),
+        "screen": ranked[0].screen,
+        "rechecked": sum(ranks.rechecked for ranks in ranked),
+        "scores": sum(len(task.images) * len(task.captions) for task in asked),
         "seconds": time.perf_counter() - began,
-        "peak_memory": _peak_memory(),
+        "peak_memory": peak_memory(),
         "evaluated_at": datetime.now(UTC),
     }
     with store.catalog.write() as session:
         evaluation["evaluation_id"] = session.rows("evaluate/next_id")[0]["evaluation_id"]
-        _keep(session, evaluation, _tables(found, ranks, evaluation))
+        every = (
+            tables
+            for task, ranks in zip(asked, ranked, strict=True)
+            for tables in _tables(found, task, ranks, evaluation)
+        )
+        _keep(session, evaluation, every)
         return result(session, evaluation["evaluation_id"])
+
+
+def _rank(model: Model, found: Gallery, task: Task, options: EvalOptions, device: str, number: int) -> Ranks:
+    # Imported here and not above: asking for an unknown split needs no torch.
+    from clipstore.ranking import BadRowError, rank_pairs
+
+    images, texts = found.images.at(task.images), found.texts.at(task.captions)
+    what = f"{model.name}: captions ranked" + (f", fold {number}" if options.protocol == "coco-1k" else "")
+    try:
+        return rank_pairs(
+            images.vectors,
+            texts.vectors,
+            task.pairs,
+            top_k=TOP_K,
+            memory=options.memory,
+            device=device,
+            screen=options.screen,
+            on_progress=lambda done, total: options.on_progress(what, done, total),
+        )
+    except BadRowError as error:
+        items = images if error.side == "image" else texts
+        where = items.vectors.paths[items.vectors.which[error.row]]
+        message = (
+            f"the vector of {error.side} {items.table['source_id'][error.row]} holds NaN, infinity or values past 1e18: "
+            f"row {items.vectors.rows[error.row]} of {where}; remove that shard, and embed or import it again"
+        )
+        raise VectorError(message) from error
 
 
 def _keep(session: Session, evaluation: Row, tables: Iterable[tuple[pa.Table, pa.Table]]) -> None:
     """Write an evaluation and the (ranks, hits) of its directions in the place of the former one."""
-    former = session.rows("evaluate/former", **{key: evaluation[key] for key in ("model_id", "split_id", "protocol")})
+    former = session.rows("evaluate/former", **{key: evaluation[key] for key in ("model_id", "split_id", "protocol", "caption_set")})
     forget(session, [row["evaluation_id"] for row in former])
     session.stage(staged_evaluation=pa.Table.from_pylist([evaluation]))
     session.run("evaluate/add_evaluation")
@@ -125,9 +203,10 @@ def result(session: Session, evaluation_id: int) -> Row:
 def _stamp(session: Session, model: Model, split: str, found: Gallery) -> Row:
     """What an evaluation says it was measured on."""
     images, texts, target = found.images, found.texts, split_id(session, split)
+    model_id = session.rows("model/find", name=model.name)[0]["model_id"]
     session.stage(ranked_images=images.table.select(["image_id"]), ranked_captions=texts.table.select(["caption_id"]))
     return {
-        "model_id": session.rows("model/find", name=model.name)[0]["model_id"],
+        "model_id": model_id,
         "split_id": target,
         "images": images.table.num_rows,
         "captions": texts.table.num_rows,
@@ -137,10 +216,11 @@ def _stamp(session: Session, model: Model, split: str, found: Gallery) -> Row:
         "dtype": "/".join(dict.fromkeys(dtype for side in (images, texts) for dtype in side.vectors.dtypes)),
         **found.lacking,
         **session.rows("evaluate/digests", split_id=target)[0],
+        **session.rows("evaluate/seen", model_id=model_id)[0],
     }
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
     """The most memory that this process has held, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count that of the process which started this one, too
@@ -150,26 +230,29 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _tables(found: Gallery, ranks: Ranks, evaluation: Row) -> Iterator[tuple[pa.Table, pa.Table]]:
+def _tables(found: Gallery, task: Task, ranks: Ranks, evaluation: Row) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Ranks and hits of each direction of the protocol, with catalog ids for row numbers."""
-    images = found.images.table["image_id"].to_numpy()
-    captions = found.texts.table["caption_id"].to_numpy()
-    yield _direction(ranks.image_to_text, images, captions, evaluation, "image_to_text")
+    images = found.images.table["image_id"].to_numpy()[task.images]
+    captions = found.texts.table["caption_id"].to_numpy()[task.captions]
+    yield _direction(ranks.image_to_text, task.from_image, images, captions, evaluation, "image_to_text")
     if evaluation["protocol"] != "paired-rows":
-        yield _direction(ranks.text_to_image, captions, images, evaluation, "text_to_image")
+        yield _direction(ranks.text_to_image, task.from_caption, captions, images, evaluation, "text_to_image")
 
 
-def _direction(
-    part: DirectionRanks, queries: NDArray[np.int64], candidates: NDArray[np.int64], evaluation: Row, direction: str
+def _direction(  # noqa: PLR0913
+    part: DirectionRanks, kept: Mask, queries: Ids, candidates: Ids, evaluation: Row, direction: str
 ) -> tuple[pa.Table, pa.Table]:
+    """The ranks of the pairs that are `kept`, and the hits of their queries."""
     fixed = {"evaluation_id": evaluation["evaluation_id"], "direction": direction}
-    row, place = np.nonzero(part.hits >= 0)
+    asked = np.zeros(len(queries), dtype=bool)
+    asked[part.query[kept]] = True
+    row, place = np.nonzero((part.hits >= 0) & asked[:, None])
     ranks: dict[str, NDArray[Any]] = {
-        "query_id": queries[part.query],
-        "positive_id": candidates[part.positive],
-        "n_greater": part.n_greater,
-        "n_equal": part.n_equal,
-        "score": part.score,
+        "query_id": queries[part.query[kept]],
+        "positive_id": candidates[part.positive[kept]],
+        "n_greater": part.n_greater[kept],
+        "n_equal": part.n_equal[kept],
+        "score": part.score[kept],
     }
     hits: dict[str, NDArray[Any]] = {
         "query_id": queries[row],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from clipstore.catalog import Row, Session
 from clipstore.encoders.fingerprint import describe, files_key
 from clipstore.errors import JobError, ModelError, NotFoundError, check_name
 from clipstore.jobs import checked_model, job_files, read_model
-from clipstore.pipeline.store import Store
+from clipstore.pipeline.store import Store, split_id
 from clipstore.records import Model, Tower
 
 IMPORTED = "imported"
@@ -66,6 +67,22 @@ def add_model(store: Store, name: str, *, base: str, family: str = "clip", adapt
             raise ModelError(message)
         record_model(session, model, origin="added")
     return model
+
+
+def note_training(store: Store, name: str, splits: Iterable[str]) -> Row:
+    """Record that a model was trained on the images of some splits; how many images it was trained on by now.
+
+    Raises:
+        NotFoundError: no such model or split.
+    """
+    model = find_model(store, name)
+    with store.catalog.write() as session:
+        row = session.row("model/find", name=name)
+        model_id = row["model_id"] if row else record_model(session, model, origin="job")
+        for split in splits:
+            session.run("model/trained", model_id=model_id, split_id=split_id(session, split))
+        count = session.rows("model/training_images", model_id=model_id)[0]["training_images"]
+    return {"model": name, "training_images": count}
 
 
 def list_models(store: Store) -> list[Row]:

@@ -28,6 +28,8 @@ class StoredRows:
     rows: NDArray[np.int64]
     dim: int
     dtypes: list[str]  # of the shards that hold the rows, each once
+    stamps: list[shards.Stamp]  # of the shards' files, when this was made
+    held: NDArray[Any] | None = None  # the rows, where they were read already
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -41,9 +43,23 @@ class StoredRows:
 
     def __getitem__(self, part: slice) -> NDArray[Any]:
         which, rows = self.which[part], self.rows[part]
+        if self.held is not None:
+            return self.held[part]
         if not len(rows):
             return np.empty((0, self.dim), dtype=self.dtype)
-        return shards.gather(self.paths, which, rows).astype(self.dtype, copy=False)
+        gathered = shards.gather(self.paths, which, rows).astype(self.dtype, copy=False)
+        for one in np.unique(which).tolist():
+            shards.check_unchanged(self.paths[one], self.stamps[one])
+        return gathered
+
+    def at(self, places: NDArray[np.int64]) -> StoredRows:
+        """The same with the rows at these places, in this order."""
+        held = None if self.held is None else self.held[places]
+        return replace(self, which=self.which[places], rows=self.rows[places], held=held)
+
+    def read(self) -> StoredRows:
+        """The same with its rows in memory."""
+        return self if self.held is not None else replace(self, held=self[:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +85,7 @@ class Items:
 
     def at(self, places: NDArray[np.int64]) -> Items:
         """The same with the items at these places of the table, in this order."""
-        vectors = replace(self.vectors, which=self.vectors.which[places], rows=self.vectors.rows[places])
-        return replace(self, table=self.table.take(pa.array(places)), vectors=vectors)
+        return replace(self, table=self.table.take(pa.array(places)), vectors=self.vectors.at(places))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,22 +94,26 @@ class Gallery:
 
     Attributes:
         pairs: (P, 2), row of an image and row of a caption of it, in the captions' order.
+        images_in_split: how many images the split has.
         lacking: how many images and captions of the split are not there, by the reason why.
     """
 
     images: Items
     texts: Items
     pairs: NDArray[np.int64]
+    images_in_split: int
     lacking: Row
 
 
-def gallery(store: Store, session: Session, model: Model, split: str, *, partial: bool) -> Gallery:
-    """What of a split can be ranked or exported for a model.
+def gallery(
+    store: Store, session: Session, model: Model, split: str, *, partial: bool, first: int | None = None
+) -> Gallery:
+    """What of a split can be ranked or exported for a model; of each image the `first` captions, None: all.
 
     Raises:
         VectorError: items were not embedded yet (and not `partial`), or nothing is left.
     """
-    images, texts = embedded_items(store, session, model, split)
+    images, texts = embedded_items(store, session, model, split, first)
     pending = (images.pending.num_rows, texts.pending.num_rows)
     if any(pending) and not partial:
         message = (
@@ -122,11 +141,14 @@ def gallery(store: Store, session: Session, model: Model, split: str, *, partial
         raise VectorError(message)
     image_rows = row.drop_null().to_numpy().astype(np.int64)
     pairs = np.stack([image_rows, np.arange(len(image_rows))], axis=1)
-    return Gallery(images=images, texts=texts, pairs=pairs, lacking=lacking)
+    size = images.table.num_rows + images.left_out.num_rows + images.pending.num_rows
+    return Gallery(images=images, texts=texts, pairs=pairs, images_in_split=size, lacking=lacking)
 
 
-def embedded_items(store: Store, session: Session, model: Model, split: str) -> tuple[Items, Items]:
-    """The images and the captions of a split for a model's current towers.
+def embedded_items(
+    store: Store, session: Session, model: Model, split: str, first: int | None = None
+) -> tuple[Items, Items]:
+    """The images and the captions (of each image the `first`, None: all) of a split for a model's current towers.
 
     Raises:
         NotFoundError: there is no such split.
@@ -146,7 +168,7 @@ def embedded_items(store: Store, session: Session, model: Model, split: str) -> 
     images = session.table(
         "evaluate/gallery_images", fingerprint=image.fingerprint, backbone=image.backbone, family=model.family, **asked
     )
-    captions = session.table("evaluate/gallery_captions", fingerprint=text.fingerprint, **asked)
+    captions = session.table("evaluate/gallery_captions", fingerprint=text.fingerprint, first=first, **asked)
     return _items(store, session, image, images), _items(store, session, text, captions)
 
 
@@ -163,8 +185,10 @@ def _items(store: Store, session: Session, tower: Tower, table: pa.Table) -> Ite
     files = {row["shard_id"]: row for row in session.rows("evaluate/shards", fingerprint=tower.fingerprint)}
     ids = np.array(sorted(files), dtype=np.int64)
     which = np.searchsorted(ids, have["shard_id"].to_numpy())
+    paths = [store.root / files[one]["file"] for one in ids.tolist()]
     vectors = StoredRows(
-        paths=[store.root / files[one]["file"] for one in ids.tolist()],
+        paths=paths,
+        stamps=[shards.stamp(path) for path in paths],
         which=which,
         rows=have["row"].to_numpy().astype(np.int64),
         dim=tower.dim,

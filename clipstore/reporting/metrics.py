@@ -17,7 +17,12 @@ _COLUMNS = {
     "MRR": "mrr",
     "median rank": "median_rank",
     "mean rank": "mean_rank",
+    "mAP@R": "map@r",
+    "R-Precision": "r_precision",
 }
+_MANY_POSITIVES = ("mAP@R", "R-Precision")  # shown where queries have many positives
+
+_CAPTION_SETS = {"all": "all of each image", "first5": "the first five of each image"}
 
 
 def print_evaluations(evaluations: Sequence[Evaluation]) -> None:
@@ -35,7 +40,11 @@ def metric_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         {
             "model": evaluation["model"],
             "direction": words,
-            **{title: _shown(metrics[f"{prefix}_{name}"]) for title, name in _COLUMNS.items()},
+            **{
+                title: _shown(metrics[f"{prefix}_{name}"])
+                for title, name in _COLUMNS.items()
+                if title not in _MANY_POSITIVES or evaluation["protocol"] in ("eccv", "cxc")
+            },
             "RSUM": f"{metrics['rsum']:.1f}" if "rsum" in metrics else "",
         }
         for prefix, words in _DIRECTIONS.items()
@@ -48,10 +57,27 @@ def stamp(evaluation: Evaluation) -> list[str]:
     on = evaluation["measured_on"]
     lines = [
         f"{evaluation['model']} on {on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, "
-        f"{on['captions']:,} captions; protocol {on['protocol']}; {on['precision']}, stored as {on['dtype']}; "
+        f"{on['captions']:,} captions ({_CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}; {on['precision']}, stored as {on['dtype']}; "
         f"image tower {on['image_fingerprint'][:12]}, text tower {on['text_fingerprint'][:12]}; "
-        f"{on['tied_pairs']:,} tied pairs; {on['seconds']:.1f} s, peak memory {on['peak_memory'] / 2**20:,.0f} MB"
+        f"{on['tied_pairs']:,} tied pairs; screened in {on['screen']}, {on['rechecked'] / on['scores']:.2%} of the scores "
+        f"in float64 again; {on['seconds']:.1f} s, peak memory {on['peak_memory'] / 2**20:,.0f} MB"
     ]
+    if on["seen_images"] is None:
+        lines.append("  nobody told the store what the model was trained on: see 'clipstore model trained'")
+    elif on["seen_images"]:
+        share = on["seen_images"] / on["images"]
+        lines.append(f"  TRAINED ON {share:.1%} of these images ({on['seen_images']:,}): the numbers flatter it")
+    else:
+        lines.append("  trained on none of these images, as far as the store was told")
+    if on["images_without_positive"] or on["captions_without_positive"]:
+        lines.append(
+            f"  nothing in the gallery is right for {on['images_without_positive']:,} images and "
+            f"{on['captions_without_positive']:,} captions: they stand in it, and are not asked"
+        )
+    if on["lost_positives"]:
+        lines.append(f"  {on['lost_positives']:,} positives of {on['protocol']} are not in the gallery")
+    if on["protocol"] == "coco-1k":
+        lines.append("  five folds of 1,000 images, each ranked alone, and averaged: never compare with a whole gallery")
     if on["left_out_images"] or on["left_out_captions"]:
         lines.append(
             f"  left out: {on['left_out_images']:,} images without a readable photo, and {on['left_out_captions']:,} "
@@ -71,3 +97,27 @@ def stamp(evaluation: Evaluation) -> list[str]:
 
 def _shown(value: float) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.1f}"
+
+
+def print_bench(told: Mapping[str, Any]) -> None:
+    """Print what `clipstore bench eval` measured."""
+    print_table(
+        [
+            {
+                "images": told["images"],
+                "captions": told["captions"],
+                "dim": told["dim"],
+                "ranking": f"{told['seconds']:.2f} s",
+                "fp32 products alone": f"{told['product_seconds']:.2f} s",
+                "share": f"{told['share']:.2f}",
+                "scored again": f"{told['rechecked']:.2%}",
+                "peak memory": f"{told['peak_memory'] / 2**20:,.0f} MB",
+            }
+        ]
+    )
+    console().print(
+        f"screened in {told['screen']} on {told['device']}, {told['threads']} threads; Recall@1 of the made vectors: "
+        f"{told['text_retrieval_recall@1']:.2f} image → text, {told['image_retrieval_recall@1']:.2f} text → image",
+        style="dim",
+        soft_wrap=True,
+    )

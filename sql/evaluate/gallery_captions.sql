@@ -2,6 +2,7 @@
 SELECT
     items.caption_id,
     items.image_id,
+    captions.source_id,
     shard_id,
     vectors.row,
     shard_id IS NULL AND failed.content IS NOT NULL AS left_out
@@ -10,5 +11,5 @@ JOIN caption_items AS items USING (image_id)
 JOIN captions USING (caption_id)
 LEFT JOIN vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
 LEFT JOIN item_failures AS failed ON failed.fingerprint = $fingerprint AND failed.content = items.content
-WHERE split_id = $split_id AND items.model_id = $model_id
+WHERE split_id = $split_id AND items.model_id = $model_id AND ($first IS NULL OR captions.position < $first)
 ORDER BY split_images.position, captions.position, captions.source_id;

@@ -4,6 +4,8 @@ WITH failed AS (
 )
 SELECT
     items.image_id,
+    images.source_id,
+    split_images.position,
     shard_id,
     vectors.row,
     shard_id IS NULL AND (failed.content IS NOT NULL OR $family != 'imported' AND images.problem IS NOT NULL) AS left_out

@@ -135,6 +135,22 @@ CREATE TABLE IF NOT EXISTS evaluations (
     evaluated_at TIMESTAMPTZ NOT NULL
 );
 
+-- What evaluations learned to say later.
+ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS caption_set VARCHAR DEFAULT 'all';  -- all, first5
+ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS images_without_positive BIGINT DEFAULT 0;    -- asked nothing
+ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS captions_without_positive BIGINT DEFAULT 0;
+ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS lost_positives BIGINT DEFAULT 0;             -- not in the gallery
+ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS seen_images BIGINT;  -- trained on, of the images; null: not known
+ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS screen VARCHAR;      -- the precision of the product: bf16, fp32, fp64
+ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS rechecked BIGINT;    -- scores computed again in float64
+ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS scores BIGINT;       -- of so many
+
+-- The images that a model was trained on, as far as the store was told.
+CREATE TABLE IF NOT EXISTS training_images (
+    model_id BIGINT NOT NULL,
+    image_id BIGINT NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS ranks (
     evaluation_id BIGINT NOT NULL,
     direction VARCHAR NOT NULL,         -- image_to_text, text_to_image

@@ -1,0 +1,54 @@
+"""`clipstore bench`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from clipstore.cli.options import json_option, memory_option
+
+
+@click.group()
+def bench() -> None:
+    """Measure this machine.
+
+    Example: clipstore bench eval
+    """
+
+
+@bench.command("eval")
+@click.option("--images", default=5000, show_default=True, type=click.IntRange(1), help="How many images.")
+@click.option("--captions", default=25_000, show_default=True, type=click.IntRange(1), help="How many captions.")
+@click.option("--dim", default=512, show_default=True, type=click.IntRange(2), help="The width of the vectors.")
+@click.option("--repeat", default=3, show_default=True, type=click.IntRange(1), help="Turns; medians are printed.")
+@click.option("--seed", default=0, show_default=True, help="Of the made vectors.")
+@click.option(
+    "--screen",
+    type=click.Choice(["auto", "bf16", "fp32", "fp64"]),
+    default="auto",
+    show_default=True,
+    help="The precision of the first pass; fp32 shows what a processor without bfloat16 takes.",
+)
+@memory_option("What the ranking may take, beside what the program itself needs.")
+@click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
+@json_option
+def bench_eval(*, as_json: bool, **what: Any) -> None:
+    """Rank made vectors, and compare with the bare float32 products of the same size.
+
+    The vectors have the geometry of CLIP's on COCO and are read from shards. Every positive's rank in
+    both directions and the top 10 hits are computed, exactly; the products alone compute nothing.
+
+    Example: clipstore bench eval --images 40504 --captions 202654 --repeat 1
+    """
+    from clipstore.pipeline import bench as verb
+    from clipstore.reporting.metrics import print_bench
+    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.tables import print_json
+
+    with shown_progress() as on_progress:
+        told = verb.bench_eval(verb.BenchOptions(**what, on_progress=on_progress))
+    if as_json:
+        print_json(told)
+    else:
+        print_bench(told)

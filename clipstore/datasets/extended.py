@@ -1,0 +1,39 @@
+"""The positives that were added to COCO's test captions later: ECCV Caption and CxC, as the package eccv-caption has them.
+
+ECCV Caption (Chun et al., 2022): images and captions that fit, found by machines and confirmed by people, for 1,261
+images and 1,332 captions. CxC (Parekh et al., 2021): pairs that people rated as alike, for nearly all of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from clipstore.datasets.files import read_json
+from clipstore.errors import DatasetError
+
+_IDS = dict[str, list[int | str]]
+
+
+def extended_positives(name: str) -> tuple[pa.Table, pa.Table]:
+    """The positives of "eccv" or "cxc" for image queries and for caption queries: columns image, caption (source ids).
+
+    Raises:
+        DatasetError: the package eccv-caption is not there.
+    """
+    found = importlib.util.find_spec("eccv_caption")  # not imported: its data files are all that is wanted
+    if found is None or not found.submodule_search_locations:
+        message = f"the protocol {name} needs the positives of eccv-caption: pip install 'clipstore[eccv]'"
+        raise DatasetError(message)
+    folder = Path(found.submodule_search_locations[0]) / "data"
+    asked = _read(folder / f"{name}_image_to_caption.json", ("image", "caption"))
+    return asked, _read(folder / f"{name}_caption_to_image.json", ("caption", "image"))
+
+
+def _read(file: Path, columns: tuple[str, str]) -> pa.Table:
+    told = read_json(file, _IDS, "a file of eccv-caption")
+    pairs = [(query, str(positive)) for query, positives in told.items() for positive in positives]
+    return pa.table(dict(zip(columns, map(pa.array, zip(*pairs, strict=True)), strict=True)))

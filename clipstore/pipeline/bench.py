@@ -1,0 +1,160 @@
+"""`clipstore bench eval`: what ranking costs beside the bare matrix products of the same size."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipstore import shards
+from clipstore.catalog import Row
+from clipstore.demo.vectors import MadeVectors
+from clipstore.pipeline.device import checked_device
+from clipstore.pipeline.evaluate import TOP_K, peak_memory
+from clipstore.pipeline.progress import Progress, silent
+from clipstore.pipeline.vectors import StoredRows
+from clipstore.shards import ShardInfo
+
+if TYPE_CHECKING:
+    from clipstore.ranking import Ranks
+
+_ROWS = 32768  # rows of a shard
+_BLOCK = (1024, 8192)  # rows and columns of a bare product: larger ones are no faster
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What to measure: made vectors of this size, `repeat` times; `memory` in bytes."""
+
+    images: int = 5000
+    captions: int = 25_000
+    dim: int = 512
+    seed: int = 0
+    repeat: int = 3
+    screen: str = "auto"
+    memory: int = 8 * 2**30
+    device: str = "cpu"
+    on_progress: Progress = silent
+
+
+def bench_eval(options: BenchOptions) -> Row:
+    """Rank made vectors from shards, and multiply the same vectors in float32, in turn; medians of both.
+
+    The peak of memory is of the whole process, before the vectors are in memory for the bare products.
+    """
+    # Imported here and not above: `--help` needs no torch.
+    import torch
+
+    from clipstore.ranking import rank_pairs
+
+    device = checked_device(options.device)
+    made = MadeVectors(images=options.images, captions=options.captions, dim=options.dim, seed=options.seed)
+    captions = np.arange(options.captions)
+    pairs = np.stack([made.image_of(captions), captions], axis=1)
+    with tempfile.TemporaryDirectory(prefix="clipstore-bench-") as folder:
+        images = _stored(Path(folder), "image", made.image_blocks(), options)
+        texts = _stored(Path(folder), "text", made.caption_blocks(), options)
+        few = np.zeros((1, 2), dtype=np.int64)
+        rank_pairs(images[:64], texts[:64], few, device=device, screen=options.screen)  # compiles, once a machine
+        ranked, products, peak = [], [], 0
+        for turn in range(options.repeat):
+            began = time.perf_counter()
+            ranks = rank_pairs(
+                images,
+                texts,
+                pairs,
+                top_k=TOP_K,
+                memory=options.memory,
+                device=device,
+                screen=options.screen,
+                on_progress=lambda done, total: options.on_progress("captions ranked", done, total),
+            )
+            ranked.append(time.perf_counter() - began)
+            peak = peak if turn else peak_memory()
+            products.append(_product_seconds(images[:], texts[:], device, options))
+    return {
+        "images": options.images,
+        "captions": options.captions,
+        "dim": options.dim,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "screen": ranks.screen,
+        "seconds": median(ranked),
+        "product_seconds": median(products),
+        "share": median(one / other for one, other in zip(ranked, products, strict=True)),
+        "rechecked": ranks.rechecked / (options.images * options.captions),
+        "peak_memory": peak,
+        **_recall(ranks),
+    }
+
+
+def _stored(folder: Path, tower: str, blocks: Iterator[NDArray[np.float32]], options: BenchOptions) -> StoredRows:
+    """Write vectors into shards as embed would, and give them back to be read."""
+    info = ShardInfo(
+        kind="vectors",
+        tower=tower,
+        fingerprint=f"{tower} vectors made for a benchmark",
+        model="made",
+        family="made",
+        precision="fp32",
+        normalised=True,
+        cut=0,
+        software=shards.software(clipstore=version("clipstore")),
+    )
+    total = options.images if tower == "image" else options.captions
+    paths, sizes, waiting, number = [], [], [], count()
+    for block in blocks:
+        waiting.append(block)
+        ready = sum(map(len, waiting))
+        if ready >= _ROWS or sum(sizes) + ready == total:
+            path = folder / f"{tower}-{next(number)}.h5"
+            contents = [f"{tower}{sum(sizes) + row}" for row in range(ready)]
+            shards.write_shard(path, info, np.concatenate(waiting), contents, {})
+            paths.append(path)
+            sizes.append(ready)
+            waiting = []
+            options.on_progress(f"{tower} vectors made", sum(sizes), total)
+    return StoredRows(
+        paths=paths,
+        which=np.repeat(np.arange(len(paths)), sizes),
+        rows=np.concatenate([np.arange(size) for size in sizes]),
+        dim=options.dim,
+        dtypes=["float32"],
+        stamps=[shards.stamp(path) for path in paths],
+    )
+
+
+def _product_seconds(images: NDArray[Any], texts: NDArray[Any], device: str, options: BenchOptions) -> float:
+    """The time of nothing but the float32 products of all blocks, the vectors being in memory."""
+    import torch
+
+    left, right = (torch.from_numpy(side).to(device) for side in (images, texts))
+    out = torch.empty(_BLOCK, device=device)
+    began = time.perf_counter()
+    for low in range(0, len(left), _BLOCK[0]):
+        for start in range(0, len(right), _BLOCK[1]):
+            one, other = left[low : low + _BLOCK[0]], right[start : start + _BLOCK[1]]
+            torch.mm(one, other.T, out=out[: len(one), : len(other)])
+        options.on_progress("images multiplied", low + len(one), len(left))
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def _recall(ranks: Ranks) -> Row:
+    """Recall@1 of both directions, to show how hard the made vectors are."""
+    best = np.full(len(ranks.image_to_text.hits), np.iinfo(np.int64).max)
+    np.minimum.at(best, ranks.image_to_text.query, ranks.image_to_text.n_greater)
+    return {
+        "text_retrieval_recall@1": float((best == 0).mean()),
+        "image_retrieval_recall@1": float((ranks.text_to_image.n_greater == 0).mean()),
+    }
