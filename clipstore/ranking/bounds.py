@@ -143,6 +143,11 @@ def surely_below(bounds: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
     return keys(rounded) - 1 - (rounded == 0).to(BITS[precision])  # below -0, too
 
 
+def lowest(precision: torch.dtype) -> int:
+    """The key that every product is above, whatever its value."""
+    return int(surely_below(torch.tensor(-torch.inf, dtype=torch.float64), precision))
+
+
 def least(products: torch.Tensor) -> torch.Tensor:
     """The least that products can have been before their rounding, float64."""
     return products.double() - products.double().abs() * torch.finfo(products.dtype).eps - 2.0**-126

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -28,13 +28,13 @@ from clipstore.errors import VectorError
 from clipstore.ranking import bounds, kernels
 from clipstore.ranking.blocks import Layout, Rows, Side, read_ahead
 from clipstore.ranking.bounds import Centre
-from clipstore.ranking.tiles import Bands, Screen, screen_on_device
+from clipstore.ranking.tiles import Bands, DeviceScreen, Screen
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 Means = tuple[Doubles, Doubles]
 
-_SAMPLE = 512  # rows of the other side that give the hits a first floor
+_GROUPS = 4  # for each hit, of a tile's candidates: how many groups give its k best, nearly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +171,11 @@ class _Direction:
             layers[layer, there] = self._order[first[there] + layer]
         return layers
 
-    def floor(self, ids: Ints, seeded: Doubles) -> Doubles:
-        """A score that the hits of these queries reach already, or will: (n,)."""
+    def floor(self, ids: Ints) -> Doubles:
+        """The score of these queries' last hit, (n,); infinity where none are asked for, -infinity where some lack."""
         if not self.hits.shape[1]:
             return np.full(len(ids), np.inf)
-        last = self.hit_scores[ids, -1]
-        return np.where(np.isnan(last), seeded, last)
+        return np.nan_to_num(self.hit_scores[ids, -1], nan=-np.inf)
 
 
 class _Block:
@@ -189,10 +188,10 @@ class _Block:
         greatest: the greatest terms of each tile, (T, 6).
         tiles: the rows of each tile; locks: held while a tile's counts are settled.
         layers: the rows' pairs, (L, n); asked: their scores less kappa, NaN where there are none.
-        seeded: a score that the hits of each row reach, whatever comes, (n,).
     """
 
     def __init__(self, values: NDArray[np.float32], start: int, run: _Run, *, left: bool) -> None:
+        self.left = left
         centre = run.centre if left else run.centre.swapped()
         prepared = bounds.prepare(torch.from_numpy(values).to(run.device), centre, run.precision)
         order = torch.argsort(prepared.lengths, descending=True)
@@ -208,24 +207,6 @@ class _Block:
         asked = np.full(self.layers.shape, np.nan)
         asked[self.layers >= 0] = self.direction.score[self.layers[self.layers >= 0]] - run.centre.shift
         self.asked = torch.from_numpy(asked).to(run.device)
-        self.seeded = np.full(len(values), -np.inf)
-
-    def seed(self, sample: _Block, shift: float) -> None:
-        """Find a floor for each row's hits: of k groups of other rows, the least of the groups' best scores.
-
-        k others reach it. Groups of a small sample are enough to keep the first tiles from being rescored whole.
-        """
-        top_k = self.direction.hits.shape[1]
-        chosen = torch.linspace(0, len(sample.low) - 1, min(_SAMPLE, len(sample.low)), dtype=torch.int64)
-        group = len(chosen) // top_k if top_k else 0
-        if not group:
-            return
-        chosen = chosen[: group * top_k].to(self.low.device)
-        low, greatest = sample.low[chosen], sample.terms[chosen].amax(dim=0, keepdim=True)
-        for tile in self.tiles:
-            products = (self.low[tile] @ low.T).view(-1, top_k, group).amax(dim=2).amin(dim=1)
-            floor = bounds.least(products) - bounds.margins(self.terms[tile], greatest)[0] + shift
-            self.seeded[tile] = floor.cpu().numpy()
 
     def settle(  # noqa: PLR0913
         self,
@@ -253,13 +234,32 @@ class _Block:
     def bands(self, part: slice, others: torch.Tensor, shift: float) -> list[Bands]:
         """The bands of the rows `part` against tiles with the greatest terms `others` (T, 6)."""
         precision, margin = self.low.dtype, bounds.margins(self.terms[part], others)
-        floor = torch.from_numpy(self.direction.floor(self.ids[part], self.seeded[part]) - shift).to(self.low.device)
+        floor = torch.from_numpy(self.direction.floor(self.ids[part]) - shift).to(self.low.device)
         asked, each, top = self.asked[:, part], margin[:, None, :], bounds.magnitude(precision)
         low = bounds.surely_below(asked - each, precision).masked_fill(asked.isnan(), top)
         high = bounds.surely_above(asked + each, precision).masked_fill(asked.isnan(), top)
         least = bounds.surely_below(floor - margin, precision).masked_fill(floor == torch.inf, top)
         keys = (keys.cpu().numpy() for keys in (low, high, least))
         return [Bands(low=one, high=two, floor=three) for one, two, three in zip(*keys, strict=True)]
+
+
+    def raised(self, bands: Bands, part: slice, products: torch.Tensor, others: torch.Tensor) -> Bands:
+        """The bands of the rows `part`, where hits are not full yet, with the floor that a tile's products give.
+
+        k candidates of the tile reach the k-th best of the bests of some groups of them, and so will the hits.
+        """
+        across = 1 if self.left else 0
+        top_k, count = self.direction.hits.shape[1], products.shape[across]
+        groups = min(_GROUPS * top_k, count)
+        if groups < top_k or not top_k or bands.floor.min() > bounds.lowest(products.dtype):
+            return bands
+        size = count // groups
+        some = products.narrow(across, 0, groups * size)
+        some = some.float() if self.left else some  # torch is slow along rows of bfloat16
+        best = some.unflatten(across, (groups, size)).amax(dim=across + 1)
+        least = bounds.least(best.topk(top_k, dim=across).values.select(across, -1).to(products.dtype))
+        floor = bounds.surely_below(least - 2 * bounds.margins(self.terms[part], others[None])[0], products.dtype)
+        return replace(bands, floor=np.maximum(bands.floor, floor.cpu().numpy()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,7 +280,7 @@ class _Pass:
     def __init__(self, run: _Run, threads: int) -> None:
         self._run, self._threads = run, threads
         on_cpu = torch.device(run.device).type == "cpu"
-        self._screen = Screen(run.layout.tile, run.precision) if on_cpu else screen_on_device
+        self._screen = Screen(run.layout.tile, run.precision) if on_cpu else DeviceScreen()
 
     def over(self, images: Side, texts: Side, on_progress: Callable[[int, int], None]) -> int:
         """Settle every tile; how many cells were scored again."""
@@ -292,10 +292,8 @@ class _Pass:
             for low, high in image_spans:
                 left = _Block(images.read(low, high), low, self._run, left=True)
                 working: list[Future[int]] = []
-                load = partial(self._load, texts, left)
+                load = partial(self._load, texts)
                 for span, right in zip(text_spans, read_ahead(load, text_spans), strict=True):
-                    if span[0] == 0:
-                        left.seed(right, self._run.centre.shift)
                     started = [pool.submit(self._settle_rows, left, right, tile) for tile in range(len(left.tiles))]
                     rechecked += sum(future.result() for future in working)
                     working = started
@@ -304,10 +302,8 @@ class _Pass:
                 rechecked += sum(future.result() for future in working)
         return rechecked
 
-    def _load(self, texts: Side, left: _Block, span: tuple[int, int]) -> _Block:
-        block = _Block(texts.read(*span), span[0], self._run, left=False)
-        block.seed(left, self._run.centre.shift)
-        return block
+    def _load(self, texts: Side, span: tuple[int, int]) -> _Block:
+        return _Block(texts.read(*span), span[0], self._run, left=False)
 
     def _settle_rows(self, left: _Block, right: _Block, row_tile: int) -> int:
         """Settle a tile of images with all tiles of a block of texts; how many cells were scored again."""
@@ -322,7 +318,10 @@ class _Pass:
 
     def _settle(self, left: _Block, right: _Block, row_tile: int, column_tile: int, rows: Bands, columns: Bands) -> int:
         row_part, column_part = left.tiles[row_tile], right.tiles[column_tile]
-        found = self._screen(left.low[row_part], right.low[column_part], rows, columns)
+        product = self._screen.product(left.low[row_part], right.low[column_part])
+        rows = left.raised(rows, row_part, product, right.greatest[column_tile])
+        columns = right.raised(columns, column_part, product, left.greatest[row_tile])
+        found = self._screen(product, rows, columns)
         scores = np.empty(len(found.keys))
         kernels.score_cells(
             left.values[row_part], found.rows, right.values[column_part], found.columns, scores

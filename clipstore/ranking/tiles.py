@@ -60,11 +60,14 @@ class Screen(local):
         self._cells = np.empty((2, rows * columns + 1), dtype=np.int32)
         self._keys = np.empty(rows * columns + 1, dtype=kind)
 
-    def __call__(self, left: torch.Tensor, right: torch.Tensor, rows: Bands, columns: Bands) -> Found:
-        """Screen the product of prepared rows (R, K) and (C, K); what is found is valid until the next call."""
-        height, width = len(left), len(right)
-        product = self._product[: height * width].view(height, width)
-        torch.mm(left, right.T, out=product)
+    def product(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """The product (R, C) of prepared rows (R, K) and (C, K); valid until the next call."""
+        product = self._product[: len(left) * len(right)].view(len(left), len(right))
+        return torch.mm(left, right.T, out=product)
+
+    def __call__(self, product: torch.Tensor, rows: Bands, columns: Bands) -> Found:
+        """What a product (R, C) tells; valid until the next call."""
+        width = product.shape[1]
         kind = self._line.dtype
         row_sure, column_sure = (np.empty(side.low.shape, dtype=kind) for side in (rows, columns))
         words = self._words[: -(-width // 8)]
@@ -97,29 +100,36 @@ class Screen(local):
         )
 
 
-def screen_on_device(left: torch.Tensor, right: torch.Tensor, row_bands: Bands, column_bands: Bands) -> Found:
-    """The same as `Screen` in torch's own operations, on the device where the prepared rows are."""
-    rows, columns = (
-        tuple(torch.from_numpy(keys).to(left.device) for keys in (bands.low, bands.high, bands.floor))
-        for bands in (row_bands, column_bands)
-    )
-    found = bounds.keys(left @ right.T)
-    near = found > rows[2][:, None]
-    near |= found > columns[2]
-    row_sure, column_sure = (torch.empty(low.shape, dtype=torch.int64) for low, _, _ in (rows, columns))
-    for layer, (low, high) in enumerate(zip(*rows[:2], strict=True)):
-        above = found > high[:, None]
-        row_sure[layer] = above.sum(dim=1)
-        near |= above.logical_xor_(found > low[:, None])
-    for layer, (low, high) in enumerate(zip(*columns[:2], strict=True)):
-        above = found > high
-        column_sure[layer] = above.sum(dim=0)
-        near |= above.logical_xor_(found > low)
-    at, column = near.nonzero(as_tuple=True)
-    return Found(
-        row_sure=row_sure.numpy(),
-        column_sure=column_sure.numpy(),
-        rows=at.to(torch.int32).cpu().numpy(),
-        columns=column.to(torch.int32).cpu().numpy(),
-        keys=found[at, column].cpu().numpy(),
-    )
+class DeviceScreen:
+    """The same in torch's own operations, on the device where the prepared rows are."""
+
+    def product(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """The product (R, C) of prepared rows (R, K) and (C, K)."""
+        return left @ right.T
+
+    def __call__(self, product: torch.Tensor, row_bands: Bands, column_bands: Bands) -> Found:
+        """What a product (R, C) tells."""
+        rows, columns = (
+            tuple(torch.from_numpy(keys).to(product.device) for keys in (bands.low, bands.high, bands.floor))
+            for bands in (row_bands, column_bands)
+        )
+        found = bounds.keys(product)
+        near = found > rows[2][:, None]
+        near |= found > columns[2]
+        row_sure, column_sure = (torch.empty(low.shape, dtype=torch.int64) for low, _, _ in (rows, columns))
+        for layer, (low, high) in enumerate(zip(*rows[:2], strict=True)):
+            above = found > high[:, None]
+            row_sure[layer] = above.sum(dim=1)
+            near |= above.logical_xor_(found > low[:, None])
+        for layer, (low, high) in enumerate(zip(*columns[:2], strict=True)):
+            above = found > high
+            column_sure[layer] = above.sum(dim=0)
+            near |= above.logical_xor_(found > low)
+        at, column = near.nonzero(as_tuple=True)
+        return Found(
+            row_sure=row_sure.numpy(),
+            column_sure=column_sure.numpy(),
+            rows=at.to(torch.int32).cpu().numpy(),
+            columns=column.to(torch.int32).cpu().numpy(),
+            keys=found[at, column].cpu().numpy(),
+        )
