@@ -46,7 +46,9 @@ def add(name: str, base: str, family: str, adapter: str | None, store: Store, *,
 
 @model.command("trained")
 @click.argument("name")
-@click.option("--split", "splits", multiple=True, required=True, help="A split that it was trained on; may be repeated.")
+@click.option(
+    "--split", "splits", multiple=True, required=True, help="A split that it was trained on; may be repeated."
+)
 @store_option
 @json_option
 def trained(name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) -> None:
@@ -61,7 +63,9 @@ def trained(name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) 
     if as_json:
         print_json(told)
     else:
-        click.echo(f"{name}: trained on {told['training_images']:,} images of this store; evaluate again to have it said")
+        click.echo(
+            f"{name}: trained on {told['training_images']:,} images of this store; evaluate again to have it said"
+        )
 
 
 @model.command("list")

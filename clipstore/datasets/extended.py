@@ -1,4 +1,4 @@
-"""The positives that were added to COCO's test captions later: ECCV Caption and CxC, as the package eccv-caption has them.
+"""The positives that were added to COCO's test captions later, ECCV Caption and CxC, from the package eccv-caption.
 
 ECCV Caption (Chun et al., 2022): images and captions that fit, found by machines and confirmed by people, for 1,261
 images and 1,332 captions. CxC (Parekh et al., 2021): pairs that people rated as alike, for nearly all of them.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import msgspec
 import pyarrow as pa
 
 from clipstore.datasets.files import read_json

@@ -21,8 +21,8 @@ _AXIS = (0.72, 0.70)  # how much of a unit vector lies along its modality's axis
 _AXES_COSINE = 0.16 / (_AXIS[0] * _AXIS[1])
 _FALL = 0.335  # the deviation along direction k is k to the power of -_FALL
 _IMAGES_IN_CLUSTER = 40
-_CLUSTER = .6  # share of an image's variance that its cluster has
-_FIT = (.30, .035, .03)  # cosine of a caption's own part with its image's: mean, deviation by image, by caption
+_CLUSTER = 0.6  # share of an image's variance that its cluster has
+_FIT = (0.30, 0.035, 0.03)  # cosine of a caption's own part with its image's: mean, deviation by image, by caption
 _SAME_CAPTION, _SAME_PHOTO = 0.01, 0.01  # shares of exact and of near duplicates
 
 
@@ -62,12 +62,12 @@ class MadeVectors:
         """The image of each caption."""
         return captions * self.images // self.captions
 
-    def _image_parts(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _image_parts(self, rows: NDArray[np.int64]) -> Vectors:
         """What is an image's own beside the axis, unit length: the same wherever it is asked for."""
         parts = [self._image_step(int(step)) for step in np.unique(rows // _STEP)]
-        return np.concatenate(parts)[rows - rows[0] // _STEP * _STEP]
+        return np.asarray(np.concatenate(parts)[rows - rows[0] // _STEP * _STEP])
 
-    def _image_step(self, step: int) -> NDArray[np.float64]:
+    def _image_step(self, step: int) -> Vectors:
         clusters = np.random.default_rng([self.seed, 0])
         count = max(1, self.images // _IMAGES_IN_CLUSTER)
         centres = _unit(self._noise(clusters, count))
@@ -78,7 +78,7 @@ class MadeVectors:
         own[again] = _unit(own[rng.integers(0, _STEP, len(again))] + 0.02 * own[again])
         return own
 
-    def _noise(self, rng: np.random.Generator, rows: int) -> NDArray[np.float64]:
+    def _noise(self, rng: np.random.Generator, rows: int) -> Vectors:
         noise = rng.standard_normal((rows, self.dim), dtype=np.float32)
         return np.asarray(noise * np.arange(1, self.dim + 1, dtype=np.float32) ** -_FALL)
 

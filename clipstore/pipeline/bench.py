@@ -27,7 +27,7 @@ from clipstore.shards import ShardInfo
 if TYPE_CHECKING:
     from clipstore.ranking import Ranks
 
-_ROWS = 32768  # rows of a shard
+_ROWS = 8192  # rows of a shard
 _BLOCK = (1024, 8192)  # rows and columns of a bare product: larger ones are no faster
 
 
@@ -111,7 +111,10 @@ def _stored(folder: Path, tower: str, blocks: Iterator[NDArray[np.float32]], opt
         software=shards.software(clipstore=version("clipstore")),
     )
     total = options.images if tower == "image" else options.captions
-    paths, sizes, waiting, number = [], [], [], count()
+    paths: list[Path] = []
+    sizes: list[int] = []
+    waiting: list[NDArray[np.float32]] = []
+    number = count()
     for block in blocks:
         waiting.append(block)
         ready = sum(map(len, waiting))

@@ -89,7 +89,9 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
     told = []
     for model, one in zip(models, found, strict=True):
         read = replace(
-            one, images=_read_once(one.images, uses, shared, options), texts=_read_once(one.texts, uses, shared, options)
+            one,
+            images=_read_once(one.images, uses, shared, options),
+            texts=_read_once(one.texts, uses, shared, options),
         )
         told.append(_evaluate(store, model, split, read, options))
     return told
@@ -167,8 +169,9 @@ def _rank(model: Model, found: Gallery, task: Task, options: EvalOptions, device
     except BadRowError as error:
         items = images if error.side == "image" else texts
         where = items.vectors.paths[items.vectors.which[error.row]]
+        item = items.table["source_id"][error.row]
         message = (
-            f"the vector of {error.side} {items.table['source_id'][error.row]} holds NaN, infinity or values past 1e18: "
+            f"the vector of {error.side} {item} holds NaN, infinity or values past 1e18: it is "
             f"row {items.vectors.rows[error.row]} of {where}; remove that shard, and embed or import it again"
         )
         raise VectorError(message) from error
@@ -176,7 +179,9 @@ def _rank(model: Model, found: Gallery, task: Task, options: EvalOptions, device
 
 def _keep(session: Session, evaluation: Row, tables: Iterable[tuple[pa.Table, pa.Table]]) -> None:
     """Write an evaluation and the (ranks, hits) of its directions in the place of the former one."""
-    former = session.rows("evaluate/former", **{key: evaluation[key] for key in ("model_id", "split_id", "protocol", "caption_set")})
+    former = session.rows(
+        "evaluate/former", **{key: evaluation[key] for key in ("model_id", "split_id", "protocol", "caption_set")}
+    )
     forget(session, [row["evaluation_id"] for row in former])
     session.stage(staged_evaluation=pa.Table.from_pylist([evaluation]))
     session.run("evaluate/add_evaluation")
@@ -239,7 +244,7 @@ def _tables(found: Gallery, task: Task, ranks: Ranks, evaluation: Row) -> Iterat
         yield _direction(ranks.text_to_image, task.from_caption, captions, images, evaluation, "text_to_image")
 
 
-def _direction(  # noqa: PLR0913
+def _direction(
     part: DirectionRanks, kept: Mask, queries: Ids, candidates: Ids, evaluation: Row, direction: str
 ) -> tuple[pa.Table, pa.Table]:
     """The ranks of the pairs that are `kept`, and the hits of their queries."""

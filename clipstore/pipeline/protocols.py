@@ -119,5 +119,5 @@ def lost_positives(protocol: str, asked: list[Task]) -> int:
     """How many positives of eccv or cxc are not in the gallery."""
     if protocol not in ("eccv", "cxc"):
         return 0
-    known = sum(positives.num_rows for positives in extended_positives(protocol))
+    known = sum(int(positives.num_rows) for positives in extended_positives(protocol))
     return known - sum(int(task.from_image.sum() + task.from_caption.sum()) for task in asked)

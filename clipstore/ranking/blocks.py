@@ -23,7 +23,7 @@ _ROWS = 2048  # rows read at once where a block is not needed whole
 _TEXT_BLOCK = 8192  # larger blocks are no faster, and the last one is waited for
 _CPU_TILE, _CUDA_TILE = (1024, 1024), (4096, 8192)
 _LEAST = 64  # rows and columns of the smallest tile
-_FIXED = 2**21  # what small arrays and the interpreter take, whatever the sizes
+_FIXED = 2**24  # what the product's library and small arrays take, whatever the sizes
 
 
 class Rows(Protocol):
@@ -82,7 +82,7 @@ class Side:
         return values
 
     def spans(self, rows: int, first: int | None = None) -> list[tuple[int, int]]:
-        """(start, stop) of all rows, at most `rows` at a time; with `first`, so many, and then twice as many each time."""
+        """(start, stop) of all rows, at most `rows` at a time; with `first`, so many, then twice as many each time."""
         spans, start, size = [], 0, min(first or rows, rows)
         while start < len(self):
             spans.append((start, min(start + size, len(self))))
@@ -99,7 +99,7 @@ class Layout:
     tile: tuple[int, int]
 
     @classmethod
-    def plan(  # noqa: PLR0913
+    def plan(
         cls, *, images: int, texts: int, width: int, precision: torch.dtype, device: str, answer: int, memory: int
     ) -> Layout:
         """The blocks for `memory` bytes, of which `answer` bytes are what is given back.
@@ -109,8 +109,8 @@ class Layout:
         Raises:
             VectorError: not even the smallest blocks fit.
         """
-        # A row as stored, in float32 and prepared; places and terms; its layers of targets and their bands.
-        row = width * 8 + (width + EXTRA) * precision.itemsize + 256
+        # A row in float32 and prepared, and both again while it is put in order; terms, targets and their bands.
+        row = 2 * (width * 4 + (width + EXTRA) * precision.itemsize) + 256
         threads = torch.get_num_threads()
         tile = _CPU_TILE if torch.device(device).type == "cpu" else _CUDA_TILE
         block = _TEXT_BLOCK

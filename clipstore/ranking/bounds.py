@@ -13,16 +13,16 @@ to bfloat16 loses.
 exactly (the product of two bfloat16 has 16 bits) or with one rounding, and accumulates in float32, in any order: off by
 at most g(K, 2^-24) (|A| |B| + |P| + |P'| + |Q| + |Q'|), where g(n, u) = n u / (1 - n u) and K = D + 4 terms (Higham,
 Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1). Values below float32's normal range may be taken
-for zero: at most K 2^-126 (1 + |A| + |B|). What P and Q lack after two pieces is known, and added. The float64 arithmetic of
-all this, and of the scores themselves, adds at most 2 g(D + 8, 2^-53) (|a| + |mu|) (|b| + |nu|), and its own rounding
-a millionth of the whole. The sum of these is m. It is a sum of products of a term of a's and a term of b's, so that m
+for zero: at most K 2^-126 (1 + |A| + |B|). What P and Q lack after two pieces is known, and added. The float64
+arithmetic of all this, and of the scores themselves, adds at most 2 g(D + 8, 2^-53) (|a| + |mu|) (|b| + |nu|), and its
+own rounding a millionth of the whole. The sum of these is m. It is a sum of products of a term of a's and a term of b's, so that m
 for a row and a whole tile needs but the greatest of each term in the tile; blocks are sorted by |a - mu|, which makes
 the greatest nearly each one's own.
 
 **What it proves.** The stored product x is the accumulated value p rounded once, and rounding keeps order. With a
 target t (some pair's score, less kappa): if x > fl(t + m) then p > t + m, and s > t; if x < fl(t - m) then s < t.
-Between the two lie the cells that are scored in float64. This is sound for whatever mu, nu and kappa; they only make the
-band narrow.
+Between the two lie the cells that are scored in float64. This is sound for whatever mu, nu and kappa; they only make
+the band narrow.
 
 **What it assumes** of the library, accumulation in float32 and one final rounding to nearest, `trusted` checks on the
 machine itself, with sums that cancel; a precision that fails gives way to the next.
@@ -109,7 +109,7 @@ def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch
     else:
         own = (length, lost, kept, one, alone, size)
     terms[:] = torch.stack(own, dim=1) * (1 + 1e-6)
-    return length
+    return torch.as_tensor(length)
 
 
 def _gamma(count: int, unit: float) -> float:
@@ -184,9 +184,6 @@ def trusted(name: str, device: str) -> bool:
         wide, other = left.double(), right.double()
         exact = wide @ other.T
         off = _gamma(width, 2.0**-24) * torch.outer(wide.norm(dim=1), other.norm(dim=1))
-        if not (
-            (found <= surely_above(exact + off, precision)) & (found > surely_below(exact - off, precision))
-        ).all():
+        if not ((found <= surely_above(exact + off, precision)) & (found > surely_below(exact - off, precision))).all():
             return False
     return True
-

@@ -23,7 +23,7 @@ Doubles = NDArray[np.float64]
 
 
 @njit(nogil=True, cache=True)
-def screen(  # noqa: PLR0913
+def screen(
     product: Keys,
     sign: Any,
     magnitude: Any,
@@ -45,7 +45,7 @@ def screen(  # noqa: PLR0913
     """Count what is surely above each target of a tile, and list the cells that are not sure.
 
     Args:
-        product: (R, C), the bits of the scores; `sign` is the place of the sign bit, `magnitude` the mask of the others.
+        product: (R, C), the bits of the scores; `sign` is the sign bit's place, `magnitude` the mask of the others.
         row_low, row_high: (L, R) keys: in layer l, a score of row i is surely above its target when its key is above
             row_high, and surely not when it is not above row_low. Layers are filled from the first; a row without a
             target in a layer has the two equal.
@@ -54,8 +54,8 @@ def screen(  # noqa: PLR0913
         column_low, column_high, column_floor, column_sure: the same of the columns, (L', C) and (C,).
         line, flags, words, places: for one row, (C,) keys and bytes; `words` are the bytes of `flags`, padded to
             whole words, and `places` holds as many.
-        cells: (2, R * C + 1), gets row and column of each cell that is not sure, in order; cell_keys: (R * C + 1,), their
-            keys.
+        cells, cell_keys: (2, R * C + 1) and (R * C + 1,), get row and column of each cell that is not sure, in order,
+            and its key.
 
     Returns:
         How many cells are not sure.
@@ -96,7 +96,7 @@ def _count_line(line: Keys, low: Any, high: Any, flags: NDArray[np.uint8]) -> An
 
 
 @njit(nogil=True, cache=True)
-def _list_flagged(  # noqa: PLR0913
+def _list_flagged(
     row: int,
     flags: NDArray[np.uint8],
     words: NDArray[np.uint64],
@@ -145,7 +145,7 @@ def score_cells(
 
 
 @njit(nogil=True, cache=True)
-def settle(  # noqa: PLR0913
+def settle(
     at: NDArray[np.int32],
     found: Keys,
     scores: Doubles,
@@ -187,7 +187,7 @@ def settle(  # noqa: PLR0913
 
 
 @njit(nogil=True, cache=True)
-def keep_hits(  # noqa: PLR0913
+def keep_hits(
     at: NDArray[np.int32],
     ids: Ints,
     others: NDArray[np.int32],

@@ -28,7 +28,7 @@ from clipstore.errors import VectorError
 from clipstore.ranking import bounds, kernels
 from clipstore.ranking.blocks import Layout, Rows, Side, read_ahead
 from clipstore.ranking.bounds import Centre
-from clipstore.ranking.tiles import Bands, DeviceScreen, Screen
+from clipstore.ranking.tiles import Bands, DeviceScreen, Found, Screen
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -72,7 +72,7 @@ class Ranks:
     rechecked: int
 
 
-def rank_pairs(
+def rank_pairs(  # noqa: PLR0913
     image_vectors: Rows,
     text_vectors: Rows,
     pairs: NDArray[np.integer[Any]],
@@ -134,9 +134,7 @@ def rank_pairs(
         rechecked = _Pass(run, threads).over(images, texts, on_progress)
     finally:
         torch.set_num_threads(threads)  # the pool's threads set it to 1 for each of their own
-    return Ranks(
-        image_to_text=run.rows.ranks(), text_to_image=run.columns.ranks(), screen=name, rechecked=rechecked
-    )
+    return Ranks(image_to_text=run.rows.ranks(), text_to_image=run.columns.ranks(), screen=name, rechecked=rechecked)
 
 
 class _Direction:
@@ -175,7 +173,8 @@ class _Direction:
         """The score of these queries' last hit, (n,); infinity where none are asked for, -infinity where some lack."""
         if not self.hits.shape[1]:
             return np.full(len(ids), np.inf)
-        return np.nan_to_num(self.hit_scores[ids, -1], nan=-np.inf)
+        last = self.hit_scores[ids, -1]
+        return np.where(np.isnan(last), -np.inf, last)
 
 
 class _Block:
@@ -208,28 +207,18 @@ class _Block:
         asked[self.layers >= 0] = self.direction.score[self.layers[self.layers >= 0]] - run.centre.shift
         self.asked = torch.from_numpy(asked).to(run.device)
 
-    def settle(  # noqa: PLR0913
-        self,
-        tile: int,
-        bands: Bands,
-        sure: NDArray[Any],
-        cells: tuple[NDArray[np.int32], NDArray[np.int32]],
-        other_ids: Ints,
-        found: NDArray[Any],
-        scores: Doubles,
-    ) -> None:
-        """Take what was found with one tile of these rows into their direction.
-
-        `cells` are each cell's row in the tile, and its candidate; `other_ids` the candidates' numbers among all.
-        """
-        to, ids = self.direction, self.ids[self.tiles[tile]]
-        asked = (bands.low, bands.high, sure, self.layers[:, self.tiles[tile]], to.score)
+    def settle(self, tile: int, bands: Bands, found: Found, scores: Doubles, other_ids: Ints) -> None:
+        """Take what was found with one tile of these rows into their direction; `other_ids` are the candidates'."""
+        to, part = self.direction, self.tiles[tile]
+        at, others, sure = (
+            (found.rows, found.columns, found.row_sure) if self.left else (found.columns, found.rows, found.column_sure)
+        )
+        asked = (bands.low, bands.high, sure, self.layers[:, part], to.score)
         with self.locks[tile]:
-            kernels.settle(cells[0], found, scores, *asked, to.greater, to.equal)
+            kernels.settle(at, found.keys, scores, *asked, to.greater, to.equal)
             if to.hits.shape[1]:
-                kernels.keep_hits(
-                    cells[0], ids, cells[1], other_ids, found, bands.floor, scores, to.hits, to.hit_scores
-                )
+                cells = (at, self.ids[part], others, other_ids, found.keys, bands.floor, scores)
+                kernels.keep_hits(*cells, to.hits, to.hit_scores)
 
     def bands(self, part: slice, others: torch.Tensor, shift: float) -> list[Bands]:
         """The bands of the rows `part` against tiles with the greatest terms `others` (T, 6)."""
@@ -241,7 +230,6 @@ class _Block:
         least = bounds.surely_below(floor - margin, precision).masked_fill(floor == torch.inf, top)
         keys = (keys.cpu().numpy() for keys in (low, high, least))
         return [Bands(low=one, high=two, floor=three) for one, two, three in zip(*keys, strict=True)]
-
 
     def raised(self, bands: Bands, part: slice, products: torch.Tensor, others: torch.Tensor) -> Bands:
         """The bands of the rows `part`, where hits are not full yet, with the floor that a tile's products give.
@@ -255,8 +243,9 @@ class _Block:
             return bands
         size = count // groups
         some = products.narrow(across, 0, groups * size)
-        some = some.float() if self.left else some  # torch is slow along rows of bfloat16
-        best = some.unflatten(across, (groups, size)).amax(dim=across + 1)
+        some = some.float().contiguous() if self.left else some  # torch is slow along rows of bfloat16
+        shape = (len(some), groups, size) if self.left else (groups, size, some.shape[1])
+        best = some.view(shape).amax(dim=across + 1)
         least = bounds.least(best.topk(top_k, dim=across).values.select(across, -1).to(products.dtype))
         floor = bounds.surely_below(least - 2 * bounds.margins(self.terms[part], others[None])[0], products.dtype)
         return replace(bands, floor=np.maximum(bands.floor, floor.cpu().numpy()))
@@ -323,11 +312,9 @@ class _Pass:
         columns = right.raised(columns, column_part, product, left.greatest[row_tile])
         found = self._screen(product, rows, columns)
         scores = np.empty(len(found.keys))
-        kernels.score_cells(
-            left.values[row_part], found.rows, right.values[column_part], found.columns, scores
-        )
-        left.settle(row_tile, rows, found.row_sure, (found.rows, found.columns), right.ids[column_part], found.keys, scores)
-        right.settle(column_tile, columns, found.column_sure, (found.columns, found.rows), left.ids[row_part], found.keys, scores)
+        kernels.score_cells(left.values[row_part], found.rows, right.values[column_part], found.columns, scores)
+        left.settle(row_tile, rows, found, scores, right.ids[column_part])
+        right.settle(column_tile, columns, found, scores, left.ids[row_part])
         return len(scores)
 
 

@@ -57,10 +57,11 @@ def stamp(evaluation: Evaluation) -> list[str]:
     on = evaluation["measured_on"]
     lines = [
         f"{evaluation['model']} on {on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, "
-        f"{on['captions']:,} captions ({_CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}; {on['precision']}, stored as {on['dtype']}; "
+        f"{on['captions']:,} captions ({_CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}; "
+        f"{on['precision']}, stored as {on['dtype']}; "
         f"image tower {on['image_fingerprint'][:12]}, text tower {on['text_fingerprint'][:12]}; "
-        f"{on['tied_pairs']:,} tied pairs; screened in {on['screen']}, {on['rechecked'] / on['scores']:.2%} of the scores "
-        f"in float64 again; {on['seconds']:.1f} s, peak memory {on['peak_memory'] / 2**20:,.0f} MB"
+        f"{on['tied_pairs']:,} tied pairs; screened in {on['screen']}, {on['rechecked'] / on['scores']:.2%} of the "
+        f"scores in float64 again; {on['seconds']:.1f} s, peak memory {on['peak_memory'] / 2**20:,.0f} MB"
     ]
     if on["seen_images"] is None:
         lines.append("  nobody told the store what the model was trained on: see 'clipstore model trained'")
@@ -77,7 +78,9 @@ def stamp(evaluation: Evaluation) -> list[str]:
     if on["lost_positives"]:
         lines.append(f"  {on['lost_positives']:,} positives of {on['protocol']} are not in the gallery")
     if on["protocol"] == "coco-1k":
-        lines.append("  five folds of 1,000 images, each ranked alone, and averaged: never compare with a whole gallery")
+        lines.append(
+            "  five folds of 1,000 images, each ranked alone, and averaged: never compare with a whole gallery"
+        )
     if on["left_out_images"] or on["left_out_captions"]:
         lines.append(
             f"  left out: {on['left_out_images']:,} images without a readable photo, and {on['left_out_captions']:,} "
