@@ -17,7 +17,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from clipstore.errors import VectorError
-from clipstore.ranking import DirectionRanks, Ranks, rank_pairs
+from clipstore.ranking import BadRowError, DirectionRanks, Ranks, bounds, rank_pairs
+from clipstore.ranking.tiles import Bands, DeviceScreen, Screen
 
 Array = NDArray[Any]
 
@@ -58,6 +59,9 @@ def draw_pairs(data: st.DataObject, images: Array, texts: Array) -> Array:
     return np.array(chosen, dtype=np.int64).reshape(-1, 2)
 
 
+SCREENS = st.sampled_from(["auto", "bf16", "fp32", "fp64"])
+
+
 def exact_scores(images: Array, texts: Array) -> Array:
     """Every score, correctly rounded: a product of two float32 is exact in float64, and fsum rounds once."""
     left, right = images.astype(np.float64).tolist(), texts.astype(np.float64).tolist()
@@ -74,12 +78,12 @@ def check_direction(found: DirectionRanks, scores: Array, pairs: Array, top_k: i
         others = np.delete(scores[row], own)
         assert found.n_greater[place] == (others > scores[row, own]).sum()
         assert found.n_equal[place] == (others == scores[row, own]).sum()
-    np.testing.assert_allclose(found.score, scores[query, positive], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.score, scores[query, positive], rtol=1e-12, atol=1e-12)
     assert found.hits.shape == found.hit_scores.shape == (len(scores), top_k)
     for row, hits, hit_scores in zip(scores, found.hits, found.hit_scores, strict=True):
         best = np.argsort(-row, kind="stable")[:top_k]
         assert hits.tolist() == best.tolist() + [-1] * (top_k - len(best))
-        np.testing.assert_allclose(hit_scores[: len(best)], row[best], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(hit_scores[: len(best)], row[best], rtol=1e-12, atol=1e-12)
         assert np.isnan(hit_scores[len(best) :]).all()
 
 
@@ -97,10 +101,10 @@ def same(one: Ranks, other: Ranks) -> bool:
     )
 
 
-def least_memory(width: int) -> int:
+def least_memory(images: Array, texts: Array, pairs: Array) -> int:
     """The bytes that an error asks for, which make the blocks as small as they get."""
     with pytest.raises(VectorError) as caught:
-        rank_pairs(*vectors(1, 1, width), np.zeros((1, 2), dtype=np.int64), memory=1)
+        rank_pairs(images, texts, pairs, memory=1)
     asked = re.search(r"at least (\d+)$", str(caught.value))
     assert asked, caught.value
     return int(asked[1])
@@ -122,22 +126,41 @@ def some_pairs(images: int, texts: int, seed: int = 0) -> Array:
     return rng.permutation(np.concatenate([one_each, one_each[::3], rng.integers(0, min(images, texts), (9, 2))]))
 
 
-@settings(deadline=None, max_examples=200)
-@given(data=st.data(), sides=dyadic_vectors(), top_k=st.integers(0, 12))
+@st.composite
+def cone_vectors(draw: st.DrawFn) -> tuple[Array, Array]:
+    """Rows of any length near an axis of their own, some zero, some twice: what centring is for, and what it is not."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    width = draw(st.sampled_from([1, 5, 40]))
+    sides = []
+    for _ in range(2):
+        rows = rng.normal(size=(draw(st.integers(1, 12)), width)) * 10.0 ** draw(st.integers(-6, 3))
+        rows += rng.normal(size=width) * 10.0 ** draw(st.integers(-3, 3))
+        rows[rng.random(len(rows)) < 0.1] = 0
+        sides.append(np.concatenate([rows, rows[:2]]).astype(draw(st.sampled_from([np.float16, np.float32]))))
+    return sides[0], sides[1]
+
+
+@settings(deadline=None, max_examples=400)
+@given(data=st.data(), sides=dyadic_vectors(), top_k=st.integers(0, 12), screen=SCREENS)
 def test_ranks_of_dyadic_vectors_equal_a_brute_force(
-    data: st.DataObject, sides: tuple[Array, Array], top_k: int
+    data: st.DataObject, sides: tuple[Array, Array], top_k: int, screen: str
 ) -> None:
     pairs = draw_pairs(data, *sides)
-    check(rank_pairs(*sides, pairs, top_k=top_k), exact_scores(*sides), pairs, top_k)
+    check(rank_pairs(*sides, pairs, top_k=top_k, screen=screen), exact_scores(*sides), pairs, top_k)
 
 
-@settings(deadline=None, max_examples=60)
-@given(data=st.data(), sides=generic_vectors(), top_k=st.integers(0, 30))
+@settings(deadline=None, max_examples=600)
+@given(
+    data=st.data(),
+    sides=st.one_of(generic_vectors(), cone_vectors()),
+    top_k=st.sampled_from([0, 1, 3, 30]),
+    screen=SCREENS,
+)
 def test_ranks_of_generic_vectors_equal_a_brute_force(
-    data: st.DataObject, sides: tuple[Array, Array], top_k: int
+    data: st.DataObject, sides: tuple[Array, Array], top_k: int, screen: str
 ) -> None:
     pairs = draw_pairs(data, *sides)
-    check(rank_pairs(*sides, pairs, top_k=top_k), exact_scores(*sides), pairs, top_k)
+    check(rank_pairs(*sides, pairs, top_k=top_k, screen=screen), exact_scores(*sides), pairs, top_k)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -145,7 +168,7 @@ def test_ranks_over_many_blocks_equal_a_brute_force(dtype: type) -> None:
     left, right = (side.astype(dtype) for side in vectors(230, 610, 12))
     pairs = some_pairs(230, 610)
     scores = left.astype(np.float64) @ right.astype(np.float64).T  # exact, for the values are dyadic
-    check(rank_pairs(left, right, pairs, memory=least_memory(12)), scores, pairs, 10)
+    check(rank_pairs(left, right, pairs, memory=least_memory(left, right, pairs)), scores, pairs, 10)
 
 
 def test_the_default_blocks_equal_a_brute_force() -> None:
@@ -155,8 +178,9 @@ def test_the_default_blocks_equal_a_brute_force() -> None:
     check(rank_pairs(left, right, pairs), scores, pairs, 10)
 
 
+@pytest.mark.parametrize("screen", ["bf16", "fp32", "fp64"])
 @pytest.mark.parametrize("width", [64, 512, 1024])
-def test_candidates_closer_than_float32_can_tell(width: int) -> None:
+def test_candidates_closer_than_float32_can_tell(width: int, screen: str) -> None:
     """Texts whose scores lie within 1e-7 of the positive's on both sides, where one float32 product is noise."""
     rng = np.random.default_rng(width)
     image = rng.normal(size=width) / np.sqrt(width)
@@ -168,9 +192,28 @@ def test_candidates_closer_than_float32_can_tell(width: int) -> None:
     images = image[None].astype(np.float32)
     scores = exact_scores(images, texts)
     assert 0 < np.abs(scores - scores[0, 20]).max() < 1e-6
-    found = rank_pairs(images, texts, np.array([[0, 20]])).image_to_text
+    found = rank_pairs(images, texts, np.array([[0, 20]]), screen=screen).image_to_text
     assert (found.n_greater[0], found.n_equal[0]) == (20, 0)
     assert found.hits[0].tolist() == np.argsort(-scores[0], kind="stable")[:10].tolist()
+
+
+@pytest.mark.parametrize("screen", ["bf16", "fp32", "fp64"])
+def test_thousands_of_candidates_within_a_millionth_of_a_positive(screen: str) -> None:
+    """6,000 texts around one image's positive, moved across the image by at most 1e-6, and the same the other way."""
+    rng = np.random.default_rng(4)
+    image = generic(1, 128, 5)[0].astype(np.float64)
+    base = generic(1, 128, 6)[0].astype(np.float64)
+    moves = rng.uniform(-1e-6, 1e-6, size=(6000, 1))
+    across = rng.normal(size=(6000, 128))
+    across -= np.outer(across @ image, image) / (image @ image)
+    texts = (base + moves * image / (image @ image) + 1e-3 * across).astype(np.float32)
+    images = np.concatenate([image[None], generic(20, 128, 7)]).astype(np.float32)
+    scores = exact_scores(images, texts)
+    assert (np.abs(scores[0] - scores[0, 17]) < 3e-6).sum() > 5000
+    assert len(np.unique(scores[0])) > 5000
+    pairs = np.array([[0, 17], [0, 4000], [3, 17]])
+    check(rank_pairs(images, texts, pairs, screen=screen), scores, pairs, 10)
+    check(rank_pairs(texts, images, pairs[:, ::-1], screen=screen), scores.T, pairs[:, ::-1], 10)
 
 
 @pytest.fixture
@@ -187,15 +230,125 @@ def generic(rows: int, width: int, seed: int) -> Array:
     return (sides / np.linalg.norm(sides, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_memory_and_threads_change_nothing(threads: Callable[[int], None]) -> None:
-    images, texts = generic(300, 48, 1), generic(900, 48, 2)
+def test_memory_threads_and_screens_change_nothing(threads: Callable[[int], None]) -> None:
+    images, texts = generic(700, 48, 1), generic(2500, 48, 2)
     texts[::6] = texts[0]
-    pairs = some_pairs(300, 900)
+    pairs = some_pairs(700, 2500)
     usual = rank_pairs(images, texts, pairs)
-    small = least_memory(48)
-    for count, memory in product((1, 2), (small, 2 * small, 16 * small, 2**31)):
+    for count, screen in product((1, 2), ("bf16", "fp32", "fp64")):
         threads(count)
-        assert same(rank_pairs(images, texts, pairs, memory=memory), usual), (count, memory)
+        least = least_memory(images, texts, pairs)
+        budgets = [least_of(images, texts, pairs, screen), least * 5 // 4, 2 * least, 6 * least, 2**31]
+        for memory in budgets:
+            found = rank_pairs(images, texts, pairs, memory=max(memory, budgets[0]), screen=screen)
+            assert same(found, usual), (count, memory, screen)
+            assert found.screen == screen
+            assert 0 < found.rechecked <= 700 * 2500
+        assert torch.get_num_threads() == count
+
+
+def least_of(images: Array, texts: Array, pairs: Array, screen: str) -> int:
+    with pytest.raises(VectorError) as caught:
+        rank_pairs(images, texts, pairs, memory=1, screen=screen)
+    return int(str(caught.value).split()[-1])
+
+
+def test_progress_ends_at_its_total() -> None:
+    images, texts = generic(300, 8, 1), generic(5000, 8, 2)
+    told: list[tuple[int, int]] = []
+    rank_pairs(images, texts, PAIRS, on_progress=lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert told[-1] == (5000, 5000)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), layers=st.integers(0, 3), name=st.sampled_from(list(bounds.PRECISIONS)))
+def test_a_device_screens_as_the_compiled_loops_do(seed: int, layers: int, name: str) -> None:
+    """The operations that run on CUDA, run here: the same counts, and the same cells that are not sure."""
+    rng = np.random.default_rng(seed)
+    precision = bounds.PRECISIONS[name]
+    rows, columns = rng.integers(1, 40, 2)
+    left, right = (torch.from_numpy(rng.integers(-3, 4, (n, 6)) / 4).to(precision) for n in (rows, columns))
+    kind = bounds.keys(left[:0]).numpy().dtype
+
+    def bands(count: int) -> Bands:
+        bound = bounds.keys(torch.from_numpy(rng.integers(-8, 8, (2, layers, count)) / 4).to(precision)).numpy()
+        floor = bounds.keys(torch.from_numpy(rng.integers(0, 12, count) / 4).to(precision)).numpy()
+        return Bands(low=(bound.min(axis=0) - 1).astype(kind), high=bound.max(axis=0), floor=floor)
+
+    asked = bands(rows), bands(columns)
+    compiled, device = Screen((64, 64), precision), DeviceScreen()
+    one = compiled(compiled.product(left, right), *asked)
+    other = device(device.product(left, right), *asked)
+    for field in ("row_sure", "column_sure", "rows", "columns", "keys"):
+        assert np.array_equal(getattr(one, field), getattr(other, field)), field
+    exact = (left.double() @ right.double().T).to(precision)  # the values are dyadic
+    above = [(bounds.keys(exact) > torch.from_numpy(layer)[:, None]).sum(dim=1).tolist() for layer in asked[0].high]
+    assert one.row_sure.tolist() == above
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("screen", ["auto", "bf16", "fp32", "fp64"])
+def test_cuda_gives_what_the_cpu_gives(screen: str) -> None:
+    images, texts = generic(3000, 256, 1), generic(20_000, 256, 2)
+    texts[::6] = texts[0]
+    pairs = some_pairs(3000, 20_000)
+    assert same(rank_pairs(images, texts, pairs, device="cuda", screen=screen), rank_pairs(images, texts, pairs))
+
+
+# --- the certificate
+
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_subnormal=True)
+
+
+@given(one=FLOATS, other=FLOATS, name=st.sampled_from(list(bounds.PRECISIONS)))
+def test_keys_sort_as_floats_do(one: float, other: float, name: str) -> None:
+    left, right = torch.tensor([one, other], dtype=torch.float64).to(bounds.PRECISIONS[name])
+    keys = bounds.keys(torch.stack([left, right])).tolist()
+    if left == right:
+        assert abs(keys[0] - keys[1]) <= 1  # 0 and -0 are neighbours
+    else:
+        assert (keys[0] < keys[1]) == bool(left < right)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    width=st.sampled_from([1, 2, 7, 64, 512, 1500]),
+    scales=st.tuples(st.integers(-42, 15), st.integers(-42, 15)),
+    offset=st.sampled_from([0.0, 1.0, 100.0]),
+    centred=st.booleans(),
+    name=st.sampled_from(list(bounds.PRECISIONS)),
+)
+def test_no_product_leaves_its_band(
+    seed: int, width: int, scales: tuple[int, int], offset: float, centred: bool, name: str
+) -> None:
+    """Each product lies between the rounded ends of score ± m, for tiny, huge and cancelling rows too."""
+    rng = np.random.default_rng(seed)
+    sides = []
+    for scale in scales:
+        rows = (rng.normal(size=(6, width)) + offset * rng.normal(size=width)) * 10.0**scale
+        rows[1, width // 2 :] = -rows[0, width // 2 :]
+        rows[2] = 0
+        sides.append(rows.astype(np.float32))
+    mu, nu = (torch.from_numpy(side.mean(axis=0, dtype=np.float64) * centred) for side in sides)
+    scores = exact_scores(*sides)
+    centre = bounds.Centre(own=mu, other=nu, shift=float(scores[0, 0]), left=True)
+    precision = bounds.PRECISIONS[name]
+    left = bounds.prepare(torch.from_numpy(sides[0]), centre, precision)
+    right = bounds.prepare(torch.from_numpy(sides[1]), centre.swapped(), precision)
+    found = bounds.keys(left.low @ right.low.T)
+    shifted = torch.from_numpy(scores - scores[0, 0])
+    margin = bounds.margins(left.terms, right.terms).T
+    assert (found <= bounds.surely_above(shifted + margin, precision)).all()
+    assert (found > bounds.surely_below(shifted - margin, precision)).all()
+
+
+@pytest.mark.parametrize("name", list(bounds.PRECISIONS))
+def test_this_machines_products_are_what_the_bound_assumes(name: str) -> None:
+    assert bounds.trusted(name, "cpu")
 
 
 def test_pairs_may_come_in_any_order_and_integer_type() -> None:
@@ -215,7 +368,7 @@ def test_pairs_may_come_in_any_order_and_integer_type() -> None:
 def test_a_constant_scorer_ties_everything() -> None:
     images, texts = np.full((40, 8), 0.25, np.float32), np.full((200, 8), 0.25, np.float16)
     pairs = some_pairs(40, 200)
-    found = rank_pairs(images, texts, pairs, memory=least_memory(8))
+    found = rank_pairs(images, texts, pairs, memory=least_memory(images, texts, pairs))
     for side, others in ((found.image_to_text, 199), (found.text_to_image, 39)):
         assert set(side.n_greater) == {0}
         assert set(side.n_equal) == {others}
@@ -265,6 +418,7 @@ BAD_CALLS: dict[str, tuple[Array, Array, Array, dict[str, Any], list[str]]] = {
     "pair below": (GOOD, GOOD, np.array([[-1, 0]]), {}, ["[-1, 0]"]),
     "pair of none": (GOOD[:0], GOOD, PAIRS, {}, ["[0, 0]", "0 images"]),
     "memory": (GOOD, GOOD, PAIRS, {"memory": 1000}, ["1000 bytes", "at least"]),
+    "screen": (GOOD, GOOD, PAIRS, {"screen": "int8"}, ["int8", "bf16"]),
     "top_k": (GOOD, GOOD, PAIRS, {"top_k": -1}, ["top_k", "-1"]),
 }
 
@@ -279,8 +433,14 @@ def test_bad_calls_are_refused_in_one_line(case: str) -> None:
     assert not [word for word in words if word not in message], message
 
 
+def test_a_bad_row_is_told_apart() -> None:
+    with pytest.raises(BadRowError) as caught:
+        rank_pairs(GOOD, _spoiled(np.nan), PAIRS)
+    assert (caught.value.side, caught.value.row) == ("text", 2)
+
+
 def test_the_memory_that_the_error_asks_for_is_enough_and_a_byte_less_is_not() -> None:
-    needed = least_memory(4)
+    needed = least_memory(GOOD, GOOD, PAIRS)
     rank_pairs(GOOD, GOOD, PAIRS, memory=needed)
     with pytest.raises(VectorError):
         rank_pairs(GOOD, GOOD, PAIRS, memory=needed - 1)

@@ -15,9 +15,9 @@ at most g(K, 2^-24) (|A| |B| + |P| + |P'| + |Q| + |Q'|), where g(n, u) = n u / (
 Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1). Values below float32's normal range may be taken
 for zero: at most K 2^-126 (1 + |A| + |B|). What P and Q lack after two pieces is known, and added. The float64
 arithmetic of all this, and of the scores themselves, adds at most 2 g(D + 8, 2^-53) (|a| + |mu|) (|b| + |nu|), and its
-own rounding a millionth of the whole. The sum of these is m. It is a sum of products of a term of a's and a term of b's, so that m
-for a row and a whole tile needs but the greatest of each term in the tile; blocks are sorted by |a - mu|, which makes
-the greatest nearly each one's own.
+own rounding a millionth of the whole. The sum of these is m. It is a sum of products of a term of a's and a term of
+b's, so that m for a row and a whole tile needs but the greatest of each term in the tile; blocks are sorted by
+|a - mu|, which makes the greatest nearly each one's own.
 
 **What it proves.** The stored product x is the accumulated value p rounded once, and rounding keeps order. With a
 target t (some pair's score, less kappa): if x > fl(t + m) then p > t + m, and s > t; if x < fl(t - m) then s < t.

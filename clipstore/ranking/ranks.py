@@ -104,6 +104,9 @@ def rank_pairs(  # noqa: PLR0913
         message = f"no screen {screen!r}: choose auto, {', '.join(bounds.PRECISIONS)}"
         raise VectorError(message)
     name = bounds.best_precision(device) if screen == "auto" else screen
+    if not bounds.trusted(name, device):
+        message = f"products in {name} are not what they should be on this machine: leave the screen to choose itself"
+        raise VectorError(message)
     wide: Ints = np.asarray(pairs, dtype=np.int64)
     images, texts = Side(image_vectors, "image"), Side(text_vectors, "text")
     layout = Layout.plan(
