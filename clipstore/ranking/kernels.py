@@ -165,25 +165,28 @@ def settle(
         targets, greater, equal: (P,), of all pairs.
     """
     count, queries = layers.shape
-    own = np.empty((count, queries))
-    above, same = np.empty((count, queries), dtype=np.int32), np.zeros((count, queries), dtype=np.int32)
     for layer in range(count):
         for query in range(queries):
-            pair = layers[layer, query]
-            own[layer, query] = targets[pair] if pair >= 0 else 0.0
-            above[layer, query] = sure[layer, query]
-    for cell in range(len(at)):
-        query, key, score = at[cell], found[cell], scores[cell]
+            if layers[layer, query] >= 0:
+                greater[layers[layer, query]] += sure[layer, query]
+    cell = 0
+    while cell < len(at):
+        query, end = at[cell], cell + 1
+        while end < len(at) and at[end] == query:  # the cells of a tile's row stand together, those of a column do not
+            end += 1
         for layer in range(count):
-            near = (low[layer, query] < key) & (key <= high[layer, query])
-            above[layer, query] += near & (score > own[layer, query])
-            same[layer, query] += near & (score == own[layer, query])
-    for layer in range(count):
-        for query in range(queries):
             pair = layers[layer, query]
-            if pair >= 0:
-                greater[pair] += above[layer, query]
-                equal[pair] += same[layer, query]
+            if pair < 0:
+                break
+            above, same, target = 0, 0, targets[pair]
+            least, most = low[layer, query], high[layer, query]
+            for one in range(cell, end):
+                near = (least < found[one]) & (found[one] <= most)
+                above += near & (scores[one] > target)
+                same += near & (scores[one] == target)
+            greater[pair] += above
+            equal[pair] += same
+        cell = end
 
 
 @njit(nogil=True, cache=True)

@@ -246,7 +246,8 @@ class _Block:
             return bands
         size = count // groups
         some = products.narrow(across, 0, groups * size)
-        some = some.float().contiguous() if self.left else some  # torch is slow along rows of bfloat16
+        if self.left:  # torch is slow along rows of bfloat16, and float32 holds them exactly
+            some = (some.float() if products.dtype == torch.bfloat16 else some).contiguous()
         shape = (len(some), groups, size) if self.left else (groups, size, some.shape[1])
         best = some.view(shape).amax(dim=across + 1)
         least = bounds.least(best.topk(top_k, dim=across).values.select(across, -1).to(products.dtype))
