@@ -36,6 +36,7 @@ _SCHEMA = (
     "views/query_folds",
     "views/metrics",
     "views/retrieval_failures",
+    "views/asked_evaluations",
 )
 
 Row = dict[str, Any]

@@ -189,6 +189,17 @@ def test_a_protocol_of_cocos_test_split_refuses_another(cli: Run, small: str, pr
     assert "coco/test" in message
 
 
+def test_no_query_mixes_two_sets_of_captions(cli: Run, cli_json: RunJson, small: str) -> None:
+    """The last evaluation counts, unless one is asked for; `metrics` shows both apart."""
+    cli("eval", "--split", small)
+    once = cli_json("query", "rank_histogram")
+    cli("eval", "--split", small, "--captions", "first5")
+    assert cli_json("query", "rank_histogram") == once
+    assert cli_json("query", "rank_histogram", "-p", "captions=all") == once
+    assert {row["caption_set"] for row in cli_json("query", "metrics")} == {"all", "first5"}
+    assert len(cli_json("query", "hubs")) == 10  # 4 images, 6 captions: each once
+
+
 def test_what_a_model_was_trained_on_is_said(cli: Run, cli_json: RunJson, small: str) -> None:
     assert "clipstore model trained" in cli("eval", "--split", small).stdout
     cli("split", "drawn", "--from", small, "--images", 2, "--validation", 0.5)

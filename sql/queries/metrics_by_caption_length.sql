@@ -1,16 +1,12 @@
 -- Text to image by the length of the caption, in words.
 WITH asked AS (
     SELECT
-        query_ranks.*, models.name AS model, splits.name AS split,
+        query_ranks.*, model, split,
         len(regexp_extract_all(captions.text, '\S+')) AS words
     FROM query_ranks
-    JOIN evaluations USING (evaluation_id)
-    JOIN models USING (model_id)
-    JOIN splits USING (split_id)
+    JOIN asked_evaluations($model, $split, NULL, $captions) USING (evaluation_id)
     JOIN captions ON caption_id = query_id
-    WHERE direction = 'text_to_image' AND protocol = 'standard'
-        AND ($model IS NULL OR models.name = $model)
-        AND ($split IS NULL OR splits.name = $split)
+    WHERE direction = 'text_to_image'
 )
 SELECT
     model, split,

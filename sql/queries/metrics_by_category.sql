@@ -1,17 +1,12 @@
 -- Both directions by the categories that the image shows (where the data set tells), the worst Recall@1 first.
 WITH asked AS (
     SELECT
-        query_ranks.*, models.name AS model, splits.name AS split,
+        query_ranks.*, model, split,
         CASE direction WHEN 'image_to_text' THEN query_id ELSE captions.image_id END AS image_id
     FROM query_ranks
-    JOIN evaluations USING (evaluation_id)
-    JOIN models USING (model_id)
-    JOIN splits USING (split_id)
+    JOIN asked_evaluations($model, $split, NULL, $captions) USING (evaluation_id)
     LEFT JOIN captions ON direction = 'text_to_image' AND caption_id = query_id
-    WHERE protocol = 'standard'
-        AND ($model IS NULL OR models.name = $model)
-        AND ($split IS NULL OR splits.name = $split)
-        AND ($direction IS NULL OR direction = $direction)
+    WHERE $direction IS NULL OR direction = $direction
 )
 SELECT
     model, split, direction, categories.name AS category, supercategory,

@@ -4,16 +4,11 @@ WITH bins (place, ranks, low, high) AS (
         (6, 'above 1000', 1001, 1e18)
 )
 SELECT
-    models.name AS model, splits.name AS split, direction, ranks, count(*) AS queries,
+    model, split, direction, ranks, count(*) AS queries,
     count(*) / sum(count(*)) OVER (PARTITION BY evaluation_id, direction) AS share
 FROM query_ranks
-JOIN evaluations USING (evaluation_id)
-JOIN models USING (model_id)
-JOIN splits USING (split_id)
+JOIN asked_evaluations($model, $split, $protocol, $captions) USING (evaluation_id)
 JOIN bins ON expected_rank >= low AND expected_rank < high
-WHERE protocol = coalesce($protocol, 'standard')
-    AND ($model IS NULL OR models.name = $model)
-    AND ($split IS NULL OR splits.name = $split)
-    AND ($direction IS NULL OR direction = $direction)
-GROUP BY evaluation_id, models.name, splits.name, direction, place, ranks
+WHERE $direction IS NULL OR direction = $direction
+GROUP BY evaluation_id, model, split, direction, place, ranks
 ORDER BY evaluation_id, direction, place;

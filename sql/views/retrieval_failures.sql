@@ -25,6 +25,7 @@ SELECT
     models.name AS model,
     splits.name AS split,
     evaluations.protocol,
+    evaluations.caption_set,
     query_ranks.direction,
     query_ranks.query_id,
     asked.item AS asked,

@@ -1,0 +1,14 @@
+-- The evaluations that a question is about, with the names of their model and split.
+--
+-- Null leaves a choice open: the protocol is then standard, and of a protocol that was measured with different captions
+-- (all, first5) the last evaluation counts, so that no answer mixes two galleries.
+CREATE OR REPLACE MACRO asked_evaluations(wanted_model, wanted_split, wanted_protocol, wanted_captions) AS TABLE
+SELECT evaluations.*, models.name AS model, splits.name AS split
+FROM evaluations
+JOIN models USING (model_id)
+JOIN splits USING (split_id)
+WHERE (wanted_model IS NULL OR models.name = wanted_model)
+    AND (wanted_split IS NULL OR splits.name = wanted_split)
+    AND protocol = coalesce(wanted_protocol, 'standard')
+    AND (wanted_captions IS NULL OR caption_set = wanted_captions)
+QUALIFY row_number() OVER (PARTITION BY model_id, split_id ORDER BY evaluated_at DESC, evaluation_id DESC) = 1;
