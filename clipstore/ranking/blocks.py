@@ -131,7 +131,8 @@ class Layout:
 
 def read_ahead(load: Callable[[Span], Loaded], spans: Sequence[Span]) -> Iterator[Loaded]:
     """What `load` makes of each span, the next one while the last is in use."""
-    with ThreadPoolExecutor(1, "clipstore-read") as reader:
+    # One thread of torch's own for it: a second team of them would wait for work on the cores that multiply.
+    with ThreadPoolExecutor(1, "clipstore-read", torch.set_num_threads, (1,)) as reader:
         ahead = reader.submit(load, spans[0]) if spans else None
         for following in [*spans[1:], None]:
             if ahead is None:
