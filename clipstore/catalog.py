@@ -139,8 +139,7 @@ class Catalog:
         with self._open(read_only=False) as connection:
             self._check_version(connection)
             connection.begin()
-            for name in _SCHEMA:
-                connection.execute(statement(name))
+            _make_schema(connection)
             connection.execute(statement("catalog/stamp"), {"version": FORMAT_VERSION})
             try:
                 yield Session(connection)
@@ -195,6 +194,22 @@ class Catalog:
             )
             raise CatalogError(message)
         return True
+
+
+@contextmanager
+def scratch() -> Iterator[Session]:
+    """An empty catalog in memory, gone with the block: for answers about what is kept nowhere."""
+    connection = duckdb.connect(":memory:")
+    try:
+        _make_schema(connection)
+        yield Session(connection)
+    finally:
+        connection.close()
+
+
+def _make_schema(connection: duckdb.DuckDBPyConnection) -> None:
+    for name in _SCHEMA:
+        connection.execute(statement(name))
 
 
 def _first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Row, Session, scratch
 from clipstore.errors import VectorError
 from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.evaluations import forget
@@ -59,6 +59,16 @@ class EvalOptions:
     def caption_set(self) -> str:
         """Which captions stand in the gallery: "all" or "first5"."""
         return self.captions or CAPTIONS[self.protocol]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The ranks of a gallery: those of each task that its protocol asked, and the row of `evaluations` that says so."""
+
+    found: Gallery
+    asked: list[Task]
+    ranked: list[Ranks]
+    evaluation: Row
 
 
 def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> list[Row]:
@@ -117,12 +127,23 @@ def _read_once(
 
 
 def _evaluate(store: Store, model: Model, split: str, found: Gallery, options: EvalOptions) -> Row:
+    with store.catalog.read() as session:
+        stamp = evaluation_stamp(session, model, split, found)
+    measured = measure(model.name, found, stamp, options)
+    with store.catalog.write() as session:
+        return result(session, _keep(session, measured))
+
+
+def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions) -> Measured:
+    """Rank the pairs of a gallery as a protocol asks; `name` is the model's, `stamp` from `evaluation_stamp`.
+
+    Raises:
+        VectorError: the gallery does not fit the protocol, a vector is not finite, or the memory is too small.
+    """
     device = checked_device(options.device)
     began = time.perf_counter()
     asked = tasks(options.protocol, found)
-    with store.catalog.read() as session:
-        stamp = _stamp(session, model, split, found)
-    ranked = [_rank(model, found, task, options, device, number) for number, task in enumerate(asked, 1)]
+    ranked = [_rank(name, found, task, options, device, number) for number, task in enumerate(asked, 1)]
     no_image_positive, no_caption_positive = without_positive(found, asked)
     evaluation = stamp | {
         "partial": options.partial,
@@ -138,23 +159,21 @@ def _evaluate(store: Store, model: Model, split: str, found: Gallery, options: E
         "peak_memory": peak_memory(),
         "evaluated_at": datetime.now(UTC),
     }
-    with store.catalog.write() as session:
-        evaluation["evaluation_id"] = session.rows("evaluate/next_id")[0]["evaluation_id"]
-        every = (
-            tables
-            for task, ranks in zip(asked, ranked, strict=True)
-            for tables in _tables(found, task, ranks, evaluation)
-        )
-        _keep(session, evaluation, every)
-        return result(session, evaluation["evaluation_id"])
+    return Measured(found=found, asked=asked, ranked=ranked, evaluation=evaluation)
 
 
-def _rank(model: Model, found: Gallery, task: Task, options: EvalOptions, device: str, number: int) -> Ranks:
+def metrics_of(measured: Measured) -> dict[str, float]:
+    """The metrics of ranks that are kept nowhere, by their names in JSON: the same SQL, on a catalog in memory."""
+    with scratch() as session:
+        return _metrics(session, _keep(session, measured))
+
+
+def _rank(name: str, found: Gallery, task: Task, options: EvalOptions, device: str, number: int) -> Ranks:
     # Imported here and not above: asking for an unknown split needs no torch.
     from clipstore.ranking import BadRowError, rank_pairs
 
     images, texts = found.images.at(task.images), found.texts.at(task.captions)
-    what = f"{model.name}: captions ranked" + (f", fold {number}" if options.protocol == "coco-1k" else "")
+    what = f"{name}: captions ranked" + (f", fold {number}" if options.protocol == "coco-1k" else "")
     try:
         return rank_pairs(
             images.vectors,
@@ -177,35 +196,42 @@ def _rank(model: Model, found: Gallery, task: Task, options: EvalOptions, device
         raise VectorError(message) from error
 
 
-def _keep(session: Session, evaluation: Row, tables: Iterable[tuple[pa.Table, pa.Table]]) -> None:
-    """Write an evaluation and the (ranks, hits) of its directions in the place of the former one."""
+def _keep(session: Session, measured: Measured) -> int:
+    """Write an evaluation with its ranks and hits in the place of the former one; its id."""
+    evaluation = measured.evaluation
     former = session.rows(
         "evaluate/former", **{key: evaluation[key] for key in ("model_id", "split_id", "protocol", "caption_set")}
     )
     forget(session, [row["evaluation_id"] for row in former])
-    session.stage(staged_evaluation=pa.Table.from_pylist([evaluation]))
+    evaluation_id = int(session.rows("evaluate/next_id")[0]["evaluation_id"])
+    session.stage(staged_evaluation=pa.Table.from_pylist([evaluation | {"evaluation_id": evaluation_id}]))
     session.run("evaluate/add_evaluation")
-    for ranks, hits in tables:
+    for ranks, hits in _tables(measured, evaluation_id):
         session.stage(staged_ranks=ranks, staged_hits=hits)
         session.run("evaluate/add_ranks")
         session.run("evaluate/add_hits")
+    return evaluation_id
 
 
 def result(session: Session, evaluation_id: int) -> Row:
     """One evaluation as `clipstore eval --json` prints it."""
     told = session.rows("evaluate/result", evaluation_id=evaluation_id)[0]
-    metrics = session.rows("evaluate/metrics", evaluation_id=evaluation_id)
     told["evaluated_at"] = told["evaluated_at"].astimezone(UTC).isoformat(timespec="seconds")
     return {
         "model": told.pop("model"),
         "split": told["split"],
         "protocol": told["protocol"],
-        "metrics": {f"{_JSON_NAMES[row['direction']]}{row['metric']}": row["value"] for row in metrics},
+        "metrics": _metrics(session, evaluation_id),
         "measured_on": told,
     }
 
 
-def _stamp(session: Session, model: Model, split: str, found: Gallery) -> Row:
+def _metrics(session: Session, evaluation_id: int) -> dict[str, float]:
+    rows = session.rows("evaluate/metrics", evaluation_id=evaluation_id)
+    return {f"{_JSON_NAMES[row['direction']]}{row['metric']}": row["value"] for row in rows}
+
+
+def evaluation_stamp(session: Session, model: Model, split: str, found: Gallery) -> Row:
     """What an evaluation says it was measured on."""
     images, texts, target = found.images, found.texts, split_id(session, split)
     model_id = session.rows("model/find", name=model.name)[0]["model_id"]
@@ -235,20 +261,23 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _tables(found: Gallery, task: Task, ranks: Ranks, evaluation: Row) -> Iterator[tuple[pa.Table, pa.Table]]:
+def _tables(measured: Measured, evaluation_id: int) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Ranks and hits of each direction of the protocol, with catalog ids for row numbers."""
-    images = found.images.table["image_id"].to_numpy()[task.images]
-    captions = found.texts.table["caption_id"].to_numpy()[task.captions]
-    yield _direction(ranks.image_to_text, task.from_image, images, captions, evaluation, "image_to_text")
-    if evaluation["protocol"] != "paired-rows":
-        yield _direction(ranks.text_to_image, task.from_caption, captions, images, evaluation, "text_to_image")
+    found = measured.found
+    for task, ranks in zip(measured.asked, measured.ranked, strict=True):
+        images = found.images.table["image_id"].to_numpy()[task.images]
+        captions = found.texts.table["caption_id"].to_numpy()[task.captions]
+        fixed = {"evaluation_id": evaluation_id, "direction": "image_to_text"}
+        yield _direction(ranks.image_to_text, task.from_image, images, captions, fixed)
+        if measured.evaluation["protocol"] != "paired-rows":
+            fixed = fixed | {"direction": "text_to_image"}
+            yield _direction(ranks.text_to_image, task.from_caption, captions, images, fixed)
 
 
 def _direction(
-    part: DirectionRanks, kept: Mask, queries: Ids, candidates: Ids, evaluation: Row, direction: str
+    part: DirectionRanks, kept: Mask, queries: Ids, candidates: Ids, fixed: Row
 ) -> tuple[pa.Table, pa.Table]:
     """The ranks of the pairs that are `kept`, and the hits of their queries."""
-    fixed = {"evaluation_id": evaluation["evaluation_id"], "direction": direction}
     asked = np.zeros(len(queries), dtype=bool)
     asked[part.query[kept]] = True
     row, place = np.nonzero((part.hits >= 0) & asked[:, None])
