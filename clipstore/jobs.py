@@ -1,27 +1,44 @@
-"""Job files: one TOML file that names a model and where its weights come from.
+"""Job files: one TOML file that names a model, where its weights come from, what it trains on and is measured on.
 
-# jobs/pretrained.toml; the model's name is the file's
+# jobs/mine.toml; the model's name is the file's
 [model]
 family = "clip"
 base = "openai/clip-vit-base-patch32"     # a hub id, a local folder, or "bundled:demo"
-adapter = "adapters/full"                 # optional: a PEFT folder
+adapter = "adapters/mine"                 # optional: a PEFT folder; not for a job that trains
 prompt = "a photo of {}"                  # optional: what the text tower reads; {} is the caption
 clean = true                              # optional: lower-case and strip captions before the prompt
+
+[train]                                   # optional; the keys are the fields of records.Training
+split = "mine/train"
+validation = "mine/val"
+learning_rate = 2e-5
+
+[train.lora]                              # records.Lora
+towers = ["text"]
+
+[eval]                                    # optional; records.Measure: what `clipstore run` measures
+splits = ["mine/val"]
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
 
 from clipstore.errors import JobError, nearest
 from clipstore.packaged import folder
-from clipstore.records import Model
+from clipstore.records import Job, Lora, Measure, Model, Training
 
 FAMILIES = ("clip",)
-_KEYS: dict[str, type] = {"family": str, "base": str, "adapter": str, "prompt": str, "clean": bool}
+
+_TABLES: dict[str, Any] = {"model": Model, "train": Training, "train.lora": Lora, "eval": Measure}
+
+Record = TypeVar("Record")
 
 
 def job_files() -> dict[str, Path]:
@@ -33,29 +50,14 @@ def job_files() -> dict[str, Path]:
     return found
 
 
-def read_model(file: Path) -> Model:
-    """The model that a job file describes.
+def read_job(file: Path) -> Job:
+    """What a job file says.
 
     Raises:
-        JobError: the file cannot be read, or a key is unknown, missing or of the wrong type; with its line.
+        JobError: the file cannot be read, or a key is unknown, missing, of the wrong type or out of range; with its
+            line.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-        told = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        message = f"cannot read the job {file}: {error}"
-        raise JobError(message) from error
-    _check_keys(file, text, told, ("model",), "table")
-    model = told.get("model")
-    if not isinstance(model, dict):
-        message = f"{file}: a job needs a table [model] with at least a base"
-        raise JobError(message)
-    _check_keys(file, text, model, _KEYS, "key")
-    for key, value in model.items():
-        if not isinstance(value, _KEYS[key]):
-            message = f"{_at(file, text, key)}: {key} must be a {_KEYS[key].__name__}, not {value!r}"
-            raise JobError(message)
-    return checked_model(name=file.stem, where=str(file), **model)
+    return _Reader(file).job()
 
 
 def checked_model(*, name: str, where: str, base: str = "", family: str = "clip", **options: Any) -> Model:
@@ -77,15 +79,77 @@ def checked_model(*, name: str, where: str, base: str = "", family: str = "clip"
     return Model(name=name, family=family, base=base, **options)
 
 
-def _check_keys(file: Path, text: str, told: dict[str, Any], known: Any, kind: str) -> None:
-    for key in told:
-        if key not in known:
-            message = f"{_at(file, text, key)}: unknown {kind} {key!r}{nearest(key, known)}"
+class _Reader:
+    """One job file, read table by table; every complaint names its line."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            self._text = file.read_text(encoding="utf-8")
+            self._told = tomllib.loads(self._text)
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            message = f"cannot read the job {file}: {error}"
+            raise JobError(message) from error
+
+    def job(self) -> Job:
+        tables = [name for name in _TABLES if "." not in name]
+        for name in self._told:
+            if name not in tables:
+                self._fail("", name, f"unknown table {name!r}{nearest(name, tables)}")
+        if not isinstance(self._told.get("model"), dict):
+            message = f"{self._file}: a job needs a table [model] with at least a base"
             raise JobError(message)
+        told = self._told["model"]
+        if "name" in told:
+            self._fail("model", "name", f"unknown key 'name': the model's name is the file's, {self._file.stem}")
+        read = self._table("model", Model, {"family": "clip", "base": ""} | told | {"name": self._file.stem})
+        model = checked_model(where=str(self._file), **asdict(read))
+        training = self._optional("train", Training)
+        if training and model.adapter:
+            self._fail("model", "adapter", "a job that trains begins with its base alone: leave the adapter out")
+        if training and not training.lora.towers:
+            self._fail("train.lora", "towers", 'a LoRA sits on a tower: towers = ["text"], or with "vision"')
+        return Job(file=self._file, model=model, training=training, measure=self._optional("eval", Measure))
 
+    def _optional(self, table: str, record: type[Record]) -> Record | None:
+        if table not in self._told:
+            return None
+        if not isinstance(self._told[table], dict):
+            self._fail("", table, f"{table} is a table: write [{table}]")
+        return self._table(table, record, self._told[table])
 
-def _at(file: Path, text: str, key: str) -> str:
-    """FILE:LINE of a key or table in a TOML text."""
-    pattern = re.compile(rf"\s*(\[\s*)?[\"']?{re.escape(key)}[\"']?\s*[=\].]")
-    line = next((n for n, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 1)
-    return f"{file}:{line}"
+    def _table(self, table: str, record: type[Record], told: dict[str, Any]) -> Record:
+        """A table as its record, its keys and values checked."""
+        known = {field.name: field for field in fields(record)}  # type: ignore[arg-type]
+        for key, value in told.items():
+            if key not in known:
+                self._fail(table, key, f"unknown key {key!r}{nearest(key, known)}")
+            if f"{table}.{key}" in _TABLES and isinstance(value, dict):
+                self._table(f"{table}.{key}", _TABLES[f"{table}.{key}"], value)
+        needed = [name for name, field in known.items() if field.default is MISSING and name not in told]
+        if needed:
+            message = f"{self._at('', table)}: [{table}] needs {' and '.join(needed)}"
+            raise JobError(message)
+        try:
+            return msgspec.convert(told, record)
+        except msgspec.ValidationError as error:
+            # msgspec's words: "Expected `int` >= 1 - at `$.r`"
+            what, _, place = str(error).rpartition(" - at ")
+            key = re.split(r"[.\[`]", place.removeprefix("`$."))[0]
+            self._fail(table, key, f"{key} = {told.get(key)!r}: {what[0].lower()}{what[1:]}".replace("`", ""))
+
+    def _fail(self, table: str, key: str, problem: str) -> NoReturn:
+        message = f"{self._at(table, key)}: {problem}"
+        raise JobError(message)
+
+    def _at(self, table: str, key: str) -> str:
+        """FILE:LINE of a key of a table, or of a table itself (the key of the table "")."""
+        here = ""
+        pattern = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]")
+        for number, line in enumerate(self._text.splitlines(), 1):
+            heading = re.match(r"\s*\[+\s*([^\]]*?)\s*\]", line)
+            here = heading[1].replace('"', "").replace(" ", "") if heading else here
+            found = here.split(".")[0] == key if heading and not table else here == table and pattern.match(line)
+            if found:
+                return f"{self._file}:{number}"
+        return f"{self._file}:1"

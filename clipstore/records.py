@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +46,88 @@ class Model:
     adapter: str | None = None
     prompt: str | None = None
     clean: bool = False
+
+
+Count = Annotated[int, Meta(ge=1)]
+CountOrNone = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lora:
+    """A LoRA to train (Hu et al., 2021): rank, scale alpha / r, and the linear modules that it sits on, by name."""
+
+    r: Count = 8
+    alpha: Positive = 16.0
+    dropout: Share = 0.1
+    modules: tuple[str, ...] = ("q_proj", "v_proj")
+    towers: tuple[Literal["text", "vision"], ...] = ("text",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """The table [train] of a job.
+
+    Attributes:
+        split, validation: what is trained on, and what each epoch is measured on; they share no image.
+        batch: captions of one contrastive batch.
+        chunk: captions whose activations are held at once; a larger batch goes through in chunks, to the same gradient.
+        warmup: steps over which the learning rate rises; `decay`: what it does then, until the last step.
+        clip: the largest norm of a step's gradient.
+        patience: epochs without a better `watch` (a metric by its name in JSON) after which training stops.
+        heads: train both projection heads too.
+        temperature: CLIP's learned one, as it is or trained on.
+        mask_siblings: two captions of one image in a batch are not each other's negatives.
+        hard_negatives: captions that go into the batch beside each, from the hits that were wrong for its image.
+        refresh_negatives: epochs after which those are looked for again; 0: the base model's stay.
+        save_steps: steps after which a checkpoint is written within an epoch.
+    """
+
+    split: str
+    validation: str
+    seed: int = 0
+    epochs: Count = 10
+    batch: Annotated[int, Meta(ge=2)] = 32
+    chunk: Annotated[int, Meta(ge=2)] = 64
+    learning_rate: Positive = 2e-5
+    weight_decay: NotNegative = 0.01
+    warmup: CountOrNone = 0
+    decay: Literal["none", "cosine"] = "none"
+    clip: Positive = 1.0
+    patience: Count = 3
+    watch: str = "text_retrieval_recall@1"
+    heads: bool = False
+    temperature: Literal["frozen", "trained"] = "frozen"
+    mask_siblings: bool = False
+    hard_negatives: CountOrNone = 0
+    refresh_negatives: CountOrNone = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    save_steps: Count = 1000
+    lora: Lora = Lora()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """The table [eval] of a job: the splits and the protocol that its model is measured on."""
+
+    splits: tuple[str, ...]
+    protocol: Literal["standard", "paired-rows", "coco-1k", "eccv", "cxc"] = "standard"
+    captions: Literal["first5", "all"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A job file: a model, how it is trained (None: not here), and what it is measured on (None: not told).
+
+    The model of a job that trains has no adapter yet: training makes it, in the store.
+    """
+
+    file: Path
+    model: Model
+    training: Training | None = None
+    measure: Measure | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

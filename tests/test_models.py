@@ -42,7 +42,7 @@ def test_a_job_of_this_folder_comes_before_the_packaged_one(here: Path, cli_json
     [
         ('[model]\nbase = "x/y"\nprompd = "{}"', ["j.toml:3", "prompd", "did you mean 'prompt'"]),
         ('[modle]\nbase = "x/y"', ["j.toml:1", "modle", "did you mean 'model'"]),
-        ("[model]\nbase = 3", ["j.toml:2", "base must be a str"]),
+        ("[model]\nbase = 3", ["j.toml:2", "base = 3: expected str"]),
         ('[model]\nbase = "x/y"\nfamily = "clop"', ["clop", "did you mean 'clip'"]),
         ('[model]\nbase = "x/y"\nprompt = "a photo"', ["prompt", "{}"]),
         ("[model]\nclean = true", ["needs a base"]),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from clipstore.catalog import Row, Session
 from clipstore.encoders.fingerprint import describe, files_key
 from clipstore.errors import JobError, ModelError, NotFoundError, check_name
-from clipstore.jobs import checked_model, job_files, read_model
+from clipstore.jobs import checked_model, job_files, read_job
 from clipstore.pipeline.store import Store, split_id
-from clipstore.records import Model, Tower
+from clipstore.records import Job, Model, Tower
 
 IMPORTED = "imported"
 
@@ -23,26 +23,64 @@ _TOWER_FIELDS = tuple(field.name for field in fields(Tower))
 def find_model(store: Store, name: str) -> Model:
     """The model `name`: ./jobs/NAME.toml, else the packaged job, else what the catalog recorded.
 
+    The model of a job that trains is what its training left in this store.
+
     Raises:
         NotFoundError: nothing has this name; with the nearest one.
-        ModelError: a job and a recorded model share the name and mean two different things.
+        ModelError: a job and a recorded model share the name and mean two different things, or the job's training has
+            not given a model yet.
     """
-    recorded = _recorded(store)
-    jobs = job_files()
-    if name not in jobs:
+    if name not in job_files():
+        recorded = _recorded(store)
         if name not in recorded:
             message = "'clipstore model add' records one, and so does a job file jobs/NAME.toml"
-            raise NotFoundError.of("model", name, {*jobs, *recorded}, otherwise=message)
+            raise NotFoundError.of("model", name, {*job_files(), *recorded}, otherwise=message)
         return _model(recorded[name])
-    model = read_model(jobs[name])
-    row = recorded.get(name)
+    job = find_job(store, name)
+    if waiting(store, job):
+        message = f"{name} is not trained in this store yet: run 'clipstore train --model {name}' first"
+        raise ModelError(message)
+    return job_model(store, job)
+
+
+def waiting(store: Store, job: Job) -> bool:
+    """Whether a job's model is still to be trained."""
+    return bool(job.training) and not Path(job_model(store, job).adapter or "").is_dir()
+
+
+def find_job(store: Store, name: str) -> Job:
+    """The job `name`: ./jobs/NAME.toml, else the packaged one.
+
+    Raises:
+        NotFoundError: there is no such job; with the nearest one.
+        ModelError: a recorded model has the name and means something else.
+    """
+    jobs = job_files()
+    if name not in jobs:
+        raise NotFoundError.of("job", name, jobs, otherwise="a job is a file jobs/NAME.toml")
+    job = read_job(jobs[name])
+    check_meaning(store, job_model(store, job), job.file)
+    return job
+
+
+def job_model(store: Store, job: Job) -> Model:
+    """The model that a job names; where the job trains, with the adapter that its training leaves in the store."""
+    return replace(job.model, adapter=str(store.adapters / job.model.name / "best")) if job.training else job.model
+
+
+def check_meaning(store: Store, model: Model, file: Path) -> None:
+    """Refuse a job whose name is that of a recorded model which means something else.
+
+    Raises:
+        ModelError: with both bases.
+    """
+    row = _recorded(store).get(model.name)
     if row and row["origin"] != "job" and _model(row) != model:
         message = (
-            f"{name!r} means two things: {jobs[name]} says base {model.base}, and the store recorded "
+            f"{model.name!r} means two things: {file} says base {model.base}, and the store recorded "
             f"base {row['base']}: rename the job, or use another store"
         )
         raise ModelError(message)
-    return model
 
 
 def add_model(store: Store, name: str, *, base: str, family: str = "clip", adapter: str | None = None) -> Model:
@@ -56,7 +94,7 @@ def add_model(store: Store, name: str, *, base: str, family: str = "clip", adapt
     base, adapter = _absolute(base), adapter and _absolute(adapter)
     model = checked_model(name=name, where=f"model add {name}", base=base, family=family, adapter=adapter)
     job = job_files().get(name)
-    if job and read_model(job) != model:
+    if job and job_model(store, read_job(job)) != model:
         message = f"{name!r} is the name of the job {job}: choose another name"
         raise ModelError(message)
     files_key(model, "fp32")  # a model whose files cannot be had is not recorded
@@ -93,7 +131,10 @@ def list_models(store: Store) -> list[Row]:
     }
     for name, file in job_files().items():
         try:
-            rows[name] = {"from": str(file), "problem": None, **_described(read_model(file))}
+            job = read_job(file)
+            model = job_model(store, job)
+            problem = "not trained yet" if waiting(store, job) else None
+            rows[name] = {"from": str(file), "problem": problem, **_described(model)}
         except JobError as error:
             rows[name] = {"from": str(file), "problem": str(error), **dict.fromkeys(_MODEL_FIELDS[1:])}
     return [{"name": name, **rows[name]} for name in sorted(rows)]
@@ -110,7 +151,7 @@ def _absolute(place: str) -> str:
 
 def show_model(store: Store, name: str) -> Row:
     """A model's description, and what the store holds of each of its towers."""
-    model = find_model(store, name)
+    model = job_model(store, find_job(store, name)) if name in job_files() else find_model(store, name)
     towers: list[Row] = []
     with suppress(NotFoundError), store.catalog.read() as session:  # a model can be named before there is a store
         row = session.row("model/find", name=name)

@@ -1,4 +1,4 @@
-"""A store: the folder that holds the catalog and the shards."""
+"""A store: the folder that holds the catalog, the shards and the adapters."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ class Store:
     def shards(self) -> Path:
         """The folder of the shards, one folder a fingerprint below it."""
         return self.root / "shards"
+
+    @property
+    def adapters(self) -> Path:
+        """The folder of what training left, one folder a model below it."""
+        return self.root / "adapters"
 
 
 def split_id(session: Session, name: str) -> int:
