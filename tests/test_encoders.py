@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from clipstore.encoders.clip import ClipEncoder
+from clipstore.encoders.clip import ClipEncoder, load_clip
 from clipstore.encoders.fingerprint import describe
 from clipstore.encoders.images import pixels, read_preprocessing
 from clipstore.errors import ModelError
@@ -34,6 +34,10 @@ LONG = "a photo of " + ", ".join(f"{n} cats and {n} dogs" for n in range(60))
 
 def model_of(folder: Path, **told: Any) -> Model:
     return Model(name="m", family="clip", base=str(folder), **told)
+
+
+def open_encoder(model: Model, **how: Any) -> ClipEncoder:
+    return ClipEncoder(load_clip(model), **how)
 
 
 @pytest.fixture
@@ -174,7 +178,7 @@ def assert_agree(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 
 def assert_paths_agree(folder: Path, photos: list[Path], texts: list[str]) -> None:
-    encoder = ClipEncoder(model_of(folder))
+    encoder = open_encoder(model_of(folder))
     images, captions = transformers_vectors(folder, photos, texts)
     assert_agree(our_images(encoder, photos), images)
     assert_agree(our_texts(encoder, texts), captions)
@@ -184,7 +188,7 @@ MIXED = ["cat", "A  Photo of a CAT!!", "naïve café — 猫, 'don't' #5 😀", 
 
 
 def test_the_tokenizer_is_openais(small_clip: Path) -> None:
-    encoder = ClipEncoder(model_of(small_clip))
+    encoder = open_encoder(model_of(small_clip))
     assert encoder.tokenize(["a photo of a cat"]).ids == [[49406, 320, 1125, 539, 320, 2368, 49407]]
 
 
@@ -209,7 +213,7 @@ def test_the_bundled_model_agrees_with_transformers(photos: list[Path], captions
 
 
 def test_a_long_caption_is_cut_as_transformers_cuts_it_and_counted(small_clip: Path) -> None:
-    told = ClipEncoder(model_of(small_clip)).tokenize(["a cat", LONG, "a dog", LONG + " again"])
+    told = open_encoder(model_of(small_clip)).tokenize(["a cat", LONG, "a dog", LONG + " again"])
     tokenizer = AutoTokenizer.from_pretrained(small_clip)
     assert told.ids == tokenizer(["a cat", LONG, "a dog", LONG + " again"], truncation=True)["input_ids"]
     assert [len(one) for one in told.ids] == [4, 77, 4, 77]
@@ -217,13 +221,13 @@ def test_a_long_caption_is_cut_as_transformers_cuts_it_and_counted(small_clip: P
 
 
 def test_a_caption_that_just_fits_is_not_counted_as_cut(small_clip: Path) -> None:
-    encoder = ClipEncoder(model_of(small_clip))
+    encoder = open_encoder(model_of(small_clip))
     fits = encoder.tokenize([" ".join(["cat"] * 75), " ".join(["cat"] * 76)])
     assert ([len(one) for one in fits.ids], fits.cut) == ([77, 77], 1)
 
 
 def test_vectors_do_not_depend_on_their_batch(small_clip: Path, photos: list[Path], captions: list[str]) -> None:
-    encoder = ClipEncoder(model_of(small_clip))
+    encoder = open_encoder(model_of(small_clip))
     texts = [*captions[:20], *MIXED]
     alone = np.concatenate([our_texts(encoder, [text]) for text in texts])
     np.testing.assert_allclose(our_texts(encoder, texts), alone, atol=1e-5)
@@ -232,14 +236,14 @@ def test_vectors_do_not_depend_on_their_batch(small_clip: Path, photos: list[Pat
 
 
 def test_half_precision_stays_near(small_clip: Path, photos: list[Path]) -> None:
-    single, half = (ClipEncoder(model_of(small_clip), precision=how) for how in ("fp32", "bf16"))
+    single, half = (open_encoder(model_of(small_clip), precision=how) for how in ("fp32", "bf16"))
     ours, rough = our_images(single, photos[:8]), our_images(half, photos[:8])
     assert not np.array_equal(ours, rough)
     assert (unit(ours) * unit(rough)).sum(axis=1).min() > 0.999
 
 
 def test_less_memory_means_smaller_batches(small_clip: Path) -> None:
-    encoder = ClipEncoder(model_of(small_clip))
+    encoder = open_encoder(model_of(small_clip))
     sizes = [encoder.batch_size("image", memory, 64) for memory in (2**20, 12 * 2**20, 2**33)]
     assert sizes[0] == 1 < sizes[1] < sizes[2] == 64
 
@@ -338,7 +342,7 @@ def test_weights_in_two_files_have_the_fingerprints_of_one(folder: Path, small_c
 
 def test_a_tower_says_how_wide_it_is(small_clip: Path) -> None:
     image, text = describe(model_of(small_clip), "fp32")
-    encoder = ClipEncoder(model_of(small_clip))
+    encoder = open_encoder(model_of(small_clip))
     features = encoder.image_features(np.zeros((1, *encoder.preprocessing.crop, 3), dtype=np.uint8))
     assert features.shape == (1, image.features_dim) == (1, 48)
     assert encoder.project(features).shape == (1, image.dim) == (1, 32)
@@ -370,7 +374,7 @@ def test_an_adapter_changes_the_towers_that_it_touches(
     tuned = build_lora(small_clip, tmp_path / "tuned", **told)
     before, after = prints(model_of(small_clip)), prints(model_of(small_clip, adapter=str(tuned)))
     assert changed(before, after) == expected
-    plain, other = (ClipEncoder(model_of(small_clip, adapter=name)) for name in (None, str(tuned)))
+    plain, other = (open_encoder(model_of(small_clip, adapter=name)) for name in (None, str(tuned)))
     black = np.zeros((1, 224, 224, 3), np.uint8)
     features = [one.image_features(black) for one in (plain, other)]
     images = [one.project(one.image_features(black)) for one in (plain, other)]
@@ -382,7 +386,7 @@ def test_an_adapter_changes_the_towers_that_it_touches(
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
 def test_an_adapted_model_gives_what_peft_gives(small_clip: Path, photos: list[Path], tmp_path: Path) -> None:
     tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj", "v_proj", "fc1"])
-    ours = ClipEncoder(model_of(small_clip, adapter=str(tuned)))
+    ours = open_encoder(model_of(small_clip, adapter=str(tuned)))
     theirs = PeftModel.from_pretrained(CLIPModel.from_pretrained(small_clip), tuned).eval()
     told = AutoTokenizer.from_pretrained(small_clip)(MIXED, padding=True, truncation=True, return_tensors="pt")
     with torch.inference_mode():
@@ -391,11 +395,11 @@ def test_an_adapted_model_gives_what_peft_gives(small_clip: Path, photos: list[P
 
 def test_a_tuned_model_loaded_beside_its_base_leaves_the_base_alone(small_clip: Path, tmp_path: Path) -> None:
     tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj", "v_proj"])
-    base = ClipEncoder(model_of(small_clip))
+    base = open_encoder(model_of(small_clip))
     before = our_texts(base, MIXED)
-    after = our_texts(ClipEncoder(model_of(small_clip, adapter=str(tuned))), MIXED)
+    after = our_texts(open_encoder(model_of(small_clip, adapter=str(tuned))), MIXED)
     assert np.array_equal(our_texts(base, MIXED), before)
-    assert np.array_equal(our_texts(ClipEncoder(model_of(small_clip)), MIXED), before)
+    assert np.array_equal(our_texts(open_encoder(model_of(small_clip)), MIXED), before)
     assert np.abs(after - before).max() > 1e-4
 
 
@@ -403,14 +407,14 @@ def test_a_tuned_model_loaded_beside_its_base_leaves_the_base_alone(small_clip: 
 def test_an_adapter_that_changes_nothing_is_refused(targets: list[str], small_clip: Path, tmp_path: Path) -> None:
     idle = build_lora(small_clip, tmp_path / "idle", targets=targets, value=0.0)
     with pytest.raises(ModelError, match=r"idle changes nothing"):
-        ClipEncoder(model_of(small_clip, adapter=str(idle)))
+        open_encoder(model_of(small_clip, adapter=str(idle)))
 
 
 def test_an_adapter_for_other_modules_is_refused(small_clip: Path, tmp_path: Path) -> None:
     tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj"])
     edit_json(tuned / "adapter_config.json", target_modules=["wonder_proj"])
     with pytest.raises(ModelError, match="does not fit"):
-        ClipEncoder(model_of(small_clip, adapter=str(tuned)))
+        open_encoder(model_of(small_clip, adapter=str(tuned)))
 
 
 def test_an_adapter_whose_weights_have_other_names_is_refused(small_clip: Path, tmp_path: Path) -> None:
@@ -418,14 +422,14 @@ def test_an_adapter_whose_weights_have_other_names_is_refused(small_clip: Path, 
     tensors = load_file(tuned / "adapter_model.safetensors")
     save_file({name.replace("q_proj", "z_proj"): t for name, t in tensors.items()}, tuned / "adapter_model.safetensors")
     with pytest.raises(ModelError, match=r"does not fit|changes nothing"):
-        ClipEncoder(model_of(small_clip, adapter=str(tuned)))
+        open_encoder(model_of(small_clip, adapter=str(tuned)))
 
 
 def test_an_adapter_of_a_wider_model_is_refused(small_clip: Path, tmp_path: Path) -> None:
     demo = Path(sys.modules["clipstore"].__file__).parent / "demo/model"
     tuned = build_lora(demo, tmp_path / "tuned", targets=["q_proj"])
     with pytest.raises(ModelError, match="does not fit"):
-        ClipEncoder(model_of(small_clip, adapter=str(tuned)))
+        open_encoder(model_of(small_clip, adapter=str(tuned)))
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
@@ -435,7 +439,7 @@ def test_an_adapter_folder_that_lacks_a_file_is_refused(name: str, small_clip: P
     with pytest.raises(ModelError, match=name):
         describe(model_of(small_clip, adapter=str(tuned)), "fp32")
     with pytest.raises(ModelError, match=name):
-        ClipEncoder(model_of(small_clip, adapter=str(tuned)))
+        open_encoder(model_of(small_clip, adapter=str(tuned)))
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
@@ -446,7 +450,7 @@ def test_an_adapter_file_cut_short_is_refused(name: str, left: int, small_clip: 
     with pytest.raises(ModelError, match=r"tuned"):
         describe(model_of(small_clip, adapter=str(tuned)), "fp32")
     with pytest.raises(ModelError, match=r"tuned"):
-        ClipEncoder(model_of(small_clip, adapter=str(tuned)))
+        open_encoder(model_of(small_clip, adapter=str(tuned)))
 
 
 # Where models come from
@@ -471,7 +475,7 @@ def test_a_folder_that_lacks_a_file_is_refused(gone: str, words: str, folder: Pa
 def test_weights_in_pickles_are_not_read(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    for load in (partial(describe, precision="fp32"), ClipEncoder):
+    for load in (partial(describe, precision="fp32"), load_clip):
         with pytest.raises(ModelError, match="safetensors"):
             load(model_of(folder))
 
@@ -483,7 +487,7 @@ def test_weights_cut_short_are_refused(part: float, folder: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.safetensors is not a safetensors file, or is cut short"):
         describe(model_of(folder), "fp32")
     with pytest.raises(ModelError, match=str(folder)):
-        ClipEncoder(model_of(folder))
+        open_encoder(model_of(folder))
 
 
 @pytest.mark.parametrize(
@@ -508,7 +512,7 @@ def test_a_damaged_json_file_is_refused(name: str, text: str, folder: Path) -> N
 def test_a_tokenizer_that_makes_no_sense_is_refused(name: str, text: str, folder: Path) -> None:
     (folder / name).write_text(text)
     with pytest.raises(ModelError, match="tokenizer"):
-        ClipEncoder(model_of(folder))
+        open_encoder(model_of(folder))
 
 
 @pytest.mark.parametrize("key", ["image_mean", "crop_size", "image_std"])
@@ -537,13 +541,13 @@ def test_a_checkpoint_that_lacks_weights_is_refused(folder: Path) -> None:
     del tensors["text_projection.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"lacks 1 weights, text_projection\.weight"):
-        ClipEncoder(model_of(folder))
+        open_encoder(model_of(folder))
 
 
 def test_weights_of_another_shape_are_refused(folder: Path) -> None:
     edit_config(folder, projection_dim=16)
     with pytest.raises(ModelError, match="cannot load"):
-        ClipEncoder(model_of(folder))
+        open_encoder(model_of(folder))
 
 
 @pytest.mark.parametrize("base", ["/no/such/folder", "./nowhere", "just-a-word", "a/b/c", "bundled:demon"])

@@ -7,7 +7,9 @@ batch alone (evaluation.md's trap of SigLIP's fixed padding does not apply).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
-from clipstore.encoders.fingerprint import adapter_files
+from clipstore.encoders.fingerprint import adapter_files, heads_file
 from clipstore.encoders.images import Preprocessing, read_preprocessing
 from clipstore.encoders.sources import locate, preprocessor_file
 from clipstore.errors import ModelError
@@ -37,26 +40,44 @@ class Texts:
     cut: int
 
 
-class ClipEncoder:
-    """A CLIP model, its adapter merged, on one device at one precision.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model as its files have it: transformers' CLIPModel in fp32, its tokenizer and its preprocessing."""
+
+    clip: Any
+    tokenizer: Any
+    preprocessing: Preprocessing
+
+
+def load_clip(model: Model) -> Checkpoint:
+    """A model from its files, fresh, its adapter merged in.
 
     Raises:
         ModelError: the files cannot be loaded, lack weights, or the adapter does not fit or changes nothing.
     """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    place = locate(model.base)
+    clip = _load(str(place), model.base)
+    if model.adapter:
+        clip = _with_adapter(clip, model.adapter)
+    return Checkpoint(
+        clip=clip,
+        tokenizer=_load_tokenizer(str(place), model.base),
+        preprocessing=read_preprocessing(preprocessor_file(place)),
+    )
 
-    def __init__(self, model: Model, *, precision: str = "fp32", device: str = "cpu") -> None:
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        place = locate(model.base)
-        loaded = _load(str(place), model.base)
-        if model.adapter:
-            loaded = _with_adapter(loaded, model.adapter)
-        self.preprocessing: Preprocessing = read_preprocessing(preprocessor_file(place))
+
+class ClipEncoder:
+    """A CLIP model on one device at one precision: tensors with gradients for training, arrays for the store."""
+
+    def __init__(self, checkpoint: Checkpoint, *, precision: str = "fp32", device: str = "cpu") -> None:
+        self.preprocessing = checkpoint.preprocessing
         self.device = torch.device(device)
         self._dtype = DTYPES[precision]
-        self._model = loaded.eval().requires_grad_(requires_grad=False).to(self.device, self._dtype)
-        self._tokenizer = _load_tokenizer(str(place), model.base)
-        self._max_tokens = int(loaded.config.text_config.max_position_embeddings)
+        self._model = checkpoint.clip.eval().requires_grad_(requires_grad=False).to(self.device, self._dtype)
+        self._tokenizer = checkpoint.tokenizer
+        self._max_tokens = int(self._model.config.text_config.max_position_embeddings)
         self._scale = self.preprocessing.scale
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
@@ -74,32 +95,44 @@ class ClipEncoder:
         items = int(memory - weights) // int(tokens * per_token * self._dtype.itemsize)
         return max(1, min(largest, items))
 
-    @torch.inference_mode()
-    def image_features(self, pixels: NDArray[np.uint8]) -> Floats:
-        """Backbone features of uint8 pixels (B, height, width, 3): float32 (B, features_dim)."""
-        batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float()
-        batch = ((batch * self._scale - self._mean) / self._std).to(self._dtype)
-        return _numpy(self._model.vision_model(pixel_values=batch).pooler_output)
-
-    @torch.inference_mode()
-    def project(self, features: Floats) -> Floats:
-        """Image vectors, not normalised, of features (B, features_dim): float32 (B, dim)."""
-        return _numpy(self._model.visual_projection(torch.from_numpy(features).to(self.device, self._dtype)))
-
     def tokenize(self, texts: list[str]) -> Texts:
         """Token ids as the model's own tokenizer gives them, its start and end tokens included."""
         told = self._tokenizer(texts, truncation=True, max_length=self._max_tokens)
         return Texts(ids=told["input_ids"], cut=sum(bool(one.overflowing) for one in told.encodings))
 
     @torch.inference_mode()
-    def text_vectors(self, ids: list[list[int]]) -> Floats:
+    def image_features(self, pixels: NDArray[np.uint8]) -> Floats:
+        """Backbone features of uint8 pixels (B, height, width, 3): float32 (B, features_dim)."""
+        return _numpy(self.seen(torch.from_numpy(pixels)))
+
+    @torch.inference_mode()
+    def project(self, features: Floats) -> Floats:
+        """Image vectors, not normalised, of features (B, features_dim): float32 (B, dim)."""
+        return _numpy(self.projected(torch.from_numpy(features)))
+
+    @torch.inference_mode()
+    def text_vectors(self, ids: Sequence[Sequence[int]]) -> Floats:
         """Text vectors, not normalised, of a batch of token ids: float32 (B, dim)."""
+        return _numpy(self.read(ids))
+
+    def seen(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Backbone features (B, features_dim) of uint8 pixels (B, height, width, 3)."""
+        batch = pixels.to(self.device).permute(0, 3, 1, 2).float()
+        batch = ((batch * self._scale - self._mean) / self._std).to(self._dtype)
+        return cast("torch.Tensor", self._model.vision_model(pixel_values=batch).pooler_output)
+
+    def projected(self, features: torch.Tensor) -> torch.Tensor:
+        """Image vectors (B, dim), not normalised, of features (B, features_dim)."""
+        return cast("torch.Tensor", self._model.visual_projection(features.to(self.device, self._dtype)))
+
+    def read(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Text vectors (B, dim), not normalised, of a batch of token ids."""
         longest = max(map(len, ids))
         padding = self._tokenizer.pad_token_id
-        batch = torch.tensor([one + [padding] * (longest - len(one)) for one in ids], device=self.device)
+        batch = torch.tensor([[*one, *[padding] * (longest - len(one))] for one in ids], device=self.device)
         mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in ids], device=self.device)
         pooled = self._model.text_model(input_ids=batch, attention_mask=mask).pooler_output
-        return _numpy(self._model.text_projection(pooled))
+        return cast("torch.Tensor", self._model.text_projection(pooled))
 
 
 def _numpy(tensor: torch.Tensor) -> Floats:
@@ -136,8 +169,9 @@ def _load_tokenizer(place: str, base: str) -> Any:
 
 
 def _with_adapter(base: Any, adapter: str) -> Any:
-    """The model with a PEFT adapter merged in."""
+    """The model with a PEFT adapter merged in, and the heads that lie beside the adapter in the place of its own."""
     folder = str(adapter_files(adapter)[0].parent)
+    modules = linear_modules(base)
     before = _probe(base)
     try:
         with warnings.catch_warnings():
@@ -145,12 +179,44 @@ def _with_adapter(base: Any, adapter: str) -> Any:
             warnings.filterwarnings("error", message=".*missing adapter keys", category=UserWarning)
             merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, UserWarning) as error:
-        message = f"the adapter {adapter} does not fit its base: {' '.join(str(error).split())}"
+        message = (
+            f"the adapter {adapter} does not fit its base, whose linear modules are {', '.join(modules)}: "
+            f"{' '.join(str(error).split())}"
+        )
         raise ModelError(message) from error
     if all(torch.equal(was, now) for was, now in zip(before, _probe(merged), strict=True)):
         message = f"the adapter {adapter} changes nothing: its base gives the same vectors without it"
         raise ModelError(message)
+    heads = heads_file(adapter)
+    if heads:
+        load_heads(merged, heads)
     return merged
+
+
+def linear_modules(clip: Any) -> list[str]:
+    """The names, each once, of the linear modules in a CLIP's towers: what a LoRA can sit on."""
+    found = (name.rpartition(".")[2] for name, module in clip.named_modules() if isinstance(module, torch.nn.Linear))
+    return sorted(set(found))
+
+
+def load_heads(clip: Any, file: Path) -> None:
+    """Put trained heads, a safetensors file, into a CLIP.
+
+    Raises:
+        ModelError: the file cannot be read, or its tensors are not those of this CLIP.
+    """
+    try:
+        heads = load_file(file)
+    except (OSError, SafetensorError) as error:
+        message = f"cannot read the heads {file}: {error}"
+        raise ModelError(message) from error
+    own = dict(clip.named_parameters())
+    for name, weight in heads.items():
+        if name not in own or own[name].shape != weight.shape:
+            message = f"the heads {file} do not fit their base: it has no {name} of the shape {tuple(weight.shape)}"
+            raise ModelError(message)
+        with torch.no_grad():
+            own[name].copy_(weight)
 
 
 @torch.inference_mode()

@@ -22,6 +22,8 @@ from clipstore.encoders.sources import locate, preprocessor_file, read_json, tok
 from clipstore.errors import ModelError
 from clipstore.records import Model, Tower
 
+HEADS, TRAINING = "heads.safetensors", "training.json"  # what training leaves beside PEFT's files
+
 _SCHEME = "clipstore-fingerprint-1"  # part of every fingerprint: another number when the code's output changes
 _NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"}
 _PARTS = {  # part -> beginnings of the names of its tensors
@@ -46,17 +48,24 @@ def model_files(model: Model, *, fetch: bool = True) -> list[Path]:
 
 
 def adapter_files(adapter: str) -> list[Path]:
-    """The two files of a PEFT folder.
+    """The files of an adapter that decide vectors: the two of a PEFT folder, and the heads where they were trained too.
 
     Raises:
-        ModelError: one is missing.
+        ModelError: one of PEFT's is missing.
     """
     files = [Path(adapter).expanduser() / name for name in ("adapter_config.json", "adapter_model.safetensors")]
     for file in files:
         if not file.is_file():
             message = f"no {file.name} in {adapter}: an adapter is a folder that PEFT's save_pretrained wrote"
             raise ModelError(message)
-    return files
+    heads = heads_file(adapter)
+    return [*files, heads] if heads else files
+
+
+def heads_file(adapter: str) -> Path | None:
+    """The trained heads beside an adapter, or None: a safetensors file, its tensors named as in the base."""
+    file = Path(adapter).expanduser() / HEADS
+    return file if file.is_file() else None
 
 
 def files_key(model: Model, precision: str, *, fetch: bool = True) -> str:
@@ -83,6 +92,8 @@ def describe(model: Model, precision: str) -> tuple[Tower, Tower]:
         raise ModelError(message)
     tensors = [tensor for file in weight_files(place) for tensor in _tensors(file)]
     adapter = _adapter_tensors(model.adapter) if model.adapter else []
+    if model.adapter:
+        _check_base(model, _base_digest(config, tensors))
 
     def digest(*what: object, parts: tuple[str, ...]) -> str:
         own = [t for t in tensors if _part(t[0]) in (*parts, "both")]
@@ -122,12 +133,39 @@ def _digest(*what: object) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=bytes.hex).encode()).hexdigest()
 
 
+def base_digest(base: str) -> str:
+    """What a base is, in one word: its weights and their shapes, whatever it is called and wherever it lies.
+
+    Raises:
+        ModelError: its files cannot be had.
+    """
+    place = locate(base)
+    tensors = [tensor for file in weight_files(place) for tensor in _tensors(file)]
+    return _base_digest(read_json(place / "config.json"), tensors)
+
+
+def _base_digest(config: dict[str, Any], tensors: list[Tensor]) -> str:
+    settings = [_settings(config.get(name, {})) for name in ("text_config", "vision_config")]
+    return _digest(_SCHEME, "base", settings, sorted(tensors))
+
+
+def _check_base(model: Model, digest: str) -> None:
+    """Refuse an adapter that says it was trained on another base."""
+    file = Path(model.adapter or "").expanduser() / TRAINING
+    if file.is_file() and read_json(file).get("base_digest") != digest:
+        message = (
+            f"the adapter {model.adapter} was trained on another base than {model.base}: their weights differ; "
+            "give it the base that it was trained on"
+        )
+        raise ModelError(message)
+
+
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _NOISE}
 
 
 def _adapter_tensors(adapter: str) -> list[Tensor]:
-    return list(_tensors(adapter_files(adapter)[1]))
+    return [tensor for file in adapter_files(adapter)[1:] for tensor in _tensors(file)]
 
 
 def _adapter_settings(adapter: str) -> dict[str, Any]:

@@ -191,9 +191,9 @@ def _scope(session: Session, model: Model, model_id: int, tower: Tower, *, retry
 def _load(model: Model, precision: str, device: str | None) -> ClipEncoder:
     device = checked_device(device)
     # Imported here and not above: a run with nothing to do needs no torch.
-    from clipstore.encoders.clip import ClipEncoder
+    from clipstore.encoders.clip import ClipEncoder, load_clip
 
-    return ClipEncoder(model, precision=precision, device=device)
+    return ClipEncoder(load_clip(model), precision=precision, device=device)
 
 
 def _encoding(store: Store, model: Model, encoder: ClipEncoder, scope: _Scope, options: EmbedOptions) -> Encoding:
