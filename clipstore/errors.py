@@ -27,6 +27,10 @@ class ModelError(ClipstoreError):
     """A model cannot be had, or its files do not fit together."""
 
 
+class TrainingError(ClipstoreError):
+    """Training cannot begin, go on, or be resumed as asked."""
+
+
 class PhotoError(ClipstoreError):
     """One photo cannot be turned into pixels; recorded as an item failure, never fatal."""
 

@@ -22,3 +22,15 @@ def checked_device(name: str | None) -> str:
         message = f"no device {name!r} here ({str(error).splitlines()[0]}): leave --device out, or say cpu"
         raise ModelError(message) from error
     return name
+
+
+def mixed_precision(asked: str, device: str) -> str:
+    """What training computes in: "auto" is bf16 where the device multiplies it natively, else fp32."""
+    import torch
+
+    if asked != "auto":
+        return asked
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    can = torch.cpu.get_capabilities()
+    return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"

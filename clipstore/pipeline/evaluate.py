@@ -131,7 +131,7 @@ def _evaluate(store: Store, model: Model, split: str, found: Gallery, options: E
         stamp = evaluation_stamp(session, model, split, found)
     measured = measure(model.name, found, stamp, options)
     with store.catalog.write() as session:
-        return result(session, _keep(session, measured))
+        return result(session, keep(session, measured))
 
 
 def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions) -> Measured:
@@ -165,7 +165,7 @@ def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions) -> Meas
 def metrics_of(measured: Measured) -> dict[str, float]:
     """The metrics of ranks that are kept nowhere, by their names in JSON: the same SQL, on a catalog in memory."""
     with scratch() as session:
-        return _metrics(session, _keep(session, measured))
+        return _metrics(session, keep(session, measured))
 
 
 def _rank(name: str, found: Gallery, task: Task, options: EvalOptions, device: str, number: int) -> Ranks:
@@ -196,7 +196,7 @@ def _rank(name: str, found: Gallery, task: Task, options: EvalOptions, device: s
         raise VectorError(message) from error
 
 
-def _keep(session: Session, measured: Measured) -> int:
+def keep(session: Session, measured: Measured) -> int:
     """Write an evaluation with its ranks and hits in the place of the former one; its id."""
     evaluation = measured.evaluation
     former = session.rows(

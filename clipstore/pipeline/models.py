@@ -68,6 +68,21 @@ def job_model(store: Store, job: Job) -> Model:
     return replace(job.model, adapter=str(store.adapters / job.model.name / "best")) if job.training else job.model
 
 
+def base_model(store: Store, job: Job) -> Model:
+    """The model that a job's training begins with: another name for the same base, prompt and cleaning, so that its
+    vectors are shared; where there is none, NAME.base, which is recorded.
+    """
+    for name in sorted(job_files().keys() | _recorded(store).keys()):
+        with suppress(JobError, ModelError):  # a job that cannot be read is none to share with
+            model = find_model(store, name)
+            if model == replace(job.model, name=name):
+                return model
+    model = replace(job.model, name=f"{job.model.name}.base")
+    with store.catalog.write() as session:
+        record_model(session, model, origin="added")
+    return model
+
+
 def check_meaning(store: Store, model: Model, file: Path) -> None:
     """Refuse a job whose name is that of a recorded model which means something else.
 

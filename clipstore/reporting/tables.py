@@ -130,7 +130,7 @@ def _planned(row: Row) -> Row:
         "known to fail": row["failed"],
         "missing photos": row["missing"],
         "bytes": _size(row["size"]),
-        "about": _duration(row["estimate"] or 0.0),
+        "about": duration(row["estimate"] or 0.0),
     }
 
 
@@ -147,9 +147,9 @@ def _done(row: Row) -> Row:
         "cut": row["cut"],
         "written": _size(row["size"]),
         "items/s": f"{rate:.0f}" if rate else "",
-        "time": _duration(row["seconds"]),
+        "time": duration(row["seconds"]),
         "of it": ", ".join(
-            f"{what} {_duration(clock[key])}"
+            f"{what} {duration(clock[key])}"
             for what, key in (("waiting for photos", "wait"), ("model", "forward"), ("writing", "write"))
             if clock[key] > 0
         ),
@@ -164,7 +164,7 @@ def _size(size: float) -> str:
     raise AssertionError
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

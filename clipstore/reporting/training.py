@@ -1,0 +1,58 @@
+"""How a training goes: a line an epoch while it runs, and a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clipstore.reporting.tables import console, duration, print_table
+
+Row = Mapping[str, Any]
+
+_DIRECTIONS = {"image → text": "text_retrieval", "text → image": "image_retrieval"}
+
+
+def epoch_line(model: str, epoch: Row) -> str:
+    """One epoch as a line: its loss, and both directions of its validation."""
+    metrics = epoch["metrics"]
+    measured = "; ".join(
+        f"{words} Recall@1 {metrics[f'{prefix}_recall@1']:.3f}, MRR {metrics[f'{prefix}_mrr']:.3f}"
+        for words, prefix in _DIRECTIONS.items()
+    )
+    began = f"loss {epoch['loss']:.4f}; " if epoch["epoch"] else "before training; "
+    return f"{model}: epoch {epoch['epoch']}: {began}{measured}; {duration(epoch['seconds'])}"
+
+
+def print_training(told: Row) -> None:
+    """Print every epoch, what was trained on, and what to type next."""
+    print_table([_row(epoch, told["best"]) for epoch in told["history"]])
+    model, best, base = told["model"], told["best"], told["history"][0]
+    say = console()
+    say.print(
+        f"{model}: trained on {told['images']:,} images and {told['captions']:,} captions in {told['precision']}; left "
+        f"out: {told['left_out_images']:,} images, {told['left_out_captions']:,} captions",
+        style="dim",
+        soft_wrap=True,
+    )
+    if told["resumed"]:
+        say.print(f"taken up at epoch {told['resumed'][0]}, after {told['resumed'][1]:,} of its steps", style="dim")
+    gain = best["metrics"][told["watch"]] - base["metrics"][told["watch"]]
+    say.print(
+        f"best: epoch {best['epoch']}, {told['watch']} {gain:+.3f} against the base: {told['adapter']}", soft_wrap=True
+    )
+    say.print(f"next: clipstore embed --model {model}")
+
+
+def _row(epoch: Row, best: Row) -> Row:
+    metrics = epoch["metrics"]
+    return {
+        "epoch": f"{epoch['epoch']}{' (best)' if epoch['epoch'] == best['epoch'] else ''}",
+        "loss": "" if epoch["loss"] is None else f"{epoch['loss']:.4f}",
+        **{
+            f"{words} {title}": f"{metrics[f'{prefix}_{name}']:.3f}"
+            for words, prefix in _DIRECTIONS.items()
+            for title, name in (("R@1", "recall@1"), ("R@5", "recall@5"), ("R@10", "recall@10"), ("MRR", "mrr"))
+        },
+        "learning rate": "" if epoch["learning_rate"] is None else f"{epoch['learning_rate']:.2g}",
+        "time": duration(epoch["seconds"]),
+    }

@@ -1,0 +1,10 @@
+"""Contrastive training: towers + image features (or photos) + captions -> an adapter.
+
+Knows no catalog and no files of models: the model that learns, validation and photos are handed in by the pipeline.
+"""
+
+from clipstore.training.batches import Captions
+from clipstore.training.fit import Epoch, Fitted, Handed, fit
+from clipstore.training.gradients import Learner
+
+__all__ = ["Captions", "Epoch", "Fitted", "Handed", "Learner", "fit"]

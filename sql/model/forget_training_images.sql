@@ -1,0 +1,2 @@
+-- Forget what a model was trained on.
+DELETE FROM training_images WHERE model_id = $model_id;
