@@ -72,7 +72,8 @@ class Trained:
     def row(self) -> Row:
         """All of it as plain values, as `clipstore train --json` prints it."""
         told = asdict(self)
-        return told | told.pop("fitted")
+        fitted: Row = told.pop("fitted")
+        return told | fitted
 
 
 def train(store: Store, job: Job, options: TrainOptions) -> Trained:

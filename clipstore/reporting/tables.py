@@ -165,6 +165,7 @@ def _size(size: float) -> str:
 
 
 def duration(seconds: float) -> str:
+    """A time as people write it."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
