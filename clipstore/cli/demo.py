@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -11,10 +12,16 @@ from clipstore.cli.options import json_option
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"))
-@click.option("--images", type=click.IntRange(min=2), default=600, show_default=True, help="How many scenes to draw.")
+@click.option(
+    "--images", type=click.IntRange(min=20), default=600, show_default=True, help="How many scenes to hold out."
+)
+@click.option("--seed", default=1, show_default=True, help="Another seed draws other scenes.")
 @json_option
-def demo(folder: Path, images: int, *, as_json: bool) -> None:
-    """Draw a small data set into FOLDER (default: ./demo) and do the main job on it.
+def demo(folder: Path, images: int, seed: int, *, as_json: bool) -> None:
+    """Draw scenes into FOLDER (default: ./demo), tune the small CLIP on them, and see whether it helped.
+
+    Two models are trained, on a few scenes and on many; both and the one that they began with are
+    measured on scenes that none of them saw. Some three minutes on 2 cores.
 
     Example: clipstore demo
     """
@@ -22,9 +29,16 @@ def demo(folder: Path, images: int, *, as_json: bool) -> None:
     from clipstore.reporting.progress import shown_progress
     from clipstore.reporting.story import print_demo
     from clipstore.reporting.tables import print_json
+    from clipstore.reporting.training import epoch_line
 
-    with shown_progress() as on_progress:
-        told = run_demo(folder, images=images, on_progress=on_progress)
+    with shown_progress() as shown:
+        told = run_demo(
+            folder,
+            images=images,
+            seed=seed,
+            on_progress=shown,
+            on_epoch=lambda model, epoch: shown.say(epoch_line(model, asdict(epoch))),
+        )
     if as_json:
         print_json(told)
     else:

@@ -88,3 +88,27 @@ def export_vectors(model: str, split: str, folder: Path, store: Store, *, partia
         images, captions = told[f"{key}_images"], told[f"{key}_captions"]
         if images or captions:
             click.echo(f"{key.replace('_', ' ')}: {images:,} images, {captions:,} captions")
+
+
+@export.command("model")
+@click.argument("name")
+@click.argument("folder", type=_FILE)
+@click.option("--merged", is_flag=True, help="Base and adapter in one; without it, the adapter alone.")
+@store_option
+@json_option
+def export_model(name: str, folder: Path, store: Store, *, merged: bool, as_json: bool) -> None:
+    """Write the model NAME to FOLDER, for other programs.
+
+    With --merged, FOLDER is a plain CLIP that CLIPModel.from_pretrained opens and that gives the same
+    vectors; without, a PEFT adapter (with heads.safetensors beside it where the heads were trained).
+
+    Example: clipstore export model full models/full --merged
+    """
+    from clipstore.pipeline import transfer
+    from clipstore.reporting.tables import print_json
+
+    place = transfer.export_model(store, name, folder, merged=merged)
+    if as_json:
+        print_json({"model": name, "folder": str(place), "merged": merged})
+    else:
+        click.echo(f"{name}: {'the whole model' if merged else 'the adapter'} is in {place}")

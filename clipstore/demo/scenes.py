@@ -224,6 +224,8 @@ WORDINGS: Mapping[str, Wording] = {
     "ornate": Wording(words=ORNATE, frames=("{}", "behold {}", "a canvas bearing {}"), place=0.4),
 }
 EVEN_SHARES: Mapping[str, float] = dict.fromkeys(WORDINGS, 1.0)
+# Mostly the wording that the bundled model hardly met: what the demo's fine-tuning has to learn.
+WORDED_ANEW: Mapping[str, float] = dict.fromkeys(WORDINGS, 0.1) | {"ornate": 0.6}
 
 
 def draw_dataset(

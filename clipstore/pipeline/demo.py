@@ -3,37 +3,64 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clipstore.demo.scenes import draw_dataset
+from clipstore.demo.scenes import WORDED_ANEW, draw_dataset
 from clipstore.pipeline.embed import EmbedOptions, embed
 from clipstore.pipeline.evaluate import EvalOptions, evaluate
 from clipstore.pipeline.ingest import ingest_coco
+from clipstore.pipeline.models import find_job
 from clipstore.pipeline.progress import Progress
 from clipstore.pipeline.query import run_query
+from clipstore.pipeline.split import draw_split
 from clipstore.pipeline.store import Store
+from clipstore.pipeline.train import TrainOptions, train
 
-MODEL, DATASET, SPLIT, SEED = "demo", "scenes", "val", 1
-QUERIES = (("failures", ("limit=5",)), ("hubs", ("limit=5",)), ("metrics_by_category", ("direction=text_to_image",)))
+BASE, DATASET, HELD_OUT, TRAINING = "demo", "scenes", "val", "train"
+SUBSET, WHOLE = "subset", "whole"  # the groups of splits that demo-subset and demo-full train on
+TUNED = ("demo-subset", "demo-full")
+QUERIES = (
+    ("failures", ("model=demo-full", "limit=5")),
+    ("hubs", ("model=demo-full", "limit=5")),
+    ("metrics_by_category", ("model=demo-full", "direction=text_to_image")),
+)
+
+_TRAINED_ON = 5  # scenes drawn for training for each that is held out
+_SHARE = 6  # the small subset is one in so many of them
 
 
-def run_demo(folder: Path, *, images: int, on_progress: Progress) -> dict[str, Any]:
-    """Draw a data set into `folder`, then ingest, embed, evaluate and ask; what each step gave.
+def run_demo(
+    folder: Path, *, images: int, seed: int, on_progress: Progress, on_epoch: Callable[[str, Any], None]
+) -> dict[str, Any]:
+    """Draw a data set into `folder`, then ingest, train, embed, evaluate and ask; what each step gave.
 
-    Everything lies below `folder`: the scenes in COCO's layout, and a store. The same call again reuses the store.
+    `images` scenes are held out, five times as many are for training. Everything lies below `folder`: the scenes in
+    COCO's layout, and a store. The same call again reuses the store.
     """
     scenes, store = folder / DATASET, Store((folder / "store").absolute())
-    split = f"{DATASET}/{SPLIT}"
-    draw_dataset(scenes, images=images, seed=SEED, split=SPLIT)
-    ingested = ingest_coco(store, scenes, name=DATASET)
-    summaries = embed(store, [MODEL], EmbedOptions(on_progress=on_progress))
-    evaluations = evaluate(store, [MODEL], split, EvalOptions(on_progress=on_progress))
+    draw_dataset(scenes, images=images, seed=seed, split=HELD_OUT, shares=WORDED_ANEW)
+    total = images * _TRAINED_ON
+    draw_dataset(scenes, images=total, seed=seed, split=TRAINING, first=images + 1, shares=WORDED_ANEW)
+    ingest_coco(store, scenes, name=DATASET)
+    origin, held_out = f"{DATASET}/{TRAINING}", f"{DATASET}/{HELD_OUT}"
+    draw_split(store, SUBSET, origin=origin, images=total // _SHARE, validation=0.2)
+    draw_split(store, WHOLE, origin=origin, validation=0.1)
+    trained = []
+    for name in TUNED:
+        options = TrainOptions(device="cpu", on_progress=on_progress, on_epoch=partial(on_epoch, name))
+        trained.append(train(store, find_job(store, name), options))
+    models = [BASE, *TUNED]
+    summaries = embed(store, models, EmbedOptions(splits=(held_out,), device="cpu", on_progress=on_progress))
+    evaluations = evaluate(store, models, held_out, EvalOptions(on_progress=on_progress))
     return {
         "folder": str(folder),
-        "model": MODEL,
-        "split": split,
-        "splits": ingested.splits,
+        "models": models,
+        "split": held_out,
+        "splits": run_query(store, "splits", ()).to_pylist(),
+        "trained": [one.row() for one in trained],
         "embedded": [dataclasses.asdict(summary) for summary in summaries],
         "evaluations": evaluations,
         "queries": [

@@ -106,6 +106,40 @@ def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, p
     return {"folder": str(folder), "rows": metadata.num_rows, **found.lacking}
 
 
+def export_model(store: Store, name: str, folder: Path, *, merged: bool) -> Path:
+    """Write a model to a new folder: `merged`, as a CLIP that transformers opens; else its adapter alone.
+
+    The prompt and the cleaning of captions are the job's: they are no part of what is written.
+
+    Raises:
+        ModelError: the folder is there already, the vectors were imported, or there is no adapter to write.
+    """
+    model = find_model(store, name)
+    if folder.exists():
+        message = f"{folder} is there already: name a new folder"
+        raise ModelError(message)
+    if model.family == IMPORTED:
+        message = f"the vectors of {name} were imported: the store has no model to write"
+        raise ModelError(message)
+    if not merged and not model.adapter:
+        message = f"{name} has no adapter: write the whole model with --merged"
+        raise ModelError(message)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        if merged:
+            from clipstore.encoders.merged import save_merged
+
+            save_merged(model, temporary)
+        else:
+            shutil.copytree(model.adapter or "", temporary, dirs_exist_ok=True)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
 def _read(vectors: Path, ids: Path) -> tuple[NDArray[Any], list[str]]:
     """The rows of one side, mapped and not read, and their source ids."""
     rows, names = _load(vectors), _load(ids)

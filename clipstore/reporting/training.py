@@ -28,6 +28,7 @@ def print_training(told: Row) -> None:
     print_table([_row(epoch, told["best"]) for epoch in told["history"]])
     model, best, base = told["model"], told["best"], told["history"][0]
     say = console()
+    say.print("i→t: image → text; t→i: text → image; R: Recall; epoch 0: the base, before training", style="dim")
     say.print(
         f"{model}: trained on {told['images']:,} images and {told['captions']:,} captions in {told['precision']}; left "
         f"out: {told['left_out_images']:,} images, {told['left_out_captions']:,} captions",
@@ -46,11 +47,11 @@ def print_training(told: Row) -> None:
 def _row(epoch: Row, best: Row) -> Row:
     metrics = epoch["metrics"]
     return {
-        "epoch": f"{epoch['epoch']}{' (best)' if epoch['epoch'] == best['epoch'] else ''}",
+        "epoch": f"{epoch['epoch']}{' best' if epoch['epoch'] == best['epoch'] else ''}",
         "loss": "" if epoch["loss"] is None else f"{epoch['loss']:.4f}",
         **{
-            f"{words} {title}": f"{metrics[f'{prefix}_{name}']:.3f}"
-            for words, prefix in _DIRECTIONS.items()
+            f"{arrow} {title}": f"{metrics[f'{prefix}_{name}']:.3f}"
+            for arrow, prefix in (("i→t", "text_retrieval"), ("t→i", "image_retrieval"))
             for title, name in (("R@1", "recall@1"), ("R@5", "recall@5"), ("R@10", "recall@10"), ("MRR", "mrr"))
         },
         "learning rate": "" if epoch["learning_rate"] is None else f"{epoch['learning_rate']:.2g}",

@@ -1,0 +1,28 @@
+"""A model written out whole, as a folder that transformers opens."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from clipstore.encoders.clip import load_clip
+from clipstore.encoders.sources import locate, preprocessor_file, tokenizer_files
+from clipstore.records import Model
+
+
+def save_merged(model: Model, folder: Path) -> None:
+    """Write a model's configuration and weights (fp32, its adapter merged in), tokenizer and preprocessing.
+
+    Raises:
+        ModelError: the model cannot be had.
+        OSError: the folder cannot be written to.
+    """
+    place = locate(model.base)
+    try:
+        load_clip(model).clip.save_pretrained(folder)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    for file in (*tokenizer_files(place), preprocessor_file(place)):
+        shutil.copyfile(file, folder / file.name)
