@@ -1,0 +1,531 @@
+"""`clipstore train`: from a job to a model in the store, whatever comes between."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from clip_folder import build_lora
+from numpy.typing import NDArray
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, CLIPModel
+
+import clipstore
+from clipstore.demo import scenes as drawn
+from clipstore.demo.scenes import draw_dataset
+
+Run = Callable[..., Any]
+
+BUNDLED = Path(drawn.__file__).parent / "model"
+QUICK = """
+split = "t/train"
+validation = "t/val"
+precision = "fp32"
+seed = 3
+batch = 16
+chunk = 8
+epochs = 2
+learning_rate = 1e-3
+save_steps = 2
+"""
+
+
+@pytest.fixture(scope="session")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with 24 drawn scenes, t/train (18 images, 90 captions) and t/val (6). Copy it before changing it."""
+    from click.testing import CliRunner
+
+    from clipstore.cli import main
+
+    root = tmp_path_factory.mktemp("train")
+    draw_dataset(root / "scenes", images=24, seed=7, split="all")
+    for words in (
+        ["ingest", "coco", str(root / "scenes"), "--name", "s"],
+        ["split", "t", "--from", "s/all", "--validation", "0.25"],
+        ["embed", "--model", "demo"],
+    ):
+        assert CliRunner().invoke(main, [*words, "--store", str(root / "store")]).exit_code == 0
+    return root / "store"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ingested: Path, store: Path) -> Path:
+    """A working folder of this test's own, its store filled."""
+    (tmp_path / "here" / "jobs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copytree(ingested, store)
+    return tmp_path / "here"
+
+
+def job(name: str, train: str = "", *, lora: str = "", base: str | Path = "bundled:demo", rest: str = "") -> Path:
+    """A job file in ./jobs: QUICK with other values in `train`."""
+    own = {line.split("=")[0].strip() for line in train.splitlines()}
+    kept = [line for line in QUICK.strip().splitlines() if line.split("=")[0].strip() not in own]
+    text = f'[model]\nbase = "{base}"\n[train]\n' + "\n".join([*kept, train]) + f"\n[train.lora]\n{lora}\n{rest}"
+    file = Path("jobs") / f"{name}.toml"
+    file.write_text(text)
+    return file
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """What an adapter's folder holds, but for what tells the time."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.glob("*.safetensors")}
+
+
+def metrics_csv(store: Path, name: str) -> list[dict[str, str]]:
+    with (store / "adapters" / name / "metrics.csv").open() as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def vectors(store: Path, model: str, what: str, split: str = "t/val") -> NDArray[Any]:
+    return clipstore.open(store).vectors(model, split, what)[1]
+
+
+# ---- the whole way ----
+
+
+@pytest.mark.parametrize("heads", [False, True])
+def test_from_a_job_to_a_model_in_the_store(heads: bool, here: Path, store: Path, cli: Run, cli_json: Run) -> None:
+    job("mine", f"heads = {str(heads).lower()}")
+    before = {what: vectors(store, "demo", what) for what in ("images", "captions")}
+    told = cli_json("train", "--model", "mine")
+    assert (told["images"], told["captions"], told["resumed"]) == (18, 90, None)
+    assert [epoch["epoch"] for epoch in told["history"]] == [0, 1, 2]
+    assert told["history"][2]["steps"] == 6  # 90 captions in batches of 16
+    adapter = Path(told["adapter"])
+    assert {file.name for file in adapter.parent.iterdir()} == {"best", "last", "metrics.csv"}
+
+    summary = {row["tower"]: row for row in cli_json("embed", "--model", "mine", "--split", "t/val")["embedded"]}
+    assert summary["text"]["done"] > 0
+    images = summary["image"]
+    if heads:
+        assert images["done"] == 6
+        assert images["clock"]["decode"] == 0  # one product on stored features
+    else:
+        assert (images["planned"], images["reused"]) == (0, 6)
+    # What validation said of the best epoch is what the store says of the model.
+    measured = cli_json("eval", "--model", "mine", "--split", "t/val")["evaluations"][0]
+    best = next(epoch for epoch in told["history"] if epoch["epoch"] == told["best"]["epoch"])
+    assert measured["metrics"] == pytest.approx(best["metrics"], abs=1e-6)
+    base = cli_json("eval", "--model", "demo", "--split", "t/val")["evaluations"][0]
+    assert base["metrics"] == pytest.approx(told["history"][0]["metrics"], abs=1e-6)
+    # The base is as it was, and the new model is another.
+    for what, values in before.items():
+        assert np.array_equal(vectors(store, "demo", what), values)
+    assert not np.allclose(vectors(store, "mine", "captions"), before["captions"])
+    assert np.array_equal(vectors(store, "mine", "images"), before["images"]) is not heads
+
+
+def test_metrics_csv_has_a_line_an_epoch(here: Path, store: Path, cli_json: Run) -> None:
+    job("mine")
+    told = cli_json("train", "--model", "mine")
+    rows = metrics_csv(store, "mine")
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
+    for row, epoch in zip(rows, told["history"], strict=True):
+        assert float(row["text_retrieval_recall@1"]) == epoch["metrics"]["text_retrieval_recall@1"]
+        assert float(row["image_retrieval_mrr"]) == epoch["metrics"]["image_retrieval_mrr"]
+    assert rows[0]["loss"] == ""
+    assert float(rows[2]["loss"]) == told["history"][2]["loss"]
+
+
+def test_training_lowers_the_loss(here: Path, cli_json: Run) -> None:
+    job("mine", "epochs = 5\nlearning_rate = 5e-3\nheads = true")
+    losses = [epoch["loss"] for epoch in cli_json("train", "--model", "mine")["history"][1:]]
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_the_table_says_what_happened(here: Path, cli: Run) -> None:
+    job("mine")
+    result = cli("train", "--model", "mine")
+    for words in ("epoch", "18 images", "90 captions", "fp32", "adapters/mine/best", "clipstore embed --model mine"):
+        assert words in result.stdout
+    assert "mine: epoch 1: loss" in result.stderr
+
+
+def test_run_trains_embeds_and_evaluates(here: Path, cli: Run, cli_json: Run) -> None:
+    file = job("mine", rest='[eval]\nsplits = ["t/val", "t/train"]\n')
+    told = cli_json("run", file)
+    assert told["trained"]["model"] == "mine"
+    assert [(one["model"], one["split"]) for one in told["evaluations"]] == [("mine", "t/val"), ("mine", "t/train")]
+    seen = [one["measured_on"]["seen_images"] for one in told["evaluations"]]
+    assert seen == [0, 18]
+    again = cli_json("run", file)
+    assert again["trained"]["resumed"] == [3, 0]
+    for one, other in zip(again["evaluations"], told["evaluations"], strict=True):
+        assert one["metrics"] == pytest.approx(other["metrics"], abs=1e-12)
+
+
+def test_run_of_a_job_that_trains_nothing(here: Path, cli: Run, cli_json: Run) -> None:
+    Path("plain.toml").write_text('[model]\nbase = "bundled:demo"\n[eval]\nsplits = ["t/val"]\n')
+    told = cli_json("run", "plain.toml")
+    assert told["trained"] is None
+    assert told["evaluations"][0]["model"] == "plain"
+    Path("bare.toml").write_text('[model]\nbase = "bundled:demo"\n')
+    assert "[eval]" in cli("run", "bare.toml", code=1).stderr
+    Path("full.toml").write_text('[model]\nbase = "bundled:demo"\n[eval]\nsplits = ["t/val"]\n')
+    assert "two jobs of one name" in cli("run", "full.toml", code=1).stderr
+    assert "no table [train]" in cli("train", "--model", "demo", code=1).stderr
+    assert "did you mean 'demo-full'" in cli("train", "--model", "demo-ful", code=1).stderr
+
+
+def test_a_model_that_waits_for_its_training_says_so(here: Path, cli: Run, cli_json: Run) -> None:
+    job("mine")
+    for words in (["embed", "--model", "mine"], ["eval", "--model", "mine", "--split", "t/val"]):
+        assert "run 'clipstore train --model mine' first" in cli(*words, code=1).stderr
+    rows = {row["name"]: row["problem"] for row in cli_json("model", "list")["models"]}
+    assert rows["mine"] == "not trained yet"
+    cli("train", "--model", "mine")
+    rows = {row["name"]: row["problem"] for row in cli_json("model", "list")["models"]}
+    assert rows["mine"] is None
+
+
+# ---- what training leaves ----
+
+
+def test_peft_opens_the_adapter_and_gives_the_same_vectors(here: Path, store: Path, cli: Run, sql: Run) -> None:
+    job("mine")
+    cli("train", "--model", "mine")
+    cli("embed", "--model", "mine", "--split", "t/val")
+    base = CLIPModel.from_pretrained(BUNDLED).float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT's own use of transformers
+        tuned = PeftModel.from_pretrained(base, store / "adapters" / "mine" / "best")
+    assert_texts(tuned.base_model.model, store, sql)
+
+
+def test_an_exported_model_opens_anywhere(here: Path, store: Path, cli: Run, sql: Run, tmp_path: Path) -> None:
+    job("mine", "heads = true\ntemperature = 'trained'")
+    cli("train", "--model", "mine")
+    cli("embed", "--model", "mine", "--split", "t/val")
+    cli("export", "model", "mine", tmp_path / "out", "--merged")
+    plain = CLIPModel.from_pretrained(tmp_path / "out")
+    assert_texts(plain, store, sql)
+    assert plain.logit_scale.item() != CLIPModel.from_pretrained(BUNDLED).logit_scale.item()
+    # The store reads it back as a model whose vectors are the same.
+    cli("model", "add", "back", "--base", tmp_path / "out")
+    cli("embed", "--model", "back", "--split", "t/val")
+    for what in ("images", "captions"):
+        assert np.allclose(vectors(store, "back", what), vectors(store, "mine", what), atol=1e-5)
+    assert "is there already" in cli("export", "model", "mine", tmp_path / "out", "--merged", code=1).stderr
+    assert "no adapter" in cli("export", "model", "demo", tmp_path / "other", code=1).stderr
+    cli("export", "model", "mine", tmp_path / "adapter")
+    cli("model", "add", "carried", "--base", "bundled:demo", "--adapter", tmp_path / "adapter")
+    cli("embed", "--model", "carried", "--split", "t/val")
+    assert np.array_equal(vectors(store, "carried", "captions"), vectors(store, "mine", "captions"))
+
+
+def assert_texts(clip: Any, store: Path, sql: Run) -> None:
+    """A transformers model gives the vectors that the store has of `mine`, for t/val's captions."""
+    ids, ours = clipstore.open(store).vectors("mine", "t/val", "captions")
+    texts = {row["caption_id"]: row["text"] for row in sql("SELECT caption_id, text FROM captions")}
+    tokens = AutoTokenizer.from_pretrained(BUNDLED)(
+        [texts[one] for one in ids.tolist()], padding=True, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        theirs = clip.eval().get_text_features(**tokens)
+    theirs = getattr(theirs, "pooler_output", theirs)
+    cosine = torch.nn.functional.cosine_similarity(theirs, torch.from_numpy(ours.copy()))
+    assert cosine.min() > 0.99999
+
+
+def test_training_json_says_what_it_was_trained_on(here: Path, store: Path, cli: Run, sql: Run) -> None:
+    job("mine")
+    cli("train", "--model", "mine")
+    told = json.loads((store / "adapters" / "mine" / "best" / "training.json").read_text())
+    assert (told["model"], told["base"], told["training"]["seed"]) == ("mine", "bundled:demo", 3)
+    assert {"torch", "peft", "clipstore"} <= told["software"].keys()
+    photos = sql(
+        "SELECT content FROM images JOIN split_images USING (image_id) JOIN splits USING (split_id) "
+        "WHERE name = 't/train' ORDER BY content"
+    )
+    joined = "\n".join(row["content"] for row in photos)
+    assert told["training_images"] == {"count": 18, "digest": hashlib.sha256(joined.encode()).hexdigest()}
+    assert sql("SELECT count(*) AS n FROM training_images JOIN models USING (model_id) WHERE name = 'mine'") == [
+        {"n": 18}
+    ]
+
+
+def test_training_again_from_the_start_forgets_what_was_measured(here: Path, cli: Run, cli_json: Run, sql: Run) -> None:
+    file = job("mine", rest='[eval]\nsplits = ["t/val"]\n')
+    cli("run", file)
+    count = "SELECT count(*) AS n FROM evaluations JOIN models USING (model_id) WHERE name = 'mine'"
+    assert sql(count) == [{"n": 1}]
+    assert cli_json("train", "--model", "mine")["resumed"] == [3, 0]  # nothing left to do
+    assert sql(count) == [{"n": 1}]
+    assert cli_json("train", "--model", "mine", "--restart")["resumed"] is None
+    assert sql(count) == [{"n": 0}]
+
+
+def test_another_prompt_has_a_base_of_its_own(here: Path, store: Path, cli: Run, sql: Run) -> None:
+    file = job("mine")
+    file.write_text(file.read_text().replace("[train]", 'prompt = "drawn: {}"\n[train]', 1))
+    cli("train", "--model", "mine")
+    assert sql("SELECT name FROM models ORDER BY name") == [{"name": name} for name in ("demo", "mine", "mine.base")]
+
+
+# ---- variants ----
+
+
+def test_vision_learns_from_the_photos(here: Path, store: Path, cli_json: Run) -> None:
+    job("mine", "epochs = 1", lora='towers = ["text", "vision"]')
+    told = cli_json("train", "--model", "mine")
+    names = load_file(Path(told["adapter"]) / "adapter_model.safetensors").keys()
+    assert {name.split(".")[2] for name in names} == {"text_model", "vision_model"}
+    summary = {row["tower"]: row for row in cli_json("embed", "--model", "mine", "--split", "t/val")["embedded"]}
+    assert summary["image"]["done"] == 6
+    assert summary["image"]["clock"]["decode"] > 0
+    measured = cli_json("eval", "--model", "mine", "--split", "t/val")["evaluations"][0]
+    assert measured["metrics"] == pytest.approx(told["best"]["metrics"], abs=1e-6)
+
+
+@pytest.mark.parametrize("refresh", [0, 1])
+def test_hard_negatives_are_wrong_hits_and_never_right_ones(
+    refresh: int, here: Path, store: Path, cli_json: Run, sql: Run
+) -> None:
+    job("mine", f"hard_negatives = 2\nrefresh_negatives = {refresh}\nepochs = 3")
+    cli_json("train", "--model", "mine")
+    state = torch.load(store / "adapters" / "mine" / "last" / "state.pt", weights_only=True)
+    wrong = state["wrong"].numpy()
+    assert wrong.shape[0] == 90
+    rows = sql(
+        "SELECT captions.image_id, text FROM captions JOIN split_images USING (image_id) JOIN splits USING (split_id) "
+        "WHERE name = 't/train' ORDER BY split_images.position, captions.position"
+    )
+    own = {row["image_id"]: {other["text"] for other in rows if other["image_id"] == row["image_id"]} for row in rows}
+    for row, places in zip(rows, wrong.tolist(), strict=True):
+        negatives = [rows[place] for place in places if place >= 0]
+        assert negatives
+        assert not [
+            one for one in negatives if one["image_id"] == row["image_id"] or one["text"] in own[row["image_id"]]
+        ]
+    if not refresh:  # the base's own hits, best first
+        hits = sql(
+            "SELECT query_id, item_id, text FROM hits JOIN evaluations USING (evaluation_id) "
+            "JOIN models USING (model_id) JOIN splits USING (split_id) JOIN captions ON caption_id = item_id "
+            "WHERE models.name = 'demo' AND splits.name = 't/train' AND direction = 'image_to_text' "
+            "ORDER BY query_id, hits.position"
+        )
+        image = rows[0]["image_id"]
+        expected = [hit["text"] for hit in hits if hit["query_id"] == image and hit["text"] not in own[image]]
+        assert [rows[place]["text"] for place in wrong[0].tolist() if place >= 0] == expected
+
+
+# ---- interrupted ----
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-c", "from clipstore.cli import main; main()", *map(str, words)]
+
+
+def environment(store: Path) -> dict[str, str]:
+    return os.environ | {"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"}
+
+
+def test_killed_in_epoch_2_it_goes_on_to_the_same_adapter(
+    here: Path, store: Path, ingested: Path, tmp_path: Path
+) -> None:
+    job("mine", "epochs = 3\nheads = true\ntemperature = 'trained'\nhard_negatives = 1\nrefresh_negatives = 1")
+    whole = tmp_path / "whole"
+    shutil.copytree(ingested, whole)
+    subprocess.run(command("train", "--model", "mine"), env=environment(whole), check=True, capture_output=True)
+    process = subprocess.Popen(command("train", "--model", "mine"), env=environment(store), stderr=subprocess.DEVNULL)
+    told = store / "adapters" / "mine" / "last" / "training.json"
+    deadline = time.monotonic() + 120
+    while not in_epoch_2(told):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "it ended before it could be killed"
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    answer = subprocess.run(
+        command("train", "--model", "mine", "--json"),
+        env=environment(store),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(answer.stdout)["resumed"][0] == 2
+    for name in ("best", "last"):
+        assert digest(store / "adapters" / "mine" / name) == digest(whole / "adapters" / "mine" / name)
+    assert metrics_csv(store, "mine") == metrics_csv(whole, "mine")
+
+
+def in_epoch_2(file: Path) -> bool:
+    """Whether a checkpoint within epoch 2 is there; it may be on its way while one looks."""
+    try:
+        position = json.loads(file.read_text())["position"]
+    except (OSError, ValueError):
+        return False
+    return bool(position["epoch"] == 2 and position["step"] > 0)
+
+
+def test_a_job_that_changed_does_not_go_on_silently(here: Path, store: Path, cli: Run) -> None:
+    job("mine")
+    cli("train", "--model", "mine")
+    kept = digest(store / "adapters" / "mine" / "best")
+    job("mine", "learning_rate = 1e-4")
+    assert "other settings of [train]" in cli("train", "--model", "mine", code=1).stderr
+    assert digest(store / "adapters" / "mine" / "best") == kept
+    cli("train", "--model", "mine", "--restart")
+    assert digest(store / "adapters" / "mine" / "best") != kept
+
+
+def test_a_checkpoint_of_another_base_is_refused(here: Path, store: Path, cli: Run, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(BUNDLED, tmp_path / "base"))
+    job("mine", base=base)
+    cli("train", "--model", "mine")
+    cli("embed", "--model", "mine", "--split", "t/val")
+    weights = CLIPModel.from_pretrained(base)
+    with torch.no_grad():
+        weights.text_projection.weight.add_(0.01)
+    weights.half().save_pretrained(base)
+    assert "another base" in cli("train", "--model", "mine", code=1).stderr
+    assert "trained on another base" in cli("embed", "--model", "mine", "--split", "t/val", code=1).stderr
+
+
+# ---- bad input ----
+
+
+def test_validation_that_overlaps_training_is_refused_with_the_count(here: Path, cli: Run) -> None:
+    job("mine", 'validation = "s/all"')
+    assert "18 images of s/all are in t/train too" in cli("train", "--model", "mine", code=1).stderr
+
+
+def test_the_same_photo_under_another_name_overlaps_too(here: Path, cli: Run, tmp_path: Path, sql: Run) -> None:
+    path = sql(
+        "SELECT path FROM images JOIN split_images USING (image_id) JOIN splits USING (split_id) "
+        "WHERE splits.name = 't/train' LIMIT 1"
+    )[0]["path"]
+    other = tmp_path / "other"
+    draw_dataset(other / "s", images=3, seed=8, split="v")
+    shutil.copy(path, other / "twin.jpg")
+    photos = [str(photo.relative_to(other)) for photo in other.rglob("*.jpg")]
+    (other / "c.csv").write_text("image_path,caption\n" + "".join(f"{photo},a {n}\n" for n, photo in enumerate(photos)))
+    cli("ingest", "csv", other / "c.csv", "--name", "o")
+    job("mine", 'validation = "o/all"')
+    assert "1 images of o/all are in t/train too" in cli("train", "--model", "mine", code=1).stderr
+
+
+def test_a_split_of_one_image_is_refused(here: Path, cli: Run, tmp_path: Path) -> None:
+    draw_dataset(tmp_path / "one", images=1, seed=9, split="v")
+    cli("ingest", "coco", tmp_path / "one", "--name", "o")
+    job("mine", 'split = "o/v"')
+    assert "o/v has 1 images with features" in cli("train", "--model", "mine", code=1).stderr
+    job("other", 'validation = "o/v"')
+    assert "o/v has 1 image:" in cli("train", "--model", "other", code=1).stderr
+
+
+def test_captions_without_features_are_left_out_and_counted(
+    here: Path, cli: Run, cli_json: Run, sql: Run, tmp_path: Path
+) -> None:
+    draw_dataset(tmp_path / "more", images=8, seed=9, split="v")
+    photos = sorted((tmp_path / "more" / "v").glob("*.jpg"))
+    photos[0].write_bytes(b"no photo")
+    photos[1].unlink()
+    cli("ingest", "coco", tmp_path / "more", "--name", "o")
+    job("mine", 'split = "o/v"')
+    told = cli_json("train", "--model", "mine")
+    assert (told["images"], told["captions"]) == (6, 30)
+    assert (told["left_out_images"], told["left_out_captions"]) == (2, 10)
+    for photo in photos[2:]:
+        photo.write_bytes(b"no photo")
+    job("none", 'split = "o/v"')
+    assert "0 images with features" in cli("train", "--model", "none", code=1).stderr
+
+
+def test_a_learning_rate_that_gives_nan_stops_at_once(here: Path, store: Path, cli: Run) -> None:
+    job("mine", "learning_rate = 1e30\nclip = 1e30\nheads = true\nwarmup = 0")
+    told = cli("train", "--model", "mine", code=1).stderr.splitlines()[-1]
+    assert "at step 2 of epoch 1" in told
+    assert "lower learning_rate" in told
+    assert "no epoch was complete yet" in told
+    assert not (store / "adapters" / "mine" / "best").exists()
+
+
+def test_a_late_nan_keeps_the_last_good_checkpoint(here: Path, store: Path, cli: Run) -> None:
+    job("mine", "epochs = 1")
+    cli("train", "--model", "mine")
+    go_on(store, epochs=2, learning_rate=1e30)
+    job("mine", "epochs = 2\nlearning_rate = 1e30")
+    kept = {name: digest(store / "adapters" / "mine" / name) for name in ("best", "last")}
+    told = cli("train", "--model", "mine", code=1).stderr.splitlines()[-1]
+    assert "of epoch 2" in told
+    assert "the checkpoint of epoch 1 is kept" in told
+    assert {name: digest(store / "adapters" / "mine" / name) for name in ("best", "last")} == kept
+
+
+def go_on(store: Path, **changed: object) -> None:
+    """Let the checkpoints of `mine` be those of a job with other settings, so that there is something left to do."""
+    for name in ("best", "last"):
+        file = store / "adapters" / "mine" / name / "training.json"
+        told = json.loads(file.read_text())
+        file.write_text(json.dumps(told | {"training": told["training"] | changed}))
+
+
+def test_an_unknown_module_is_refused_with_those_that_exist(here: Path, store: Path, cli: Run) -> None:
+    job("mine", lora='modules = ["q_proj", "query"]')
+    told = cli("train", "--model", "mine", code=1).stderr
+    assert "'query'" in told
+    assert "k_proj, out_proj, q_proj, v_proj" in told
+    assert not (store / "adapters").exists()
+
+
+def test_an_unknown_watch_is_refused_before_anything_is_trained(here: Path, cli: Run) -> None:
+    job("mine", 'watch = "recall"')
+    told = cli("train", "--model", "mine", code=1).stderr
+    assert "image_retrieval_recall@1" in told
+
+
+def test_an_adapter_that_targets_nothing_that_exists_is_refused(here: Path, cli: Run, tmp_path: Path) -> None:
+    adapter = build_lora(BUNDLED, tmp_path / "a", targets=["q_proj"])
+    told = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(told | {"target_modules": ["query"]}))
+    cli("model", "add", "odd", "--base", "bundled:demo", "--adapter", adapter)
+    said = cli("embed", "--model", "odd", "--split", "t/val", code=1).stderr
+    assert "query" in said
+    assert "q_proj" in said
+
+
+_FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from clipstore.cli import main
+from clipstore.training import checkpoints
+whole = checkpoints.replace_folder
+def replace_folder(folder, fill):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+    whole(folder, fill)
+checkpoints.replace_folder = replace_folder
+main(sys.argv[1:])
+"""
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_as_it_was(here: Path, store: Path, cli: Run) -> None:
+    job("mine", "epochs = 1")
+    cli("train", "--model", "mine")
+    go_on(store, epochs=2)
+    job("mine", "epochs = 2")
+    before = {file: file.read_bytes() for file in (store / "adapters" / "mine").rglob("*") if file.is_file()}
+    words = [sys.executable, "-c", _FULL_DISK, "train", "--model", "mine"]
+    answer = subprocess.run(words, env=environment(store), capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert "cannot write the checkpoint" in answer.stderr
+    assert "the one before is as it was" in answer.stderr
+    after = {file: file.read_bytes() for file in (store / "adapters" / "mine").rglob("*") if file.is_file()}
+    assert after == before
+    cli("train", "--model", "mine")
+    assert len(metrics_csv(store, "mine")) == 3
