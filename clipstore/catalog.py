@@ -34,6 +34,8 @@ _SCHEMA = (
     "views/query_ranks",
     "views/query_precision",
     "views/query_folds",
+    "views/query_seen",
+    "views/subset_metrics",
     "views/metrics",
     "views/retrieval_failures",
     "views/asked_evaluations",

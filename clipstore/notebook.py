@@ -51,9 +51,10 @@ class Notebook:
         protocol: str = "standard",
         captions: str | None = None,
         partial: bool = False,
+        unseen: bool = False,
     ) -> dict[str, Any]:
         """Evaluate a model on a split, as `clipstore eval --json` does; the answer's "evaluations" holds this one."""
         from clipstore.pipeline.evaluate import EvalOptions, evaluate
 
-        options = EvalOptions(protocol=protocol, captions=captions, partial=partial)
+        options = EvalOptions(protocol=protocol, captions=captions, partial=partial, unseen=unseen)
         return {"evaluations": evaluate(self._store, [model], split, options)}

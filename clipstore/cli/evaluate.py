@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     help="Which captions of an image count. [default: first5 for coco-1k, eccv and cxc, else all]",
 )
 @click.option("--partial", is_flag=True, help="Measure what is embedded so far, and say so.")
+@click.option(
+    "--unseen",
+    is_flag=True,
+    help="Ask only with images that none of the models named was trained on; the gallery stays whole.",
+)
 @memory_option("What the ranking may take, beside what the program itself needs.")
 @click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
 @click.option(

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,16 @@ from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.evaluations import forget
 from clipstore.pipeline.models import find_model
 from clipstore.pipeline.progress import Progress, silent
-from clipstore.pipeline.protocols import CAPTIONS, FIRST, Mask, Task, lost_positives, tasks, without_positive
+from clipstore.pipeline.protocols import (
+    CAPTIONS,
+    FIRST,
+    Mask,
+    Task,
+    asking_with,
+    lost_positives,
+    tasks,
+    without_positive,
+)
 from clipstore.pipeline.store import Store, split_id
 from clipstore.pipeline.vectors import Gallery, Items, StoredRows, gallery
 from clipstore.records import Model
@@ -44,7 +53,8 @@ _SHARED = 4  # vectors that several models share are kept in memory where they t
 class EvalOptions:
     """How to evaluate.
 
-    `captions` is "all", "first5" or None: as the protocol has it; `memory` in bytes; `screen` as `rank_pairs` has it.
+    `captions` is "all", "first5" or None: as the protocol has it; `memory` in bytes; `screen` as `rank_pairs` has it;
+    `unseen`: only images that none of the models evaluated together was trained on ask, and captions of them.
     """
 
     protocol: str = "standard"
@@ -53,6 +63,7 @@ class EvalOptions:
     memory: int = 8 * 2**30
     device: str = "cpu"
     screen: str = "auto"
+    unseen: bool = False
     on_progress: Progress = silent
 
     @property
@@ -63,12 +74,16 @@ class EvalOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The ranks of a gallery: those of each task that its protocol asked, and the row of `evaluations` that says so."""
+    """The ranks of a gallery: those of each task that its protocol asked, and the row of `evaluations` that says so.
+
+    `seen` has the ids of the gallery's images that the model was trained on.
+    """
 
     found: Gallery
     asked: list[Task]
     ranked: list[Ranks]
     evaluation: Row
+    seen: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
 def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> list[Row]:
@@ -93,17 +108,23 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
     first = FIRST if options.caption_set == "first5" else None
     with store.catalog.read() as session:
         found = [gallery(store, session, model, split, partial=options.partial, first=first) for model in models]
+        # One set of queries for all models, so that their numbers can stand in one table.
+        silent = [_seen(session, models if options.unseen else [], one) for one in found]
+    for one, ids in zip(found, silent, strict=True):
+        if len(ids) == one.images.table.num_rows:
+            message = f"{' and '.join(wanted)} were trained on every image of {split}: nothing in it is unseen"
+            raise VectorError(message)
     # Each is let go after its turn: what models share is read once.
     shared: dict[tuple[str, int], StoredRows] = {}
     uses = Counter(_key(items) for one in found for items in (one.images, one.texts))
     told = []
-    for model, one in zip(models, found, strict=True):
+    for model, one, ids in zip(models, found, silent, strict=True):
         read = replace(
             one,
             images=_read_once(one.images, uses, shared, options),
             texts=_read_once(one.texts, uses, shared, options),
         )
-        told.append(_evaluate(store, model, split, read, options))
+        told.append(_evaluate(store, model, split, read, options, ids))
     return told
 
 
@@ -126,16 +147,19 @@ def _read_once(
     return replace(items, vectors=shared[key])
 
 
-def _evaluate(store: Store, model: Model, split: str, found: Gallery, options: EvalOptions) -> Row:
+def _evaluate(store: Store, model: Model, split: str, found: Gallery, options: EvalOptions, silent: Ids) -> Row:
     with store.catalog.read() as session:
         stamp = evaluation_stamp(session, model, split, found)
-    measured = measure(model.name, found, stamp, options)
+        seen = _seen(session, [model], found)
+    measured = measure(model.name, found, stamp, options, silent=silent)
     with store.catalog.write() as session:
-        return result(session, keep(session, measured))
+        return result(session, keep(session, replace(measured, seen=seen)))
 
 
-def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions) -> Measured:
+def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions, *, silent: Ids | None = None) -> Measured:
     """Rank the pairs of a gallery as a protocol asks; `name` is the model's, `stamp` from `evaluation_stamp`.
+
+    The images whose ids are in `silent`, and captions of them, stand in the gallery and do not ask.
 
     Raises:
         VectorError: the gallery does not fit the protocol, a vector is not finite, or the memory is too small.
@@ -143,15 +167,20 @@ def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions) -> Meas
     device = checked_device(options.device)
     began = time.perf_counter()
     asked = tasks(options.protocol, found)
-    ranked = [_rank(name, found, task, options, device, number) for number, task in enumerate(asked, 1)]
     no_image_positive, no_caption_positive = without_positive(found, asked)
+    lost = lost_positives(options.protocol, asked)
+    asking = ~np.isin(found.images.table["image_id"].to_numpy(), [] if silent is None else silent)
+    asked = [asking_with(task, found, asking) for task in asked]
+    ranked = [_rank(name, found, task, options, device, number) for number, task in enumerate(asked, 1)]
     evaluation = stamp | {
+        "unseen": options.unseen,
+        "asked_images": found.images.table.num_rows - without_positive(found, asked)[0],
         "partial": options.partial,
         "protocol": options.protocol,
         "caption_set": options.caption_set,
         "images_without_positive": no_image_positive,
         "captions_without_positive": no_caption_positive,
-        "lost_positives": lost_positives(options.protocol, asked),
+        "lost_positives": lost,
         "screen": ranked[0].screen,
         "rechecked": sum(ranks.rechecked for ranks in ranked),
         "scores": sum(len(task.images) * len(task.captions) for task in asked),
@@ -160,6 +189,13 @@ def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions) -> Meas
         "evaluated_at": datetime.now(UTC),
     }
     return Measured(found=found, asked=asked, ranked=ranked, evaluation=evaluation)
+
+
+def _seen(session: Session, models: Iterable[Model], found: Gallery) -> Ids:
+    """The ids of the gallery's images that one of the models was trained on."""
+    ids = [row["model_id"] for model in models if (row := session.row("model/find", name=model.name))]
+    session.stage(ranked_images=found.images.table.select(["image_id"]))
+    return np.asarray(session.table("evaluate/seen_images", models=ids)["image_id"].to_numpy())
 
 
 def metrics_of(measured: Measured) -> dict[str, float]:
@@ -199,13 +235,19 @@ def _rank(name: str, found: Gallery, task: Task, options: EvalOptions, device: s
 def keep(session: Session, measured: Measured) -> int:
     """Write an evaluation with its ranks and hits in the place of the former one; its id."""
     evaluation = measured.evaluation
-    former = session.rows(
-        "evaluate/former", **{key: evaluation[key] for key in ("model_id", "split_id", "protocol", "caption_set")}
-    )
+    keys = ("model_id", "split_id", "protocol", "caption_set", "unseen")
+    former = session.rows("evaluate/former", **{key: evaluation[key] for key in keys})
     forget(session, [row["evaluation_id"] for row in former])
     evaluation_id = int(session.rows("evaluate/next_id")[0]["evaluation_id"])
     session.stage(staged_evaluation=pa.Table.from_pylist([evaluation | {"evaluation_id": evaluation_id}]))
     session.run("evaluate/add_evaluation")
+    if not evaluation["unseen"]:  # else all queries are unseen, and there is nothing to tell apart
+        session.stage(
+            staged_seen_images=pa.table(
+                {"evaluation_id": pa.repeat(evaluation_id, len(measured.seen)), "image_id": measured.seen}
+            )
+        )
+        session.run("evaluate/add_seen_images")
     for ranks, hits in _tables(measured, evaluation_id):
         session.stage(staged_ranks=ranks, staged_hits=hits)
         session.run("evaluate/add_ranks")
@@ -223,18 +265,42 @@ def result(session: Session, evaluation_id: int) -> Row:
         "protocol": told["protocol"],
         "metrics": _metrics(session, evaluation_id),
         "measured_on": told,
+        **_subsets(session, evaluation_id),
     }
 
 
 def _metrics(session: Session, evaluation_id: int) -> dict[str, float]:
-    rows = session.rows("evaluate/metrics", evaluation_id=evaluation_id)
+    return _named(session.rows("evaluate/metrics", evaluation_id=evaluation_id))
+
+
+def _named(rows: Iterable[Row]) -> dict[str, float]:
     return {f"{_JSON_NAMES[row['direction']]}{row['metric']}": row["value"] for row in rows}
+
+
+def _subsets(session: Session, evaluation_id: int) -> dict[str, Row]:
+    """What evaluation says under "seen" and "unseen": images asked with (trained on, or not), their share, metrics.
+
+    Nothing where it was trained on none of them.
+    """
+    sizes = {row["subset"]: row["images"] for row in session.rows("evaluate/subset_sizes", evaluation_id=evaluation_id)}
+    if not sizes:
+        return {}
+    rows = session.rows("evaluate/subsets", evaluation_id=evaluation_id)
+    return {
+        subset: {
+            "images": sizes.get(subset, 0),
+            "share": sizes.get(subset, 0) / sum(sizes.values()),
+            "metrics": _named(row for row in rows if row["subset"] == subset),
+        }
+        for subset in ("seen", "unseen")
+    }
 
 
 def evaluation_stamp(session: Session, model: Model, split: str, found: Gallery) -> Row:
     """What an evaluation says it was measured on."""
     images, texts, target = found.images, found.texts, split_id(session, split)
     model_id = session.rows("model/find", name=model.name)[0]["model_id"]
+    told = session.rows("model/training_images", model_id=model_id)[0]["training_images"]
     session.stage(ranked_images=images.table.select(["image_id"]), ranked_captions=texts.table.select(["caption_id"]))
     return {
         "model_id": model_id,
@@ -247,7 +313,7 @@ def evaluation_stamp(session: Session, model: Model, split: str, found: Gallery)
         "dtype": "/".join(dict.fromkeys(dtype for side in (images, texts) for dtype in side.vectors.dtypes)),
         **found.lacking,
         **session.rows("evaluate/digests", split_id=target)[0],
-        **session.rows("evaluate/seen", model_id=model_id)[0],
+        "seen_images": len(_seen(session, [model], found)) if told else None,
     }
 
 

@@ -17,5 +17,5 @@ def forget_stale(session: Session) -> list[Row]:
 def forget(session: Session, evaluations: Iterable[int]) -> None:
     """Remove evaluations with their ranks and hits."""
     ids = list(evaluations)
-    for table in ("hits", "ranks", "evaluations"):
+    for table in ("hits", "ranks", "seen_images", "evaluations"):
         session.run(f"evaluate/remove_{table}", evaluations=ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -104,6 +104,18 @@ def _rows(positives: pa.Table, images: pa.ChunkedArray, captions: pa.ChunkedArra
     there = pc.and_(image.is_valid(), caption.is_valid())
     rows = [pc.filter(side, there).to_numpy().astype(np.int64) for side in (image, caption)]
     return np.stack(rows, axis=1)
+
+
+def asking_with(task: Task, found: Gallery, asking: Mask) -> Task:
+    """A task in which only some images of the gallery ask, and captions of them; all stay to be found.
+
+    `asking` (N,) tells for each image of the gallery's table.
+    """
+    image_of_caption = np.zeros(found.texts.table.num_rows, dtype=np.int64)
+    image_of_caption[found.pairs[:, 1]] = found.pairs[:, 0]
+    by_image = asking[task.images[task.pairs[:, 0]]]
+    by_caption = asking[image_of_caption[task.captions[task.pairs[:, 1]]]]
+    return replace(task, from_image=task.from_image & by_image, from_caption=task.from_caption & by_caption)
 
 
 def without_positive(found: Gallery, asked: list[Task]) -> tuple[int, int]:

@@ -34,22 +34,32 @@ def print_evaluations(evaluations: Sequence[Evaluation]) -> None:
 
 
 def metric_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """One row a direction: Recall@K and MRR as fractions, ranks from 1."""
-    metrics = evaluation["metrics"]
+    """One row a direction, and where some images were seen one for those and one for the others: Recall@K and MRR as
+    fractions, ranks from 1.
+    """
+    asked = {"": evaluation["metrics"]}
+    for subset in ("seen", "unseen"):
+        if evaluation.get(subset, {}).get("images"):
+            asked[f", {subset} ({evaluation[subset]['share']:.1%})"] = evaluation[subset]["metrics"]
     return [
-        {
-            "model": evaluation["model"],
-            "direction": words,
-            **{
-                title: _shown(metrics[f"{prefix}_{name}"])
-                for title, name in _COLUMNS.items()
-                if title not in _MANY_POSITIVES or evaluation["protocol"] in ("eccv", "cxc")
-            },
-            "RSUM": f"{metrics['rsum']:.1f}" if "rsum" in metrics else "",
-        }
+        _metric_row(evaluation, words + which, prefix, metrics)
         for prefix, words in _DIRECTIONS.items()
+        for which, metrics in asked.items()
         if f"{prefix}_mrr" in metrics
     ]
+
+
+def _metric_row(evaluation: Evaluation, words: str, prefix: str, metrics: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "model": evaluation["model"],
+        "direction": words,
+        **{
+            title: _shown(metrics[f"{prefix}_{name}"])
+            for title, name in _COLUMNS.items()
+            if title not in _MANY_POSITIVES or evaluation["protocol"] in ("eccv", "cxc")
+        },
+        "RSUM": f"{metrics['rsum']:.1f}" if "rsum" in metrics else "",
+    }
 
 
 def stamp(evaluation: Evaluation) -> list[str]:
@@ -67,9 +77,17 @@ def stamp(evaluation: Evaluation) -> list[str]:
         lines.append("  nobody told the store what the model was trained on: see 'clipstore model trained'")
     elif on["seen_images"]:
         share = on["seen_images"] / on["images"]
-        lines.append(f"  TRAINED ON {share:.1%} of these images ({on['seen_images']:,}): the numbers flatter it")
+        lines.append(
+            f"  TRAINED ON {share:.1%} of these images ({on['seen_images']:,}): "
+            + ("they stand in the gallery, and are not asked" if on["unseen"] else "the numbers over all flatter it")
+        )
     else:
         lines.append("  trained on none of these images, as far as the store was told")
+    if on["unseen"]:
+        lines.append(
+            f"  UNSEEN: asked with the {on['asked_images']:,} images that none of the models evaluated together was "
+            "trained on, and their captions"
+        )
     if on["images_without_positive"] or on["captions_without_positive"]:
         lines.append(
             f"  nothing in the gallery is right for {on['images_without_positive']:,} images and "

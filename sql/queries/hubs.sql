@@ -14,7 +14,7 @@ SELECT
     sum(times) OVER (PARTITION BY evaluation_id, direction)
         / CASE direction WHEN 'image_to_text' THEN asked.captions ELSE asked.images END AS mean_times
 FROM retrieved
-JOIN asked_evaluations($model, $split, $protocol, $captions) AS asked USING (evaluation_id)
+JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) AS asked USING (evaluation_id)
 LEFT JOIN captions ON direction = 'image_to_text' AND captions.caption_id = item_id
 LEFT JOIN images ON direction = 'text_to_image' AND images.image_id = item_id
 WHERE $direction IS NULL OR direction = $direction

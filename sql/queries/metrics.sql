@@ -1,5 +1,5 @@
 -- The metrics of every evaluation, one row a metric.
-SELECT models.name AS model, splits.name AS split, protocol, caption_set, direction, metric, value
+SELECT models.name AS model, splits.name AS split, protocol, caption_set, unseen, direction, metric, value
 FROM metrics
 JOIN evaluations USING (evaluation_id)
 JOIN models USING (model_id)

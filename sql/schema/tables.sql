@@ -144,10 +144,18 @@ ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS seen_images BIGINT;  -- trained
 ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS screen VARCHAR;      -- the precision of the product: bf16, fp32, fp64
 ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS rechecked BIGINT;    -- scores computed again in float64
 ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS scores BIGINT;       -- of so many
+ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS unseen BOOLEAN DEFAULT FALSE;  -- asked with unseen images alone
+ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS asked_images BIGINT;           -- asked with; null: all that have a positive
 
 -- The images that a model was trained on, as far as the store was told.
 CREATE TABLE IF NOT EXISTS training_images (
     model_id BIGINT NOT NULL,
+    image_id BIGINT NOT NULL
+);
+
+-- The images of an evaluation that its model was trained on when it was made.
+CREATE TABLE IF NOT EXISTS seen_images (
+    evaluation_id BIGINT NOT NULL,
     image_id BIGINT NOT NULL
 );
 

@@ -26,6 +26,7 @@ SELECT
     splits.name AS split,
     evaluations.protocol,
     evaluations.caption_set,
+    evaluations.unseen,
     query_ranks.direction,
     query_ranks.query_id,
     asked.item AS asked,

@@ -1,0 +1,64 @@
+-- The metrics of every evaluation over all of its queries, and, where its model was trained on some of the images, over
+-- the queries that were seen and those that were not, apart; long form: fractions, ranks from 1, and rsum in percent.
+--
+-- The protocol coco-1k averages its folds (a fold that has no query of a subset does not count for it); elsewhere there
+-- is one. favg keeps the rounding of parallel sums out of the last digits. median_rank = floor(median of the ranks from
+-- 0) + 1, as the literature counts it.
+CREATE OR REPLACE VIEW subset_metrics AS
+WITH measured AS NOT MATERIALIZED (
+    SELECT
+        evaluation_id,
+        direction,
+        query_id,
+        fold,
+        hit_chance(1, n_greater, tied, tied_positives) AS "recall@1",
+        hit_chance(5, n_greater, tied, tied_positives) AS "recall@5",
+        hit_chance(10, n_greater, tied, tied_positives) AS "recall@10",
+        expected_rank,
+        average_precision,
+        r_precision
+    FROM query_ranks
+    JOIN query_precision USING (evaluation_id, direction, query_id, own_pair)
+    LEFT JOIN query_folds USING (evaluation_id, direction, query_id)
+),
+asked AS NOT MATERIALIZED (
+    SELECT 'all' AS subset, * FROM measured
+    UNION ALL
+    SELECT CASE WHEN seen THEN 'seen' ELSE 'unseen' END, measured.*
+    FROM measured
+    JOIN query_seen USING (evaluation_id, direction, query_id)
+),
+per_fold AS (
+    SELECT
+        evaluation_id,
+        subset,
+        direction,
+        fold,
+        favg("recall@1") AS "recall@1",
+        favg("recall@5") AS "recall@5",
+        favg("recall@10") AS "recall@10",
+        favg(1 / expected_rank) AS mrr,
+        floor(median(expected_rank - 1)) + 1 AS median_rank,
+        favg(expected_rank) AS mean_rank,
+        favg(average_precision) AS "map@r",
+        favg(r_precision) AS r_precision
+    FROM asked
+    GROUP BY evaluation_id, subset, direction, fold
+),
+per_direction AS (
+    SELECT evaluation_id, subset, direction, favg(COLUMNS(* EXCLUDE (evaluation_id, subset, direction, fold)))
+    FROM per_fold
+    GROUP BY evaluation_id, subset, direction
+),
+long AS (
+    UNPIVOT per_direction
+    ON COLUMNS(* EXCLUDE (evaluation_id, subset, direction))
+    INTO NAME metric VALUE value
+)
+SELECT evaluation_id, subset, direction, metric, value FROM long
+UNION ALL
+SELECT evaluation_id, subset, 'both', 'rsum', 100 * sum(value)
+FROM long
+WHERE metric LIKE 'recall@%'
+GROUP BY evaluation_id, subset
+HAVING count(*) = 6;
