@@ -27,10 +27,10 @@ SELECT
     direction,
     query_id,
     own_pair,
-    sum(greatest(least(r - n_greater, tied), 0) * positives / tied / r) AS r_precision,
+    sum(greatest(least(r - n_greater, tied), 0) * positives / tied / r ORDER BY n_greater) AS r_precision,
     sum(positives / tied / r * coalesce(list_sum(list_transform(
         range(1, greatest(least(r - n_greater, tied), 0)::BIGINT + 1),
         lambda u: (1 + before + (u - 1) * (positives - 1) / greatest(tied - 1, 1)) / (n_greater + u)
-    )), 0)) AS average_precision
+    )), 0) ORDER BY n_greater) AS average_precision
 FROM placed
 GROUP BY evaluation_id, direction, query_id, own_pair;

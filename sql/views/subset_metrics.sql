@@ -2,7 +2,7 @@
 -- the queries that were seen and those that were not, apart; long form: fractions, ranks from 1, and rsum in percent.
 --
 -- The protocol coco-1k averages its folds (a fold that has no query of a subset does not count for it); elsewhere there
--- is one. favg keeps the rounding of parallel sums out of the last digits. median_rank = floor(median of the ranks from
+-- is one. Sums go in the queries' order, so that their rounding is the same in every run. median_rank = floor(median of the ranks from
 -- 0) + 1, as the literature counts it.
 CREATE OR REPLACE VIEW subset_metrics AS
 WITH measured AS NOT MATERIALIZED (
@@ -10,6 +10,7 @@ WITH measured AS NOT MATERIALIZED (
         evaluation_id,
         direction,
         query_id,
+        own_pair,
         fold,
         hit_chance(1, n_greater, tied, tied_positives) AS "recall@1",
         hit_chance(5, n_greater, tied, tied_positives) AS "recall@5",
@@ -34,19 +35,19 @@ per_fold AS (
         subset,
         direction,
         fold,
-        favg("recall@1") AS "recall@1",
-        favg("recall@5") AS "recall@5",
-        favg("recall@10") AS "recall@10",
-        favg(1 / expected_rank) AS mrr,
+        avg("recall@1" ORDER BY query_id, own_pair) AS "recall@1",
+        avg("recall@5" ORDER BY query_id, own_pair) AS "recall@5",
+        avg("recall@10" ORDER BY query_id, own_pair) AS "recall@10",
+        avg(1 / expected_rank ORDER BY query_id, own_pair) AS mrr,
         floor(median(expected_rank - 1)) + 1 AS median_rank,
-        favg(expected_rank) AS mean_rank,
-        favg(average_precision) AS "map@r",
-        favg(r_precision) AS r_precision
+        avg(expected_rank ORDER BY query_id, own_pair) AS mean_rank,
+        avg(average_precision ORDER BY query_id, own_pair) AS "map@r",
+        avg(r_precision ORDER BY query_id, own_pair) AS r_precision
     FROM asked
     GROUP BY evaluation_id, subset, direction, fold
 ),
 per_direction AS (
-    SELECT evaluation_id, subset, direction, favg(COLUMNS(* EXCLUDE (evaluation_id, subset, direction, fold)))
+    SELECT evaluation_id, subset, direction, avg(COLUMNS(* EXCLUDE (evaluation_id, subset, direction, fold)) ORDER BY fold)
     FROM per_fold
     GROUP BY evaluation_id, subset, direction
 ),
@@ -57,7 +58,7 @@ long AS (
 )
 SELECT evaluation_id, subset, direction, metric, value FROM long
 UNION ALL
-SELECT evaluation_id, subset, 'both', 'rsum', 100 * sum(value)
+SELECT evaluation_id, subset, 'both', 'rsum', 100 * sum(value ORDER BY metric)
 FROM long
 WHERE metric LIKE 'recall@%'
 GROUP BY evaluation_id, subset
