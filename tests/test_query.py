@@ -362,7 +362,7 @@ def test_under_paired_rows_a_sibling_may_come_instead(cli: Run, sql: Ask) -> Non
 @pytest.mark.parametrize(
     "statement",
     [
-        "INSERT INTO datasets VALUES (9, 'x', 'csv', '/')",
+        "INSERT INTO datasets VALUES (9, 'x', 'csv', '/', FALSE)",
         "DROP TABLE images",
         "DELETE FROM captions",
         "UPDATE captions SET text = ''",

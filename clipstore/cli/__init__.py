@@ -17,6 +17,7 @@ from clipstore.cli.evaluate import evaluate
 from clipstore.cli.ingest import ingest, split
 from clipstore.cli.model import model
 from clipstore.cli.query import query, sql
+from clipstore.cli.stats import stats
 from clipstore.cli.train import run, train
 from clipstore.cli.vectors import export, import_vectors
 from clipstore.errors import ClipstoreError
@@ -63,5 +64,20 @@ def main() -> None:
     """
 
 
-for command in (ingest, split, model, import_vectors, train, embed, evaluate, run, sql, query, export, bench, demo):
+for command in (
+    ingest,
+    split,
+    stats,
+    model,
+    import_vectors,
+    train,
+    embed,
+    evaluate,
+    run,
+    sql,
+    query,
+    export,
+    bench,
+    demo,
+):
     main.add_command(command)

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from clipstore.pipeline.store import Store
 
 _FOLDER = click.Path(path_type=Path)
+_clean = click.option(
+    "--clean",
+    is_flag=True,
+    help="Clean captions: lower case, nothing outside [a-z0-9 .,'], white space folded; drop repeats within an image, "
+    "captions over 40 words, and images whose photo is missing.",
+)
 
 
 @click.group()
@@ -31,9 +37,10 @@ def ingest() -> None:
 @click.argument("root", type=_FOLDER)
 @click.option("--name", default="coco", show_default=True, help="What to call the data set.")
 @click.option("--split", "splits", multiple=True, help="A split, such as val2017; may be repeated. [default: all]")
+@_clean
 @store_option
 @json_option
-def ingest_coco(root: Path, name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) -> None:
+def ingest_coco(root: Path, name: str, splits: tuple[str, ...], store: Store, *, clean: bool, as_json: bool) -> None:
     """COCO's own layout: ROOT/annotations/captions_<split>.json, and the photos in ROOT/<split>/.
 
     Where instances_<split>.json is there too, its categories are taken in.
@@ -42,15 +49,16 @@ def ingest_coco(root: Path, name: str, splits: tuple[str, ...], store: Store, *,
     """
     from clipstore.pipeline import ingest as verbs
 
-    _print(verbs.ingest_coco(store, root, name=name, splits=splits), as_json=as_json)
+    _print(verbs.ingest_coco(store, root, name=name, splits=splits, clean=clean), as_json=as_json)
 
 
 @ingest.command("flickr")
 @click.argument("root", type=_FOLDER)
 @click.option("--name", default="flickr8k", show_default=True, help="What to call the data set.")
+@_clean
 @store_option
 @json_option
-def ingest_flickr(root: Path, name: str, store: Store, *, as_json: bool) -> None:
+def ingest_flickr(root: Path, name: str, store: Store, *, clean: bool, as_json: bool) -> None:
     """Flickr8k's own layout: Flickr8k.token.txt or captions.txt, the image folder, the split lists.
 
     Makes NAME/train, NAME/dev and NAME/test where their lists are there, and NAME/all.
@@ -59,16 +67,17 @@ def ingest_flickr(root: Path, name: str, store: Store, *, as_json: bool) -> None
     """
     from clipstore.pipeline import ingest as verbs
 
-    _print(verbs.ingest_flickr(store, root, name=name), as_json=as_json)
+    _print(verbs.ingest_flickr(store, root, name=name, clean=clean), as_json=as_json)
 
 
 @ingest.command("karpathy")
 @click.argument("file", type=_FOLDER)
 @click.argument("root", type=_FOLDER)
 @click.option("--name", help="What to call the data set. [default: as the file says]")
+@_clean
 @store_option
 @json_option
-def ingest_karpathy(file: Path, root: Path, name: str | None, store: Store, *, as_json: bool) -> None:
+def ingest_karpathy(file: Path, root: Path, name: str | None, store: Store, *, clean: bool, as_json: bool) -> None:
     """Karpathy's splits: FILE is dataset_coco.json or its like, the photos lie below ROOT.
 
     Makes NAME/train, NAME/restval, NAME/val and NAME/test.
@@ -77,15 +86,16 @@ def ingest_karpathy(file: Path, root: Path, name: str | None, store: Store, *, a
     """
     from clipstore.pipeline import ingest as verbs
 
-    _print(verbs.ingest_karpathy(store, file, root, name=name), as_json=as_json)
+    _print(verbs.ingest_karpathy(store, file, root, name=name, clean=clean), as_json=as_json)
 
 
 @ingest.command("csv")
 @click.argument("file", type=_FOLDER)
 @click.option("--name", help="What to call the data set. [default: the file's name]")
+@_clean
 @store_option
 @json_option
-def ingest_csv(file: Path, name: str | None, store: Store, *, as_json: bool) -> None:
+def ingest_csv(file: Path, name: str | None, store: Store, *, clean: bool, as_json: bool) -> None:
     """A table with the columns image_path, caption and, if you like, image_id, caption_id, split.
 
     Paths are relative to the file. Without a split column, all rows are NAME/all.
@@ -94,7 +104,7 @@ def ingest_csv(file: Path, name: str | None, store: Store, *, as_json: bool) -> 
     """
     from clipstore.pipeline import ingest as verbs
 
-    _print(verbs.ingest_csv(store, file, name=name), as_json=as_json)
+    _print(verbs.ingest_csv(store, file, name=name, clean=clean), as_json=as_json)
 
 
 @click.command()
@@ -133,10 +143,19 @@ def _print(done: Ingested, *, as_json: bool) -> None:
 
     if as_json:
         print_json(
-            {"dataset": done.dataset, "changes": done.changes, "splits": done.splits, "forgotten": done.forgotten}
+            {
+                "dataset": done.dataset,
+                "changes": done.changes,
+                "cleaned": done.cleaned,
+                "splits": done.splits,
+                "forgotten": done.forgotten,
+            }
         )
         return
     print_table(done.splits, empty="the source has no splits")
+    if done.cleaned is not None:
+        dropped = ", ".join(f"{count:,} {what}" for what, count in done.cleaned.items() if count)
+        click.echo(f"{done.dataset}: captions cleaned; dropped: {dropped or 'nothing'}")
     changed = ", ".join(f"{count:,} {what}" for what, count in done.changes.items() if count)
     click.echo(f"{done.dataset}: {changed or 'nothing changed'}")
     for row in done.forgotten:

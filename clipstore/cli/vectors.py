@@ -90,6 +90,30 @@ def export_vectors(model: str, split: str, folder: Path, store: Store, *, partia
             click.echo(f"{key.replace('_', ' ')}: {images:,} images, {captions:,} captions")
 
 
+@export.command("csv")
+@click.argument("folder", type=_FILE)
+@click.option("--from", "origin", help="The split that others were drawn from. [default: where there is but one]")
+@store_option
+@json_option
+def export_csv(folder: Path, origin: str | None, store: Store, *, as_json: bool) -> None:
+    """Write a split, and the splits that were drawn from it, as CSV files with a row a caption.
+
+    With 20k and full drawn from coco/train2014: coco_full_data.csv, coco_train_20k.csv, coco_val_20k.csv,
+    coco_train_full.csv, coco_val_full.csv. Columns: image_path, caption, image_id, caption_id, split.
+    'clipstore ingest csv' reads files that lie in a folder above their photos.
+
+    Example: clipstore export csv /data/coco --from coco/train2014
+    """
+    from clipstore.pipeline import transfer
+    from clipstore.reporting.tables import print_json, print_table
+
+    rows = transfer.export_csv(store, folder, origin=origin)
+    if as_json:
+        print_json({"folder": str(folder), "files": rows})
+    else:
+        print_table(rows)
+
+
 @export.command("model")
 @click.argument("name")
 @click.argument("folder", type=_FILE)

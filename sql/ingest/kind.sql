@@ -1,2 +1,2 @@
--- What the data set was ingested from first.
-SELECT kind FROM this_dataset;
+-- What the data set was ingested from first, and whether its captions were cleaned.
+SELECT kind, cleaned FROM this_dataset;

@@ -2,7 +2,7 @@
 WITH asked AS (
     SELECT
         query_ranks.*, model, split,
-        len(regexp_extract_all(captions.text, '\S+')) AS words
+        len(caption_words(captions.text)) AS words
     FROM query_ranks
     JOIN asked_evaluations($model, $split, NULL, $captions, $unseen) USING (evaluation_id)
     JOIN captions ON caption_id = query_id

@@ -5,6 +5,16 @@
 CREATE OR REPLACE MACRO clean_caption(caption) AS
     trim(regexp_replace(regexp_replace(lower(caption), '[^a-z0-9\s.,'']', '', 'g'), '\s+', ' ', 'g'));
 
+-- The words of a caption, by white space and in lower case: Python's text.lower().split(), whose white space is these.
+CREATE OR REPLACE MACRO caption_words(caption) AS
+    list_filter(
+        regexp_split_to_array(
+            lower(caption),
+            '[\x09-\x0d\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+'
+        ),
+        lambda word: word != ''
+    );
+
 CREATE OR REPLACE MACRO cleaned_if(caption, clean) AS
     CASE WHEN clean THEN clean_caption(caption) ELSE caption END;
 

@@ -7,6 +7,7 @@ CREATE TABLE IF NOT EXISTS datasets (
     kind VARCHAR NOT NULL,              -- coco, flickr, karpathy, csv: what it was ingested from first
     root VARCHAR NOT NULL               -- where it was ingested from last
 );
+ALTER TABLE datasets ADD COLUMN IF NOT EXISTS cleaned BOOLEAN DEFAULT FALSE;  -- its captions went through --clean
 
 -- A photo. `content` is the SHA-256 of its bytes, taken when `size` and `modified_ns` were as they stand here.
 CREATE TABLE IF NOT EXISTS images (
@@ -38,6 +39,7 @@ CREATE TABLE IF NOT EXISTS splits (
     source VARCHAR,                     -- the annotation file (or folder) that it is from; null: drawn
     drawn_from VARCHAR                  -- how `clipstore split` drew it; null: it is a source's own
 );
+ALTER TABLE splits ADD COLUMN IF NOT EXISTS origin_id BIGINT;  -- the split that it was drawn from
 
 CREATE TABLE IF NOT EXISTS split_images (
     split_id BIGINT NOT NULL,
