@@ -1,0 +1,262 @@
+"""`clipstore stats` and the cleaning of captions, against independent counting."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipstore.catalog import scratch, statement
+from clipstore.demo.scenes import draw_dataset
+
+Run = Callable[..., Any]
+
+
+def csv_dataset(folder: Path, rows: list[tuple[str, str]], *, missing: str = "") -> Path:
+    """A table of (photo, caption); photos are empty files."""
+    folder.mkdir(exist_ok=True)
+    for photo in {photo for photo, _ in rows} - {missing}:
+        (folder / photo).touch()
+    with (folder / "c.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image_path", "caption"), *rows])
+    return folder / "c.csv"
+
+
+def counted(captions: list[tuple[str, str]]) -> dict[str, Any]:
+    """(image, text) of each caption, counted by plain Python."""
+    texts = [text for _, text in captions]
+    words = [text.lower().split() for text in texts]
+    places: dict[str, set[str]] = {}
+    for image, text in captions:
+        places.setdefault(text, set()).add(image)
+    lengths = sorted(map(len, words))
+    middle = len(lengths) // 2
+    return {
+        "captions": len(texts),
+        "words": sum(lengths),
+        "vocabulary": len({word for told in words for word in told}),
+        "shortest": lengths[0],
+        "longest": lengths[-1],
+        "mean_words": pytest.approx(sum(lengths) / len(lengths)),
+        "median_words": (lengths[middle] + lengths[~middle]) / 2,
+        "distinct_captions": len(set(texts)),
+        "repeated": len(texts) - len(set(texts)),
+        "repeated_within_an_image": len(captions) - len(set(captions)),
+        "texts_at_several_images": sum(len(images) > 1 for images in places.values()),
+    }
+
+
+def assert_stats(told: dict[str, Any], captions: list[tuple[str, str]]) -> None:
+    wanted = counted(captions)
+    assert {name: told[name] for name in wanted} == wanted
+    assert {row["captions"]: row["images"] for row in told["captions_per_image"] if row["captions"]} == Counter(
+        Counter(image for image, _ in captions).values()
+    )
+    lengths = Counter(len(text.lower().split()) for _, text in captions)
+    assert {row["words"]: row["captions"] for row in told["caption_lengths"]} == lengths
+    words = Counter(word for _, text in captions for word in text.lower().split())
+    most = sorted(words.items(), key=lambda item: (-item[1], item[0].encode()))[:20]
+    assert [(row["word"], row["times"]) for row in told["frequent_words"]] == most
+    assert [row["words"] for row in told["longest_captions"]] == sorted(lengths.elements(), reverse=True)[:5]
+
+
+def test_the_numbers_of_a_small_split(cli: Run, cli_json: Run, tmp_path: Path) -> None:
+    rows = [
+        ("a.jpg", "A cat."),
+        ("a.jpg", "a  cat"),
+        ("a.jpg", "A cat."),
+        ("b.jpg", "A cat."),
+        ("c.jpg", "two\u00a0Dogs run"),
+    ]
+    cli("ingest", "csv", csv_dataset(tmp_path / "d", rows, missing="c.jpg"), "--name", "d")
+    told = cli_json("stats", "--split", "d/all")
+    assert_stats(told, rows)
+    assert (told["images"], told["missing_photos"], told["repeated"], told["vocabulary"]) == (3, 1, 2, 6)
+    assert told["repeated_captions"] == [{"text": "A cat.", "captions": 3, "images": 2}]
+    out = cli("stats", "--split", "d/all").stdout
+    for words in ("captions", "vocabulary", "repeated captions", "Longest captions", "two\u00a0Dogs run"):
+        assert words in out
+
+
+def test_the_numbers_of_real_captions(test_data: Path, cli: Run, cli_json: Run) -> None:
+    root = test_data / "coco-captions"
+    cli("ingest", "coco", root)
+    told = json.loads((root / "annotations" / "captions_val2017.json").read_text())
+    captions = [(str(one["image_id"]), one["caption"]) for one in told["annotations"]]
+    stats = cli_json("stats", "--split", "coco/val2017")
+    assert_stats(stats, captions)
+    assert stats["images"] == len(told["images"])
+
+
+def test_categories_are_counted_by_image(scenes: Path, cli: Run, cli_json: Run) -> None:
+    cli("ingest", "coco", scenes)
+    told = json.loads((scenes / "annotations" / "instances_val.json").read_text())
+    names = {one["id"]: one["name"] for one in told["categories"]}
+    images = {(one["image_id"], names[one["category_id"]]) for one in told["annotations"]}
+    instances = Counter(names[one["category_id"]] for one in told["annotations"])
+    rows = cli_json("stats", "--split", "coco/val")["categories"]
+    assert {row["category"]: row["images"] for row in rows} == Counter(name for _, name in images)
+    assert {row["category"]: row["instances"] for row in rows} == instances
+
+
+def test_the_plots_need_no_network(scenes: Path, cli: Run, tmp_path: Path) -> None:
+    cli("ingest", "coco", scenes)
+    cli("stats", "--split", "coco/val", "--plots", tmp_path / "s.html")
+    page = (tmp_path / "s.html").read_text()
+    for words in ("Captions of an image", "Words of a caption", "Most frequent words", "Images that show a category"):
+        assert words in page
+    assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", page)
+
+
+def test_a_split_without_captions(cli: Run, cli_json: Run, tmp_path: Path) -> None:
+    draw_dataset(tmp_path, images=2, seed=1, split="v")
+    file = tmp_path / "annotations" / "captions_v.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    cli("ingest", "coco", tmp_path)
+    assert cli_json("stats", "--split", "coco/v")["captions"] == 0
+    cli("stats", "--split", "coco/v", "--plots", tmp_path / "s.html")
+    assert "did you mean 'coco/v'" in cli("stats", "--split", "coco/w", code=1).stderr
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_characters="\0")))
+def test_words_are_those_of_python(text: str) -> None:
+    """Where both lower-case a letter alike: Python knows letters that become two, and Σ by its place in the word."""
+    ours, lower = duckdb_row("SELECT caption_words($text), lower($text)", text)
+    if lower == text.lower():
+        assert ours == text.lower().split()
+
+
+@pytest.mark.parametrize("space", [chr(code) for code in range(0x3001) if chr(code).isspace()])
+def test_every_white_space_parts_words(space: str) -> None:
+    assert duckdb_row("SELECT caption_words($text)", f"{space}a{space}{space}B c")[0] == ["a", "b", "c"]
+
+
+def duckdb_row(question: str, text: str) -> Any:
+    connection = duckdb.connect()
+    connection.execute(statement("schema/macros").split("-- What a split holds")[0])
+    return connection.execute(question, {"text": text}).fetchall()[0]
+
+
+# ---- cleaning ----
+
+
+def plain_clean(text: str) -> str:
+    """The study's rule in plain Python, for texts of ASCII."""
+    kept = "".join(one for one in text.lower() if one in "abcdefghijklmnopqrstuvwxyz0123456789 .,'\t\n\f\r")
+    return re.sub(r"[ \t\n\f\r]+", " ", kept).strip(" ")
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(min_codepoint=9, max_codepoint=126)))
+def test_cleaning_a_caption(text: str) -> None:
+    with scratch() as session:
+        assert session.ask("SELECT clean_caption($text) AS text", {"text": text}).to_pylist() == [
+            {"text": plain_clean(text)}
+        ]
+
+
+def test_clean_drops_what_the_study_dropped(cli: Run, cli_json: Run, sql: Run, tmp_path: Path) -> None:
+    rows = [
+        ("a.jpg", "A Cat!"),
+        ("a.jpg", "a  cat"),  # the same when cleaned
+        ("a.jpg", "word " * 41),
+        ("a.jpg", "word " * 40),
+        ("a.jpg", "!?"),  # nothing left
+        ("b.jpg", "A cat"),  # at another image: stays
+        ("gone.jpg", "A dog"),
+        ("gone.jpg", "A hog"),
+    ]
+    told = cli_json("ingest", "csv", csv_dataset(tmp_path / "d", rows, missing="gone.jpg"), "--name", "d", "--clean")
+    assert told["cleaned"] == {
+        "images without a photo": 1,
+        "captions without a photo": 2,
+        "captions repeated within their image": 1,
+        "captions over 40 words": 1,
+        "captions empty": 1,
+    }
+    kept = sql("SELECT file_name, text, position FROM captions JOIN images USING (image_id) ORDER BY ALL")
+    assert [tuple(row.values()) for row in kept] == [
+        ("a.jpg", "a cat", 0),
+        ("a.jpg", ("word " * 40).strip(), 1),
+        ("b.jpg", "a cat", 0),
+    ]
+    again = cli_json("ingest", "csv", tmp_path / "d" / "c.csv", "--name", "d", "--clean")
+    assert not any(again["changes"].values())
+    assert "with --clean" in cli("ingest", "csv", tmp_path / "d" / "c.csv", "--name", "d", code=1).stderr
+    cli("ingest", "csv", tmp_path / "d" / "c.csv", "--name", "raw")
+    assert (
+        "without --clean" in cli("ingest", "csv", tmp_path / "d" / "c.csv", "--name", "raw", "--clean", code=1).stderr
+    )
+    assert (
+        "dropped: 1 images without a photo"
+        in cli("ingest", "csv", tmp_path / "d" / "c.csv", "--name", "d", "--clean").stdout
+    )
+
+
+def test_cleaning_without_any_photo_says_so(cli: Run, tmp_path: Path) -> None:
+    file = csv_dataset(tmp_path / "d", [("a.jpg", "a cat")], missing="a.jpg")
+    assert "ingest without --clean" in cli("ingest", "csv", file, "--clean", code=1).stderr
+
+
+def test_cleaning_real_captions(test_data: Path, cli: Run, cli_json: Run, tmp_path: Path) -> None:
+    root = tmp_path / "coco"
+    shutil.copytree(test_data / "coco-captions", root)
+    told = json.loads((root / "annotations" / "captions_val2017.json").read_text())
+    names = {image["id"]: image["file_name"] for image in told["images"]}
+    (root / "val2017").mkdir()
+    for name in list(names.values())[100:]:  # photos are only looked for
+        (root / "val2017" / name).touch()
+    there = set(list(names.values())[100:])
+    wanted = []
+    for one in sorted(told["annotations"], key=lambda one: one["id"]):
+        pair = (names[one["image_id"]], plain_clean(one["caption"]))
+        if pair[0] in there and pair[1] and len(pair[1].split()) <= 40:
+            wanted.append(pair)
+    cli("ingest", "coco", root, "--clean")
+    assert_stats(cli_json("stats", "--split", "coco/val2017"), list(dict.fromkeys(wanted)))
+
+
+# ---- export csv ----
+
+
+def test_export_csv_writes_the_studys_files(cli: Run, cli_json: Run, sql: Run, tmp_path: Path) -> None:
+    root = tmp_path / "coco"
+    draw_dataset(root, images=20, seed=2, split="train2014")
+    draw_dataset(root, images=3, seed=2, split="val2014", first=21)
+    cli("ingest", "coco", root)
+    assert "no split was drawn" in cli("export", "csv", root, code=1).stderr
+    cli("split", "20k", "--from", "coco/train2014", "--images", 10)
+    cli("split", "full", "--from", "coco/train2014", "--validation", 0.1)
+    told = {row["file"]: row["rows"] for row in cli_json("export", "csv", root)["files"]}
+    assert told == {
+        "coco_full_data.csv": 100,
+        "coco_train_20k.csv": 40,
+        "coco_val_20k.csv": 10,
+        "coco_train_full.csv": 90,
+        "coco_val_full.csv": 10,
+    }
+    assert "is there already" in cli("export", "csv", root, code=1).stderr
+    cli("export", "csv", tmp_path / "elsewhere", "--from", "coco/train2014")
+    with (tmp_path / "elsewhere" / "coco_val_20k.csv").open() as file:
+        assert next(csv.DictReader(file))["image_path"].startswith(str(root))
+    # What was written is read back as it was.
+    cli("ingest", "csv", root / "coco_val_20k.csv", "--name", "back")
+    texts = (
+        "SELECT file_name, images.source_id, captions.source_id AS caption, text FROM captions "
+        "JOIN images USING (image_id) JOIN split_images USING (image_id) JOIN splits USING (split_id) "
+        "WHERE splits.name = '{}' ORDER BY ALL"
+    )
+    assert sql(texts.format("back/val")) == sql(texts.format("20k/val")) != []
+    cli("split", "few", "--from", "coco/val2014", "--validation", 0.5)
+    assert "say which with --from" in cli("export", "csv", tmp_path / "third", code=1).stderr
