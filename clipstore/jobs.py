@@ -101,7 +101,7 @@ class _Reader:
             raise JobError(message)
         told = self._told["model"]
         if "name" in told:
-            self._fail("model", "name", f"unknown key 'name': the model's name is the file's, {self._file.stem}")
+            self._fail("model", "name", f"unknown key 'name': the name is the file's, {self._file.stem}")
         read = self._table("model", Model, {"family": "clip", "base": ""} | told | {"name": self._file.stem})
         model = checked_model(where=str(self._file), **asdict(read))
         training = self._optional("train", Training)

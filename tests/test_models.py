@@ -26,6 +26,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+TRAINS = '[model]\nbase = "x/y"\n[train]\nsplit = "a/b"\nvalidation = "a/c"\n'
+
+
 def job(here: Path, name: str, text: str) -> Path:
     file = here / "jobs" / f"{name}.toml"
     file.write_text(text)
@@ -46,6 +49,15 @@ def test_a_job_of_this_folder_comes_before_the_packaged_one(here: Path, cli_json
         ('[model]\nbase = "x/y"\nfamily = "clop"', ["clop", "did you mean 'clip'"]),
         ('[model]\nbase = "x/y"\nprompt = "a photo"', ["prompt", "{}"]),
         ("[model]\nclean = true", ["needs a base"]),
+        (f"{TRAINS}lerning_rate = 1", ["j.toml:6", "did you mean 'learning_rate'"]),
+        (f"{TRAINS}learning_rate = -1", ["j.toml:6", "learning_rate = -1: expected float > 0.0"]),
+        (f"{TRAINS}[train.lora]\nr = 0", ["j.toml:7", "r = 0: expected int >= 1"]),
+        (f'{TRAINS}[train.lora]\ntowers = ["image"]', ["j.toml:7", "'image'"]),
+        (f"{TRAINS}[train.lora]\ntowers = []", ["j.toml:7", "sits on a tower"]),
+        ('[model]\nbase = "x/y"\n[train]\nsplit = "a/b"', ["j.toml:3", "needs validation"]),
+        ('[model]\nbase = "x/y"\nadapter = "z"\n[train]\nsplit = "a/b"\nvalidation = "a/c"', ["j.toml:3", "adapter"]),
+        ('[model]\nbase = "x/y"\n[eval]\nsplits = "a/b"', ["j.toml:4", "splits"]),
+        ('[model]\nbase = "x/y"\nname = "z"', ["j.toml:3", "the name is the file's"]),
         ("[model\n", ["cannot read the job"]),
         ("", ["[model]"]),
     ],

@@ -213,7 +213,9 @@ def test_peft_opens_the_adapter_and_gives_the_same_vectors(here: Path, store: Pa
     assert_texts(tuned.base_model.model, store, sql)
 
 
-def test_an_exported_model_opens_anywhere(here: Path, store: Path, cli: Run, sql: Run, tmp_path: Path) -> None:
+def test_an_exported_model_opens_anywhere(
+    here: Path, store: Path, cli: Run, cli_json: Run, sql: Run, tmp_path: Path
+) -> None:
     job("mine", "heads = true\ntemperature = 'trained'")
     cli("train", "--model", "mine")
     cli("embed", "--model", "mine", "--split", "t/val")
@@ -232,6 +234,13 @@ def test_an_exported_model_opens_anywhere(here: Path, store: Path, cli: Run, sql
     cli("model", "add", "carried", "--base", "bundled:demo", "--adapter", tmp_path / "adapter")
     cli("embed", "--model", "carried", "--split", "t/val")
     assert np.array_equal(vectors(store, "carried", "captions"), vectors(store, "mine", "captions"))
+    # What it was trained on came with it.
+    cli("embed", "--model", "carried", "--split", "t/train")
+    seen = {split: cli_json("eval", "--model", "carried", "--split", split) for split in ("t/train", "t/val")}
+    assert {split: one["evaluations"][0]["measured_on"]["seen_images"] for split, one in seen.items()} == {
+        "t/train": 18,
+        "t/val": 0,
+    }
 
 
 def assert_texts(clip: Any, store: Path, sql: Run) -> None:

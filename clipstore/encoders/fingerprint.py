@@ -22,7 +22,8 @@ from clipstore.encoders.sources import locate, preprocessor_file, read_json, tok
 from clipstore.errors import ModelError
 from clipstore.records import Model, Tower
 
-HEADS, TRAINING = "heads.safetensors", "training.json"  # what training leaves beside PEFT's files
+# What training leaves beside PEFT's files: heads, what it was, and the SHA-256 of each photo that it saw.
+HEADS, TRAINING, PHOTOS = "heads.safetensors", "training.json", "training_images.txt"
 
 _SCHEME = "clipstore-fingerprint-1"  # part of every fingerprint: another number when the code's output changes
 _NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"}

@@ -67,6 +67,10 @@ class Pairs:
         """How many photos there are."""
         return len(self.first)
 
+    def contents(self) -> list[str]:
+        """The SHA-256 of each photo, in order."""
+        return sorted(pc.unique(self.table["image"]).to_pylist())
+
     def features(self, store: Store) -> Callable[[Ints], torch.Tensor]:
         """Image numbers (B,) -> their features (B, features_dim), held in memory."""
         import torch
@@ -103,6 +107,7 @@ class Pairs:
 class Learned:
     """A model that is learning, asked for the vectors that it gives now."""
 
+    name: str
     store: Store
     base: Model
     tuned: TunedClip
@@ -140,7 +145,7 @@ class Learned:
         return replace(items, vectors=replace(items.vectors, held=held, dtypes=["float32"]))
 
     def _encoding(self, plan: ShardPlan) -> Encoding:
-        what = f"{self.base.name}: measuring {plan.tower.tower}s"
+        what = f"{self.name}: measuring {'captions' if plan.source == 'texts' else 'images'}"
         done = 0
 
         def on_progress(items: int) -> None:

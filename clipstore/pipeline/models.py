@@ -7,8 +7,10 @@ from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+import pyarrow as pa
+
 from clipstore.catalog import Row, Session
-from clipstore.encoders.fingerprint import describe, files_key
+from clipstore.encoders.fingerprint import PHOTOS, describe, files_key
 from clipstore.errors import JobError, ModelError, NotFoundError, check_name
 from clipstore.jobs import checked_model, job_files, read_job
 from clipstore.pipeline.store import Store, split_id
@@ -101,6 +103,8 @@ def check_meaning(store: Store, model: Model, file: Path) -> None:
 def add_model(store: Store, name: str, *, base: str, family: str = "clip", adapter: str | None = None) -> Model:
     """Record a model, local folders by their absolute path; the same again changes nothing.
 
+    An adapter that clipstore trained brings the list of the photos that it was trained on.
+
     Raises:
         ModelError: the name is a job's or another model's.
         JobError: a value is out of range.
@@ -118,7 +122,11 @@ def add_model(store: Store, name: str, *, base: str, family: str = "clip", adapt
         if row and _model(row) != model:
             message = f"{name!r} is recorded already, with base {row['base']}: choose another name"
             raise ModelError(message)
-        record_model(session, model, origin="added")
+        model_id = record_model(session, model, origin="added")
+        photos = Path(adapter or "") / PHOTOS
+        if adapter and photos.is_file():
+            session.stage(staged_photos=pa.table({"content": photos.read_text(encoding="utf-8").split()}))
+            session.run("model/training_photos", model_id=model_id)
     return model
 
 

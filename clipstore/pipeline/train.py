@@ -129,13 +129,16 @@ def _fit(
 
     assert job.training is not None  # train looked
     training, name = job.training, job.model.name
-    learned = Learned(store=store, base=base, tuned=tuned, training=training, on_progress=options.on_progress)
+    learned = Learned(
+        name=name, store=store, base=base, tuned=tuned, training=training, on_progress=options.on_progress
+    )
     ids = tuned.encoder.tokenize(pairs.table["text"].to_pylist()).ids
     handed = Handed(
         images=pairs.photos(tuned.encoder.preprocessing) if tuned.sees else pairs.features(store),
         validate=_validation(store, name, base, learned, training),
         mine=lambda fresh: wrong_captions(store, base, training.split, pairs, learned if fresh else None),
         folder=store.adapters / name,
+        photos=pairs.contents(),
         about=about,
         on_step=lambda done, total, words: options.on_progress(f"{name}: training", done, total, words),
         on_epoch=options.on_epoch,
@@ -210,7 +213,6 @@ def _enter(store: Store, job: Job, *, restart: bool) -> None:
 
 def _about(job: Job, base: Model, splits: dict[str, Row], pairs: Pairs, precision: str) -> dict[str, Any]:
     """What a checkpoint says of itself, beside its position."""
-    photos = sorted(pc.unique(pairs.table["image"]).to_pylist())
     return {
         "model": job.model.name,
         "base": base.base,
@@ -218,6 +220,9 @@ def _about(job: Job, base: Model, splits: dict[str, Row], pairs: Pairs, precisio
         "training": asdict(job.training) | {"precision": precision} if job.training else None,
         "text": {"prompt": base.prompt, "clean": base.clean},
         "splits": {name: told["digest"] for name, told in splits.items()},
-        "training_images": {"count": len(photos), "digest": hashlib.sha256("\n".join(photos).encode()).hexdigest()},
+        "training_images": {
+            "count": pairs.images,
+            "digest": hashlib.sha256("\n".join(pairs.contents()).encode()).hexdigest(),
+        },
         "software": {name: version(name) for name in _SOFTWARE} | {"python": platform.python_version()},
     }

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from clipstore.training.gradients import Batch, Learner, backward, random_state,
 Ints = NDArray[np.int64]
 
 BEST, LAST, METRICS = "best", "last", "metrics.csv"
+PHOTOS = "training_images.txt"
 _STATE = "state.pt"
 
 
@@ -63,6 +64,7 @@ class Handed:
         mine: for each caption, the rows of captions that were wrong hits for its image (R, any; -1: none): the base
             model's hits when told False, those of the learner as it is when told True.
         folder: where `best`, `last` and metrics.csv go.
+        photos: the SHA-256 of each photo that is trained on, for whoever gets the adapter.
         about: what training.json says beside the position; a checkpoint must agree with it to be resumed.
         on_step: steps done and all steps, with words on how it goes.
     """
@@ -71,6 +73,7 @@ class Handed:
     validate: Callable[[], dict[str, float]]
     mine: Callable[[bool], Ints]
     folder: Path
+    photos: Sequence[str]
     about: dict[str, Any]
     on_step: Callable[[int, int, str], None]
     on_epoch: Callable[[Epoch], None]
@@ -145,7 +148,7 @@ class _Run:
         if told is None:
             return None
         self._learner.load(folder)
-        state = torch.load(folder / _STATE, weights_only=True)
+        state = torch.load(folder / _STATE, weights_only=True, map_location="cpu")
         self._optimizer.load_state_dict(state["optimizer"])
         set_random_state(state["random"])
         if state["wrong"] is not None:
@@ -256,6 +259,7 @@ class _Run:
 
         def fill(folder: Path) -> None:
             self._learner.save(folder)
+            (folder / PHOTOS).write_text("".join(f"{photo}\n" for photo in self._handed.photos), encoding="utf-8")
             checkpoints.write_json(folder, self._handed.about | {"position": asdict(self.position)})
             if name == LAST:
                 state = {

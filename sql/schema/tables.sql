@@ -155,6 +155,12 @@ CREATE TABLE IF NOT EXISTS training_images (
     image_id BIGINT NOT NULL
 );
 
+-- Photos that a model was trained on elsewhere, by their bytes' SHA-256: the list that came with its adapter.
+CREATE TABLE IF NOT EXISTS training_photos (
+    model_id BIGINT NOT NULL,
+    content VARCHAR NOT NULL
+);
+
 -- The images of an evaluation that its model was trained on when it was made.
 CREATE TABLE IF NOT EXISTS seen_images (
     evaluation_id BIGINT NOT NULL,
