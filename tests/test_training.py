@@ -246,3 +246,21 @@ def test_what_a_killed_run_put_aside_comes_back(tmp_path: Path) -> None:
     folder.rename(tmp_path / ".best.former")  # where a kill between the two renames leaves it
     settle(folder)
     assert (folder / "a").read_text() == "one"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("chunk", [5, 64])
+def test_cuda_gives_the_gradient_of_the_cpu(chunk: int, small_clip: Path) -> None:
+    batch = made_batch(tuned(small_clip, STILL), 12)
+    loss, ours = gradient(tuned(small_clip, STILL), batch, 64)
+    learner = TunedClip(Model(name="m", family="clip", base=str(small_clip)), STILL, device="cuda")
+    held = tuned(small_clip, STILL).weights()
+    with torch.no_grad():
+        for name, weight in learner.weights().items():
+            weight.copy_(held[name])
+    learner.train(on=True)
+    there, theirs = gradient(learner, batch, chunk)
+    assert there == pytest.approx(loss, abs=1e-4)
+    for name, value in ours.items():
+        assert (value - theirs[name].cpu()).norm() <= 1e-3 * value.norm() + 1e-9, name
