@@ -545,6 +545,25 @@ def test_a_full_disk_leaves_the_old_checkpoint_as_it_was(here: Path, store: Path
     assert len(metrics_csv(store, "mine")) == 3
 
 
+# ---- the demo ----
+
+
+def test_the_demo_in_little(cli: Run, tmp_path: Path) -> None:
+    result = cli("demo", tmp_path / "demo", "--images", 20)
+    for words in (
+        "clipstore train --model demo-subset",
+        "clipstore train --model demo-full",
+        "demo-full against demo:",
+        "trained on none of these images",
+        "clipstore run jobs/full.toml",
+    ):
+        assert words in result.stdout
+    told = json.loads(cli("demo", tmp_path / "demo", "--images", 20, "--json").stdout)  # nothing left to do
+    assert [one["model"] for one in told["evaluations"]] == ["demo", "demo-subset", "demo-full"]
+    assert all(one["resumed"] for one in told["trained"])
+    assert not any(one["done"] for one in told["embedded"])
+
+
 # ---- in full size ----
 
 

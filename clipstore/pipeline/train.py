@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
+_TOKENIZED = 8192  # captions at a time: a tokenizer's answer takes far more room than the token ids
 _SOFTWARE = ("clipstore", "torch", "transformers", "peft", "numpy")
 
 
@@ -132,7 +133,12 @@ def _fit(
     learned = Learned(
         name=name, store=store, base=base, tuned=tuned, training=training, on_progress=options.on_progress
     )
-    ids = tuned.encoder.tokenize(pairs.table["text"].to_pylist()).ids
+    texts = pairs.table["text"].to_pylist()
+    ids = [
+        one
+        for start in range(0, len(texts), _TOKENIZED)
+        for one in tuned.encoder.tokenize(texts[start : start + _TOKENIZED]).ids
+    ]
     handed = Handed(
         images=pairs.photos(tuned.encoder.preprocessing) if tuned.sees else pairs.features(store),
         validate=_validation(store, name, base, learned, training),
