@@ -26,7 +26,7 @@ import re
 import tomllib
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -77,6 +77,13 @@ def checked_model(*, name: str, where: str, base: str = "", family: str = "clip"
         message = f"{where}: the prompt {prompt!r} has no {{}} for the caption to stand in"
         raise JobError(message)
     return Model(name=name, family=family, base=base, **options)
+
+
+def _choices(record: Any, key: str, value: Any) -> str:
+    """What a key may be, where it is one of a few words."""
+    words = get_args(get_type_hints(record).get(key))
+    few = words and isinstance(value, str) and all(isinstance(word, str) for word in words)
+    return nearest(value, words) if few else ""
 
 
 class _Reader:
@@ -136,7 +143,8 @@ class _Reader:
             # msgspec's words: "Expected `int` >= 1 - at `$.r`"
             what, _, place = str(error).rpartition(" - at ")
             key = re.split(r"[.\[`]", place.removeprefix("`$."))[0]
-            self._fail(table, key, f"{key} = {told.get(key)!r}: {what[0].lower()}{what[1:]}".replace("`", ""))
+            problem = f"{key} = {told.get(key)!r}: {what[0].lower()}{what[1:]}".replace("`", "")
+            self._fail(table, key, problem + _choices(record, key, told.get(key)))
 
     def _fail(self, table: str, key: str, problem: str) -> NoReturn:
         message = f"{self._at(table, key)}: {problem}"

@@ -54,6 +54,19 @@ Share = Annotated[float, Meta(ge=0, lt=1)]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 
+# Metrics by which epochs are told apart: those of which more is better.
+Watched = Literal[
+    "text_retrieval_recall@1",
+    "text_retrieval_recall@5",
+    "text_retrieval_recall@10",
+    "text_retrieval_mrr",
+    "image_retrieval_recall@1",
+    "image_retrieval_recall@5",
+    "image_retrieval_recall@10",
+    "image_retrieval_mrr",
+    "rsum",
+]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lora:
@@ -97,7 +110,7 @@ class Training:
     decay: Literal["none", "cosine"] = "none"
     clip: Positive = 1.0
     patience: Count = 3
-    watch: str = "text_retrieval_recall@1"
+    watch: Watched = "text_retrieval_recall@1"
     heads: bool = False
     temperature: Literal["frozen", "trained"] = "frozen"
     mask_siblings: bool = False

@@ -51,6 +51,8 @@ def test_a_job_of_this_folder_comes_before_the_packaged_one(here: Path, cli_json
         ("[model]\nclean = true", ["needs a base"]),
         (f"{TRAINS}lerning_rate = 1", ["j.toml:6", "did you mean 'learning_rate'"]),
         (f"{TRAINS}learning_rate = -1", ["j.toml:6", "learning_rate = -1: expected float > 0.0"]),
+        (f'{TRAINS}watch = "recall@1"', ["j.toml:6", "text_retrieval_recall@1", "rsum"]),
+        (f'{TRAINS}decay = "linear"', ["j.toml:6", "there are: cosine, none"]),
         (f"{TRAINS}[train.lora]\nr = 0", ["j.toml:7", "r = 0: expected int >= 1"]),
         (f'{TRAINS}[train.lora]\ntowers = ["image"]', ["j.toml:7", "'image'"]),
         (f"{TRAINS}[train.lora]\ntowers = []", ["j.toml:7", "sits on a tower"]),

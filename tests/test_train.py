@@ -498,12 +498,6 @@ def test_an_unknown_module_is_refused_with_those_that_exist(here: Path, store: P
     assert not (store / "adapters").exists()
 
 
-def test_an_unknown_watch_is_refused_before_anything_is_trained(here: Path, cli: Run) -> None:
-    job("mine", 'watch = "recall"')
-    told = cli("train", "--model", "mine", code=1).stderr
-    assert "image_retrieval_recall@1" in told
-
-
 def test_an_adapter_that_targets_nothing_that_exists_is_refused(here: Path, cli: Run, tmp_path: Path) -> None:
     adapter = build_lora(BUNDLED, tmp_path / "a", targets=["q_proj"])
     told = json.loads((adapter / "adapter_config.json").read_text())

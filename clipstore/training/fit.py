@@ -180,9 +180,6 @@ class _Run:
         self._learner.train(on=False)
         began = time.perf_counter()
         metrics = self._handed.validate()
-        if self._training.watch not in metrics:
-            message = f"watch = {self._training.watch!r}: validation has {', '.join(sorted(metrics))}"
-            raise TrainingError(message)
         done = Epoch(
             epoch=number,
             steps=position.step,
