@@ -398,6 +398,18 @@ def test_a_job_that_changed_does_not_go_on_silently(here: Path, store: Path, cli
     assert digest(store / "adapters" / "mine" / "best") != kept
 
 
+def test_a_refused_training_leaves_what_the_store_knows_of_the_former(here: Path, cli: Run, sql: Run) -> None:
+    job("mine")
+    cli("train", "--model", "mine")
+    known = "SELECT image_id FROM training_images JOIN models USING (model_id) WHERE name = 'mine' ORDER BY image_id"
+    before = sql(known)
+    job("mine", 'split = "t/val"\nvalidation = "t/train"')
+    told = cli("train", "--model", "mine", code=1).stderr
+    assert "other settings of [train]" in told
+    assert "other photos" in told
+    assert sql(known) == before
+
+
 def test_a_checkpoint_of_another_base_is_refused(here: Path, store: Path, cli: Run, tmp_path: Path) -> None:
     base = Path(shutil.copytree(BUNDLED, tmp_path / "base"))
     job("mine", base=base)

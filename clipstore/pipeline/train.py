@@ -94,6 +94,7 @@ def train(store: Store, job: Job, options: TrainOptions) -> Trained:
     device = checked_device(options.device)
     precision = mixed_precision(training.precision, device)
     from clipstore.encoders.tuning import TunedClip
+    from clipstore.training import check_agrees
 
     tuned = TunedClip(base, training, precision=precision, device=device)
     _embed_base(store, base, training, device, options.on_progress)
@@ -107,8 +108,10 @@ def train(store: Store, job: Job, options: TrainOptions) -> Trained:
             "needs at least one other image to be told from; 'clipstore query item_failures' tells what failed"
         )
         raise TrainingError(message)
-    _enter(store, job, restart=options.restart)
     about = _about(job, base, splits, pairs, precision)
+    if not options.restart:  # before the store is told what the model is trained on: a former adapter may stay
+        check_agrees(store.adapters / job.model.name, about)
+    _enter(store, job, restart=options.restart)
     fitted = _fit(store, job, base, tuned, pairs, about, options)
     return Trained(
         model=job.model.name,

@@ -17,7 +17,9 @@ FILE = "training.json"
 _SAME = {
     "base_digest": "another base: the weights differ",
     "training": "other settings of [train]",
+    "text": "another prompt or cleaning of captions",
     "splits": "other images or captions in its splits",
+    "training_images": "other photos",
 }
 
 Told = dict[str, Any]

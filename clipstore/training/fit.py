@@ -125,6 +125,15 @@ def fit(learner: Kept, captions: Captions, training: Training, handed: Handed) -
     return Fitted(history=run.position.history, best=best, resumed=resumed)
 
 
+def check_agrees(folder: Path, about: dict[str, Any]) -> None:
+    """Refuse to go on from a checkpoint of another base, other settings or other data.
+
+    Raises:
+        TrainingError: with what differs.
+    """
+    checkpoints.read_json(folder / LAST, about)
+
+
 class _Run:
     def __init__(self, learner: Kept, captions: Captions, training: Training, handed: Handed) -> None:
         self._learner, self._captions, self._training, self._handed = learner, captions, training, handed
