@@ -19,7 +19,7 @@ from clipstore.cli.model import model
 from clipstore.cli.query import query, sql
 from clipstore.cli.stats import stats
 from clipstore.cli.train import run, train
-from clipstore.cli.vectors import export, import_vectors
+from clipstore.cli.transfer import export, import_vectors
 from clipstore.errors import ClipstoreError
 
 

@@ -104,10 +104,10 @@ def export_csv(folder: Path, origin: str | None, store: Store, *, as_json: bool)
 
     Example: clipstore export csv /data/coco --from coco/train2014
     """
-    from clipstore.pipeline import transfer
+    from clipstore.pipeline import export as verb
     from clipstore.reporting.tables import print_json, print_table
 
-    rows = transfer.export_csv(store, folder, origin=origin)
+    rows = verb.export_csv(store, folder, origin=origin)
     if as_json:
         print_json({"folder": str(folder), "files": rows})
     else:
@@ -128,10 +128,10 @@ def export_model(name: str, folder: Path, store: Store, *, merged: bool, as_json
 
     Example: clipstore export model full models/full --merged
     """
-    from clipstore.pipeline import transfer
+    from clipstore.pipeline import export as verb
     from clipstore.reporting.tables import print_json
 
-    place = transfer.export_model(store, name, folder, merged=merged)
+    place = verb.export_model(store, name, folder, merged=merged)
     if as_json:
         print_json({"model": name, "folder": str(place), "merged": merged})
     else:
