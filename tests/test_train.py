@@ -175,6 +175,12 @@ def test_run_trains_embeds_and_evaluates(here: Path, cli: Run, cli_json: Run) ->
         assert one["metrics"] == pytest.approx(other["metrics"], abs=1e-12)
 
 
+def test_run_looks_at_its_splits_before_it_trains(here: Path, store: Path, cli: Run) -> None:
+    file = job("mine", rest='[eval]\nsplits = ["t/val", "t/vall"]\n')
+    assert "did you mean 't/val'" in cli("run", file, code=1).stderr
+    assert not (store / "adapters").exists()
+
+
 def test_run_of_a_job_that_trains_nothing(here: Path, cli: Run, cli_json: Run) -> None:
     Path("plain.toml").write_text('[model]\nbase = "bundled:demo"\n[eval]\nsplits = ["t/val"]\n')
     told = cli_json("run", "plain.toml")

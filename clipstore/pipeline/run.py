@@ -11,7 +11,7 @@ from clipstore.jobs import job_files, read_job
 from clipstore.pipeline.embed import EmbedOptions, embed
 from clipstore.pipeline.evaluate import EvalOptions, evaluate
 from clipstore.pipeline.models import check_meaning, job_model, record_model
-from clipstore.pipeline.store import Store
+from clipstore.pipeline.store import Store, split_id
 from clipstore.pipeline.train import Trained, TrainOptions, train
 from clipstore.records import Measure
 
@@ -42,6 +42,9 @@ def run_job(store: Store, file: Path, options: TrainOptions) -> Done:
         message = f"{file} says nothing to measure on: give it a table [eval] with splits"
         raise JobError(message)
     check_meaning(store, job_model(store, job), file)
+    with store.catalog.read() as session:  # a name that is wrong is told before hours of training
+        for split in measured.splits:
+            split_id(session, split)
     trained = train(store, job, options) if job.training else None
     with store.catalog.write() as session:
         record_model(session, job_model(store, job), origin="job")
