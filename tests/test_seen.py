@@ -178,6 +178,18 @@ def test_what_was_seen_is_what_was_so_when_it_was_measured(
     assert (told["seen"]["share"], told["unseen"]["images"]) == (1.0, 0)
 
 
+def test_a_new_image_is_never_taken_for_one_that_was_trained_on(cli: Run, sql: Run, tmp_path: Path) -> None:
+    """Images that left the catalog leave their ids unused: what was trained on them stays told of them alone."""
+    file = tmp_path / "r.csv"
+    for names in (("a", "b"), ("a",), ("a", "c")):
+        file.write_text("image_path,caption\n" + "".join(f"{name}.png,a {name}\n" for name in names))
+        cli("ingest", "csv", file, "--name", "r")
+        if "b" in names:
+            cli("model", "trained", "demo", "--split", "r/all")
+    known = sql("SELECT file_name FROM training_images JOIN images USING (image_id)")
+    assert [row["file_name"] for row in known] == ["a.png"]
+
+
 @pytest.mark.parametrize("protocol", ["standard", "paired-rows"])
 def test_the_table_shows_both(protocol: str, scores: dict[str, Any], cli: Run, tmp_path: Path) -> None:
     tell(cli, tmp_path, "a", SEEN)
