@@ -589,10 +589,10 @@ def test_a_model_with_another_head_reads_no_photo(
 ) -> None:
     cli("model", "add", "small", "--base", small_clip)
     cli("model", "add", "headed", "--base", headed)
-    embed(cli_json, model="small")
+    embed(cli_json, "--precision", "fp32", model="small")
     before = shard_files(ingested)
     spoil(root)
-    summary = embed(cli_json, model="headed")
+    summary = embed(cli_json, "--precision", "fp32", model="headed")
     assert counts(summary["image"]) == all_done(24)
     assert summary["text"]["planned"] == 0
     after = shard_files(ingested)
@@ -657,7 +657,7 @@ def test_a_prompt_changes_texts_alone(
 
 
 def test_a_precision_is_kept_until_another_is_asked_for(ingested: Path, cli_json: Run) -> None:
-    embed(cli_json)
+    embed(cli_json, "--precision", "fp32")
     assert embed(cli_json, "--precision", "bf16")["image"]["reused"] == 0
     assert counts(embed(cli_json)["image"]) == all_reused(24)
     assert {row["precision"] for row in ask(ingested, "SELECT precision FROM towers")} == {"bf16"}
@@ -724,7 +724,7 @@ def test_flickr_photos_with_a_model_of_full_size(test_data: Path, cli: Run, cli_
 
 
 def test_a_dry_run_leaves_the_precision_as_it_was(cli: Run, cli_json: Run, ingested: Path) -> None:
-    embed(cli_json)
+    embed(cli_json, "--precision", "fp32")
     before = ask(ingested, "SELECT * FROM towers ORDER BY ALL")
     assert embed(cli_json, "--precision", "bf16", "--dry-run")["image"]["planned"] == 24
     assert ask(ingested, "SELECT * FROM towers ORDER BY ALL") == before

@@ -244,8 +244,9 @@ def test_half_precision_stays_near(small_clip: Path, photos: list[Path]) -> None
 
 def test_less_memory_means_smaller_batches(small_clip: Path) -> None:
     encoder = open_encoder(model_of(small_clip))
-    sizes = [encoder.batch_size("image", memory, 64) for memory in (2**20, 12 * 2**20, 2**33)]
-    assert sizes[0] == 1 < sizes[1] < sizes[2] == 64
+    sizes = [encoder.batch_tokens("image", memory) for memory in (-1, 2**20, 2**33)]
+    assert sizes[0] == encoder.image_tokens == 50 < sizes[1] < sizes[2]
+    assert encoder.batch_tokens("text", 0) == 77
 
 
 # Fingerprints

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
     default="auto",
     show_default=True,
-    help="What the model computes in. auto: as the model was embedded before, else fp16 on CUDA and fp32 elsewhere.",
+    help="What the model computes in. auto: as the model, or one of the same base, was embedded before; else fp16 on "
+    "CUDA, bf16 on processors that multiply it natively, fp32 elsewhere.",
 )
 @click.option(
     "--store-dtype",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 )
 @memory_option("What the model may take on its device; batches are made smaller to fit.")
 @click.option("--device", help="Where the model runs, such as cuda:1. [default: cuda where there is one, else cpu]")
+@click.option("--compile", "compiled", is_flag=True, help="Have torch compile the model first: minutes, then faster.")
 @click.option("--retry-failed", is_flag=True, help="Try items that failed before once more.")
 @click.option(
     "--max-failed",
@@ -52,8 +54,9 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
     Example: clipstore embed --model pretrained --split coco/val2017
     """
     from clipstore.pipeline import embed as verb
+    from clipstore.reporting.embedding import summary_notes, summary_rows
     from clipstore.reporting.progress import shown_progress
-    from clipstore.reporting.tables import print_json, print_table, summary_notes, summary_rows
+    from clipstore.reporting.tables import print_json, print_table
 
     with shown_progress() as on_progress:
         summaries = verb.embed(store, models, verb.EmbedOptions(**how, on_progress=on_progress))

@@ -110,6 +110,24 @@ def pixels(photo: bytes, how: Preprocessing) -> NDArray[np.uint8]:
     """The pixels of a photo, uint8 (height, width, 3), resized and cropped.
 
     Raises:
+        PhotoError: the bytes are not a photo that can be read, or it cannot be resized; with the reason.
+    """
+    return prepared(decoded(photo), how)
+
+
+def prepared(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
+    """The pixels of a decoded photo, uint8 (height, width, 3), resized and cropped.
+
+    Raises:
+        PhotoError: the photo is too elongated to be resized.
+    """
+    return np.asarray(_crop(_resize(image, how), how.crop))
+
+
+def decoded(photo: bytes) -> Image.Image:
+    """A photo from its bytes, in three channels of 8 bits.
+
+    Raises:
         PhotoError: the bytes are not a photo that can be read; with the reason.
     """
     if not photo:
@@ -117,7 +135,7 @@ def pixels(photo: bytes, how: Preprocessing) -> NDArray[np.uint8]:
         raise PhotoError(message)
     try:
         with Image.open(io.BytesIO(photo)) as image:
-            return np.asarray(_crop(_resize(_rgb(image), how), how.crop))
+            return _rgb(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         message = f"more than {MAX_PIXELS} pixels: a decompression bomb, or a scan to shrink first"
         raise PhotoError(message) from error
@@ -142,6 +160,9 @@ def _rgb(image: Image.Image) -> Image.Image:
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    if image.mode == "RGB":
+        image.load()
+        return image
     return image.convert("RGB")
 
 

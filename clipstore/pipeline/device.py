@@ -24,13 +24,34 @@ def checked_device(name: str | None) -> str:
     return name
 
 
+def best_precision(device: str) -> str:
+    """What embedding computes in unless told: fp16 on CUDA, bf16 on processors that multiply it natively, else fp32.
+
+    On CUDA both halves are as fast; fp16 keeps three bits more of every value, and CLIP was trained in it.
+    """
+    if device.startswith("cuda"):
+        return "fp16"
+    return "bf16" if _native_bf16(device) else "fp32"
+
+
 def mixed_precision(asked: str, device: str) -> str:
     """What training computes in: "auto" is bf16 where the device multiplies it natively, else fp32."""
-    import torch
-
     if asked != "auto":
         return asked
+    return "bf16" if _native_bf16(device) else "fp32"
+
+
+def _native_bf16(device: str) -> bool:
+    import torch
+
     if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     can = torch.cpu.get_capabilities()
-    return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
+    return device == "cpu" and bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is torch's word for a device, or a host, without memory left."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

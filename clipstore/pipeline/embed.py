@@ -1,39 +1,43 @@
-"""`clipstore embed`: plan by SQL what is missing, carry out plan by plan, register each shard as it is complete."""
+"""`clipstore embed`: plan by SQL what is missing, carry it out, register each shard as it is complete."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from clipstore.catalog import Session
 from clipstore.errors import ModelError
+from clipstore.pipeline.ahead import Read
 from clipstore.pipeline.device import checked_device
-from clipstore.pipeline.encode import Clock, Encoding, encode, encode_rows, finished
+from clipstore.pipeline.encode import Encoding, Rows, Work, encode, encode_rows, finished, shard_path
 from clipstore.pipeline.models import IMPORTED, find_model, model_towers, record_model, record_towers
 from clipstore.pipeline.photos import look_at_photos
+from clipstore.pipeline.plan import KIND, Embedded, Scope, scope_of, work_of
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.registry import forget_lost, register
 from clipstore.pipeline.store import Store, split_id
 from clipstore.records import Model, ShardPlan, Tower
+from clipstore.shards import Shard, normalised
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
 
-ITEMS_PER_SHARD = {"image": 1024, "text": 4096}
-LARGEST_BATCH = {"image": 64, "text": 256}
-_SAMPLE = {"image": 16, "text": 256}  # items that a dry run encodes to estimate the time
-_KIND = {"image": "images", "text": "captions"}  # what a tower's items are called
+_TIMED = {"image": 32, "text": 512}  # items that a dry run encodes to estimate the time
+_CHECKED = {"image": 8, "text": 32}  # items that go through fp32 too, to see what a shorter precision costs
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions:
-    """How to embed. `splits` empty: the whole catalog; `only` "images" or "captions"; `memory` in bytes."""
+    """How to embed. `splits` empty: the whole catalog; `only` "images" or "captions"; `memory` in bytes.
+
+    `read` gives a photo's bytes: another reader than the file system's can take its place.
+    """
 
     splits: tuple[str, ...] = ()
     only: str | None = None
@@ -41,80 +45,33 @@ class EmbedOptions:
     store_dtype: str = "float32"
     memory: int = 8 * 2**30
     device: str | None = None
+    compiled: bool = False
     retry_failed: bool = False
     dry_run: bool = False
     on_progress: Progress = silent
+    read: Read = Path.read_bytes
 
 
 @dataclass(kw_only=True)
-class Embedded:
-    """What a run did for one tower of one model. Items are distinct contents.
+class _Run:
+    """A model in this run: its towers as they are now, and the encoder while it is loaded.
 
-    Attributes:
-        planned: items without a vector before the run.
-        reused: items that had one.
-        failed: items without a vector after it, those known from before included.
-        missing: photos that could not be read at all, so that nobody knows their content.
-        cut: texts longer than the model reads.
-        lost_shards: registered shards whose files are gone; their items were planned again.
-        estimate: of a dry run alone: seconds that the run would take.
-        size: bytes written, or those a dry run expects.
+    By tower: what was done for it, how many of its shards were lost, and what its precision costs.
     """
 
-    model: str
-    tower: str
-    fingerprint: str
-    planned: int = 0
-    done: int = 0
-    reused: int = 0
-    failed: int = 0
-    missing: int = 0
-    cut: int = 0
-    lost_shards: int = 0
-    seconds: float = 0.0
-    size: int = 0
-    estimate: float | None = None
-    clock: Clock = field(default_factory=Clock)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scope:
-    """What one tower has to do; `pending` has content and source, and for images features_file and features_row."""
-
-    tower: Tower
-    pending: pa.Table
-    summary: Embedded
-
-    def sources(self) -> list[tuple[str, pa.Table]]:
-        """The pending items by where their vectors come from."""
-        if self.tower.tower == "text":
-            return [("texts", self.pending)]
-        known = self.pending["features_file"].is_valid()
-        return [("features", self.pending.filter(known)), ("photos", self.pending.filter(pc.invert(known)))]
-
-    def plans(self) -> Iterator[ShardPlan]:
-        """All shard plans, items in the catalog's order."""
-        for source, table in self.sources():
-            yield from _plans(self.tower, source, table)
-
-
-def _plans(tower: Tower, source: str, items: pa.Table) -> Iterator[ShardPlan]:
-    """Items cut into runs of ITEMS_PER_SHARD: whatever is done already, the rest is cut in the same places."""
-    size = ITEMS_PER_SHARD[tower.tower]
-    for start in range(0, items.num_rows, size):
-        part = items.slice(start, size).to_pydict()
-        features = source == "features"
-        yield ShardPlan(
-            tower=tower,
-            source=source,
-            contents=part["content"],
-            sources=part["features_file"] if features else part["source"],
-            rows=part["features_row"] if features else [],
-        )
+    model: Model
+    towers: tuple[Tower, ...]
+    key: str
+    encoder: ClipEncoder | None = None
+    summaries: dict[str, Embedded] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    least_cosine: dict[str, float] = field(default_factory=dict)
 
 
 def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Embedded]:
     """Embed what models have no vectors for yet; a summary for each tower of each.
+
+    A photo is decoded once for all the models that need its pixels.
 
     Raises:
         NotFoundError: a model or split has no such name, or there is no store.
@@ -129,130 +86,239 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
             message = f"the vectors of {model.name} were imported: there is nothing to embed; 'clipstore import' again"
             raise ModelError(message)
     if options.only != "captions":
-        look_at_photos(store, splits, lambda done, total: options.on_progress("looking at photos", done, total))
-    return [summary for model in models for summary in _embed_model(store, model, splits, options)]
+
+        def looked(done: int, total: int) -> None:
+            options.on_progress("looking at photos", done, total)
+
+        look_at_photos(store, splits, looked, read=options.read)
+    runs = []
+    for model in models:
+        towers, key = model_towers(store, model, options.precision, options.device)
+        runs.append(_Run(model=model, towers=towers, key=key))
+    embedding = _Embedding(store, runs, splits, options)
+    embedding.photos()
+    return [summary for run in runs for summary in embedding.rest(run)]
 
 
-def _embed_model(store: Store, model: Model, splits: list[int] | None, options: EmbedOptions) -> list[Embedded]:
-    towers, key = model_towers(store, model, options.precision)
-    wanted = [tower for tower in towers if options.only in (None, _KIND[tower.tower])]
+class _Embedding:
+    """Some models, and what they have no vectors for."""
 
-    # A model that cannot be loaded, and a dry run, leave what the catalog says of the model as it was: a trial first.
-    with store.catalog.write(keep=False) as session:
-        model_id, lost = _record(session, store, model, towers, key)
-        session.stage(scope=session.table("embed/scope", splits=splits))
-        scopes = [_scope(session, model, model_id, tower, retry=options.retry_failed) for tower in wanted]
-    encoder = None
-    if any(scope.pending.num_rows for scope in scopes):
-        encoder = _load(model, towers[0].precision, options.device)
-    if not options.dry_run:
-        with store.catalog.write() as session:
-            _record(session, store, model, towers, key)
-    for scope in scopes:
-        scope.summary.lost_shards = lost[scope.tower.tower]
-        if encoder and scope.pending.num_rows:
-            how = _encoding(store, model, encoder, scope, options)
-            if options.dry_run:
-                _estimate(scope, how)
-            else:
-                _run(store, scope, how, adopt=not options.retry_failed)
-    return [scope.summary for scope in scopes]
+    def __init__(self, store: Store, runs: list[_Run], splits: list[int] | None, options: EmbedOptions) -> None:
+        self._store, self._runs, self._splits, self._options = store, runs, splits, options
+        self._planned: set[str] = set()  # fingerprints that a dry run has counted
+
+    def photos(self) -> None:
+        """Embed the photos that a model must see, together for the models that see them each in its own way."""
+        led: set[str | None] = set()
+        leaders: list[tuple[_Run, list[Scope]]] = []
+        for run in self._runs:
+            scopes = self._scopes(run)
+            backbone = run.towers[0].backbone
+            if backbone not in led and any("photos" in scope.sources() for scope in scopes):
+                led.add(backbone)
+                leaders.append((run, scopes))
+        while leaders:
+            group: list[_Run] = []
+            images: list[Scope] = []
+            while leaders and (not group or self._weights() <= self._options.memory // 2):
+                run, scopes = leaders.pop(0)
+                self._load(run, scopes)
+                group.append(run)
+                images.append(scopes[0])
+                run.summaries["image"] = scopes[0].summary
+            self._carry_out(group, images, "photos")
+            if leaders:  # the others need the room: their captions load a model again
+                for run in group:
+                    run.encoder = None
+
+    def rest(self, run: _Run) -> list[Embedded]:
+        """Embed what a model has left to do, by the heads of stored features and of captions; all that was done."""
+        scopes = self._scopes(run)
+        left = [(scope, source) for scope in scopes for source in scope.sources() if source != "photos"]
+        if left and not run.encoder:
+            self._load(run, scopes)
+        elif not run.encoder:
+            self._settle(run)
+        for scope, source in left:
+            self._carry_out([run], [scope], source)
+        run.encoder = None
+        if self._options.dry_run:
+            self._planned |= {scope.tower.fingerprint for scope in scopes}
+        for scope in scopes:
+            scope.summary.lost_shards = run.lost[scope.tower.tower]
+            scope.summary.least_cosine = run.least_cosine.get(scope.tower.tower)
+        return [scope.summary for scope in scopes]
+
+    def _weights(self) -> int:
+        """Bytes of the models that are loaded."""
+        return sum(run.encoder.weights for run in self._runs if run.encoder)
+
+    def _scopes(self, run: _Run) -> list[Scope]:
+        """What a model has to do now, by tower.
+
+        The catalog is left as it was: a model that cannot be loaded, and a dry run, change nothing.
+        """
+        with self._store.catalog.write(keep=False) as session:
+            model_id, lost = _record(session, self._store, run)
+            session.stage(scope=session.table("embed/scope", splits=self._splits))
+            wanted = [tower for tower in run.towers if self._options.only in (None, KIND[tower.tower])]
+            retry = self._options.retry_failed
+            scopes = [scope_of(session, run.model, model_id, tower, retry=retry) for tower in wanted]
+        run.lost = {tower: max(count, run.lost.get(tower, 0)) for tower, count in lost.items()}
+        scopes = [scope.without() if scope.tower.fingerprint in self._planned else scope for scope in scopes]
+        return [replace(one, summary=run.summaries.get(one.tower.tower, one.summary)) for one in scopes]
+
+    def _load(self, run: _Run, scopes: Sequence[Scope]) -> None:
+        """Load a model, try its precision on a few of the items to come, and enter it into the catalog."""
+        device, precision = checked_device(self._options.device), run.towers[0].precision
+        # Imported here and not above: a run with nothing to do needs no torch.
+        from clipstore.encoders.clip import ClipEncoder, load_clip
+
+        checkpoint = load_clip(run.model)
+        tried = [(scope, plan) for scope in scopes for plan in _few(scope)] if precision != "fp32" else []
+        run.encoder = ClipEncoder(checkpoint, device=device)
+        exact = [encode_rows(plan, self._encoding(run, scope, silent)) for scope, plan in tried]
+        run.encoder = ClipEncoder(checkpoint, precision=precision, device=device, compiled=self._options.compiled)
+        cosines = [
+            (scope, _cosines(wanted, encode_rows(plan, self._encoding(run, scope, silent))))
+            for (scope, plan), wanted in zip(tried, exact, strict=True)
+        ]
+        self._settle(run)
+        for scope, told in cosines:
+            self._note_precision(run, scope, told)
+
+    def _settle(self, run: _Run) -> None:
+        """Enter the model and its towers into the catalog, unless nothing is to be changed."""
+        if not self._options.dry_run:
+            with self._store.catalog.write() as session:
+                _record(session, self._store, run)
+
+    def _note_precision(self, run: _Run, scope: Scope, cosines: list[float]) -> None:
+        """Record what a tower's precision costs."""
+        least = min(cosines, default=1.0)
+        run.least_cosine[scope.tower.tower] = min(least, run.least_cosine.get(scope.tower.tower, least))
+        if cosines and not self._options.dry_run:
+            with self._store.catalog.write() as session:
+                session.run(
+                    "embed/add_precision_check",
+                    fingerprint=scope.tower.fingerprint,
+                    items=len(cosines),
+                    least_cosine=least,
+                )
+
+    def _encoding(self, run: _Run, scope: Scope, on_progress: Progress) -> Encoding:
+        assert run.encoder is not None  # it was loaded
+        what = f"{run.model.name}: {KIND[scope.tower.tower]}"
+        tried, lock = 0, threading.Lock()
+
+        def told(items: int) -> None:
+            nonlocal tried
+            with lock:
+                tried += items
+                on_progress(what, tried, scope.summary.planned)
+
+        return Encoding(
+            folder=self._store.shards,
+            model=run.model,
+            encoder=run.encoder,
+            store_dtype=self._options.store_dtype,
+            batch_tokens=run.encoder.batch_tokens(scope.tower.tower, self._options.memory - self._weights()),
+            clock=scope.summary.clock,
+            on_progress=told,
+            read=self._options.read,
+        )
+
+    def _carry_out(self, runs: Sequence[_Run], scopes: Sequence[Scope], source: str) -> None:
+        """Do the work of one source, for one scope of each run."""
+        if self._options.dry_run:
+            for run, scope in zip(runs, scopes, strict=True):
+                self._estimate(run, scope, source)
+            return
+        began, on_progress = time.perf_counter(), self._options.on_progress
+        hows = {
+            scope.tower.fingerprint: self._encoding(run, scope, on_progress)
+            for run, scope in zip(runs, scopes, strict=True)
+        }
+        summaries = {key: scope.summary for scope in scopes for key in (scope.tower.fingerprint, scope.tower.backbone)}
+        before = sum(how.clock.forward for how in hows.values())
+        adopted = set()
+        for plan in (plan for work in work_of(scopes, source) for plan in work.plans):
+            made = [] if self._options.retry_failed else finished(self._store.shards, plan)
+            if made:
+                self._enter(made, summaries)
+                hows[plan.tower.fingerprint].on_progress(len(plan.contents))
+                adopted.add(made[0].path)
+        for made in encode(self._left(work_of(scopes, source), adopted), hows):
+            self._enter(made, summaries)
+        seconds = time.perf_counter() - began
+        forward = sum(how.clock.forward for how in hows.values()) - before
+        for scope in scopes:
+            how = hows[scope.tower.fingerprint]
+            scope.summary.seconds += seconds
+            scope.summary.workers = how.encoder.workers
+            how.clock.wait += max(0.0, how.encoder.workers * seconds - forward)
+            scope.summary.pieces = max(scope.summary.pieces, how.pieces.count)
+
+    def _left(self, every: Iterable[Work], adopted: set[Path]) -> Iterator[Work]:
+        """The work without the plans whose shards were there."""
+        for work in every:
+            folder = self._store.shards
+            left = [plan for plan in work.plans if shard_path(folder, plan, plan.tower.fingerprint) not in adopted]
+            if left:
+                yield replace(work, plans=tuple(left))
+
+    def _enter(self, made: list[Shard], summaries: dict[str | None, Embedded]) -> None:
+        """Register complete shards, and count them."""
+        with self._store.catalog.write() as session:
+            register(session, self._store, made)
+        for shard in made:
+            summary = summaries[shard.info.fingerprint]
+            summary.size += shard.size
+            if shard.info.kind == "vectors":
+                summary.done += len(shard.contents)
+                summary.failed += len(shard.failures)
+                summary.cut += shard.info.cut
+
+    def _estimate(self, run: _Run, scope: Scope, source: str) -> None:
+        """Time a few items, keep nothing, and say what all would take."""
+        summary, tower = scope.summary, scope.tower
+        part = scope.only(source)
+        few = part.sample(_TIMED[tower.tower])
+        how = self._encoding(run, scope, silent)
+        for _ in range(2):  # the first time warms up
+            began = time.perf_counter()
+            for work in work_of([few], source):
+                encode_rows(work.plans[0], how)
+            seconds = time.perf_counter() - began
+        kept = tower.features_dim * np.dtype(np.float32).itemsize if source == "photos" else 0
+        width = tower.dim * np.dtype(self._options.store_dtype).itemsize
+        summary.estimate = (summary.estimate or 0.0) + seconds / few.pending.num_rows * part.pending.num_rows
+        summary.size += part.pending.num_rows * (width + kept)
 
 
-def _record(
-    session: Session, store: Store, model: Model, towers: tuple[Tower, ...], key: str
-) -> tuple[int, dict[str, int]]:
+def _record(session: Session, store: Store, run: _Run) -> tuple[int, dict[str, int]]:
     """Make the catalog agree with the model and with the shards on disk: the model's id, and lost shards by tower."""
-    model_id = record_model(session, model, origin="job")
-    record_towers(session, model_id, towers, key)
+    model_id = record_model(session, run.model, origin="job")
+    record_towers(session, model_id, run.towers, run.key)
     lost = {
         tower.tower: sum(forget_lost(session, store, one) for one in (tower.fingerprint, tower.backbone) if one)
-        for tower in towers
+        for tower in run.towers
     }
     return model_id, lost
 
 
-def _scope(session: Session, model: Model, model_id: int, tower: Tower, *, retry: bool) -> _Scope:
-    """What there is to do for one tower, of the images in the staged table `scope`."""
-    summary = Embedded(model=model.name, tower=tower.tower, fingerprint=tower.fingerprint)
-    asked: dict[str, Any] = {"model_id": model_id, "fingerprint": tower.fingerprint}
-    if tower.backbone:
-        asked["backbone"] = tower.backbone
-        summary.missing = session.rows("embed/missing_photos")[0]["missing"]
-    table = session.table(f"embed/scope_{_KIND[tower.tower]}", **asked)
-    done, failed = table["done"].combine_chunks(), table["failed"].combine_chunks()
-    pending = table.filter(pc.invert(done if retry else pc.or_(done, failed)))
-    summary.reused = int(pc.sum(done).as_py() or 0)
-    summary.planned = pending.num_rows
-    summary.failed = table.num_rows - summary.reused - summary.planned
-    return _Scope(tower=tower, pending=pending, summary=summary)
+def _few(scope: Scope) -> Iterator[ShardPlan]:
+    """A few of the pending items, of each source."""
+    for source in scope.sources():
+        for work in work_of([scope.only(source).sample(_CHECKED[scope.tower.tower])], source):
+            yield work.plans[0]
 
 
-def _load(model: Model, precision: str, device: str | None) -> ClipEncoder:
-    device = checked_device(device)
-    # Imported here and not above: a run with nothing to do needs no torch.
-    from clipstore.encoders.clip import ClipEncoder, load_clip
-
-    return ClipEncoder(load_clip(model), precision=precision, device=device)
-
-
-def _encoding(store: Store, model: Model, encoder: ClipEncoder, scope: _Scope, options: EmbedOptions) -> Encoding:
-    what = f"{model.name}: {_KIND[scope.tower.tower]}"
-    tried = 0
-
-    def on_progress(items: int) -> None:
-        nonlocal tried
-        tried += items
-        options.on_progress(what, tried, scope.summary.planned)
-
-    return Encoding(
-        folder=store.shards,
-        model=model,
-        encoder=encoder,
-        store_dtype=options.store_dtype,
-        batch=encoder.batch_size(scope.tower.tower, options.memory, LARGEST_BATCH[scope.tower.tower]),
-        clock=scope.summary.clock,
-        on_progress=on_progress,
-    )
-
-
-def _run(store: Store, scope: _Scope, how: Encoding, *, adopt: bool) -> None:
-    """Carry out the plans of one tower, registering each as it is complete.
-
-    With `adopt`, a shard that a killed run completed but did not register is taken as it is.
-    """
-    summary, began = scope.summary, time.perf_counter()
-    for plan in scope.plans():
-        made = finished(how.folder, plan) if adopt else []
-        if made:
-            how.on_progress(len(plan.contents))
-        else:
-            made = encode(plan, how)
-        with store.catalog.write() as session:
-            register(session, store, made)
-        summary.done += len(made[0].contents)
-        summary.failed += len(made[0].failures)
-        summary.cut += made[0].info.cut
-        summary.size += sum(shard.size for shard in made)
-    summary.seconds = time.perf_counter() - began
-
-
-def _estimate(scope: _Scope, how: Encoding) -> None:
-    """Time a few items, write nothing, and say what all would take."""
-    summary, tower = scope.summary, scope.tower
-    width = tower.dim * np.dtype(how.store_dtype).itemsize
-    summary.estimate = 0.0
-    for source, table in scope.sources():
-        plan = next(_plans(tower, source, table.slice(0, _SAMPLE[tower.tower])), None)
-        if plan is None:
-            continue
-        for _ in range(2):  # the first time warms up
-            began = time.perf_counter()
-            encode_rows(plan, replace(how, clock=Clock(), on_progress=lambda _items: None))
-            seconds = time.perf_counter() - began
-        summary.estimate += seconds / len(plan.contents) * table.num_rows
-        kept = tower.features_dim * np.dtype(np.float32).itemsize if source == "photos" else 0
-        summary.size += table.num_rows * (width + kept)
+def _cosines(one: Rows, other: Rows) -> list[float]:
+    """The cosine of each item's two vectors."""
+    theirs = dict(zip(other.contents, normalised(other.vectors, "float64"), strict=True))
+    ours = zip(one.contents, normalised(one.vectors, "float64"), strict=True)
+    return [float(vector @ theirs[content]) for content, vector in ours if content in theirs]
 
 
 def check_failures(summaries: Iterable[Embedded], share: float) -> None:

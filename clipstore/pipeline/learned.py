@@ -17,8 +17,7 @@ from clipstore import shards
 from clipstore.catalog import Session
 from clipstore.encoders.images import Preprocessing, pixels
 from clipstore.errors import PhotoError, TrainingError
-from clipstore.pipeline.embed import LARGEST_BATCH
-from clipstore.pipeline.encode import Clock, Encoding, encode_rows
+from clipstore.pipeline.encode import Encoding, encode_rows
 from clipstore.pipeline.models import current_towers
 from clipstore.pipeline.progress import Progress
 from clipstore.pipeline.store import Store, split_id
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from clipstore.encoders.tuning import TunedClip
 
 Ints = NDArray[np.int64]
+
+_MEMORY = 2**30  # bytes that the batches of a measurement may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +142,7 @@ class Learned:
             failed, reason = next(iter(made.failures.items()))
             message = f"{len(made.failures)} items cannot be measured, {failed[:12]} the first: {reason}"
             raise TrainingError(message)
-        held = shards.normalised(np.concatenate(made.vectors), "float32")[contents.indices.to_numpy()]
+        held = shards.normalised(made.vectors, "float32")[contents.indices.to_numpy()]
         return replace(items, vectors=replace(items.vectors, held=held, dtypes=["float32"]))
 
     def _encoding(self, plan: ShardPlan) -> Encoding:
@@ -157,8 +158,6 @@ class Learned:
             folder=self.store.shards,
             model=self.base,
             encoder=self.tuned.encoder,
-            store_dtype="float32",
-            batch=LARGEST_BATCH[plan.tower.tower],
-            clock=Clock(),
+            batch_tokens=self.tuned.encoder.batch_tokens(plan.tower.tower, _MEMORY),
             on_progress=on_progress,
         )

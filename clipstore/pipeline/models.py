@@ -13,6 +13,7 @@ from clipstore.catalog import Row, Session
 from clipstore.encoders.fingerprint import PHOTOS, describe, files_key
 from clipstore.errors import JobError, ModelError, NotFoundError, check_name
 from clipstore.jobs import checked_model, job_files, read_job
+from clipstore.pipeline.device import best_precision, checked_device
 from clipstore.pipeline.store import Store, split_id
 from clipstore.records import Job, Model, Tower
 
@@ -207,11 +208,14 @@ def current_towers(session: Session, model_id: int) -> tuple[Tower, ...]:
     return tuple(_tower(row) for row in session.rows("model/towers", model_id=model_id))
 
 
-def model_towers(store: Store, model: Model, precision: str) -> tuple[tuple[Tower, ...], str]:
+def model_towers(
+    store: Store, model: Model, precision: str, device: str | None = None
+) -> tuple[tuple[Tower, ...], str]:
     """A model's towers at a precision, and the key of the files that they hang on.
 
     Files are read only when their size or time has changed since the towers were recorded. `precision` "auto" keeps
-    what the model was embedded with, else it is fp16 on a CUDA device and fp32 elsewhere.
+    what the model was embedded with, or else a model of the same base, so that they share what they have in common;
+    else it is the best of the device.
 
     Raises:
         ModelError: the model's files cannot be had, or are not what they should be.
@@ -219,8 +223,9 @@ def model_towers(store: Store, model: Model, precision: str) -> tuple[tuple[Towe
     with store.catalog.read() as session:
         row = session.row("model/find", name=model.name)
         rows = session.rows("model/towers", model_id=row["model_id"]) if row else []
+        kin = session.row("model/precision", model=model.name, family=model.family, base=model.base)
     if precision == "auto":
-        precision = rows[0]["precision"] if rows else _best_precision()
+        precision = kin["precision"] if kin else best_precision(checked_device(device))
     key = files_key(model, precision)
     if rows and rows[0]["files_key"] == key:
         return tuple(_tower(tower) for tower in rows), key
@@ -241,12 +246,6 @@ def changed(session: Session, row: Row, model: Model) -> bool:
         return bool(files_key(model, tower["precision"], fetch=False) != tower["files_key"])
     except ModelError:
         return False
-
-
-def _best_precision() -> str:
-    import torch
-
-    return "fp16" if torch.cuda.is_available() else "fp32"
 
 
 def _recorded(store: Store) -> dict[str, Row]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from clipstore.catalog import Row
+from clipstore.pipeline.ahead import READERS, Read
 from clipstore.pipeline.store import Store
 
 _STEP = 4096  # photos after which what was seen is written down: an interrupted look goes on there
@@ -25,17 +26,19 @@ _SEEN = pa.schema(
 )
 
 
-def look_at_photos(store: Store, splits: list[int] | None, on_progress: Callable[[int, int], None]) -> None:
+def look_at_photos(
+    store: Store, splits: list[int] | None, on_progress: Callable[[int, int], None], *, read: Read = Path.read_bytes
+) -> None:
     """Bring the catalog's knowledge of the photos in some splits (None: all) up to date.
 
     A photo whose size and modification time are as they were is not read. `on_progress` takes photos done, and all.
     """
     with store.catalog.read() as session:
         session.stage(scope=session.table("embed/scope", splits=splits))
-        photos = session.rows("embed/photos")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        photos = session.table("embed/photos")
+    with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(photos), _STEP):
-            looked = pool.map(_look, photos[start : start + _STEP])
+            looked = pool.map(partial(_look, read=read), photos.slice(start, _STEP).to_pylist())
             seen = []
             for done, row in enumerate(looked, start + 1):
                 on_progress(done, len(photos))
@@ -47,13 +50,13 @@ def look_at_photos(store: Store, splits: list[int] | None, on_progress: Callable
                     session.run("embed/note_photos")
 
 
-def _look(photo: Row) -> Row | None:
+def _look(photo: Row, *, read: Read) -> Row | None:
     """What is new about a photo, or None."""
     try:
         stat = Path(photo["path"]).stat()
         if (stat.st_size, stat.st_mtime_ns) == (photo["size"], photo["modified_ns"]) and not photo["problem"]:
             return None
-        content = hashlib.sha256(Path(photo["path"]).read_bytes()).hexdigest()
+        content = hashlib.sha256(read(Path(photo["path"]))).hexdigest()
     except FileNotFoundError:
         return _unreadable(photo, "the photo is missing")
     except OSError as error:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from clipstore.reporting.embedding import summary_rows
 from clipstore.reporting.metrics import print_evaluations
-from clipstore.reporting.tables import console, print_table, summary_rows
+from clipstore.reporting.tables import console, print_table
 from clipstore.reporting.training import print_training
 
 

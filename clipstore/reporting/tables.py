@@ -104,66 +104,6 @@ def cell(value: Any) -> str:
     return text if len(text) <= _CELL else f"{text[:_CELL]}…"
 
 
-def summary_rows(summaries: Sequence[Row], *, dry_run: bool) -> list[Row]:
-    """The summaries of an embed run as rows to print."""
-    return [_planned(row) if dry_run else _done(row) for row in summaries]
-
-
-def summary_notes(summaries: Sequence[Row]) -> list[str]:
-    """What a reader of an embed summary should know, and can do."""
-    notes = [
-        f"{row['model']}: {row['lost_shards']} {row['tower']} shards were gone from the store: embedded again"
-        for row in summaries
-        if row["lost_shards"]
-    ]
-    if any(row["failed"] or row["missing"] for row in summaries):
-        notes.append("'clipstore query item_failures' tells what failed; --retry-failed tries it once more")
-    return notes
-
-
-def _planned(row: Row) -> Row:
-    return {
-        "model": row["model"],
-        "tower": row["tower"],
-        "to embed": row["planned"],
-        "there already": row["reused"],
-        "known to fail": row["failed"],
-        "missing photos": row["missing"],
-        "bytes": _size(row["size"]),
-        "about": duration(row["estimate"] or 0.0),
-    }
-
-
-def _done(row: Row) -> Row:
-    clock = row["clock"]
-    rate = row["done"] / row["seconds"] if row["seconds"] else 0.0
-    return {
-        "model": row["model"],
-        "tower": row["tower"],
-        "done": row["done"],
-        "reused": row["reused"],
-        "failed": row["failed"],
-        "missing photos": row["missing"],
-        "cut": row["cut"],
-        "written": _size(row["size"]),
-        "items/s": f"{rate:.0f}" if rate else "",
-        "time": duration(row["seconds"]),
-        "of it": ", ".join(
-            f"{what} {duration(clock[key])}"
-            for what, key in (("waiting for photos", "wait"), ("model", "forward"), ("writing", "write"))
-            if clock[key] > 0
-        ),
-    }
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1024 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError
-
-
 def duration(seconds: float) -> str:
     """A time as people write it."""
     if seconds < 60:

@@ -9,6 +9,8 @@ features AS (
 SELECT
     items.content,
     arg_min(images.path, images.image_id) AS source,
+    min(images.image_id) AS image_id,
+    any_value(images.size) AS size,
     any_value(features.file) AS features_file,
     any_value(features.row) AS features_row,
     any_value(vectors.row) IS NOT NULL AS done,

@@ -113,6 +113,13 @@ CREATE TABLE IF NOT EXISTS item_failures (
     reason VARCHAR NOT NULL
 );
 
+-- What a tower's precision costs: items that went through fp32 too, and the least cosine between both vectors of one.
+CREATE TABLE IF NOT EXISTS precision_checks (
+    fingerprint VARCHAR NOT NULL,
+    items BIGINT NOT NULL,
+    least_cosine DOUBLE NOT NULL
+);
+
 -- One run of `clipstore eval`: what was measured on what.
 CREATE TABLE IF NOT EXISTS evaluations (
     evaluation_id BIGINT NOT NULL,
