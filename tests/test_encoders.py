@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clip_folder import build_clip, build_lora
+from clip_folder import build_clip, build_lora, edit_json
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -252,10 +252,6 @@ def test_less_memory_means_smaller_batches(small_clip: Path) -> None:
 # Fingerprints
 
 NOISE = {"transformers_version": "9", "_name_or_path": "x", "dtype": "float16", "torch_dtype": "float16"}
-
-
-def edit_json(file: Path, **change: Any) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
 
 
 def edit_tensor(folder: Path, name: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipstore.cli.options import json_option, memory_option
+from clipstore.cli.options import json_option, memory_option, store_option
+
+if TYPE_CHECKING:
+    from clipstore.pipeline.store import Store
 
 
 @click.group()
@@ -41,7 +44,7 @@ def bench_eval(*, as_json: bool, **what: Any) -> None:
 
     Example: clipstore bench eval --images 40504 --captions 202654 --repeat 1
     """
-    from clipstore.pipeline import bench as verb
+    from clipstore.pipeline import bench_eval as verb
     from clipstore.reporting.metrics import print_bench
     from clipstore.reporting.progress import shown_progress
     from clipstore.reporting.tables import print_json
@@ -52,3 +55,48 @@ def bench_eval(*, as_json: bool, **what: Any) -> None:
         print_json(told)
     else:
         print_bench(told)
+
+
+@bench.command("embed")
+@click.option("--split", help="A split of the store whose photos and captions to take. [default: drawn ones]")
+@click.option("--images", default=512, show_default=True, type=click.IntRange(1), help="At most so many images.")
+@click.option("--captions", default=5000, show_default=True, type=click.IntRange(1), help="At most so many captions.")
+@click.option("--repeat", default=3, show_default=True, type=click.IntRange(1), help="Turns; medians are printed.")
+@click.option("--seed", default=0, show_default=True, help="Of the weights and the drawn photos.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="As of 'clipstore embed'.",
+)
+@memory_option("What the model may take on its device.")
+@click.option("--device", help="Where the model runs, such as cuda:1. [default: cuda where there is one, else cpu]")
+@click.option("--compile", "compiled", is_flag=True, help="Have torch compile the model first.")
+@click.option(
+    "--read-delay",
+    default=0.0,
+    type=click.FloatRange(0),
+    help="Also embed with so many seconds of waiting for each photo, as on a network disk.",
+)
+@store_option
+@json_option
+def bench_embed(store: Store, *, as_json: bool, **what: Any) -> None:
+    """Embed with a ViT-B/32 of random weights, and compare with its parts.
+
+    Decoding alone, and the model alone on batches that are ready, are measured in the same run: share
+    is what of their rates together embedding reaches.
+
+    Example: clipstore bench embed --images 200 --captions 2000
+    """
+    from clipstore.pipeline import bench_embed as verb
+    from clipstore.reporting.embedding import print_bench_embed
+    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.tables import print_json
+
+    with shown_progress() as on_progress:
+        told = verb.bench_embed(store, verb.BenchEmbedOptions(**what, on_progress=on_progress))
+    if as_json:
+        print_json(told)
+    else:
+        print_bench_embed(told)

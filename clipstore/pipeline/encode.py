@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -322,15 +322,21 @@ def _send_texts(making: _Making) -> None:
         return
     told = how.encoder.tokenize([text for _, text in texts])
     making.cut = told.cut
-    items = sorted(zip((content for content, _ in texts), told.ids, strict=True), key=lambda item: len(item[1]))
-    batch = 0
-    for content, ids in items:
-        if (batch + 1) * len(ids) > how.batch_tokens:
-            making.send()
-            batch = 0
-        making.take(content, ids, most=len(items))
-        batch += 1
-    making.send()
+    for batch in text_batches(told.ids, how.batch_tokens):
+        for number, ids in batch:
+            making.take(texts[number][0], ids, most=len(batch))
+
+
+def text_batches(texts: Sequence[list[int]], tokens: int) -> Iterator[list[tuple[int, list[int]]]]:
+    """Texts as token ids, with their numbers: shortest first, and in batches of at most so many tokens when padded."""
+    batch: list[tuple[int, list[int]]] = []
+    for number in sorted(range(len(texts)), key=lambda number: len(texts[number])):
+        if batch and (len(batch) + 1) * len(texts[number]) > tokens:
+            yield batch
+            batch = []
+        batch.append((number, texts[number]))
+    if batch:
+        yield batch
 
 
 def _send_features(making: _Making) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from clipstore.reporting.tables import Row, duration
+from clipstore.reporting.tables import Row, console, duration, print_table
 
 # A run's clock in words; the first two are of the model's threads, and add up to the time that passed.
 _STAGES = {"forward": "model", "wait": "waiting", "read": "reading", "decode": "decoding", "write": "writing"}
@@ -100,3 +100,40 @@ def _size(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     raise AssertionError
+
+
+def print_bench_embed(told: Row) -> None:
+    """Print what `clipstore bench embed` measured."""
+    rows = [
+        {
+            "what": "images",
+            "items": told["images"],
+            "decoding alone": f"{told['decode_alone']:.0f}/s",
+            "model alone": f"{told['image_forward_alone']:.1f}/s",
+            "both allow": f"{told['image_limit']:.1f}/s",
+            "embedded": f"{told['images_per_second']:.1f}/s",
+            "share": f"{told['image_share']:.2f}",
+        },
+        {
+            "what": "captions",
+            "items": told["captions"],
+            "decoding alone": "",
+            "model alone": f"{told['text_forward_alone']:.0f}/s",
+            "both allow": f"{told['text_forward_alone']:.0f}/s",
+            "embedded": f"{told['captions_per_second']:.0f}/s",
+            "share": f"{told['text_share']:.2f}",
+        },
+    ]
+    print_table(rows)
+    notes = [
+        f"ViT-B/32 of random weights in {told['precision']} on {told['device']}, {told['threads']} threads; "
+        f"photos: {told['photos']}; captions of {told['tokens_per_caption']:.1f} tokens, the tokenizer "
+        f"{told['tokenizer']}; medians of {told['repeat']}; peak memory {told['peak_memory'] / 2**20:,.0f} MB"
+    ]
+    if told["read_delay"]:
+        notes.append(
+            f"with {told['read_delay'] * 1000:.0f} ms of waiting for each photo: "
+            f"{told['delayed_images_per_second']:.1f} images/s, {told['delayed_share']:.2f} of the rate without"
+        )
+    for note in notes:
+        console().print(note, style="dim", soft_wrap=True)
