@@ -14,6 +14,7 @@ import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,23 @@ def _tokenizer_digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _tensors(file: Path) -> Iterator[Tensor]:
-    """Name, dtype and shape, and digest of every tensor of a safetensors file.
+def _tensors(file: Path) -> tuple[Tensor, ...]:
+    """Name, dtype and shape, and digest of every tensor of a safetensors file."""
+    try:
+        status = file.stat()
+    except OSError as error:
+        message = f"{file} cannot be read: {error.strerror}"
+        raise ModelError(message) from error
+    return _digests(file, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)  # models of one base share its file: it is read once in a run
+def _digests(file: Path, _size: int, _modified_ns: int) -> tuple[Tensor, ...]:
+    return tuple(_read_tensors(file))
+
+
+def _read_tensors(file: Path) -> Iterator[Tensor]:
+    """The tensors of a safetensors file, read.
 
     The format (huggingface.co/docs/safetensors): eight bytes of header length, a JSON header with a
     [begin, end) of bytes for each tensor, the values. Read here, since its own reader knows no bfloat16 without torch.

@@ -13,7 +13,7 @@ import numpy as np
 
 from clipstore.catalog import Session
 from clipstore.errors import ModelError
-from clipstore.pipeline.ahead import Read
+from clipstore.pipeline.ahead import Clock, Read
 from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.encode import Encoding, Rows, Work, encode, encode_rows, finished, shard_path
 from clipstore.pipeline.models import IMPORTED, find_model, model_towers, record_model, record_towers
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
 
 _TIMED = {"image": 32, "text": 512}  # items that a dry run encodes to estimate the time
-_CHECKED = {"image": 8, "text": 32}  # items that go through fp32 too, to see what a shorter precision costs
+_TRIED = {"image": 8, "text": 32}  # items that go through fp32 too, to see what a shorter precision costs
+_TRIED_TOKENS = 200  # of a batch of those: few, so that all cores have some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +112,7 @@ class _Embedding:
         """Embed the photos that a model must see, together for the models that see them each in its own way."""
         led: set[str | None] = set()
         leaders: list[tuple[_Run, list[Scope]]] = []
-        for run in self._runs:
-            scopes = self._scopes(run)
+        for run, scopes in zip(self._runs, self._scopes(*self._runs), strict=True):
             backbone = run.towers[0].backbone
             if backbone not in led and any("photos" in scope.sources() for scope in scopes):
                 led.add(backbone)
@@ -133,12 +133,12 @@ class _Embedding:
 
     def rest(self, run: _Run) -> list[Embedded]:
         """Embed what a model has left to do, by the heads of stored features and of captions; all that was done."""
-        scopes = self._scopes(run)
+        (scopes,) = self._scopes(run)
         left = [(scope, source) for scope in scopes for source in scope.sources() if source != "photos"]
         if left and not run.encoder:
             self._load(run, scopes)
         elif not run.encoder:
-            self._settle(run)
+            self._settle(run, [])
         for scope, source in left:
             self._carry_out([run], [scope], source)
         run.encoder = None
@@ -153,17 +153,20 @@ class _Embedding:
         """Bytes of the models that are loaded."""
         return sum(run.encoder.weights for run in self._runs if run.encoder)
 
-    def _scopes(self, run: _Run) -> list[Scope]:
-        """What a model has to do now, by tower.
+    def _scopes(self, *runs: _Run) -> list[list[Scope]]:
+        """What each model has to do now, by tower.
 
         The catalog is left as it was: a model that cannot be loaded, and a dry run, change nothing.
         """
         with self._store.catalog.write(keep=False) as session:
-            model_id, lost = _record(session, self._store, run)
             session.stage(scope=session.table("embed/scope", splits=self._splits))
-            wanted = [tower for tower in run.towers if self._options.only in (None, KIND[tower.tower])]
-            retry = self._options.retry_failed
-            scopes = [scope_of(session, run.model, model_id, tower, retry=retry) for tower in wanted]
+            return [self._scopes_of(session, run) for run in runs]
+
+    def _scopes_of(self, session: Session, run: _Run) -> list[Scope]:
+        model_id, lost = _record(session, self._store, run)
+        wanted = [tower for tower in run.towers if self._options.only in (None, KIND[tower.tower])]
+        retry = self._options.retry_failed
+        scopes = [scope_of(session, run.model, model_id, tower, retry=retry) for tower in wanted]
         run.lost = {tower: max(count, run.lost.get(tower, 0)) for tower, count in lost.items()}
         scopes = [scope.without() if scope.tower.fingerprint in self._planned else scope for scope in scopes]
         return [replace(one, summary=run.summaries.get(one.tower.tower, one.summary)) for one in scopes]
@@ -177,34 +180,31 @@ class _Embedding:
         checkpoint = load_clip(run.model)
         tried = [(scope, plan) for scope in scopes for plan in _few(scope)] if precision != "fp32" else []
         run.encoder = ClipEncoder(checkpoint, device=device)
-        exact = [encode_rows(plan, self._encoding(run, scope, silent)) for scope, plan in tried]
+        exact = [encode_rows(plan, self._trial(run, scope)) for scope, plan in tried]
         run.encoder = ClipEncoder(checkpoint, precision=precision, device=device, compiled=self._options.compiled)
-        cosines = [
-            (scope, _cosines(wanted, encode_rows(plan, self._encoding(run, scope, silent))))
-            for (scope, plan), wanted in zip(tried, exact, strict=True)
-        ]
-        self._settle(run)
-        for scope, told in cosines:
-            self._note_precision(run, scope, told)
+        checks = []
+        for (scope, plan), wanted in zip(tried, exact, strict=True):
+            cosines = _cosines(wanted, encode_rows(plan, self._trial(run, scope)))
+            if cosines:
+                checks.append((scope.tower, len(cosines), min(cosines)))
+        self._settle(run, checks)
 
-    def _settle(self, run: _Run) -> None:
-        """Enter the model and its towers into the catalog, unless nothing is to be changed."""
-        if not self._options.dry_run:
-            with self._store.catalog.write() as session:
-                _record(session, self._store, run)
+    def _settle(self, run: _Run, checks: list[tuple[Tower, int, float]]) -> None:
+        """Enter a model and its towers into the catalog, and what their precision costs: items tried, least cosine."""
+        for tower, _, least in checks:
+            run.least_cosine[tower.tower] = min(least, run.least_cosine.get(tower.tower, least))
+        if self._options.dry_run:
+            return
+        with self._store.catalog.write() as session:
+            _record(session, self._store, run)
+            for tower, items, least in checks:
+                told = {"fingerprint": tower.fingerprint, "items": items, "least_cosine": least}
+                session.run("embed/add_precision_check", **told)
 
-    def _note_precision(self, run: _Run, scope: Scope, cosines: list[float]) -> None:
-        """Record what a tower's precision costs."""
-        least = min(cosines, default=1.0)
-        run.least_cosine[scope.tower.tower] = min(least, run.least_cosine.get(scope.tower.tower, least))
-        if cosines and not self._options.dry_run:
-            with self._store.catalog.write() as session:
-                session.run(
-                    "embed/add_precision_check",
-                    fingerprint=scope.tower.fingerprint,
-                    items=len(cosines),
-                    least_cosine=least,
-                )
+    def _trial(self, run: _Run, scope: Scope) -> Encoding:
+        """How a few items go through a model on trial: in small batches, so that all cores have some."""
+        how = self._encoding(run, scope, silent)
+        return replace(how, batch_tokens=min(how.batch_tokens, _TRIED_TOKENS), clock=Clock())
 
     def _encoding(self, run: _Run, scope: Scope, on_progress: Progress) -> Encoding:
         assert run.encoder is not None  # it was loaded
@@ -284,7 +284,7 @@ class _Embedding:
         summary, tower = scope.summary, scope.tower
         part = scope.only(source)
         few = part.sample(_TIMED[tower.tower])
-        how = self._encoding(run, scope, silent)
+        how = replace(self._encoding(run, scope, silent), clock=Clock())
         for _ in range(2):  # the first time warms up
             began = time.perf_counter()
             for work in work_of([few], source):
@@ -310,7 +310,7 @@ def _record(session: Session, store: Store, run: _Run) -> tuple[int, dict[str, i
 def _few(scope: Scope) -> Iterator[ShardPlan]:
     """A few of the pending items, of each source."""
     for source in scope.sources():
-        for work in work_of([scope.only(source).sample(_CHECKED[scope.tower.tower])], source):
+        for work in work_of([scope.only(source).sample(_TRIED[scope.tower.tower])], source):
             yield work.plans[0]
 
 
