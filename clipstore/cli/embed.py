@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     help="What new vectors are stored as; those that are there stay as they are.",
 )
 @memory_option("What the model may take on its device; batches are made smaller to fit.")
-@click.option("--device", help="Where the model runs, such as cuda:1. [default: cuda where there is one, else cpu]")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    help="Where the model runs, such as cuda:1; several, a process each. [default: cuda where there is one, else cpu]",
+)
 @click.option("--compile", "compiled", is_flag=True, help="Have torch compile the model first: minutes, then faster.")
 @click.option("--retry-failed", is_flag=True, help="Try items that failed before once more.")
 @click.option(

@@ -165,7 +165,7 @@ def _embedded(folder: Path, fresh: Store, precision: str, options: BenchEmbedOpt
     how = EmbedOptions(
         precision=precision,
         memory=options.memory,
-        device=options.device,
+        devices=(options.device,) if options.device else (),
         compiled=options.compiled,
         on_progress=options.on_progress,
         read=read if delay else Path.read_bytes,

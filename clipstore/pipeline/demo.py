@@ -53,7 +53,7 @@ def run_demo(
         options = TrainOptions(device="cpu", on_progress=on_progress, on_epoch=partial(on_epoch, name))
         trained.append(train(store, find_job(store, name), options))
     models = [BASE, *TUNED]
-    summaries = embed(store, models, EmbedOptions(splits=(held_out,), device="cpu", on_progress=on_progress))
+    summaries = embed(store, models, EmbedOptions(splits=(held_out,), devices=("cpu",), on_progress=on_progress))
     evaluations = evaluate(store, models, held_out, EvalOptions(on_progress=on_progress))
     return {
         "folder": str(folder),

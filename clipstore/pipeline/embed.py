@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +15,14 @@ from clipstore.catalog import Session
 from clipstore.errors import ModelError
 from clipstore.pipeline.ahead import Clock, Read
 from clipstore.pipeline.device import checked_device
-from clipstore.pipeline.encode import Encoding, Rows, Work, encode, encode_rows, finished, shard_path
+from clipstore.pipeline.encode import Encoding, Pieces, Rows, Work, encode, encode_rows, finished, shard_path
 from clipstore.pipeline.models import IMPORTED, find_model, model_towers, record_model, record_towers
 from clipstore.pipeline.photos import look_at_photos
 from clipstore.pipeline.plan import KIND, Embedded, Scope, scope_of, work_of
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.registry import forget_lost, register
 from clipstore.pipeline.store import Store, split_id
+from clipstore.pipeline.workers import Recipe, encode_on
 from clipstore.records import Model, ShardPlan, Tower
 from clipstore.shards import Shard, normalised
 
@@ -37,6 +38,7 @@ _TRIED_TOKENS = 200  # of a batch of those: few, so that all cores have some
 class EmbedOptions:
     """How to embed. `splits` empty: the whole catalog; `only` "images" or "captions"; `memory` in bytes.
 
+    `devices` empty: a CUDA device where there is one, else the CPU; several have a process each.
     `read` gives a photo's bytes: another reader than the file system's can take its place.
     """
 
@@ -45,7 +47,7 @@ class EmbedOptions:
     precision: str = "auto"
     store_dtype: str = "float32"
     memory: int = 8 * 2**30
-    device: str | None = None
+    devices: tuple[str, ...] = ()
     compiled: bool = False
     retry_failed: bool = False
     dry_run: bool = False
@@ -67,6 +69,12 @@ class _Run:
     summaries: dict[str, Embedded] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
     least_cosine: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def loaded(self) -> ClipEncoder:
+        """The encoder, which was loaded."""
+        assert self.encoder is not None
+        return self.encoder
 
 
 def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Embedded]:
@@ -94,7 +102,7 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
         look_at_photos(store, splits, looked, read=options.read)
     runs = []
     for model in models:
-        towers, key = model_towers(store, model, options.precision, options.device)
+        towers, key = model_towers(store, model, options.precision, *options.devices[:1])
         runs.append(_Run(model=model, towers=towers, key=key))
     embedding = _Embedding(store, runs, splits, options)
     embedding.photos()
@@ -107,6 +115,8 @@ class _Embedding:
     def __init__(self, store: Store, runs: list[_Run], splits: list[int] | None, options: EmbedOptions) -> None:
         self._store, self._runs, self._splits, self._options = store, runs, splits, options
         self._planned: set[str] = set()  # fingerprints that a dry run has counted
+        self._pieces = Pieces()
+        self._devices: list[str] = []  # known when a model is loaded
 
     def photos(self) -> None:
         """Embed the photos that a model must see, together for the models that see them each in its own way."""
@@ -147,6 +157,7 @@ class _Embedding:
         for scope in scopes:
             scope.summary.lost_shards = run.lost[scope.tower.tower]
             scope.summary.least_cosine = run.least_cosine.get(scope.tower.tower)
+            scope.summary.pieces = self._pieces.count
         return [scope.summary for scope in scopes]
 
     def _weights(self) -> int:
@@ -173,7 +184,8 @@ class _Embedding:
 
     def _load(self, run: _Run, scopes: Sequence[Scope]) -> None:
         """Load a model, try its precision on a few of the items to come, and enter it into the catalog."""
-        device, precision = checked_device(self._options.device), run.towers[0].precision
+        self._devices = [checked_device(device) for device in self._options.devices or (None,)]
+        device, precision = self._devices[0], run.towers[0].precision
         # Imported here and not above: a run with nothing to do needs no torch.
         from clipstore.encoders.clip import ClipEncoder, load_clip
 
@@ -203,30 +215,35 @@ class _Embedding:
 
     def _trial(self, run: _Run, scope: Scope) -> Encoding:
         """How a few items go through a model on trial: in small batches, so that all cores have some."""
-        how = self._encoding(run, scope, silent)
-        return replace(how, batch_tokens=min(how.batch_tokens, _TRIED_TOKENS), clock=Clock())
+        how = self._encoding(run, scope)
+        few = min(how.batch_tokens, _TRIED_TOKENS)
+        return replace(how, batch_tokens=few, clock=Clock(), on_progress=lambda _items: None)
 
-    def _encoding(self, run: _Run, scope: Scope, on_progress: Progress) -> Encoding:
-        assert run.encoder is not None  # it was loaded
-        what = f"{run.model.name}: {KIND[scope.tower.tower]}"
-        tried, lock = 0, threading.Lock()
+    def _encoding(self, run: _Run, scope: Scope) -> Encoding:
+        return Encoding(
+            folder=self._store.shards,
+            model=run.model,
+            encoder=run.loaded,
+            store_dtype=self._options.store_dtype,
+            batch_tokens=run.loaded.batch_tokens(scope.tower.tower, self._options.memory - self._weights()),
+            clock=scope.summary.clock,
+            pieces=self._pieces,
+            on_progress=self._teller(scope),
+            read=self._options.read,
+        )
+
+    def _teller(self, scope: Scope) -> Callable[[int], None]:
+        """Tells the progress of a tower, as items are tried."""
+        summary, lock = scope.summary, threading.Lock()
+        tried = summary.done
 
         def told(items: int) -> None:
             nonlocal tried
             with lock:
                 tried += items
-                on_progress(what, tried, scope.summary.planned)
+                self._options.on_progress(f"{summary.model}: {KIND[summary.tower]}", tried, summary.planned)
 
-        return Encoding(
-            folder=self._store.shards,
-            model=run.model,
-            encoder=run.encoder,
-            store_dtype=self._options.store_dtype,
-            batch_tokens=run.encoder.batch_tokens(scope.tower.tower, self._options.memory - self._weights()),
-            clock=scope.summary.clock,
-            on_progress=told,
-            read=self._options.read,
-        )
+        return told
 
     def _carry_out(self, runs: Sequence[_Run], scopes: Sequence[Scope], source: str) -> None:
         """Do the work of one source, for one scope of each run."""
@@ -234,30 +251,62 @@ class _Embedding:
             for run, scope in zip(runs, scopes, strict=True):
                 self._estimate(run, scope, source)
             return
-        began, on_progress = time.perf_counter(), self._options.on_progress
-        hows = {
-            scope.tower.fingerprint: self._encoding(run, scope, on_progress)
+        began = time.perf_counter()
+        summaries = {key: scope.summary for scope in scopes for key in (scope.tower.fingerprint, scope.tower.backbone)}
+        waited = sum(scope.summary.clock.forward for scope in scopes)
+        adopted = self._adopt(scopes, source, summaries)
+        work = self._left(work_of(scopes, source), adopted)
+        pieces = sum(1 for _ in self._left(work_of(scopes, source), adopted)) if len(self._devices) > 1 else 1
+        if pieces > 1:
+            devices = self._devices[:pieces]
+            made = self._elsewhere(devices, runs, scopes, work)
+            workers = len(devices) * runs[0].loaded.workers
+            for run in runs:
+                run.encoder = None  # the processes have their own
+        else:
+            hows = {
+                scope.tower.fingerprint: self._encoding(run, scope) for run, scope in zip(runs, scopes, strict=True)
+            }
+            made, workers = encode(work, hows), runs[0].loaded.workers
+        for shards in made:
+            self._enter(shards, summaries)
+        seconds = time.perf_counter() - began
+        forward = sum(scope.summary.clock.forward for scope in scopes) - waited
+        for scope in scopes:
+            scope.summary.seconds += seconds
+            scope.summary.workers = workers
+            scope.summary.clock.wait += max(0.0, workers * seconds - forward)
+
+    def _elsewhere(
+        self, devices: list[str], runs: Sequence[_Run], scopes: Sequence[Scope], work: Iterable[Work]
+    ) -> Iterator[list[Shard]]:
+        """Have the work done by one process a device."""
+        options = self._options
+        recipes = {
+            scope.tower.fingerprint: Recipe(
+                folder=self._store.shards,
+                model=run.model,
+                tower=scope.tower,
+                store_dtype=options.store_dtype,
+                memory=options.memory,
+                compiled=options.compiled,
+                read=options.read,
+            )
             for run, scope in zip(runs, scopes, strict=True)
         }
-        summaries = {key: scope.summary for scope in scopes for key in (scope.tower.fingerprint, scope.tower.backbone)}
-        before = sum(how.clock.forward for how in hows.values())
+        clocks = {scope.tower.fingerprint: scope.summary.clock for scope in scopes}
+        tellers = {scope.tower.fingerprint: self._teller(scope) for scope in scopes}
+        return encode_on(devices, work, recipes, clocks, lambda key, items: tellers[key](items))
+
+    def _adopt(self, scopes: Sequence[Scope], source: str, summaries: dict[str | None, Embedded]) -> set[Path]:
+        """Take the shards that a killed run completed but did not register, as they are."""
         adopted = set()
         for plan in (plan for work in work_of(scopes, source) for plan in work.plans):
             made = [] if self._options.retry_failed else finished(self._store.shards, plan)
             if made:
                 self._enter(made, summaries)
-                hows[plan.tower.fingerprint].on_progress(len(plan.contents))
                 adopted.add(made[0].path)
-        for made in encode(self._left(work_of(scopes, source), adopted), hows):
-            self._enter(made, summaries)
-        seconds = time.perf_counter() - began
-        forward = sum(how.clock.forward for how in hows.values()) - before
-        for scope in scopes:
-            how = hows[scope.tower.fingerprint]
-            scope.summary.seconds += seconds
-            scope.summary.workers = how.encoder.workers
-            how.clock.wait += max(0.0, how.encoder.workers * seconds - forward)
-            scope.summary.pieces = max(scope.summary.pieces, how.pieces.count)
+        return adopted
 
     def _left(self, every: Iterable[Work], adopted: set[Path]) -> Iterator[Work]:
         """The work without the plans whose shards were there."""
@@ -284,7 +333,7 @@ class _Embedding:
         summary, tower = scope.summary, scope.tower
         part = scope.only(source)
         few = part.sample(_TIMED[tower.tower])
-        how = replace(self._encoding(run, scope, silent), clock=Clock())
+        how = replace(self._encoding(run, scope), clock=Clock(), on_progress=lambda _items: None)
         for _ in range(2):  # the first time warms up
             began = time.perf_counter()
             for work in work_of([few], source):

@@ -48,7 +48,8 @@ def run_job(store: Store, file: Path, options: TrainOptions) -> Done:
     trained = train(store, job, options) if job.training else None
     with store.catalog.write() as session:
         record_model(session, job_model(store, job), origin="job")
-    embed(store, [name], EmbedOptions(splits=measured.splits, device=options.device, on_progress=options.on_progress))
+    devices = (options.device,) if options.device else ()
+    embed(store, [name], EmbedOptions(splits=measured.splits, devices=devices, on_progress=options.on_progress))
     asked = EvalOptions(protocol=measured.protocol, captions=measured.captions, on_progress=options.on_progress)
     return Done(
         trained=trained,

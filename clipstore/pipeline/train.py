@@ -200,7 +200,7 @@ def _check_apart(session: Session, training: Training) -> None:
 def _embed_base(store: Store, base: Model, training: Training, device: str, on_progress: Progress) -> None:
     """See that the store has what is needed of the base: features to train on, all of the validation split."""
     for split, only in ((training.split, None if training.hard_negatives else "images"), (training.validation, None)):
-        embed(store, [base.name], EmbedOptions(splits=(split,), only=only, device=device, on_progress=on_progress))
+        embed(store, [base.name], EmbedOptions(splits=(split,), only=only, devices=(device,), on_progress=on_progress))
 
 
 def _enter(store: Store, job: Job, *, restart: bool) -> None:

@@ -91,7 +91,9 @@ def _bottleneck(row: Row) -> str | None:
     if waited < 0.25:
         return f"{of}the model was busy {1 - waited:.0%} of the time: a faster device or a shorter --precision helps"
     slowest = max(("read", "decode", "write"), key=lambda what: clock[what] / _THREADS.get(what, os.cpu_count() or 1))
-    return f"{of}the model waited {waited:.0%} of the time, most of all for {_HELP[slowest]}"
+    busy = clock[slowest] / _THREADS.get(slowest, os.cpu_count() or 1) / row["seconds"]
+    reason = _HELP[slowest] if busy > 0.25 else "all to start and to end: more items in one run pay it off"
+    return f"{of}the model waited {waited:.0%} of the time, most of all for {reason}"
 
 
 def _size(size: float) -> str:

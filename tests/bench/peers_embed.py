@@ -113,7 +113,7 @@ def sentence_transformers(folder: Path) -> Peer:
 
 def ours(task: Task, store: Store, name: str) -> tuple[dict[str, float], Floats, Floats]:
     """Items a second of both towers, and the vectors of the photos and captions asked for."""
-    image, text = embed(store, [name], EmbedOptions(device="cpu"))
+    image, text = embed(store, [name], EmbedOptions(devices=("cpu",)))
     rates = {"images": image.done / image.seconds, "captions": text.done / text.seconds}
     opened_store = clipstore.open(store.root)
     split = opened_store.sql("SELECT name FROM splits").to_pylist()[0]["name"]
