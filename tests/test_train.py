@@ -211,7 +211,7 @@ def test_a_model_that_waits_for_its_training_says_so(here: Path, cli: Run, cli_j
 def test_peft_opens_the_adapter_and_gives_the_same_vectors(here: Path, store: Path, cli: Run, sql: Run) -> None:
     job("mine")
     cli("train", "--model", "mine")
-    cli("embed", "--model", "mine", "--split", "t/val")
+    cli("embed", "--model", "mine", "--split", "t/val", "--precision", "fp32")
     base = CLIPModel.from_pretrained(BUNDLED).float()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT's own use of transformers
@@ -224,14 +224,14 @@ def test_an_exported_model_opens_anywhere(
 ) -> None:
     job("mine", "heads = true\ntemperature = 'trained'")
     cli("train", "--model", "mine")
-    cli("embed", "--model", "mine", "--split", "t/val")
+    cli("embed", "--model", "mine", "--split", "t/val", "--precision", "fp32")
     cli("export", "model", "mine", tmp_path / "out", "--merged")
     plain = CLIPModel.from_pretrained(tmp_path / "out")
     assert_texts(plain, store, sql)
     assert plain.logit_scale.item() != CLIPModel.from_pretrained(BUNDLED).logit_scale.item()
     # The store reads it back as a model whose vectors are the same.
     cli("model", "add", "back", "--base", tmp_path / "out")
-    cli("embed", "--model", "back", "--split", "t/val")
+    cli("embed", "--model", "back", "--split", "t/val", "--precision", "fp32")
     for what in ("images", "captions"):
         assert np.allclose(vectors(store, "back", what), vectors(store, "mine", what), atol=1e-5)
     assert "is there already" in cli("export", "model", "mine", tmp_path / "out", "--merged", code=1).stderr
