@@ -6,6 +6,7 @@ taken waits a little and then says which process holds it.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -124,7 +125,7 @@ class Catalog:
         if not self.path.exists():
             raise NotFoundError(self._no_store())
         with self._open(read_only=True) as connection:
-            if not self._check_version(connection):  # a first ingest that failed leaves a catalog without tables
+            if self._format(connection) is None:  # a first ingest that failed leaves a catalog without tables
                 raise NotFoundError(self._no_store())
             yield Session(connection)
 
@@ -139,10 +140,12 @@ class Catalog:
         elif not self.path.exists():
             raise NotFoundError(self._no_store())
         with self._open(read_only=False) as connection:
-            self._check_version(connection)
+            told, digest = self._format(connection), _schema_digest()
             connection.begin()
-            _make_schema(connection)
-            connection.execute(statement("catalog/stamp"), {"version": FORMAT_VERSION})
+            if told is None or told.get("schema_digest") != digest:
+                _make_schema(connection)
+                connection.execute(statement("catalog/forget_stamp"))
+                connection.execute(statement("catalog/stamp"), {"version": FORMAT_VERSION, "digest": digest})
             try:
                 yield Session(connection)
             except BaseException:
@@ -184,18 +187,18 @@ class Catalog:
                     raise CatalogError(message) from error
                 time.sleep(0.05)
 
-    def _check_version(self, connection: duckdb.DuckDBPyConnection) -> bool:
-        """Refuse a catalog of a newer format before anything is read from or written to it; whether it has one."""
-        if not connection.execute(statement("catalog/has_version")).fetchall():
-            return False
-        version = connection.execute(statement("catalog/version")).fetchall()[0][0]
-        if version > FORMAT_VERSION:
+    def _format(self, connection: duckdb.DuckDBPyConnection) -> Row | None:
+        """What the catalog says of its own making, or None: nothing is made yet. A newer format is refused."""
+        if not connection.execute(statement("catalog/has_format")).fetchall():
+            return None
+        told: Row = connection.sql(statement("catalog/format")).to_arrow_table().to_pylist()[0]
+        if told["version"] > FORMAT_VERSION:
             message = (
-                f"the store {self.path.parent} has format {version}; this clipstore knows up to {FORMAT_VERSION}: "
-                "install a newer clipstore"
+                f"the store {self.path.parent} has format {told['version']}; this clipstore knows up to "
+                f"{FORMAT_VERSION}: install a newer clipstore"
             )
             raise CatalogError(message)
-        return True
+        return told
 
 
 @contextmanager
@@ -212,6 +215,12 @@ def scratch() -> Iterator[Session]:
 def _make_schema(connection: duckdb.DuckDBPyConnection) -> None:
     for name in _SCHEMA:
         connection.execute(statement(name))
+
+
+@cache
+def _schema_digest() -> str:
+    """What the statements that make a catalog are, in one word: one that they made already is not made again."""
+    return hashlib.sha256("".join(map(statement, _SCHEMA)).encode()).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -433,6 +433,15 @@ def test_a_busy_catalog_is_waited_for(cli: Run, store: Path, monkeypatch: pytest
     assert len(waited) == 1
 
 
+def test_views_of_another_version_are_made_again(cli: Run, store: Path) -> None:
+    with duckdb.connect(str(store / "catalog.duckdb")) as connection:
+        connection.execute("UPDATE store_format SET schema_digest = 'of another version'")
+        connection.execute("CREATE OR REPLACE VIEW image_items AS SELECT 'another' AS model_id")
+    cli("split", "s", "--from", "scenes/val")
+    told = json.loads(cli("sql", "SELECT count(content) AS n FROM image_items", "--format", "json").stdout)
+    assert told[0]["n"] >= 0
+
+
 def test_a_newer_format_is_refused(cli: Run, store: Path, annotations: Path) -> None:
     with duckdb.connect(str(store / "catalog.duckdb")) as connection:
         connection.execute("UPDATE store_format SET version = 99")

@@ -58,7 +58,12 @@ def bench_eval(*, as_json: bool, **what: Any) -> None:
 
 
 @bench.command("embed")
-@click.option("--split", help="A split of the store whose photos and captions to take. [default: drawn ones]")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    help="A split of the store whose photos and captions to take; may be repeated. [default: drawn ones]",
+)
 @click.option("--images", default=512, show_default=True, type=click.IntRange(1), help="At most so many images.")
 @click.option("--captions", default=5000, show_default=True, type=click.IntRange(1), help="At most so many captions.")
 @click.option("--repeat", default=3, show_default=True, type=click.IntRange(1), help="Turns; medians are printed.")

@@ -41,13 +41,13 @@ _NAME = "untrained"
 
 @dataclass(frozen=True, kw_only=True)
 class BenchEmbedOptions:
-    """What to measure, `repeat` times: items of `split` (None: drawn ones), at most so many; `memory` in bytes.
+    """What to measure, `repeat` times: items of `splits` (none: drawn ones), at most so many; `memory` in bytes.
 
-    Where no photo of the split is on this machine, photos are drawn.
+    Where no photo of theirs is on this machine, photos are drawn.
     `read_delay` is in seconds: how long each photo is waited for in runs beside those without it.
     """
 
-    split: str | None = None
+    splits: tuple[str, ...] = ()
     images: int = 512
     captions: int = 5000
     repeat: int = 3
@@ -81,7 +81,7 @@ class _Ready:
 def bench_embed(store: Store, options: BenchEmbedOptions) -> Row:
     """Embed with a ViT-B/32 of random weights; decode alone; run the model alone on ready batches: in turn, medians.
 
-    `store` is asked for the split alone. What decoding and the model together allow is, where both share the
+    `store` is asked for the splits alone. What decoding and the model together allow is, where both share the
     processor, 1 / (1/decoding + 1/forward); on another device it is the slower of both.
 
     Raises:
@@ -218,10 +218,10 @@ def _distinct(store: Store) -> tuple[list[Photo], list[str]]:
 
 
 def _items(store: Store, folder: Path, options: BenchEmbedOptions) -> tuple[Path, str]:
-    """A CSV file of photos and captions, and where the photos are from: the user's split, or drawn."""
+    """A CSV file of photos and captions, and where the photos are from: the user's splits, or drawn."""
     (folder / "photos").mkdir()
-    photos, captions = _of_split(store, folder, options) if options.split else ([], [])
-    source = options.split or "drawn"
+    photos, captions = _of_splits(store, folder, options) if options.splits else ([], [])
+    source = " and ".join(options.splits)
     if not photos:
         photos, drawn = _drawn(folder, options)
         captions = captions or drawn
@@ -235,12 +235,13 @@ def _items(store: Store, folder: Path, options: BenchEmbedOptions) -> tuple[Path
     return file, source
 
 
-def _of_split(store: Store, folder: Path, options: BenchEmbedOptions) -> tuple[list[str], list[str]]:
-    """Photos of a split that are there, linked into the folder, and captions."""
+def _of_splits(store: Store, folder: Path, options: BenchEmbedOptions) -> tuple[list[str], list[str]]:
+    """Photos of the splits that are there, linked into the folder, and captions."""
     with store.catalog.read() as session:
-        number = split_id(session, options.split or "")
-        paths = [Path(row["path"]) for row in session.rows("bench/split_photos", split_id=number)]
-        captions = session.rows("bench/split_captions", split_id=number, captions=options.captions)
+        splits = [split_id(session, name) for name in options.splits]
+        session.stage(scope=session.table("embed/scope", splits=splits))
+        paths = [Path(row["path"]) for row in session.rows("bench/split_photos")]
+        captions = session.rows("bench/split_captions", captions=options.captions)
     photos: list[str] = []
     for path in islice((path for path in paths if path.is_file()), options.images):
         photos.append(f"photos/{len(photos)}{path.suffix}")

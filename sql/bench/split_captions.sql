@@ -1,6 +1,2 @@
--- The first captions of a split, in order.
-SELECT text
-FROM split_images JOIN captions USING (image_id)
-WHERE split_id = $split_id
-ORDER BY split_images.position, captions.position
-LIMIT $captions;
+-- The first captions in scope, in order.
+SELECT text FROM captions SEMI JOIN scope USING (image_id) ORDER BY caption_id LIMIT $captions;

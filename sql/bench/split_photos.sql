@@ -1,5 +1,2 @@
--- The photos of a split, in order.
-SELECT path
-FROM split_images JOIN images USING (image_id)
-WHERE split_id = $split_id
-ORDER BY split_images.position;
+-- The photos in scope, in order.
+SELECT path FROM images SEMI JOIN scope USING (image_id) ORDER BY image_id;

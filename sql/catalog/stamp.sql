@@ -1,2 +1,2 @@
--- Note the format of a new catalog.
-INSERT INTO store_format SELECT $version WHERE NOT EXISTS (FROM store_format);
+-- Note the format of a catalog, and the digest of what made it.
+INSERT INTO store_format VALUES ($version, $digest);

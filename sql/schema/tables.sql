@@ -1,5 +1,6 @@
 -- The tables of a catalog. Ids are the catalog's own; source_id is the id in the data set's own files.
 CREATE TABLE IF NOT EXISTS store_format (version INTEGER NOT NULL);
+ALTER TABLE store_format ADD COLUMN IF NOT EXISTS schema_digest VARCHAR;  -- of the statements that made the catalog
 
 CREATE TABLE IF NOT EXISTS datasets (
     dataset_id BIGINT NOT NULL,

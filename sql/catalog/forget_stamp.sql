@@ -1,0 +1,2 @@
+-- Forget what made this catalog.
+DELETE FROM store_format;

@@ -1,0 +1,2 @@
+-- The format of this catalog, and what made it.
+FROM store_format;

@@ -1,2 +1,0 @@
--- The format of this catalog.
-SELECT max(version) FROM store_format;
