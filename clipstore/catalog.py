@@ -34,6 +34,7 @@ _SCHEMA = (
     "views/query_ranks",
     "views/query_precision",
     "views/query_folds",
+    "views/query_metrics",
     "views/query_seen",
     "views/subset_metrics",
     "views/metrics",
