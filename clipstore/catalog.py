@@ -32,6 +32,7 @@ _SCHEMA = (
     "views/caption_items",
     "views/positive_ranks",
     "views/query_ranks",
+    "views/query_changes",
     "views/query_precision",
     "views/query_folds",
     "views/query_metrics",
