@@ -22,7 +22,7 @@ _COLUMNS = {
 }
 _MANY_POSITIVES = ("mAP@R", "R-Precision")  # shown where queries have many positives
 
-_CAPTION_SETS = {"all": "all of each image", "first5": "the first five of each image"}
+CAPTION_SETS = {"all": "all of each image", "first5": "the first five of each image"}
 
 
 def print_evaluations(evaluations: Sequence[Evaluation]) -> None:
@@ -67,7 +67,7 @@ def stamp(evaluation: Evaluation) -> list[str]:
     on = evaluation["measured_on"]
     lines = [
         f"{evaluation['model']} on {on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, "
-        f"{on['captions']:,} captions ({_CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}; "
+        f"{on['captions']:,} captions ({CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}; "
         f"{on['precision']}, stored as {on['dtype']}; "
         f"image tower {on['image_fingerprint'][:12]}, text tower {on['text_fingerprint'][:12]}; "
         f"{on['tied_pairs']:,} tied pairs; screened in {on['screen']}, {on['rechecked'] / on['scores']:.2%} of the "
