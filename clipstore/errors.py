@@ -47,6 +47,10 @@ class VectorError(ClipstoreError):
     """Vectors that cannot be ranked or stored: wrong shape, not finite, unknown rows."""
 
 
+class QueryError(ClipstoreError):
+    """What a split is asked with is no photo, folder, address or sentence, or none of it can be used."""
+
+
 class BadNameError(ClipstoreError):
     """A new name that would not fit where names go: in commands, paths and group/split."""
 
