@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, cast
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 Row = Mapping[str, Any]
 Pictures = Mapping[str, Image.Image]
@@ -20,13 +20,13 @@ PICTURE = 400  # pixels of the longer side of a thumbnail, at least as large as 
 
 _QUERIES, _HITS = 50, 10  # more than these would be no picture to look at
 _MARGIN, _GAP, _PAD = 32, 16, 8
-_ASKED, _COLUMN = 280, 600  # widths
-_BESIDE, _ALONE = 64, 176  # the square of a hit's photo, beside its caption and alone
+_ASKED, _COLUMN, _BETWEEN = 280, 600, 32  # widths of columns, and of the gap between two
+_BESIDE, _ALONE = 64, 178  # the square of a hit's photo, beside its caption and alone
 _ACROSS = 3  # photos alone in a line
 _PAPER, _INK, _PALE, _LINE, _EMPTY = "#ffffff", "#1f2328", "#59636e", "#d1d9e0", "#eaeef2"
 _RIGHT = "#116329"
 _TEXT, _NOTE, _HEADING = 17, 14, 22  # sizes of letters, in pixels
-_LEADING = 1.3
+_LEADING = 1.35
 _QUERY_LINES, _CAPTION_LINES, _NAME_LINES = 8, 4, 3
 _UNKNOWN = "\uffff"  # what no font has
 
@@ -55,23 +55,23 @@ def draw_panel(told: Row, pictures: Pictures, notes: Sequence[str]) -> Image.Ima
     answer that is known to be right has a frame, a check mark and the word.
     """
     models = [one["model"] for one in told["models"]]
-    width = _ASKED + len(models) * (_GAP + _COLUMN)
-    titles = [f"asked of {told['split']}", *models]
-    widths = [_ASKED, *[_COLUMN] * len(models)]
-    head = [_words(title, _HEADING, wide, lines=2) for title, wide in zip(titles, widths, strict=True)]
-    parts = [_across(head)]
+    width = _ASKED + len(models) * (_BETWEEN + _COLUMN)
+    asked, *found = [_words(title, _HEADING, _ASKED, lines=2) for title in (f"asked of {told['split']}", *models)]
+    parts = [_columns(asked, found)]
     for query in shown(told):
         parts += [_rule(width), _query(query, models, pictures)]
-    parts += [_rule(width), *(_words(note, _NOTE, width, ink=_PALE) for note in [*_unshown(told), *notes])]
+    parts += [_rule(width), _down([_words(note, _NOTE, width, ink=_PALE) for note in [*_said(told), *notes]])]
     body = _down(parts, gap=_GAP)
     sheet = Image.new("RGB", (body.width + 2 * _MARGIN, body.height + 2 * _MARGIN), _PAPER)
     sheet.paste(body, (_MARGIN, _MARGIN))
     return sheet
 
 
-def _unshown(told: Row) -> list[str]:
-    """What a panel says of what it does not show."""
+def _said(told: Row) -> list[str]:
+    """What a panel says of its marks, and of what it does not show."""
     lines = []
+    if any(query["in_split"] for query in told["queries"]):
+        lines.append("framed and marked as right: a caption of the very photo, or the image that the sentence is of")
     if len(told["queries"]) > _QUERIES:
         lines.append(f"the first {_QUERIES} of {len(told['queries']):,} queries")
     if told["top"] > _HITS:
@@ -91,18 +91,14 @@ def _query(query: Row, models: Sequence[str], pictures: Pictures) -> Image.Image
     found = {answer["model"]: answer["hits"] for answer in query["answers"]}
     none = _words("not asked", _NOTE, _COLUMN, ink=_PALE)
     cells = [_hits(query["kind"], found[model], pictures) if model in found else none for model in models]
-    return _across([asked, *cells])
+    return _columns(asked, cells)
 
 
 def _hits(kind: str, hits: Sequence[Row], pictures: Pictures) -> Image.Image:
     if kind == "image":
-        cell = _down([_caption(hit, pictures) for hit in hits])
-    else:
-        tiles = [_image(hit, pictures) for hit in hits]
-        cell = _down([_across(tiles[at : at + _ACROSS]) for at in range(0, len(tiles), _ACROSS)])
-    wide = Image.new("RGB", (_COLUMN, cell.height), _PAPER)
-    wide.paste(cell)
-    return wide
+        return _down([_caption(hit, pictures) for hit in hits])
+    tiles = [_image(hit, pictures) for hit in hits]
+    return _down([_across(tiles[at : at + _ACROSS], _PAD) for at in range(0, len(tiles), _ACROSS)])
 
 
 def _caption(hit: Row, pictures: Pictures) -> Image.Image:
@@ -149,11 +145,9 @@ def _framed(part: Image.Image, width: int, *, right: bool | None) -> Image.Image
 
 
 def _photo(name: str, side: int, pictures: Pictures) -> Image.Image:
-    """A photo no larger than a square of this side; where there is none, its name."""
+    """A photo as large as fits into a square of this side; where there is none, its name."""
     if name in pictures:
-        photo = pictures[name].convert("RGB")
-        photo.thumbnail((side, side))
-        return photo
+        return ImageOps.contain(pictures[name].convert("RGB"), (side, side))
     empty = Image.new("RGB", (side, side), _EMPTY)
     inside = side - 2 * (_PAD // 2)
     words = _words(f"no photo: {PurePath(name).name}", _NOTE if side > _BESIDE else 10, inside, paper=_EMPTY)
@@ -170,6 +164,18 @@ def _square(photo: Image.Image, side: int) -> Image.Image:
 
 def _rule(width: int) -> Image.Image:
     return Image.new("RGB", (width, 1), _LINE)
+
+
+def _columns(asked: Image.Image, found: Sequence[Image.Image]) -> Image.Image:
+    """What was asked, and what each model found, each as wide as its column."""
+    return _across([_wide(asked, _ASKED), *(_wide(part, _COLUMN) for part in found)], _BETWEEN)
+
+
+def _wide(part: Image.Image, width: int) -> Image.Image:
+    """A picture with room to its right."""
+    wide = Image.new("RGB", (width, part.height), _PAPER)
+    wide.paste(part)
+    return wide
 
 
 def _across(parts: Sequence[Image.Image], gap: int = _GAP) -> Image.Image:
@@ -204,7 +210,7 @@ def _words(
     sheet = Image.new("RGB", (min(width, int(longest) + 2), step * max(1, len(told))), paper)
     pen = ImageDraw.Draw(sheet)
     for number, line in enumerate(told):
-        pen.text((0, number * step + (step - size) // 2), line, fill=ink, font=font)
+        pen.text((0, number * step), line, fill=ink, font=font)
     return sheet
 
 
