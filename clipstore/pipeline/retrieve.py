@@ -123,8 +123,8 @@ def retrieve(
         usable = [query for query, problem in looked if not problem]
         search = _Search(store, options)
         answers = [search.ask(model, usable, one) for model, one in zip(models, found, strict=True)]
-        unread = [(query.name, model.name, problem) for query, problem in looked if problem for model in models]
-        failures = _failures([*unread, *search.failures])
+        unread = [(query, model, problem) for query, problem in looked if problem for model in models]
+        failures = _failures(asked, [*unread, *search.failures])
         told: Row = {
             "split": split,
             "top": options.top,
@@ -150,7 +150,7 @@ class _Search:
     def __init__(self, store: Store, options: RetrieveOptions) -> None:
         self._store, self._options = store, options
         self._made: dict[str, _Vectors] = {}  # by a tower's fingerprint
-        self.failures: list[tuple[str, str, str]] = []  # of a query, with a model, why
+        self.failures: list[tuple[Query, Model, str]] = []
 
     def ask(self, model: Model, queries: Sequence[Query], found: Gallery) -> dict[str, list[Row]]:
         """The hits of each query that the model can read, best first; by the query's name."""
@@ -180,7 +180,7 @@ class _Search:
         read = [place for place, content in enumerate(asked.contents) if content in vectors.found]
         for query, content in zip(asked.queries, asked.contents, strict=True):
             if content not in vectors.found:
-                self.failures.append((query.name, model.name, vectors.failed[content]))
+                self.failures.append((query, model, vectors.failed[content]))
         if not read:
             return {}
         matrix = np.stack([vectors.found[asked.contents[place]] for place in read])
@@ -346,12 +346,16 @@ def _own_images(store: Store, split: str, queries: Sequence[Query]) -> list[list
     return own
 
 
-def _failures(failures: Iterable[tuple[str, str, str]]) -> list[Row]:
-    """Queries that cannot be used, each with the models that cannot use it, and why."""
+def _failures(asked: Sequence[Query], failures: Iterable[tuple[Query, Model, str]]) -> list[Row]:
+    """Queries that cannot be used, in the order asked, each with the models that cannot use it, and why."""
     models: dict[tuple[str, str], list[str]] = {}
     for query, model, reason in failures:
-        models.setdefault((query, reason), []).append(model)
-    return [{"query": query, "reason": reason, "models": names} for (query, reason), names in models.items()]
+        models.setdefault((query.name, reason), []).append(model.name)
+    place = {query.name: number for number, query in enumerate(asked)}
+    return [
+        {"query": query, "reason": reason, "models": names}
+        for (query, reason), names in sorted(models.items(), key=lambda item: place[item[0][0]])
+    ]
 
 
 def _pictures(told: Row, queries: Sequence[Query]) -> dict[str, Image.Image]:

@@ -18,7 +18,7 @@ Pictures = Mapping[str, Image.Image]
 
 PICTURE = 400  # pixels of the longer side of a thumbnail, at least as large as any that is drawn
 
-_QUERIES, _HITS = 50, 10  # more than these would be no picture to look at
+_QUERIES, _HITS = 20, 10  # more than these would be no picture to look at
 _MARGIN, _GAP, _PAD = 32, 16, 8
 _ASKED, _COLUMN, _BETWEEN = 280, 600, 32  # widths of columns, and of the gap between two
 _BESIDE, _ALONE = 64, 178  # the square of a hit's photo, beside its caption and alone
@@ -69,9 +69,7 @@ def draw_panel(told: Row, pictures: Pictures, notes: Sequence[str]) -> Image.Ima
 
 def _said(told: Row) -> list[str]:
     """What a panel says of its marks, and of what it does not show."""
-    lines = []
-    if any(query["in_split"] for query in told["queries"]):
-        lines.append("framed and marked as right: a caption of the very photo, or the image that the sentence is of")
+    lines = ["framed and marked as right: a caption of the very photo, or an image that the sentence is a caption of"]
     if len(told["queries"]) > _QUERIES:
         lines.append(f"the first {_QUERIES} of {len(told['queries']):,} queries")
     if told["top"] > _HITS:
