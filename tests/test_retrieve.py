@@ -330,6 +330,11 @@ def test_wrong_usage(cli: Run, words: list[object]) -> None:
 
 
 def test_words_that_are_a_path_too_can_be_asked(retrieve: Ask) -> None:
+    both = retrieve("others/0.png", "--text", "others/0.png")["queries"]
+    assert [(query["query"], query["kind"]) for query in both] == [
+        ("others/0.png", kind) for kind in ("image", "sentence")
+    ]
+    assert both[0]["answers"] != both[1]["answers"]
     (query,) = retrieve("--text", "jobs")["queries"]
     assert (query["query"], query["kind"]) == ("jobs", "sentence")
     sentences = ["a red/blue circle", "x" * 5000, "black and white", "caf\xe9 \U0001f389"]
@@ -468,7 +473,7 @@ def test_the_panel_shows_queries_hits_and_right_answers(cli: Run, place: Path, t
     files = [tmp_path / f"{number}.png" for number in range(3)]
     words = ("--model", "demo", "--model", "worded", "--split", SPLIT, "--panel")
     out = cli("retrieve", photo, "a RED circle!", *words, files[0]).stdout
-    assert f"drawn in {files[0]}" in out
+    assert out.endswith(f"drawn in {files[0]}\n")
     cli("retrieve", photo, "a RED circle!", *words, files[1])
     cli("retrieve", "others", "two blue circles", *words, files[2])
     assert files[0].read_bytes() == files[1].read_bytes()

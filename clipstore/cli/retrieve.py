@@ -64,13 +64,13 @@ def retrieve(
         found = verb(store, asked, models, split, options)
         for failure in found.told["failures"]:
             shown.say(f"{failure['query']}: not asked of {', '.join(failure['models'])}: {failure['reason']}")
+    if as_json:
+        print_json(found.told)
+    else:
+        print_retrieval(found.told)
     if panel:
         from clipstore.reporting.panel import write_panel
 
         write_panel(panel, found.told, found.pictures, retrieval_notes(found.told))
-    if as_json:
-        print_json(found.told)
-        return
-    print_retrieval(found.told)
-    if panel:
-        click.echo(f"drawn in {panel}")
+        if not as_json:
+            click.echo(f"drawn in {panel}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ _SOURCE = {"image": "photos", "sentence": "texts"}
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
+_Hits = dict[Query, list[Row]]  # best first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +108,7 @@ def retrieve(
         QueryError: not one query can be used.
         ShardError: a shard cannot be read, or changed meanwhile.
     """
-    models = [find_model(store, name) for name in dict.fromkeys(names)]
-    for model in models:
-        if model.family == IMPORTED:
-            message = (
-                f"the vectors of {model.name} were imported: clipstore has no encoder that makes one of a query; "
-                "name a model that it embeds with"
-            )
-            raise ModelError(message)
+    models = [_encoding_model(store, name) for name in dict.fromkeys(names)]
     with store.catalog.read() as session:
         found = [gallery(store, session, model, split, partial=options.partial) for model in models]
         stamps = [_stamp(session, model, split, one) for model, one in zip(models, found, strict=True)]
@@ -139,6 +133,17 @@ def retrieve(
         return Retrieved(told=told, pictures=_pictures(told, usable) if options.pictures else {})
 
 
+def _encoding_model(store: Store, name: str) -> Model:
+    model = find_model(store, name)
+    if model.family == IMPORTED:
+        message = (
+            f"the vectors of {name} were imported: clipstore has no encoder that makes one of a query; name a model "
+            "that it embeds with"
+        )
+        raise ModelError(message)
+    return model
+
+
 def _stamp(session: Session, model: Model, split: str, found: Gallery) -> Row:
     stamp = evaluation_stamp(session, model, split, found)
     return {"split": split} | {key: value for key, value in stamp.items() if key not in ("model_id", "split_id")}
@@ -152,10 +157,10 @@ class _Search:
         self._made: dict[str, _Vectors] = {}  # by a tower's fingerprint
         self.failures: list[tuple[Query, Model, str]] = []
 
-    def ask(self, model: Model, queries: Sequence[Query], found: Gallery) -> dict[str, list[Row]]:
-        """The hits of each query that the model can read, best first; by the query's name."""
+    def ask(self, model: Model, queries: Sequence[Query], found: Gallery) -> _Hits:
+        """The hits of each query that the model can read."""
         loaded: list[ClipEncoder] = []
-        hits: dict[str, list[Row]] = {}
+        hits: _Hits = {}
         for kind in _TOWER:
             own = [query for query in queries if query.kind == kind]
             if own:
@@ -175,7 +180,7 @@ class _Search:
             items, wanted = found.texts, found.images
         return _Asked(kind=kind, queries=queries, contents=contents, sources=sources, items=items, gallery=wanted)
 
-    def _ask(self, model: Model, asked: _Asked, loaded: list[ClipEncoder]) -> dict[str, list[Row]]:
+    def _ask(self, model: Model, asked: _Asked, loaded: list[ClipEncoder]) -> _Hits:
         vectors = self._vectors(model, asked, loaded)
         read = [place for place, content in enumerate(asked.contents) if content in vectors.found]
         for query, content in zip(asked.queries, asked.contents, strict=True):
@@ -187,7 +192,7 @@ class _Search:
         rows, scores = self._best(asked, matrix)
         described = _described(self._store, asked, rows)
         return {
-            asked.queries[place].name: [
+            asked.queries[place]: [
                 {"position": position, **described[row], "score": score}
                 for position, (row, score) in enumerate(zip(best, how, strict=True), 1)
             ]
@@ -300,7 +305,7 @@ def _joined(
     split: str,
     queries: Sequence[Query],
     models: Sequence[Model],
-    answers: Sequence[Mapping[str, list[Row]]],
+    answers: Sequence[_Hits],
 ) -> list[Row]:
     """The queries that a model answered, each with the answers of all models, and which of the hits are right.
 
@@ -319,10 +324,10 @@ def _joined(
                 "answers": [
                     {
                         "model": model.name,
-                        "hits": [hit | {"right": hit["image_id"] in ids if ids else None} for hit in hits[query.name]],
+                        "hits": [hit | {"right": hit["image_id"] in ids if ids else None} for hit in hits[query]],
                     }
                     for model, hits in zip(models, answers, strict=True)
-                    if query.name in hits
+                    if query in hits
                 ],
             }
         )
