@@ -6,6 +6,7 @@ Everything is made of small pictures, put beside and below one another.
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePath
@@ -81,15 +82,16 @@ def _query(query: Row, models: Sequence[str], pictures: Pictures) -> Image.Image
     """A row: what was asked with, and what each model found."""
     if query["kind"] == "image":
         name = PurePath(query["query"]).name or query["query"]
-        asked = _down(
-            [_photo(query["query"], _ASKED, pictures), _words(name, _NOTE, _ASKED, ink=_PALE, lines=_NAME_LINES)]
-        )
+        known = "in the split" if query["in_split"] else "not in the split"
+        asked = [_photo(query["query"], _ASKED, pictures), _words(name, _NOTE, _ASKED, ink=_PALE, lines=_NAME_LINES)]
     else:
-        asked = _words(query["query"], _HEADING, _ASKED, lines=_QUERY_LINES)
+        known = "a caption of the split" if query["in_split"] else "no caption of the split"
+        asked = [_words(query["query"], _HEADING, _ASKED, lines=_QUERY_LINES)]
+    asked.append(_words(known, _NOTE, _ASKED, ink=_PALE))
     found = {answer["model"]: answer["hits"] for answer in query["answers"]}
     none = _words("not asked", _NOTE, _COLUMN, ink=_PALE)
     cells = [_hits(query["kind"], found[model], pictures) if model in found else none for model in models]
-    return _columns(asked, cells)
+    return _columns(_down(asked), cells)
 
 
 def _hits(kind: str, hits: Sequence[Row], pictures: Pictures) -> Image.Image:
@@ -222,7 +224,7 @@ def _lines(text: str, font: ImageFont.FreeTypeFont, width: int, most: int | None
             continue
         rest = word
         while font.getlength(rest) > width and len(rest) > 1:
-            fits = next(end for end in range(len(rest) - 1, 0, -1) if end == 1 or font.getlength(rest[:end]) <= width)
+            fits = _fitting(rest, font, width)
             lines.append(rest[:fits])
             rest = rest[fits:]
         lines.append(rest)
@@ -234,6 +236,12 @@ def _lines(text: str, font: ImageFont.FreeTypeFont, width: int, most: int | None
             last = last[:-1]
         return [*lines[: most - 1], f"{last}…"]
     return lines
+
+
+def _fitting(word: str, font: ImageFont.FreeTypeFont, width: int) -> int:
+    """How many letters of a word fit into a line, at least one. None is narrower than a pixel."""
+    counts = range(1, min(len(word), width) + 1)
+    return max(1, bisect_right(counts, width, key=lambda count: font.getlength(word[:count])))
 
 
 @cache
