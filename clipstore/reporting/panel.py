@@ -9,6 +9,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cache
+from math import ceil
 from pathlib import Path, PurePath
 from typing import Any, cast
 
@@ -241,7 +242,7 @@ def _lines(text: str, font: ImageFont.FreeTypeFont, width: int, most: int | None
 def _fitting(word: str, font: ImageFont.FreeTypeFont, width: int) -> int:
     """How many letters of a word fit into a line, at least one. None is narrower than a pixel."""
     counts = range(1, min(len(word), width) + 1)
-    return max(1, bisect_right(counts, width, key=lambda count: font.getlength(word[:count])))
+    return max(1, bisect_right(counts, width, key=lambda count: ceil(font.getlength(word[:count]))))
 
 
 @cache
