@@ -515,6 +515,7 @@ def test_what_differs_looks_different() -> None:
     ]
     assert len(set(drawn)) == len(drawn)
     assert draw(told_of("one", "two", right=False)) == drawn[0]
+    assert colours(panels.draw_panel(told, {}, [])).get((0, 0, 0), 0) == 0  # no picture is cut past its edge
     # Right is told without colours too: in grey, it has more ink than the frame alone.
     grey = [panels.draw_panel(told_of("one", right=right), {}, []).convert("L") for right in (None, True)]
     dark = [sum(picture.histogram()[:128]) for picture in grey]

@@ -152,7 +152,7 @@ def _photo(name: str, side: int, pictures: Pictures) -> Image.Image:
     empty = Image.new("RGB", (side, side), _EMPTY)
     inside = side - 2 * (_PAD // 2)
     words = _words(f"no photo: {PurePath(name).name}", _NOTE if side > _BESIDE else 10, inside, paper=_EMPTY)
-    empty.paste(words.crop((0, 0, inside, min(words.height, inside))), (_PAD // 2, _PAD // 2))
+    empty.paste(words.crop((0, 0, words.width, min(words.height, inside))), (_PAD // 2, _PAD // 2))
     return empty
 
 
