@@ -14,6 +14,7 @@ from clipstore.cli.bench import bench
 from clipstore.cli.demo import demo
 from clipstore.cli.embed import embed
 from clipstore.cli.evaluate import evaluate
+from clipstore.cli.hubness import hubness
 from clipstore.cli.ingest import ingest, split
 from clipstore.cli.model import model
 from clipstore.cli.query import query, sql
@@ -73,6 +74,7 @@ for command in (
     train,
     embed,
     evaluate,
+    hubness,
     run,
     sql,
     query,
