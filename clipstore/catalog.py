@@ -29,6 +29,7 @@ BUSY_SECONDS = 10.0
 _SCHEMA = (
     "schema/tables",
     "schema/macros",
+    "schema/words",
     "views/image_items",
     "views/caption_items",
     "views/positive_ranks",
@@ -40,6 +41,11 @@ _SCHEMA = (
     "views/query_seen",
     "views/subset_metrics",
     "views/metrics",
+    "views/k_occurrences",
+    "views/hubness",
+    "views/caption_facts",
+    "views/failed_queries",
+    "views/failure_kinds",
     "views/retrieval_failures",
     "views/asked_evaluations",
 )
