@@ -17,6 +17,7 @@ from clipstore.cli.evaluate import evaluate
 from clipstore.cli.ingest import ingest, split
 from clipstore.cli.model import model
 from clipstore.cli.query import query, sql
+from clipstore.cli.report import report
 from clipstore.cli.stats import stats
 from clipstore.cli.train import run, train
 from clipstore.cli.transfer import export, import_vectors
@@ -76,6 +77,7 @@ for command in (
     run,
     sql,
     query,
+    report,
     export,
     bench,
     demo,
