@@ -47,6 +47,10 @@ class VectorError(ClipstoreError):
     """Vectors that cannot be ranked or stored: wrong shape, not finite, unknown rows."""
 
 
+class ComparisonError(ClipstoreError):
+    """Models that cannot be compared: one alone, not measured yet, or measured on different things."""
+
+
 class BadNameError(ClipstoreError):
     """A new name that would not fit where names go: in commands, paths and group/split."""
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from clipstore.cli.bench import bench
+from clipstore.cli.compare import compare
 from clipstore.cli.demo import demo
 from clipstore.cli.embed import embed
 from clipstore.cli.evaluate import evaluate
@@ -74,6 +75,7 @@ for command in (
     train,
     embed,
     evaluate,
+    compare,
     run,
     sql,
     query,
