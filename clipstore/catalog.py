@@ -28,6 +28,7 @@ BUSY_SECONDS = 10.0
 _SCHEMA = (
     "schema/tables",
     "schema/macros",
+    "schema/words",
     "views/image_items",
     "views/caption_items",
     "views/positive_ranks",
@@ -39,6 +40,10 @@ _SCHEMA = (
     "views/query_seen",
     "views/subset_metrics",
     "views/metrics",
+    "views/k_occurrences",
+    "views/caption_facts",
+    "views/failed_queries",
+    "views/failure_kinds",
     "views/retrieval_failures",
     "views/asked_evaluations",
 )
