@@ -41,6 +41,7 @@ _SCHEMA = (
     "views/subset_metrics",
     "views/metrics",
     "views/k_occurrences",
+    "views/hubness",
     "views/caption_facts",
     "views/failed_queries",
     "views/failure_kinds",

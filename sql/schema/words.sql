@@ -18,7 +18,7 @@ WITH lists (list, value, words) AS (
     ('size', 'big', 'big large giant mighty huge enormous'),
     ('count', '1', 'a an one single lone solitary'), ('count', '2', 'two both couple pair 2'),
     ('count', '3', 'three trio 3'), ('count', '4', 'four quartet 4'), ('count', '5', 'five 5'), ('count', '6', 'six 6'),
-    ('count', 'many', 'some several many multiple gathering group bunch herd flock crowd various numerous lots'),
+    ('count', 'many', 'some several many multiple gathering group number bunch herd flock crowd various numerous lots'),
     ('place', 'top left', 'top_left upper_left north_west'), ('place', 'top right', 'top_right upper_right north_east'),
     ('place', 'bottom left', 'bottom_left lower_left south_west'),
     ('place', 'bottom right', 'bottom_right lower_right south_east'),
@@ -34,7 +34,7 @@ WITH lists (list, value, words) AS (
     ('relation', 'before', 'front_of'), ('relation', 'behind', 'behind'),
     ('sex', 'male', 'man men boy boys guy guys gentleman male'),
     ('sex', 'female', 'woman women girl girls lady ladies female'),
-    ('link', '', 'the with and in at from to that which is are as while his her its their'),
+    ('link', '', 'the with in at from to that which is are as while his her its their'),
     ('coco', 'person', 'people man men woman women boy girl child children kid guy lady baby player skier surfer '
         || 'skateboarder snowboarder rider batter pitcher catcher cyclist pedestrian gentleman toddler '
         || 'teenager adult'),

@@ -1,8 +1,9 @@
 -- What the captions of evaluated splits tell, as far as the lists of `words` know: one row per fact.
 --
 -- list 'category': `value` is a category of the caption's data set (of COCO's where it has none). colour, size and
--- count: `about` is what follows, a category within four words with no other thing, relation or link between, else the
--- next word that is in no list; of several counts before a thing ('a couple of dogs') the last is meant. place and
+-- count: `about` is what follows, a category within four words with no link, relation or posture between (for colour and
+-- size no 'of' either: "a black and white photo of a dog"), else the next word that is in no list; of several counts
+-- before a thing ("a couple of dogs") the last is meant. place and
 -- posture: `about` is the category at most five words before. relation: `about` is the category at most five words
 -- before and the one at most six after; told the other way round too, where there is an opposite. sex: of a person.
 CREATE OR REPLACE VIEW caption_facts AS
@@ -39,7 +40,9 @@ matched AS (
         CASE WHEN wide.list IS NULL THEN coalesce(one.value, '') ELSE wide.value END AS value,
         CASE WHEN wide.list IS NULL THEN one.opposite ELSE wide.opposite END AS opposite,
         coalesce(wide_category.category, CASE WHEN wide.list IS NULL AND one.list IS NULL THEN one_category.category END)
-            AS category
+            AS category,
+        coalesce(wide.list, one.list, wide_category.category, one_category.category) IS NULL AND token NOT IN ('of', 'and')
+            AS is_thing
     FROM phrases
     LEFT JOIN words AS wide ON wide.word = phrase AND wide.list NOT IN ('coco', 'scenes', 'sex')
     LEFT JOIN words AS one ON one.word = token AND one.list NOT IN ('coco', 'scenes', 'sex')
@@ -62,8 +65,9 @@ around AS (
         arg_min(category, place) FILTER (WHERE category IS NOT NULL) OVER later AS category_after,
         min(place) FILTER (WHERE category IS NOT NULL) OVER later AS place_after,
         min(place) FILTER (WHERE list IN ('link', 'relation', 'posture', 'place')) OVER later AS end_after,
-        arg_min(token, place) FILTER (WHERE list IS NULL AND category IS NULL AND token != 'of') OVER later AS thing_after,
-        min(place) FILTER (WHERE list IS NULL AND category IS NULL AND token != 'of') OVER later AS thing_place
+        min(place) FILTER (WHERE token = 'of') OVER later AS of_after,
+        arg_min(token, place) FILTER (WHERE is_thing) OVER later AS thing_after,
+        min(place) FILTER (WHERE is_thing) OVER later AS thing_place
     FROM spoken
     WINDOW
         earlier AS (PARTITION BY caption_id ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
@@ -72,9 +76,10 @@ around AS (
 told AS (
     SELECT
         caption_id, place, list, value, opposite,
+        least(place + 4, end_after, CASE WHEN list != 'count' THEN of_after END) AS reach,
         CASE
-            WHEN place_after <= least(place + 4, coalesce(end_after, place + 4)) THEN category_after
-            WHEN thing_place <= least(place + 4, coalesce(end_after, place + 4)) THEN singular(thing_after)
+            WHEN place_after <= reach THEN category_after
+            WHEN thing_place <= reach THEN singular(thing_after)
         END AS following,
         CASE WHEN place_before >= place - 5 THEN category_before END AS preceding,
         CASE WHEN place_after <= place + 6 THEN category_after END AS far_following

@@ -18,7 +18,7 @@
 --                      place of something of which the image's captions tell others and never this one. The number of
 --                      instances counts as told. What the captions keep silent about speaks neither way.
 --  6 wrong_categories  the caption tells of a category that is not there; or it tells of none, and its own image and
---                      this one have annotated categories, and none in common.
+--                      this one have categories, and none in common.
 --  7 unclassified      none of these: mostly pairs in which nothing that is told speaks against the caption.
 CREATE OR REPLACE VIEW failure_kinds AS
 WITH thresholds AS (
@@ -130,14 +130,8 @@ categories_told AS (
     LEFT JOIN shown ON shown.image_id = shown_id AND category = value
     GROUP BY shown_id, told_id
 ),
--- Wrong pairs whose images are annotated, and with nothing in common.
-strangers AS (
-    SELECT shown_id, own_id
-    FROM (SELECT DISTINCT shown_id, own_id FROM pairs)
-    JOIN annotated AS mine ON mine.image_id = own_id
-    JOIN (SELECT image_id, list(name) AS names FROM annotated GROUP BY image_id) AS its ON its.image_id = shown_id
-    GROUP BY shown_id, own_id
-    HAVING NOT bool_or(list_contains(its.names, mine.name))
+shown_together AS (
+    SELECT image_id, list(category) AS categories FROM shown GROUP BY image_id
 ),
 image_facts AS (
     SELECT DISTINCT image_id, list, about, value FROM facts WHERE list != 'category'
@@ -186,8 +180,8 @@ judged AS (
             WHEN absent IS NULL AND number IS NOT NULL THEN {'kind': 'wrong_count', 'detail': number}
             WHEN absent IS NULL AND relation IS NOT NULL THEN {'kind': 'wrong_relation', 'detail': relation}
             WHEN absent IS NOT NULL THEN {'kind': 'wrong_categories', 'detail': absent || ' not there'}
-            WHEN told IS NULL AND strangers.shown_id IS NOT NULL
-                THEN {'kind': 'wrong_categories', 'detail': 'no annotated category in common'}
+            WHEN told IS NULL AND NOT list_has_any(its.categories, own.categories)
+                THEN {'kind': 'wrong_categories', 'detail': 'the images have no category in common'}
             ELSE {'kind': 'unclassified', 'detail': coalesce(told || ' there', 'tells of no category')}
         END AS verdict
     FROM failed
@@ -198,7 +192,8 @@ judged AS (
     LEFT JOIN hubs USING (evaluation_id, direction, came_id)
     LEFT JOIN categories_told USING (shown_id, told_id)
     LEFT JOIN wrong USING (shown_id, told_id)
-    LEFT JOIN strangers ON strangers.shown_id = pairs.shown_id AND strangers.own_id = pairs.own_id
+    LEFT JOIN shown_together AS its ON its.image_id = shown_id
+    LEFT JOIN shown_together AS own ON own.image_id = own_id
 )
 -- Grouped by its key, so that DuckDB leaves all of this out of a question that asks for no kind.
 SELECT evaluation_id, direction, query_id, wanted_id, any_value(verdict.kind) AS kind, any_value(verdict.detail) AS detail
