@@ -15,14 +15,23 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--split", "splits", multiple=True, help="The split; may be repeated. [default: all that were measured]")
-@click.option("--model", "models", multiple=True, help="The model; may be repeated, the first is the baseline. [default: all]")
+@click.option("--model", "models", multiple=True, help="The model, the baseline first; may be repeated. [default: all]")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file. [default: reports/report.html in the store]"
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file. [default: reports/report.html in the store]",
 )
 @click.option(
     "--thumbnails",
     type=click.Choice(["inline", "folder"]),
     help="Photos in the page itself, or in a folder beside it. [default: inline up to 5,000 photos]",
+)
+@click.option(
+    "--map",
+    type=click.Choice(["umap", "tsne", "none"]),
+    default="umap",
+    show_default=True,
+    help="How each model's vectors are laid out in a plane; the first two need the extra clipstore[map].",
 )
 @click.option(
     "--protocol",
@@ -31,7 +40,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The protocol that the sections below the metric tables are about.",
 )
-@click.option("--captions", type=click.Choice(["first5", "all"]), help="Where both were measured: which captions count.")
+@click.option("--captions", type=click.Choice(["first5", "all"]), help="Where both were measured: which count.")
 @click.option("--unseen", is_flag=True, help="The evaluations that asked with unseen images alone.")
 @store_option
 @json_option

@@ -31,7 +31,7 @@ class ReportOptions:
 
     Without `splits` or `models`, all that were measured by the protocol (`captions`, `unseen`: as `clipstore eval` has
     them). `out` is the file (None: `reports/report.html` in the store); `thumbnails` is "inline", "folder" (beside the
-    file) or None: inline up to INLINE_PHOTOS.
+    file) or None: inline up to INLINE_PHOTOS. `map` is "umap", "tsne" or "none".
     """
 
     splits: tuple[str, ...] = ()
@@ -41,11 +41,12 @@ class ReportOptions:
     unseen: bool = False
     out: Path | None = None
     thumbnails: str | None = None
+    map: str = "umap"
     on_progress: Progress = silent
 
-    def choice(self) -> dict[str, object]:
+    def choice(self) -> dict[str, str]:
         """Which of a split's evaluations it is about, as parameters of the named queries."""
-        told: dict[str, object] = {} if self.protocol == "standard" else {"protocol": self.protocol}
+        told: dict[str, str] = {} if self.protocol == "standard" else {"protocol": self.protocol}
         told |= {"captions": self.captions} if self.captions else {}
         return told | ({"unseen": "true"} if self.unseen else {})
 
@@ -74,7 +75,7 @@ def report(store: Store, options: ReportOptions) -> Row:
         "version": version("clipstore"),
         "images": items.images,
         "captions": items.captions,
-        "splits": [_sections(subject, items) for subject in subjects],
+        "splits": [_sections(subject, items, options) for subject in subjects],
         "item_failures": sections.item_failures(store),
     }
     file = options.out or store.reports / "report.html"
@@ -121,20 +122,23 @@ def _subject(store: Store, split: str, options: ReportOptions) -> Subject:
     )
 
 
-def _sections(subject: Subject, items: Items) -> Row:
+def _sections(subject: Subject, items: Items, options: ReportOptions) -> Row:
     """All that the page says about one split."""
+    ranks = sections.Ranks(subject)
     return {
         "split": subject.split,
-        "protocol": subject.choice.get("protocol", "standard"),
+        "protocol": subject.protocol,
         "caption_set": subject.caption_set,
         "unseen": "unseen" in subject.choice,
         "models": subject.models,
         "metrics": sections.metrics(subject),
         "rank_curves": sections.rank_curves(subject),
+        "comparison": sections.comparison(subject),
         "categories": sections.categories(subject),
         "caption_lengths": sections.caption_lengths(subject),
-        "queries": sections.queries(subject, items),
-        "hubs": sections.hubs(subject),
+        "queries": sections.queries(subject, items, ranks),
+        "hubs": sections.hubs(subject, items),
+        "map": {} if options.map == "none" else sections.maps(subject, items, ranks, options.map, options.on_progress),
         "training": sections.training(subject),
         "statistics": sections.statistics(subject),
     }

@@ -6,6 +6,7 @@ that were asked for it.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipstore.catalog import Row
+from clipstore.errors import ClipstoreError
+from clipstore.pipeline.compare import CompareOptions, compare
+from clipstore.pipeline.embedding_map import embedding_map
+from clipstore.pipeline.progress import Progress
 from clipstore.pipeline.query import run_query
 from clipstore.pipeline.stats import split_stats
 from clipstore.pipeline.store import Store
+from clipstore.reporting.comparison import basis
 from clipstore.reporting.metrics import gallery_words, notes, vector_words
 
 FIRST = 5  # hits of a query that the page shows
@@ -52,9 +58,14 @@ class Subject:
     split: str
     models: tuple[str, ...]
     named: bool
-    choice: Mapping[str, object]
+    choice: Mapping[str, str]
     caption_set: str
     kept: Sequence[Row]
+
+    @property
+    def protocol(self) -> str:
+        """The protocol that was chosen."""
+        return self.choice.get("protocol", "standard")
 
     def ask(self, name: str, **given: object) -> Answer:
         """A named question about this subject."""
@@ -150,6 +161,26 @@ def rank_curves(subject: Subject) -> Row:
     return subject.ask("cumulative_ranks").rows()
 
 
+def comparison(subject: Subject) -> Row:
+    """The models against the first of them; or the reason why they are not compared."""
+    if len(subject.models) < 2:
+        again = f"'clipstore eval --model NAME --split {subject.split}'"
+        return {"reason": f"{subject.models[0]} alone was measured here: {again} measures another to hold against it."}
+    options = CompareOptions(
+        protocol=subject.protocol, captions=subject.choice.get("captions"), unseen="unseen" in subject.choice
+    )
+    words = [
+        word for key in ("protocol", "captions") if key in subject.choice for word in (f"--{key}", subject.choice[key])
+    ]
+    words += ["--unseen"] if options.unseen else []
+    command = shlex.join(["clipstore", "compare", *subject.models, "--split", subject.split, *words])
+    try:
+        told = compare(subject.store, subject.models, subject.split, options)
+    except ClipstoreError as error:
+        return {"reason": f"The models cannot be compared: {error}"}
+    return {"commands": [command], **told, "basis": list(basis(told))}
+
+
 def categories(subject: Subject) -> Row:
     """Metrics by what the image shows."""
     return subject.ask("metrics_by_category").rows()
@@ -166,43 +197,93 @@ def caption_lengths(subject: Subject) -> Row:
 _KINDS = {"image_to_text": ("image", "caption"), "text_to_image": ("caption", "image")}
 
 
-def queries(subject: Subject, items: Items) -> Row:
-    """The queries that at least one of the models failed, by direction, in columns."""
-    ranks, hits = subject.ask("ranks", limit=_ALL), subject.ask("retrieved", k=FIRST, limit=_ALL)
-    return {
-        "commands": [*ranks.commands, *hits.commands],
-        "first": FIRST,
-        **{direction: _direction(subject, direction, ranks.table, hits.table, items) for direction in _KINDS},
-    }
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What one model found for one query; `kind` and `detail` say why it failed, None where it did not."""
+
+    rank: float
+    wanted_id: int
+    kind: str | None
+    detail: str | None
 
 
-def _direction(subject: Subject, direction: str, ranks: pa.Table, hits: pa.Table, items: Items) -> Row:
-    """What was asked, and for each model the rank, the wanted item and the first hits of each query.
+class Ranks:
+    """All queries of a subject, by direction: (asked id, its own caption or 0) -> model -> what it found.
 
     Under paired-rows an image asks once for each of its captions; elsewhere it asks once.
     """
+
+    def __init__(self, subject: Subject) -> None:
+        answer = subject.ask("ranks", limit=_ALL)
+        own_pair = subject.protocol == "paired-rows"
+        self.commands = answer.commands
+        self.queries: dict[str, dict[tuple[int, int], dict[str, Found]]] = {}
+        for direction in _KINDS:
+            queries = self.queries[direction] = {}
+            columns = _columns(answer.table, direction, "query_id", "model", "rank", "wanted_id", "kind", "detail")
+            for query, model, rank, wanted, kind, detail in columns:
+                found = Found(rank=rank, wanted_id=wanted, kind=kind, detail=detail)
+                queries.setdefault((query, wanted if own_pair else 0), {})[model] = found
+
+
+def queries(subject: Subject, items: Items, ranks: Ranks) -> Row:
+    """The queries that at least one of the models failed, by direction, in columns: what was asked, and for each model
+    the rank, the wanted item, the kind of failure and the first hits.
+    """
+    hits = subject.ask("retrieved", k=FIRST, limit=_ALL)
+    return {
+        "commands": [*ranks.commands, *hits.commands],
+        "kinds": sorted(
+            {
+                one.kind
+                for told in ranks.queries.values()
+                for models in told.values()
+                for one in models.values()
+                if one.kind
+            }
+        ),
+        **{direction: _direction(subject, items, direction, ranks, hits.table) for direction in _KINDS},
+    }
+
+
+def _direction(subject: Subject, items: Items, direction: str, ranks: Ranks, hits: pa.Table) -> Row:
     asks, wants = _KINDS[direction]
-    own_pair = subject.choice.get("protocol") == "paired-rows"
-    found: dict[tuple[int, int], dict[str, tuple[float, int]]] = {}
-    for model, query, wanted, rank in _columns(ranks, direction, "model", "query_id", "wanted_id", "rank"):
-        found.setdefault((query, wanted if own_pair else 0), {})[model] = (rank, wanted)
-    failed = {key: told for key, told in found.items() if any(rank > 1 for rank, _ in told.values())}
+    failed = {
+        query: models
+        for query, models in ranks.queries[direction].items()
+        if any(found.rank > 1 for found in models.values())
+    }
     first: dict[tuple[str, int], list[tuple[int, float, bool]]] = {}
     for model, query, *hit in _columns(hits, direction, "model", "query_id", "item_id", "score", "correct"):
         first.setdefault((model, query), []).append(tuple(hit))
     return {
-        "of": len(found),
         "asked": items.places(asks, (query for query, _ in failed)),
         "models": [
             {
-                "rank": [round(told[model][0], 2) if model in told else None for told in failed.values()],
-                "wanted": items.places(wants, (told[model][1] if model in told else None for told in failed.values())),
-                "hits": [items.places(wants, (item for item, _, _ in first.get((model, query), ()))) for query, _ in failed],
-                "scores": [[round(score, 3) for _, score, _ in first.get((model, query), ())] for query, _ in failed],
-                "correct": [[int(right) for _, _, right in first.get((model, query), ())] for query, _ in failed],
+                **_found(items, wants, [models.get(model) for models in failed.values()]),
+                **_hits(items, wants, [first.get((model, query), []) for query, _ in failed]),
             }
             for model in subject.models
         ],
+    }
+
+
+def _found(items: Items, wants: str, found: Sequence[Found | None]) -> Row:
+    """What one model found for each query; None: it was not asked that."""
+    return {
+        "rank": [one and round(one.rank, 2) for one in found],
+        "wanted": items.places(wants, (one and one.wanted_id for one in found)),
+        "kind": [one and one.kind for one in found],
+        "detail": [one and one.detail for one in found],
+    }
+
+
+def _hits(items: Items, wants: str, hits: Sequence[list[tuple[int, float, bool]]]) -> Row:
+    """The first hits of each query."""
+    return {
+        "hits": [items.places(wants, (item for item, _, _ in one)) for one in hits],
+        "scores": [[round(score, 3) for _, score, _ in one] for one in hits],
+        "correct": [[int(correct) for _, _, correct in one] for one in hits],
     }
 
 
@@ -212,17 +293,49 @@ def _columns(table: pa.Table, direction: str, *names: str) -> Iterator[tuple[Any
     return zip(*(of_it[name].to_pylist() for name in names), strict=True)
 
 
+def maps(subject: Subject, items: Items, ranks: Ranks, method: str, on_progress: Progress) -> Row:
+    """Each model's vectors in a plane, with the rank of each item as a query; or the reason why there is none."""
+    drawn: list[Row] = []
+    for model in subject.models:
+        try:
+            told = embedding_map(subject.store, model, subject.split, method=method, on_progress=on_progress)
+        except ClipstoreError as error:
+            return {"reason": f"There is no map: {error}", "models": []}
+        drawn.append({"model": model, **_map(told["points"], items, ranks, model)})
+    return {"commands": ranks.commands, "method": method, "models": drawn}
+
+
+def _map(points: Sequence[Row], items: Items, ranks: Ranks, model: str) -> Row:
+    """The points by kind, in columns."""
+    told = {}
+    for direction, (kind, _) in _KINDS.items():
+        own = [point for point in points if point["kind"] == kind]
+        least: dict[int, float] = {}
+        for (query, _), models in ranks.queries[direction].items():
+            if model in models:
+                least[query] = min(models[model].rank, least.get(query, math.inf))
+        told[kind] = {
+            "item": items.places(kind, (point["id"] for point in own)),
+            "x": [round(point["x"], 3) for point in own],
+            "y": [round(point["y"], 3) for point in own],
+            "rank": [least.get(point["id"]) for point in own],
+        }
+    return told
+
+
 # ---- hubs, training, the data set ----
 
 
-def hubs(subject: Subject) -> Row:
+def hubs(subject: Subject, items: Items) -> Row:
     """The items that came first too often."""
     told = joined(
         ask(subject.store, "hubs", {"model": model, **subject.choice, "direction": direction, "limit": _HUBS})
         for model in subject.models
         for direction in _KINDS
-    )
-    return told.rows()
+    ).rows()
+    for row in told["rows"]:
+        (row["place"],) = items.places(_KINDS[row["direction"]][1], [row["item_id"]])
+    return told
 
 
 def training(subject: Subject) -> list[Row]:

@@ -39,11 +39,15 @@ def write_report(
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     scripts = [get_plotlyjs(), *((_PAGE / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)]
-    before, after = Template((_PAGE / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(title),
-        policy=_policy(scripts),
-        style=(_PAGE / "page.css").read_text(encoding="utf-8"),
-    ).split("<!-- content and scripts -->")
+    before, after = (
+        Template((_PAGE / "page.html").read_text(encoding="utf-8"))
+        .substitute(
+            title=html.escape(title),
+            policy=_policy(scripts),
+            style=(_PAGE / "page.css").read_text(encoding="utf-8"),
+        )
+        .split("<!-- content and scripts -->")
+    )
     folder = file.with_name(f"{file.stem}_photos")
     missing: list[int] = []
     partial = file.with_name(f".{file.name}.partial")

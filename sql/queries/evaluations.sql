@@ -4,4 +4,4 @@ SELECT
     left_out_captions, pending_images, pending_captions, seen_images, precision, dtype, screen, rechecked, scores,
     seconds, peak_memory, split_digest, gallery_digest, image_fingerprint, text_fingerprint
 FROM asked_evaluations($model, $split, $protocol, $captions, $unseen)
-ORDER BY split, evaluation_id;
+ORDER BY split, model_id;

@@ -20,10 +20,13 @@ const series = (number) => colour(`series-${number % 8}`);
 /** A text for a plot, in which < and & are themselves: plotly reads markup in its labels. */
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
-/** A plot under a title. `draw` gives {data, layout} in the colours of the moment; `label` says what is to be seen. */
-function chart(title, label, draw, height = 300) {
+/**
+ * A plot under a title. `draw` gives {data, layout} in the colours of the moment; `label` says what is to be seen;
+ * `onhover` takes plotly's event.
+ */
+function chart(title, label, draw, height = 300, onhover = null) {
   const plot = element("div", { class: "plot", role: "img", "aria-label": label, style: `height: ${height}px` });
-  charts.set(plot, { draw, drawn: false });
+  charts.set(plot, { draw, onhover, drawn: false });
   near.observe(plot);
   return element("figure", {}, title ? element("figcaption", {}, title) : null, plot);
 }
@@ -32,7 +35,11 @@ function drawChart(plot) {
   const chart = charts.get(plot);
   const { data, layout } = chart.draw();
   chart.drawn = true;
-  return Plotly.react(plot, data, merged(baseLayout(), layout), { displayModeBar: false, responsive: true });
+  Plotly.react(plot, data, merged(baseLayout(), layout), { displayModeBar: false, responsive: true, scrollZoom: false });
+  if (chart.onhover) {
+    plot.removeAllListeners("plotly_hover");
+    plot.on("plotly_hover", chart.onhover);
+  }
 }
 
 /** Let all plots within an element go. */
@@ -80,9 +87,9 @@ function merged(first, second = {}) {
 }
 
 /** Which colour is whose. */
-function legend(names) {
+function legend(names, first = 0) {
   const entry = (name, number) =>
-    element("li", {}, element("span", { class: "swatch", style: `--series: var(--series-${number % 8})` }), name);
+    element("li", {}, element("span", { class: "swatch", style: `--series: var(--series-${(number + first) % 8})` }), name);
   return element("ul", { class: "legend" }, names.map(entry));
 }
 
@@ -106,23 +113,18 @@ function groupedBars(groups, seriesList, { digits = 3, range } = {}) {
       barmode: "group",
       uniformtext: { minsize: 9, mode: "hide" },
       yaxis: { range, rangemode: "tozero" },
-      xaxis: { type: "category" },
+      xaxis: { type: "category", showgrid: false },
     },
   };
 }
 
-/** Bars of counts. */
-function countBars(names, values, what, unit) {
-  return {
-    data: [
-      {
-        type: "bar",
-        x: names.map(plain),
-        y: values,
-        marker: { color: series(1) },
-        hovertemplate: `%{x}: %{y:,} ${unit}<extra></extra>`,
-      },
-    ],
-    layout: { xaxis: { type: "category", title: { text: what } }, yaxis: { title: { text: unit } } },
-  };
+/** Bars of counts; lying, the first on top, where their names are words. */
+function countBars(names, values, what, unit, lying) {
+  const texts = names.map(plain);
+  const bar = { type: "bar", marker: { color: series(1) }, hovertemplate: `%{${lying ? "y" : "x"}}: %{${lying ? "x" : "y"}:,} ${unit}<extra></extra>` };
+  const named = { type: "category", showgrid: false };
+  const counted = { title: { text: unit } };
+  return lying
+    ? { data: [{ ...bar, orientation: "h", y: texts, x: values }], layout: { yaxis: { ...named, autorange: "reversed", dtick: 1 }, xaxis: counted } }
+    : { data: [{ ...bar, x: texts, y: values }], layout: { xaxis: { ...named, title: { text: what } }, yaxis: counted } };
 }

@@ -25,7 +25,7 @@ const count = (value) => (value === null || value === undefined ? "" : value.toL
 const rankWords = (value) => (value === null ? "–" : Number.isInteger(value) ? count(value) : value.toFixed(1));
 
 /** One thing or several. */
-const plural = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
+const plural = (number, one, several = `${one}s`) => `${count(number)} ${number === 1 ? one : several}`;
 
 /**
  * A table in a box that scrolls by itself. Columns: {title, of: row => text or node, number, head (names the row),
@@ -55,13 +55,11 @@ function table(caption, columns, rows) {
 
 /** The commands that give a section's numbers. */
 function commands(list) {
-  const items = list.map((command) => element("li", {}, element("code", {}, command)));
-  return element(
-    "details",
-    { class: "ask", open: list.length < 3 },
-    element("summary", {}, list.length === 1 ? "The query that gives these numbers" : "The queries that give these numbers"),
-    element("ul", {}, items),
-  );
+  const lines = list.map((command) => element("li", {}, element("code", {}, command)));
+  if (lines.length > 3) {
+    return element("details", { class: "ask" }, element("summary", {}, `The ${lines.length} queries that give these numbers`), element("ul", {}, lines));
+  }
+  return element("div", { class: "ask" }, element("span", {}, "These numbers by"), element("ul", {}, lines));
 }
 
 /** A table that opens on demand. */

@@ -18,12 +18,11 @@ function queriesOf(split) {
 /** What a model did with a query. */
 function answer(split, query, model) {
   const own = split.queries[query.direction].models[model];
-  const at = (column) => own[column]?.[query.number];
-  const kind = at("kind");
   return {
     rank: own.rank[query.number],
     wanted: own.wanted[query.number],
-    kind: kind === null || kind === undefined ? null : split.queries.kinds[kind],
+    kind: own.kind[query.number],
+    detail: own.detail[query.number],
     hits: own.hits[query.number].map((item, place) => ({
       item,
       score: own.scores[query.number][place],
@@ -43,6 +42,8 @@ const SHOWN = {
 };
 const SORTS = { far: "farthest first", near: "nearest first", order: "in the split’s order" };
 
+const NO_FILTERS = { show: "", baseline: "", model: "", direction: "", kind: "", category: "", from: "", to: "", page: "" };
+
 /** The filters as they are: from the address, with what is the case where it says nothing. */
 function filtersOf(split, state) {
   const model = (name, other) => (split.models.includes(name) ? name : other);
@@ -51,7 +52,7 @@ function filtersOf(split, state) {
     baseline: model(state.baseline, split.models[0]),
     model: model(state.model, split.models.at(-1)),
     direction: state.direction in DIRECTIONS ? state.direction : "",
-    kind: split.queries.kinds?.includes(state.kind) ? state.kind : "",
+    kind: split.queries.kinds.includes(state.kind) ? state.kind : "",
     category: state.category ?? "",
     from: state.from ?? "",
     to: state.to ?? "",
@@ -136,7 +137,7 @@ function fillFilters(filters, found) {
       several ? choose("baseline", "Baseline", names, filters.baseline) : null,
       several ? choose("model", "Model", names, filters.model) : null,
       choose("direction", "Direction", [["", "both"], ...Object.entries(DIRECTIONS)], filters.direction),
-      split.queries.kinds?.length ? choose("kind", "Kind of failure", [["", "any"], ...split.queries.kinds.map((kind) => [kind, kindWords(kind)])], filters.kind) : null,
+      split.queries.kinds.length ? choose("kind", "Kind of failure", [["", "any"], ...split.queries.kinds.map((kind) => [kind, kindWords(kind)])], filters.kind) : null,
       all.length ? choose("category", "Category", [["", "any"], ...all.map((name) => [name, name])], filters.category) : null,
       number("from", "Rank from"),
       number("to", "to"),
@@ -155,7 +156,7 @@ function fillCards(filters) {
   const page = Math.min(filters.page, pages);
   const here = gallery.shown.slice((page - 1) * PAGE, page * PAGE);
   document.getElementById("found").textContent = total
-    ? `${plural(total, "query").replace("querys", "queries")}, ${count((page - 1) * PAGE + 1)} to ${count((page - 1) * PAGE + here.length)} shown`
+    ? `${plural(total, "query", "queries")}, ${count((page - 1) * PAGE + 1)} to ${count((page - 1) * PAGE + here.length)} shown`
     : "No query is so.";
   document.getElementById("cards").replaceChildren(...here.map((query) => element("li", {}, card(query, filters))));
   const turn = (words, to, possible) =>
@@ -277,7 +278,8 @@ function modelAnswer(query, name, number, one) {
       element("span", { class: "score" }, score.toFixed(3)),
     );
   const swatch = element("span", { class: "swatch", style: `--series: var(--series-${number % 8})` });
-  const verdict = one.rank === null ? "did not ask this" : `rank ${rankWords(one.rank)}${one.kind ? `, ${kindWords(one.kind)}` : ""}`;
+  const why = one.kind ? `: ${kindWords(one.kind)}${one.detail ? ` (${one.detail})` : ""}` : "";
+  const verdict = one.rank === null ? "was not asked this" : `rank ${rankWords(one.rank)}${why}`;
   return element(
     "div",
     {},

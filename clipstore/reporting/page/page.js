@@ -4,10 +4,12 @@ const SECTIONS = {
   metrics: metricsSection,
   recall: recallSection,
   ranks: ranksSection,
+  comparison: comparisonSection,
   categories: categoriesSection,
   lengths: lengthsSection,
   gallery: gallerySection,
   hubs: hubsSection,
+  map: mapSection,
   training: trainingSection,
   dataset: datasetSection,
   problems: problemsSection,
@@ -29,6 +31,12 @@ function fillContents() {
 
 /** A link to a section keeps what was chosen. */
 function followLink(event) {
+  const look = event.target.closest("a[data-state]"); // its address was made when other things may have been chosen
+  if (look) {
+    event.preventDefault();
+    address.go({ ...NO_FILTERS, ...JSON.parse(look.dataset.state) });
+    goTo("gallery");
+  }
   const link = event.target.closest("a[data-to]");
   if (!link) return;
   event.preventDefault();
@@ -82,6 +90,7 @@ function follow() {
   }
   showGallery(state);
   showQuery(state);
+  showMap(state);
   if (state.section !== shown.section && state.section !== "gallery") goTo(state.section);
   shown.section = state.section;
 }

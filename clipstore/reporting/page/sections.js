@@ -60,18 +60,19 @@ function metricTable(caption, rows, extra = []) {
   });
   return table(caption, [
     { title: "model", head: true, of: (row) => row.model },
-    { title: "direction", of: (row) => element("span", { style: "white-space: nowrap" }, DIRECTIONS[row.direction]) },
+    { title: "direction", of: (row) => element("span", { class: "unbroken" }, DIRECTIONS[row.direction]) },
     ...extra,
     ...columns,
     { title: "RSUM", number: true, of: (row) => row.rsum?.toFixed(1) ?? "", best: bestOf(told, "rsum", false) },
   ], told);
 }
 
-/** Whether a row's value is the best of its direction; nobody is where there is one model alone. */
+/** Whether a row's value is, as shown, the best of its direction; nobody's is where all are alike. */
 function bestOf(rows, metric, least) {
+  const shown = (row) => Number(row[metric]?.toFixed(metric in NUMBERS ? 1 : 3));
   return (row) => {
-    const others = rows.filter((one) => one.direction === row.direction && one.subset === row.subset).map((one) => one[metric]);
-    return others.length > 1 && row[metric] === (least ? Math.min(...others) : Math.max(...others)) && new Set(others).size > 1;
+    const others = rows.filter((one) => one.direction === row.direction && one.subset === row.subset).map(shown);
+    return new Set(others).size > 1 && shown(row) === (least ? Math.min(...others) : Math.max(...others));
   };
 }
 
@@ -140,6 +141,95 @@ function ranksSection(split) {
     dataTable("The values as a table", columns, rows),
     commands(split.rank_curves.commands),
   ];
+}
+
+// ---- the comparison ----
+
+const NUMBERS = { mean_rank: 1, rsum: 1 }; // decimals; the others are fractions, with three
+const numberWords = (metric, value) => (value === null ? "" : value.toFixed(NUMBERS[metric] ?? 3));
+const signed = (metric, value) => (value === null ? "" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(NUMBERS[metric] ?? 3)}`);
+const METRIC_WORDS = { ...Object.fromEntries(METRICS), rsum: "RSUM" };
+const VERDICTS = { better: "good", worse: "bad" };
+
+function comparisonSection(split) {
+  const told = split.comparison;
+  if (told.reason) return [empty(told.reason)];
+  return [
+    legend(split.models.slice(1).map((name) => `${name} against ${told.baseline}`), 1),
+    element("div", { class: "pair" }, Object.keys(DIRECTIONS).map((direction) => differencePlot(told, direction))),
+    told.models.map((model) => part(`${model.model} against ${told.baseline}`, differenceTable(told, model))),
+    part("Queries", changeTable(told)),
+    element("ul", { class: "notes" }, told.basis.map((line) => element("li", {}, line))),
+    commands(told.commands),
+  ];
+}
+
+/** The difference of each fraction with its interval, a line a metric. */
+function differencePlot(told, direction) {
+  const height = 110 + BARS.length * 22 * (told.models.length + 1);
+  const label = `Difference from ${told.baseline} with its interval, ${DIRECTIONS[direction]}; the tables below have the values`;
+  const draw = () => ({
+    data: [
+      ...told.models.map((model, number) => {
+        const rows = BARS.map(([metric]) => model.differences.find((row) => row.direction === direction && row.metric === metric));
+        const offset = (number - (told.models.length - 1) / 2) * (0.6 / told.models.length);
+        return {
+          type: "scatter",
+          mode: "markers",
+          x: rows.map((row) => row?.difference ?? null),
+          y: BARS.map((_, place) => place + offset),
+          error_x: {
+            type: "data",
+            symmetric: false,
+            array: rows.map((row) => (row?.high ?? NaN) - row?.difference),
+            arrayminus: rows.map((row) => row?.difference - (row?.low ?? NaN)),
+            thickness: 2,
+            width: 4,
+          },
+          marker: { color: series(number + 1), size: 8 },
+          text: rows.map((row, place) => `${BARS[place][1]}: ${signed("", row?.difference ?? null)}, ${signed("", row?.low ?? null)} to ${signed("", row?.high ?? null)}`),
+          hovertemplate: `${plain(model.model)}<br>%{text}<extra></extra>`,
+        };
+      }),
+    ],
+    layout: {
+      xaxis: { zeroline: true, zerolinecolor: colour("muted"), zerolinewidth: 1, tickformat: "+.2f", title: { text: `difference from ${plain(told.baseline)}` } },
+      yaxis: { tickvals: BARS.map((_, place) => place), ticktext: BARS.map(([, title]) => title), range: [BARS.length - 0.5, -0.5], zeroline: false },
+    },
+  });
+  return chart(DIRECTIONS[direction], label, draw, height);
+}
+
+function differenceTable(told, model) {
+  const interval = (row) => (row.low === null ? "" : `${signed(row.metric, row.low)} to ${signed(row.metric, row.high)}`);
+  return table(`${model.model} against ${told.baseline}`, [
+    { title: "direction", of: (row) => element("span", { class: "unbroken" }, DIRECTIONS[row.direction] ?? "both") },
+    { title: "metric", head: true, of: (row) => METRIC_WORDS[row.metric] },
+    { title: told.baseline, number: true, of: (row) => numberWords(row.metric, row.baseline) },
+    { title: model.model, number: true, of: (row) => numberWords(row.metric, row.value) },
+    { title: "difference", number: true, of: (row) => signed(row.metric, row.difference) },
+    { title: `${Math.round(100 * told.method.confidence)} % interval`, number: true, of: interval },
+    { title: "p", number: true, of: (row) => row.p.toFixed(4) },
+    { title: "p (Holm)", number: true, of: (row) => row.p_holm.toFixed(4) },
+    { title: "verdict", of: (row) => element("span", { class: `unbroken ${VERDICTS[row.verdict] ?? ""}` }, row.verdict) },
+  ], model.differences);
+}
+
+function changeTable(told) {
+  const rows = told.models.flatMap((model) => model.queries.map((row) => ({ model: model.model, ...row })));
+  const look = (row, show) => {
+    const state = { show, baseline: told.baseline, model: row.model, direction: row.direction, section: "gallery" };
+    return element("a", { href: address.of(state), "data-state": JSON.stringify(state) }, count(row[show]));
+  };
+  return table("Queries fixed and broken", [
+    { title: "model", head: true, of: (row) => row.model },
+    { title: "direction", of: (row) => element("span", { class: "unbroken" }, DIRECTIONS[row.direction]) },
+    { title: "fixed", number: true, of: (row) => look(row, "fixed") },
+    { title: "broken", number: true, of: (row) => look(row, "broken") },
+    { title: "unchanged", number: true, of: (row) => count(row.unchanged) },
+    { title: "better rank", number: true, of: (row) => count(row.better) },
+    { title: "worse rank", number: true, of: (row) => count(row.worse) },
+  ], rows);
 }
 
 // ---- where ----
@@ -219,15 +309,12 @@ function lengthsSection(split) {
 // ---- hubs ----
 
 function hubsSection(split) {
-  const { rows } = split.hubs;
-  const columns = [
-    { title: "item", wide: true, head: true, of: (row) => row.item },
-    { title: "queries", number: true, of: (row) => count(row.times) },
-    { title: "mean item", number: true, of: (row) => row.mean_times.toFixed(1) },
-  ];
-  const parts = [...grouped(rows, (row) => JSON.stringify([row.model, row.direction])).values()].map((own) => {
-    const heading = `${own[0].model}, ${DIRECTIONS[own[0].direction]}`;
-    return part(heading, table(heading, columns, own));
+  const parts = [...grouped(split.hubs.rows, (row) => JSON.stringify([row.model, row.direction])).values()].map((rows) => {
+    const photos = rows[0].direction === "text_to_image";
+    const heading = `${rows[0].model}, ${DIRECTIONS[rows[0].direction]}: mean ${rows[0].mean_times.toFixed(1)}`;
+    const times = (row) => element("span", { class: "label" }, `in the first ten of ${plural(row.times, "query", "queries")}`);
+    const hub = (row) => element("li", {}, photos ? photo(row.place) : null, photos ? null : element("span", { class: "asked" }, row.item), times(row));
+    return part(heading, element("ol", { class: photos ? "hubs photos" : "hubs" }, rows.map(hub)));
   });
   return [element("div", { class: "pair" }, parts), commands(split.hubs.commands)];
 }
@@ -286,10 +373,16 @@ function datasetSection(split) {
     ["repeated captions", count(told.repeated)],
     ["texts at several images", count(told.texts_at_several_images)],
   ];
-  const bars = (title, rows, what, unit) =>
-    rows.length
-      ? chart(title, `${title}, as bars`, () => countBars(rows.map((row) => row[what]), rows.map((row) => row[unit]), what, unit), 260)
-      : null;
+  const bars = (title, rows, what, unit, lying = false) => {
+    if (!rows.length) return null;
+    const draw = () => countBars(rows.map((row) => row[what]), rows.map((row) => row[unit]), what, unit, lying);
+    const columns = [
+      { title: what, head: true, of: (row) => String(row[what]) },
+      { title: unit, number: true, of: (row) => count(row[unit]) },
+    ];
+    const label = `${title}; the table below has the values`;
+    return element("div", {}, chart(title, label, draw, lying ? 70 + 18 * rows.length : 260), dataTable("As a table", columns, rows));
+  };
   const repeated = [
     { title: "text", head: true, wide: true, of: (row) => row.text },
     { title: "captions", number: true, of: (row) => count(row.captions) },
@@ -302,8 +395,8 @@ function datasetSection(split) {
       { class: "pair part" },
       bars("Words of a caption", told.caption_lengths, "words", "captions"),
       bars("Captions of an image", told.captions_per_image, "captions", "images"),
-      bars("Most frequent words", told.frequent_words, "word", "times"),
-      bars("Images that show a category", told.categories.slice(0, SHOWN_CATEGORIES), "category", "images"),
+      bars("Most frequent words", told.frequent_words, "word", "times", true),
+      bars("Images that show a category", told.categories.slice(0, SHOWN_CATEGORIES), "category", "images", true),
     ),
     told.repeated_captions.length ? part("Texts that stand most often", table("Texts that stand most often", repeated, told.repeated_captions)) : null,
     commands(told.commands),
