@@ -47,6 +47,10 @@ class VectorError(ClipstoreError):
     """Vectors that cannot be ranked or stored: wrong shape, not finite, unknown rows."""
 
 
+class MissingExtraError(ClipstoreError):
+    """A package that only an extra of clipstore brings is not installed."""
+
+
 class BadNameError(ClipstoreError):
     """A new name that would not fit where names go: in commands, paths and group/split."""
 
