@@ -51,6 +51,10 @@ class ComparisonError(ClipstoreError):
     """Models that cannot be compared: one alone, not measured yet, or measured on different things."""
 
 
+class MissingExtraError(ClipstoreError):
+    """A package that only an extra of clipstore brings is not installed."""
+
+
 class BadNameError(ClipstoreError):
     """A new name that would not fit where names go: in commands, paths and group/split."""
 
