@@ -136,6 +136,7 @@ def _sections(subject: Subject, items: Items, options: ReportOptions) -> Row:
         "comparison": sections.comparison(subject),
         "categories": sections.categories(subject),
         "caption_lengths": sections.caption_lengths(subject),
+        "failure_kinds": sections.failure_kinds(subject),
         "queries": sections.queries(subject, items, ranks),
         "hubs": sections.hubs(subject, items),
         "map": {} if options.map == "none" else sections.maps(subject, items, ranks, options.map, options.on_progress),

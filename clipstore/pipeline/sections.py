@@ -191,6 +191,11 @@ def caption_lengths(subject: Subject) -> Row:
     return subject.ask("metrics_by_caption_length").rows()
 
 
+def failure_kinds(subject: Subject) -> Row:
+    """Why queries failed."""
+    return subject.ask("failure_kinds").rows()
+
+
 # ---- single queries ----
 
 # What is asked with and what is wanted.
@@ -233,15 +238,6 @@ def queries(subject: Subject, items: Items, ranks: Ranks) -> Row:
     hits = subject.ask("retrieved", k=FIRST, limit=_ALL)
     return {
         "commands": [*ranks.commands, *hits.commands],
-        "kinds": sorted(
-            {
-                one.kind
-                for told in ranks.queries.values()
-                for models in told.values()
-                for one in models.values()
-                if one.kind
-            }
-        ),
         **{direction: _direction(subject, items, direction, ranks, hits.table) for direction in _KINDS},
     }
 
@@ -271,10 +267,10 @@ def _direction(subject: Subject, items: Items, direction: str, ranks: Ranks, hit
 def _found(items: Items, wants: str, found: Sequence[Found | None]) -> Row:
     """What one model found for each query; None: it was not asked that."""
     return {
-        "rank": [one and round(one.rank, 2) for one in found],
-        "wanted": items.places(wants, (one and one.wanted_id for one in found)),
-        "kind": [one and one.kind for one in found],
-        "detail": [one and one.detail for one in found],
+        "rank": [round(one.rank, 2) if one else None for one in found],
+        "wanted": items.places(wants, (one.wanted_id if one else None for one in found)),
+        "kind": [one.kind if one else None for one in found],
+        "detail": [one.detail if one else None for one in found],
     }
 
 
@@ -327,15 +323,15 @@ def _map(points: Sequence[Row], items: Items, ranks: Ranks, model: str) -> Row:
 
 
 def hubs(subject: Subject, items: Items) -> Row:
-    """The items that came first too often."""
-    told = joined(
+    """How unevenly items are retrieved, and those that are retrieved most often."""
+    most = joined(
         ask(subject.store, "hubs", {"model": model, **subject.choice, "direction": direction, "limit": _HUBS})
         for model in subject.models
         for direction in _KINDS
     ).rows()
-    for row in told["rows"]:
+    for row in most["rows"]:
         (row["place"],) = items.places(_KINDS[row["direction"]][1], [row["item_id"]])
-    return told
+    return {"most": most, "hubness": subject.ask("hubness").rows(), "times": subject.ask("k_occurrence").rows()}
 
 
 def training(subject: Subject) -> list[Row]:

@@ -1,7 +1,7 @@
 """The report as one page that opens from disk: page/page.html, filled.
 
-All that was measured goes in as JSON, in script elements of a type that nothing runs, and `page/*.js` puts it in as text.
-The page's policy lets no script run but its own, by their hashes, and lets nothing be fetched.
+All that was measured goes in as JSON, in script elements of a type that nothing runs, and `page/*.js` puts it in as
+text. The page's policy lets no script run but its own, by their hashes, and lets nothing be fetched.
 """
 
 from __future__ import annotations

@@ -18,6 +18,9 @@ const DIRECTIONS = { image_to_text: "image → text", text_to_image: "text → i
 /** A fraction, with three places. */
 const fraction = (value) => (value === null || value === undefined ? "" : value.toFixed(3));
 
+/** A share, in percent. */
+const percent = (value) => (value === null || value === undefined ? "" : `${(100 * value).toFixed(1)} %`);
+
 /** A count, with commas. */
 const count = (value) => (value === null || value === undefined ? "" : value.toLocaleString("en"));
 

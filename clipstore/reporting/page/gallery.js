@@ -52,7 +52,7 @@ function filtersOf(split, state) {
     baseline: model(state.baseline, split.models[0]),
     model: model(state.model, split.models.at(-1)),
     direction: state.direction in DIRECTIONS ? state.direction : "",
-    kind: split.queries.kinds.includes(state.kind) ? state.kind : "",
+    kind: kindsOf(split).includes(state.kind) ? state.kind : "",
     category: state.category ?? "",
     from: state.from ?? "",
     to: state.to ?? "",
@@ -137,7 +137,7 @@ function fillFilters(filters, found) {
       several ? choose("baseline", "Baseline", names, filters.baseline) : null,
       several ? choose("model", "Model", names, filters.model) : null,
       choose("direction", "Direction", [["", "both"], ...Object.entries(DIRECTIONS)], filters.direction),
-      split.queries.kinds.length ? choose("kind", "Kind of failure", [["", "any"], ...split.queries.kinds.map((kind) => [kind, kindWords(kind)])], filters.kind) : null,
+      split.queries.kinds.length ? choose("kind", "Kind of failure", [["", "any"], ...kindsOf(split).map((kind) => [kind, kindWords(kind)])], filters.kind) : null,
       all.length ? choose("category", "Category", [["", "any"], ...all.map((name) => [name, name])], filters.category) : null,
       number("from", "Rank from"),
       number("to", "to"),
@@ -206,9 +206,6 @@ function imageCard(query, failing, came) {
     element("div", {}, said("wanted", failing.wanted), came ? said("came instead", came.item) : null),
   );
 }
-
-/** A kind of failure in words. */
-const kindWords = (kind) => kind.replaceAll("_", " ");
 
 // ---- one query ----
 

@@ -7,6 +7,7 @@ const SECTIONS = {
   comparison: comparisonSection,
   categories: categoriesSection,
   lengths: lengthsSection,
+  kinds: kindsSection,
   gallery: gallerySection,
   hubs: hubsSection,
   map: mapSection,

@@ -91,6 +91,9 @@ function seenPart(split) {
   return part("Images that a model was trained on, and the others", parts);
 }
 
+/** Rows in the order of the split's models. */
+const inOrder = (split, rows) => split.models.flatMap((name) => rows.filter((row) => row.model === name));
+
 /** The metrics of the protocol that the rest of the page is about. */
 const chosenMetrics = (split) => split.metrics.rows.filter((row) => galleryKey(row) === galleryKey(split));
 
@@ -306,18 +309,113 @@ function lengthsSection(split) {
   ];
 }
 
+// ---- why ----
+
+const KINDS = {
+  equal_caption: "an equal caption",
+  near_duplicate: "near duplicate",
+  extra_positive: "right, but not annotated",
+  hub: "taken by a hub",
+  wrong_attribute: "wrong attribute",
+  wrong_count: "wrong count",
+  wrong_relation: "wrong relation",
+  wrong_categories: "wrong categories",
+  unclassified: "unclassified",
+};
+
+/** A kind of failure in words. */
+const kindWords = (kind) => KINDS[kind] ?? kind.replaceAll("_", " ");
+
+/** The kinds of failure that occur, in the order of their rules. */
+const kindsOf = (split) => [...new Set(split.failure_kinds.rows.filter((row) => row.failures).map((row) => row.kind))].sort((a, b) => Object.keys(KINDS).indexOf(a) - Object.keys(KINDS).indexOf(b));
+
+function kindsSection(split) {
+  const { rows, commands: asked } = split.failure_kinds;
+  const kinds = kindsOf(split);
+  if (!kinds.length) return [empty("No query failed."), commands(asked)];
+  const columns = [
+    { title: "kind", head: true, of: (row) => kindWords(row.kind) },
+    { title: "direction", of: (row) => element("span", { class: "unbroken" }, DIRECTIONS[row.direction]) },
+    { title: "model", of: (row) => row.model },
+    { title: "failures", number: true, of: (row) => count(row.failures) },
+    { title: "of failures", number: true, of: (row) => percent(row.of_failures) },
+    { title: "of queries", number: true, of: (row) => percent(row.of_queries) },
+  ];
+  const colours = Object.fromEntries(kinds.map((kind) => [kind, Object.keys(KINDS).indexOf(kind)]));
+  const entry = (kind) => element("li", {}, element("span", { class: "swatch", style: `--series: var(--kind-${colours[kind]})` }), kindWords(kind));
+  return [
+    element("ul", { class: "legend" }, kinds.map(entry)),
+    byDirection(rows, (words, own) => {
+      const names = split.models.toReversed();
+      const draw = () => ({
+        data: kinds.map((kind) => ({
+          type: "bar",
+          orientation: "h",
+          y: names.map(plain),
+          x: names.map((name) => own.find((row) => row.model === name && row.kind === kind)?.of_queries ?? 0),
+          marker: { color: colour(`kind-${colours[kind]}`) },
+          hovertemplate: `%{y}<br>${kindWords(kind)}: %{x:.1%} of queries<extra></extra>`,
+        })),
+        layout: { barmode: "stack", xaxis: { tickformat: ".0%", title: { text: "of queries" } }, yaxis: { type: "category", showgrid: false } },
+      });
+      return chart(words, `Kinds of failure of each model, ${words}; the table below has the values`, draw, 80 + 34 * names.length);
+    }),
+    dataTable("The values as a table", columns, inOrder(split, rows).filter((row) => row.failures)),
+    commands(asked),
+  ];
+}
+
 // ---- hubs ----
 
 function hubsSection(split) {
-  const parts = [...grouped(split.hubs.rows, (row) => JSON.stringify([row.model, row.direction])).values()].map((rows) => {
-    const photos = rows[0].direction === "text_to_image";
-    const heading = `${rows[0].model}, ${DIRECTIONS[rows[0].direction]}: mean ${rows[0].mean_times.toFixed(1)}`;
-    const times = (row) => element("span", { class: "label" }, `in the first ten of ${plural(row.times, "query", "queries")}`);
-    const hub = (row) => element("li", {}, photos ? photo(row.place) : null, photos ? null : element("span", { class: "asked" }, row.item), times(row));
-    return part(heading, element("ol", { class: photos ? "hubs photos" : "hubs" }, rows.map(hub)));
-  });
-  return [element("div", { class: "pair" }, parts), commands(split.hubs.commands)];
+  const { most, hubness, times } = split.hubs;
+  const bins = [...new Set(times.rows.map((row) => row.times))].sort((a, b) => binStart(a) - binStart(b));
+  const columns = [
+    { title: "model", head: true, of: (row) => row.model },
+    { title: "direction", of: (row) => element("span", { class: "unbroken" }, DIRECTIONS[row.direction]) },
+    { title: "items", number: true, of: (row) => count(row.items) },
+    { title: "mean times", number: true, of: (row) => row.mean_times.toFixed(1) },
+    { title: "most", number: true, of: (row) => count(row.largest) },
+    { title: "skewness", number: true, of: (row) => row.skewness?.toFixed(2) ?? "" },
+    { title: "never (anti-hubs)", number: true, of: (row) => percent(row.anti_hubs) },
+    { title: "hubs", number: true, of: (row) => count(row.hubs) },
+    { title: "places that hubs take", number: true, of: (row) => percent(row.hub_share) },
+  ];
+  const timesColumns = [
+    { title: "times", head: true, of: (row) => row.times },
+    { title: "direction", of: (row) => DIRECTIONS[row.direction] },
+    { title: "model", of: (row) => row.model },
+    { title: "items", number: true, of: (row) => count(row.items) },
+    { title: "share", number: true, of: (row) => percent(row.share) },
+  ];
+  return [
+    table("Hubness", columns, inOrder(split, hubness.rows)),
+    part("How many items are how often among the first ten of a query", legend(split.models), byDirection(times.rows, (words, own) => {
+      const here = bins.filter((bin) => own.some((row) => row.times === bin));
+      const value = (mine, bin) => mine.find((row) => row.times === bin)?.share ?? 0;
+      const label = `The share of items by how often they are retrieved, ${words}; the table below has the values`;
+      const draw = () => merged(groupedBars(here, modelSeries(split, own, here, value)), { layout: { xaxis: { title: { text: "times" } }, yaxis: { tickformat: ".0%" } } });
+      return chart(words, label, draw, 260);
+    }), dataTable("The values as a table", timesColumns, times.rows)),
+    element("div", { class: "pair" }, mostRetrieved(split, most.rows)),
+    commands([...hubness.commands, ...times.commands, ...most.commands]),
+  ];
 }
+
+/** The items that are retrieved most often, model by model. */
+function mostRetrieved(split, rows) {
+  return [...grouped(rows, (row) => JSON.stringify([row.model, row.direction])).values()].map((own) => {
+    const photos = own[0].direction === "text_to_image";
+    const times = (row) => element("span", { class: "label" }, plural(row.times, "query", "queries"));
+    const item = (row) => element("li", {}, photos ? photo(row.place) : element("span", { class: "asked" }, row.item), times(row));
+    return part(
+      `${own[0].model}, ${DIRECTIONS[own[0].direction]}: retrieved most`,
+      element("ol", { class: photos ? "hubs photos" : "hubs" }, own.map(item)),
+    );
+  });
+}
+
+const binStart = (bin) => parseInt(bin.replace("above", ""), 10) + (bin.startsWith("above") ? 0.5 : 0);
 
 // ---- training, the data set, what failed ----
 
