@@ -29,7 +29,7 @@ from clipstore.reporting.metrics import gallery_words, notes, vector_words
 
 FIRST = 5  # hits of a query that the page shows
 
-_HUBS = 8  # items of a model and direction
+_HUBS = 6  # items of a model and direction
 _PROBLEMS = 200  # items that failed
 _ALL = 10**9  # no limit, to a query that has one
 

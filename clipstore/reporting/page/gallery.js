@@ -137,7 +137,7 @@ function fillFilters(filters, found) {
       several ? choose("baseline", "Baseline", names, filters.baseline) : null,
       several ? choose("model", "Model", names, filters.model) : null,
       choose("direction", "Direction", [["", "both"], ...Object.entries(DIRECTIONS)], filters.direction),
-      split.queries.kinds.length ? choose("kind", "Kind of failure", [["", "any"], ...kindsOf(split).map((kind) => [kind, kindWords(kind)])], filters.kind) : null,
+      kindsOf(split).length ? choose("kind", "Kind of failure", [["", "any"], ...kindsOf(split).map((kind) => [kind, kindWords(kind)])], filters.kind) : null,
       all.length ? choose("category", "Category", [["", "any"], ...all.map((name) => [name, name])], filters.category) : null,
       number("from", "Rank from"),
       number("to", "to"),
@@ -232,7 +232,7 @@ function queryBar(query) {
     element("h2", { id: "query-title" }, DIRECTIONS[query.direction]),
     step("Previous", place - 1),
     step("Next", place + 1),
-    element("button", { type: "button", onclick: () => document.getElementById("query").close() }, "Close"),
+    element("button", { type: "button", autofocus: true, onclick: () => document.getElementById("query").close() }, "Close"),
   );
 }
 
@@ -251,7 +251,7 @@ function queryBody(query) {
       "div",
       { class: "question" },
       element("div", {}, element("span", { class: "label" }, "asked"), images ? shown(query.asked) : said(query.asked)),
-      element("div", {}, element("span", { class: "label" }, "wanted"), wanted.map(images ? said : shown)),
+      element("div", {}, element("span", { class: "label" }, images && wanted.length > 1 ? "wanted, the nearest of its captions by model" : "wanted"), wanted.map(images ? said : shown)),
     ),
     element("div", { class: "answers-by-model" }, split.models.map((name, number) => modelAnswer(query, name, number, answers[number]))),
     commands([queryCommand(query, id)]),
@@ -270,7 +270,7 @@ function modelAnswer(query, name, number, one) {
         "span",
         { class: "what" },
         correct ? element("span", { class: "right" }, "✓ right") : null,
-        photos ? content.images.file[item] : content.captions.text[item],
+        photos ? content.images.file[item].split("/").at(-1) : content.captions.text[item],
       ),
       element("span", { class: "score" }, score.toFixed(3)),
     );

@@ -3,7 +3,7 @@
 const MAP_COLOURS = { modality: "image or caption", category: "category", rank: "rank" };
 const NAMED_CATEGORIES = 6; // the others share a colour
 const MANY_POINTS = 4000; // above, the points are drawn by WebGL where the browser has it
-const MODALITIES = [["caption", "captions", "circle", 5], ["image", "images", "diamond", 9]];
+const MODALITIES = [["caption", "captions", "circle", 4], ["image", "images", "diamond", 7]];
 const METHODS = { umap: "UMAP", tsne: "t-SNE" };
 
 const mapShown = { split: null, chosen: null };
@@ -17,7 +17,7 @@ function mapSection(split) {
     element("form", { class: "controls", id: "map-choice", "aria-label": "What the map shows", onchange: chooseMap, onsubmit: (event) => event.preventDefault() }),
     element("div", { id: "map-legend" }),
     element("div", { class: "map" }, element("div", { id: "map-plot" }), element("div", { class: "point", id: "map-point", "aria-live": "polite" })),
-    element("p", { class: "notes" }, `Laid out by ${METHODS[split.map.method]}: the axes have no meaning of their own. The ranks by:`),
+    element("p", { class: "notes" }, `Laid out by ${METHODS[split.map.method]}: the axes have no meaning of their own.`),
     commands(split.map.commands),
   ];
 }
@@ -42,7 +42,7 @@ function showMap(state) {
   );
   const groups = mapGroups(model, by);
   document.getElementById("map-legend").replaceChildren(mapLegend(groups, by));
-  document.getElementById("map-point").replaceChildren(empty("Point at one to see the item; images are diamonds."));
+  document.getElementById("map-point").replaceChildren(empty("Point at one to see the item. Images are diamonds."));
   const place = document.getElementById("map-plot");
   forgetCharts(place);
   const label = `The images and captions of ${split.split} as ${model.model} places them, coloured by ${MAP_COLOURS[by]}`;
@@ -60,9 +60,10 @@ function mapGroups(model, by) {
 }
 
 function mapLegend(groups, by) {
-  if (by === "rank") return element("p", { class: "notes" }, "The rank of each item as a query: 1 in the lightest colour, 100 and more in the darkest.");
-  const entry = ([name, number]) => element("li", {}, element("span", { class: "swatch", style: `--series: var(--series-${number})` }), name);
-  return element("ul", { class: "legend" }, groups.map(entry));
+  const entry = ([name, own]) => element("li", {}, element("span", { class: "swatch", style: `--series: var(--${own})` }), name);
+  const ranks = [["rank 1 as a query", "rank-low"], ["10", "rank-middle"], ["100 and more", "rank-high"]];
+  if (by === "rank") return element("ul", { class: "legend" }, ranks.map(entry));
+  return element("ul", { class: "legend" }, groups.map(([name, number]) => entry([name, `series-${number}`])));
 }
 
 function mapFigure(model, by, groups) {
@@ -79,11 +80,12 @@ function mapFigure(model, by, groups) {
       customdata: own.item.map((item, number) => [kind, item, own.rank[number]]),
       text: own.item.map((item, number) => hoverText(kind, item, own.rank[number])),
       hovertemplate: "%{text}<extra></extra>",
-      marker: { symbol, size: points, opacity: kind === "image" ? 0.95 : 0.6, line: { width: 0 }, ...mapMarker(kind, own, by, groups) },
+      marker: { symbol, size: points, opacity: kind === "image" ? 0.85 : 0.65, line: { width: 0 }, ...mapMarker(kind, own, by, groups) },
     };
   });
-  const axis = { showgrid: false, zeroline: false, showticklabels: false, fixedrange: false };
-  return { data, layout: { xaxis: axis, yaxis: { ...axis, scaleanchor: "x" }, margin: { t: 4, r: 4, b: 4, l: 4 }, dragmode: "pan" } };
+  const axis = { showgrid: false, zeroline: false, showticklabels: false, showline: false, ticks: "", fixedrange: false };
+  const dragmode = matchMedia("(pointer: coarse)").matches ? false : "pan"; // else a finger could not scroll past it
+  return { data, layout: { xaxis: axis, yaxis: { ...axis, scaleanchor: "x" }, margin: { t: 4, r: 4, b: 4, l: 4 }, dragmode } };
 }
 
 function mapMarker(kind, own, by, groups) {

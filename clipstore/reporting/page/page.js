@@ -77,7 +77,7 @@ function fillSections(split) {
   for (const [id, make] of Object.entries(SECTIONS)) {
     const body = document.querySelector(`#${id} > .body`);
     forgetCharts(body);
-    body.replaceChildren(...make(split).flat(3).filter(Boolean));
+    body.replaceChildren(...make(split).flat(Infinity).filter(Boolean));
   }
 }
 

@@ -196,7 +196,7 @@ function differencePlot(told, direction) {
       }),
     ],
     layout: {
-      xaxis: { zeroline: true, zerolinecolor: colour("muted"), zerolinewidth: 1, tickformat: "+.2f", title: { text: `difference from ${plain(told.baseline)}` } },
+      xaxis: { rangemode: "tozero", zeroline: true, zerolinecolor: colour("muted"), zerolinewidth: 1, tickformat: "+.2f", title: { text: `difference from ${plain(told.baseline)}` } },
       yaxis: { tickvals: BARS.map((_, place) => place), ticktext: BARS.map(([, title]) => title), range: [BARS.length - 0.5, -0.5], zeroline: false },
     },
   });
@@ -448,7 +448,7 @@ function trainingSection(split) {
     legend(split.models),
     element(
       "div",
-      { class: "pair" },
+      { class: "pair narrow" },
       curve("Loss", "loss"),
       curve("image → text, Recall@1", "text_retrieval_recall@1"),
       curve("text → image, Recall@1", "image_retrieval_recall@1"),
