@@ -67,7 +67,7 @@ function commands(list) {
 
 /** A table that opens on demand. */
 const dataTable = (caption, columns, rows) =>
-  element("details", { class: "data" }, element("summary", {}, caption), table(caption, columns, rows));
+  element("details", { class: "data" }, element("summary", {}, "The values as a table"), table(caption, columns, rows));
 
 /** A part of a section under a heading of its own. */
 const part = (heading, ...children) => element("div", { class: "part" }, element("h3", {}, heading), children);

@@ -141,7 +141,7 @@ function ranksSection(split) {
         },
       })),
     ),
-    dataTable("The values as a table", columns, rows),
+    dataTable("Shares of queries by K", columns, rows),
     commands(split.rank_curves.commands),
   ];
 }
@@ -260,7 +260,7 @@ function categoriesSection(split) {
       const draw = () => categoryDots(split, own, order);
       return chart(`${words}, Recall@1`, `Recall@1 of each model by category, ${words}; the table below has the values`, draw, 90 + 24 * order.length);
     }),
-    dataTable("The values as a table", columns, rows),
+    dataTable("Metrics by category", columns, rows),
     commands(split.categories.commands),
   ];
 }
@@ -304,7 +304,7 @@ function lengthsSection(split) {
     legend(split.models),
     element("div", { class: "pair" }, bars("recall@1", "Recall@1"), bars("recall@10", "Recall@10")),
     element("p", { class: "notes" }, `Queries: ${lengths.map((words) => `${count(queries(words))} of ${words} words`).join(", ")}.`),
-    dataTable("The values as a table", columns, rows),
+    dataTable("Metrics by caption length", columns, rows),
     commands(split.caption_lengths.commands),
   ];
 }
@@ -360,7 +360,7 @@ function kindsSection(split) {
       });
       return chart(words, `Kinds of failure of each model, ${words}; the table below has the values`, draw, 80 + 34 * names.length);
     }),
-    dataTable("The values as a table", columns, inOrder(split, rows).filter((row) => row.failures)),
+    dataTable("Kinds of failure", columns, inOrder(split, rows).filter((row) => row.failures)),
     commands(asked),
   ];
 }
@@ -396,7 +396,7 @@ function hubsSection(split) {
       const label = `The share of items by how often they are retrieved, ${words}; the table below has the values`;
       const draw = () => merged(groupedBars(here, modelSeries(split, own, here, value)), { layout: { xaxis: { title: { text: "times" } }, yaxis: { tickformat: ".0%" } } });
       return chart(words, label, draw, 260);
-    }), dataTable("The values as a table", timesColumns, times.rows)),
+    }), dataTable("How often items are retrieved", timesColumns, times.rows)),
     element("div", { class: "pair" }, mostRetrieved(split, most.rows)),
     commands([...hubness.commands, ...times.commands, ...most.commands]),
   ];
@@ -453,7 +453,7 @@ function trainingSection(split) {
       curve("image → text, Recall@1", "text_retrieval_recall@1"),
       curve("text → image, Recall@1", "image_retrieval_recall@1"),
     ),
-    trained.map((one) => dataTable(`${one.model} as a table`, columns, one.rows)),
+    trained.map((one) => part(one.model, dataTable(`Training of ${one.model}`, columns, one.rows))),
     commands(trained.flatMap((one) => one.commands)),
   ];
 }
@@ -479,7 +479,7 @@ function datasetSection(split) {
       { title: unit, number: true, of: (row) => count(row[unit]) },
     ];
     const label = `${title}; the table below has the values`;
-    return element("div", {}, chart(title, label, draw, lying ? 70 + 18 * rows.length : 260), dataTable("As a table", columns, rows));
+    return element("div", {}, chart(title, label, draw, lying ? 70 + 18 * rows.length : 260), dataTable(title, columns, rows));
   };
   const repeated = [
     { title: "text", head: true, wide: true, of: (row) => row.text },
