@@ -292,7 +292,7 @@ def test_query_lists_every_query(cli_json: Callable[..., Any]) -> None:
     rows = cli_json("query")
     assert [row["query"] for row in rows] == QUERIES
     parameters = {row["query"]: row["parameters"] for row in rows}
-    assert parameters["failures"] == "captions, direction, limit, model, protocol, split, unseen"
+    assert parameters["failures"] == "captions, direction, kind, limit, model, protocol, split, unseen"
     assert all(row["answers"] and not row["answers"].startswith("-") for row in rows)
 
 

@@ -15,6 +15,7 @@ from clipstore.cli.compare import compare
 from clipstore.cli.demo import demo
 from clipstore.cli.embed import embed
 from clipstore.cli.evaluate import evaluate
+from clipstore.cli.hubness import hubness
 from clipstore.cli.ingest import ingest, split
 from clipstore.cli.model import model
 from clipstore.cli.query import query, sql
@@ -76,6 +77,7 @@ for command in (
     embed,
     evaluate,
     compare,
+    hubness,
     run,
     sql,
     query,
