@@ -51,7 +51,7 @@ class Method:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class Estimates:
     """J differences, each with its interval and its p-value.
 
     An interval is NaN where it cannot be had: with a single image, or where images were drawn again of which none asks.
@@ -63,11 +63,11 @@ class Tested:
     p: Floats
 
 
-def tested(paired: Paired, method: Method) -> Tested:
+def estimate(paired: Paired, method: Method) -> Estimates:
     """The differences of two models with their intervals and p-values; the same seed gives the same."""
     parts = _contributions(paired)
     low, high = _interval(paired, method)
-    return Tested(difference=parts.sum(axis=1), low=low, high=high, p=_randomization(parts, method))
+    return Estimates(difference=parts.sum(axis=1), low=low, high=high, p=_randomization(parts, method))
 
 
 def holm(p: Floats) -> Floats:
@@ -79,11 +79,12 @@ def holm(p: Floats) -> Floats:
     return np.asarray(multipletests(p, method="holm")[1])
 
 
-def _folds(paired: Paired) -> tuple[list[NDArray[np.intp]], Floats]:
-    """The images of each fold, and the share (K, folds) that each fold's mean has in the mean."""
+def _folds(paired: Paired) -> list[tuple[NDArray[np.intp], Floats]]:
+    """The images of each fold, and the share (K, 1) that the fold's mean has in each mean."""
     folds = [np.flatnonzero(paired.strata == fold) for fold in np.unique(paired.strata)]
-    counted = np.stack([paired.queries[:, images].any(axis=1) for images in folds], axis=1)
-    return folds, counted / np.maximum(counted.sum(axis=1, keepdims=True), 1)
+    counted = np.stack([paired.queries[:, images].any(axis=1) for images in folds])
+    shares = counted / np.maximum(counted.sum(axis=0), 1)
+    return [(images, share[:, None]) for images, share in zip(folds, shares, strict=True)]
 
 
 def _contributions(paired: Paired) -> Floats:
@@ -93,15 +94,10 @@ def _contributions(paired: Paired) -> Floats:
     fold f adds share_f * d_i / n_f.
     """
     added = np.zeros_like(paired.differences)
-    for images, share in zip(*_columns(paired), strict=True):
-        queries = paired.queries[:, images].sum(axis=1)
-        added[:, images] = paired.differences[:, images] * (share / np.maximum(queries, 1))[:, None]
+    for images, share in _folds(paired):
+        queries = paired.queries[:, images].sum(axis=1, keepdims=True)
+        added[:, images] = paired.differences[:, images] * share / np.maximum(queries, 1)
     return np.asarray(paired.weights @ added)
-
-
-def _columns(paired: Paired) -> tuple[list[NDArray[np.intp]], list[Floats]]:
-    folds, shares = _folds(paired)
-    return folds, list(shares.T)
 
 
 def _interval(paired: Paired, method: Method) -> tuple[Floats, Floats]:
@@ -112,22 +108,25 @@ def _interval(paired: Paired, method: Method) -> tuple[Floats, Floats]:
     """
     from scipy.stats import bootstrap
 
-    folds, shares = _columns(paired)
-    if min(map(len, folds)) < 2:
+    folds = _folds(paired)
+    if min(len(images) for images, _ in folds) < 2:
         nothing = np.full(len(paired.weights), np.nan)
         return nothing, nothing
 
+    unknown = np.zeros(len(paired.differences), dtype=np.bool_)  # means that some draw left without a query
+
     def differences(*drawn: NDArray[np.int64], axis: int) -> Floats:  # noqa: ARG001  (scipy's signature: the last)
         means: Any = 0.0
-        for images, share, places in zip(folds, shares, drawn, strict=True):
+        for (images, share), places in zip(folds, drawn, strict=True):
             times = _counts(places)
-            with np.errstate(invalid="ignore"):  # none of the images drawn asks: NaN
+            with np.errstate(invalid="ignore"):  # 0 / 0: none of the images drawn asks
                 mean = (paired.differences[:, images] @ times) / (paired.queries[:, images] @ times)
-            means = means + np.where(share[:, None] > 0, share[:, None] * mean, 0.0)
-        return np.asarray(paired.weights @ means)
+            means += np.where(share > 0, share * mean, 0.0)
+        np.logical_or(unknown, np.isnan(means).any(axis=-1), out=unknown)
+        return np.asarray(paired.weights @ np.nan_to_num(means))
 
     found = bootstrap(
-        [np.arange(len(images)) for images in folds],
+        [np.arange(len(images)) for images, _ in folds],
         differences,
         n_resamples=method.resamples,
         batch=max(1, _CELLS // len(paired.strata)),
@@ -136,7 +135,8 @@ def _interval(paired: Paired, method: Method) -> tuple[Floats, Floats]:
         method="percentile",
         rng=np.random.default_rng([method.seed, 0]),
     ).confidence_interval
-    return np.asarray(found.low), np.asarray(found.high)
+    nowhere = (paired.weights != 0) @ unknown
+    return np.where(nowhere, np.nan, found.low), np.where(nowhere, np.nan, found.high)
 
 
 def _counts(places: NDArray[np.int64]) -> Floats:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from clipstore.catalog import Row, Session
 from clipstore.errors import ComparisonError
-from clipstore.paired import Method, Paired, Tested, holm, tested
+from clipstore.paired import Estimates, Method, Paired, estimate, holm
 from clipstore.pipeline.models import find_model
 from clipstore.pipeline.store import Store, split_id
 
@@ -101,7 +101,7 @@ def _compared(session: Session, evaluations: Sequence[Row], options: CompareOpti
     )
     # Enough flips that Holm's correction leaves the least p below 0.005, however many models there are.
     method = Method(flips=max(Method.flips, 200 * len(paired.weights)))
-    found = iter(_told(tested(paired, method)))
+    found = iter(_told(estimate(paired, method)))
     values = [_values(session, one) for one in evaluations]
     return {
         "baseline": baseline["model"],
@@ -187,7 +187,7 @@ def _values(session: Session, evaluation: Row) -> dict[tuple[str, str], float]:
     return {(row["direction"], row["metric"]): row["value"] for row in rows}
 
 
-def _told(found: Tested) -> list[Row]:
+def _told(found: Estimates) -> list[Row]:
     """The differences with their intervals (null: none can be had) and p-values, as the JSON has them."""
     columns = {
         "difference": found.difference,

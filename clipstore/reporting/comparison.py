@@ -18,7 +18,7 @@ _METRICS = {
     "rsum": "RSUM",
 }
 _DECIMALS = {"mean_rank": 1, "rsum": 1}  # of the others, which are fractions, 3
-_FEW = 30  # images; intervals from fewer are too narrow (tests/test_paired.py)
+_FEW = 50  # images; from fewer, intervals cover less than they say (tests/test_paired.py)
 
 
 def print_comparison(comparison: Mapping[str, Any]) -> None:
@@ -93,7 +93,7 @@ def _warnings(on: Mapping[str, Any], how: Mapping[str, Any]) -> Iterator[str]:
     if on["partial"]:
         yield "PARTIAL: measured before everything was embedded"
     if how["clusters"] < _FEW:
-        yield f"FEW IMAGES: intervals from {how['clusters']} images are narrower than they ought to be"
+        yield f"FEW IMAGES: intervals from {how['clusters']} images cover less than they say"
 
 
 def _value(metric: str, value: float, *, sign: str = "") -> str:
