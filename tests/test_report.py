@@ -94,7 +94,7 @@ def import_noisy(store: Path, root: Path) -> None:
 @pytest.fixture(scope="module")
 def report(measured: Path) -> Path:
     """The report of that store."""
-    command(measured, "report", "--split", SPLIT, "--map", "tsne")
+    command(measured, "report", "--split", SPLIT, "--map", "umap")
     return measured / "reports" / "report.html"
 
 
@@ -555,6 +555,7 @@ def test_without_umap_the_rest_is_made(measured: Path, tmp_path: Path, opened: R
     assert page.locator("#cards .card").count() > 0
 
 
+@pytest.mark.full
 def test_ten_thousand_captions_of_one_image(
     cli: Run, import_vectors: Run, scenes: Path, tmp_path: Path, store: Path, opened: Run
 ) -> None:
