@@ -47,6 +47,10 @@ class VectorError(ClipstoreError):
     """Vectors that cannot be ranked or stored: wrong shape, not finite, unknown rows."""
 
 
+class ComparisonError(ClipstoreError):
+    """Models that cannot be compared: one alone, not measured yet, or measured on different things."""
+
+
 class MissingExtraError(ClipstoreError):
     """A package that only an extra of clipstore brings is not installed."""
 

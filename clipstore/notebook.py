@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,3 +59,17 @@ class Notebook:
 
         options = EvalOptions(protocol=protocol, captions=captions, partial=partial, unseen=unseen)
         return {"evaluations": evaluate(self._store, [model], split, options)}
+
+    def compare(
+        self,
+        models: Sequence[str],
+        split: str,
+        *,
+        protocol: str = "standard",
+        captions: str | None = None,
+        unseen: bool = False,
+    ) -> dict[str, Any]:
+        """Models against the first, from their evaluations of a split, as `clipstore compare --json` has it."""
+        from clipstore.pipeline.compare import CompareOptions, compare
+
+        return compare(self._store, models, split, CompareOptions(protocol=protocol, captions=captions, unseen=unseen))

@@ -11,12 +11,15 @@ from typing import Any, NoReturn
 import click
 
 from clipstore.cli.bench import bench
+from clipstore.cli.compare import compare
 from clipstore.cli.demo import demo
 from clipstore.cli.embed import embed
 from clipstore.cli.evaluate import evaluate
+from clipstore.cli.hubness import hubness
 from clipstore.cli.ingest import ingest, split
 from clipstore.cli.model import model
 from clipstore.cli.query import query, sql
+from clipstore.cli.report import report
 from clipstore.cli.stats import stats
 from clipstore.cli.train import run, train
 from clipstore.cli.transfer import export, import_vectors
@@ -73,9 +76,12 @@ for command in (
     train,
     embed,
     evaluate,
+    compare,
+    hubness,
     run,
     sql,
     query,
+    report,
     export,
     bench,
     demo,

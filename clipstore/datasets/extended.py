@@ -14,6 +14,8 @@ import pyarrow as pa
 from clipstore.datasets.files import read_json
 from clipstore.errors import DatasetError
 
+SOURCES = ("eccv", "cxc")
+
 _IDS = dict[str, list[int | str]]
 
 
@@ -23,13 +25,28 @@ def extended_positives(name: str) -> tuple[pa.Table, pa.Table]:
     Raises:
         DatasetError: the package eccv-caption is not there.
     """
-    found = importlib.util.find_spec("eccv_caption")  # not imported: its data files are all that is wanted
-    if found is None or not found.submodule_search_locations:
+    folder = _folder()
+    if folder is None:
         message = f"the protocol {name} needs the positives of eccv-caption: pip install 'clipstore[eccv]'"
         raise DatasetError(message)
-    folder = Path(found.submodule_search_locations[0]) / "data"
     asked = _read(folder / f"{name}_image_to_caption.json", ("image", "caption"))
     return asked, _read(folder / f"{name}_caption_to_image.json", ("caption", "image"))
+
+
+def all_positives() -> pa.Table | None:
+    """The positives of both, whoever asks: columns source ("eccv", "cxc"), image, caption; None without the package."""
+    if _folder() is None:
+        return None
+    parts = [(name, side.select(["image", "caption"])) for name in SOURCES for side in extended_positives(name)]
+    return pa.concat_tables(part.add_column(0, "source", pa.repeat(name, part.num_rows)) for name, part in parts)
+
+
+def _folder() -> Path | None:
+    """Where the package keeps its data; it is not imported, for its files are all that is wanted."""
+    found = importlib.util.find_spec("eccv_caption")
+    if found is None or not found.submodule_search_locations:
+        return None
+    return Path(found.submodule_search_locations[0]) / "data"
 
 
 def _read(file: Path, columns: tuple[str, str]) -> pa.Table:

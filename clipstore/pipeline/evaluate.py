@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from clipstore.catalog import Row, Session, scratch
+from clipstore.datasets.extended import all_positives
 from clipstore.errors import VectorError
 from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.evaluations import forget, metrics_in, result
@@ -94,13 +95,7 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
             protocol, or the memory is too small.
         ShardError: a shard cannot be read, or changed meanwhile.
     """
-    with store.catalog.read() as session:
-        target = split_id(session, split)
-        wanted = list(dict.fromkeys(names))
-        wanted = wanted or [row["name"] for row in session.rows("evaluate/models", split_id=target)]
-    if not wanted:
-        message = f"no model has vectors of {split} yet: run 'clipstore embed --model NAME --split {split}' first"
-        raise VectorError(message)
+    wanted = models_to_measure(store, names, split)
     models = [find_model(store, name) for name in wanted]
     first = FIRST if options.caption_set == "first5" else None
     with store.catalog.read() as session:
@@ -122,7 +117,36 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
             texts=_read_once(one.texts, uses, shared, options),
         )
         told.append(_evaluate(store, model, split, read, options, ids))
+    with store.catalog.write() as session:
+        _note_extra_positives(session, split)
     return told
+
+
+def models_to_measure(store: Store, names: Iterable[str], split: str) -> list[str]:
+    """The models named, each once; none named: all that have vectors of an image of the split.
+
+    Raises:
+        NotFoundError: there is no such split.
+        VectorError: none is named, and none has vectors.
+    """
+    with store.catalog.read() as session:
+        target = split_id(session, split)
+        wanted = list(dict.fromkeys(names))
+        wanted = wanted or [row["name"] for row in session.rows("evaluate/models", split_id=target)]
+    if not wanted:
+        message = f"no model has vectors of {split} yet: run 'clipstore embed --model NAME --split {split}' first"
+        raise VectorError(message)
+    return wanted
+
+
+def _note_extra_positives(session: Session, split: str) -> None:
+    """Write down which pairs of a split are right though its data set does not say so, as far as eccv-caption knows."""
+    target = split_id(session, split)
+    known = all_positives() if session.row("evaluate/is_coco", split_id=target) else None
+    if known is not None:
+        session.stage(known_positives=known)
+        session.run("evaluate/remove_extra_positives", split_id=target)
+        session.run("evaluate/add_extra_positives", split_id=target)
 
 
 def _key(items: Items) -> tuple[str, int]:

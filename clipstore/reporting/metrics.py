@@ -10,6 +10,7 @@ from clipstore.reporting.tables import console, print_table
 Evaluation = Mapping[str, Any]
 
 _DIRECTIONS = {"text_retrieval": "image → text", "image_retrieval": "text → image"}
+_DIRECTION_WORDS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 _COLUMNS = {
     "Recall@1": "recall@1",
     "Recall@5": "recall@5",
@@ -22,7 +23,7 @@ _COLUMNS = {
 }
 _MANY_POSITIVES = ("mAP@R", "R-Precision")  # shown where queries have many positives
 
-_CAPTION_SETS = {"all": "all of each image", "first5": "the first five of each image"}
+CAPTION_SETS = {"all": "all of each image", "first5": "the first five of each image"}
 
 
 def print_evaluations(evaluations: Sequence[Evaluation]) -> None:
@@ -77,7 +78,7 @@ def gallery_words(on: Mapping[str, Any]) -> str:
     """What was ranked and how, of an evaluation's "measured_on": the same words for all that one table may hold."""
     return (
         f"{on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, "
-        f"{on['captions']:,} captions ({_CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}"
+        f"{on['captions']:,} captions ({CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}"
     )
 
 
@@ -132,6 +133,38 @@ def notes(on: Mapping[str, Any]) -> list[str]:
             f"exceed {on['images'] / on['captions']:.3f} here; never compare it with the standard protocol's"
         )
     return lines
+
+
+def print_hubness(told: Sequence[Mapping[str, Any]]) -> None:
+    """Print a row for each model, direction and correction, then what was ranked and what the bank was."""
+    print_table([_hubness_row(one["model"], row) for one in told for row in one["rows"]])
+    for one in told:
+        line = (
+            f"{one['model']} on {one['split']} ({one['gallery_digest'][:12]}): {one['images']:,} images, "
+            f"{one['captions']:,} captions, the first ten places of each query"
+        )
+        if one["bank"]:
+            bank = one["bank"]
+            line += (
+                f"; bank {bank['split']}: {bank['images']:,} images, {bank['captions']:,} captions"
+                + (f" ({bank['left_out_images']:,} images stand in {one['split']} too, left out)" if bank["left_out_images"] else "")
+                + f"; beta {bank['beta']:g}. An analysis: never compare corrected numbers with plain ones of other models"
+            )
+        console().print(line, style="dim", soft_wrap=True)
+
+
+def _hubness_row(model: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "direction": _DIRECTION_WORDS[row["direction"]],
+        "correction": row["correction"],
+        **{title: _shown(row[name]) for title, name in _COLUMNS.items() if name in row},
+        "skewness": row["skewness"],
+        "never retrieved": f"{row['anti_hubs']:.1%}",
+        "expected": row["mean_times"],
+        "largest": row["largest"],
+        "hubs": row["hubs"],
+    }
 
 
 def _shown(value: float) -> str:

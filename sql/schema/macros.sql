@@ -15,6 +15,18 @@ CREATE OR REPLACE MACRO caption_words(caption) AS
         lambda word: word != ''
     );
 
+-- The words of a caption without punctuation, in order, for comparing what is said.
+CREATE OR REPLACE MACRO caption_tokens(caption) AS regexp_extract_all(lower(caption), '[\p{L}\p{N}'']+');
+
+-- A word without the ending of an English plural, roughly: it is only ever compared with words that went through here too.
+CREATE OR REPLACE MACRO singular(word) AS
+    CASE
+        WHEN NOT ends_with(word, 's') OR right(word, 2) IN ('ss', 'us', 'is') THEN word
+        WHEN right(word, 4) IN ('ches', 'shes', 'sses') OR ends_with(word, 'xes') THEN word[:-3]
+        WHEN ends_with(word, 'ies') AND len(word) > 4 THEN word[:-4] || 'y'
+        ELSE word[:-2]
+    END;
+
 CREATE OR REPLACE MACRO cleaned_if(caption, clean) AS
     CASE WHEN clean THEN clean_caption(caption) ELSE caption END;
 
@@ -58,3 +70,13 @@ CREATE OR REPLACE MACRO split_digest_of(wanted_split) AS (
     LEFT JOIN captions USING (image_id)
     WHERE split_images.split_id = wanted_split
 );
+
+-- In how many queries' first places an item must stand to be a hub: far more often than chance would have it.
+--
+-- Retrieval at random puts an item into a query's k places of N with the chance k / N, so that over Q queries the times
+-- are binomial with the mean m = Q k / N. By Bernstein's inequality they reach m + t with a chance of at most
+-- exp(-t^2 / (2 (m + t / 3))). That is 1 / (100 N), so that not one gallery in a hundred has such an item by luck
+-- (Bonferroni), where t = L / 3 + sqrt(L^2 / 9 + 2 m L) with L = ln(100 N). Where m is large, luck reaches no further than
+-- a little above it, which harms nobody: so three times the mean is asked for too.
+CREATE OR REPLACE MACRO hub_threshold(mean, items) AS
+    greatest(3 * mean, mean + ln(100 * items) / 3 + sqrt(ln(100 * items) ** 2 / 9 + 2 * mean * ln(100 * items)));

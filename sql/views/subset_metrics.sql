@@ -6,21 +6,9 @@
 -- 0) + 1, as the literature counts it.
 CREATE OR REPLACE VIEW subset_metrics AS
 WITH measured AS NOT MATERIALIZED (
-    SELECT
-        evaluation_id,
-        direction,
-        query_id,
-        own_pair,
-        fold,
-        hit_chance(1, n_greater, tied, tied_positives) AS "recall@1",
-        hit_chance(5, n_greater, tied, tied_positives) AS "recall@5",
-        hit_chance(10, n_greater, tied, tied_positives) AS "recall@10",
-        expected_rank,
-        average_precision,
-        r_precision
-    FROM query_ranks
+    SELECT query_metrics.*, average_precision, r_precision
+    FROM query_metrics
     JOIN query_precision USING (evaluation_id, direction, query_id, own_pair)
-    LEFT JOIN query_folds USING (evaluation_id, direction, query_id)
 ),
 asked AS NOT MATERIALIZED (
     SELECT 'all' AS subset, * FROM measured
@@ -38,9 +26,9 @@ per_fold AS (
         avg("recall@1" ORDER BY query_id, own_pair) AS "recall@1",
         avg("recall@5" ORDER BY query_id, own_pair) AS "recall@5",
         avg("recall@10" ORDER BY query_id, own_pair) AS "recall@10",
-        avg(1 / expected_rank ORDER BY query_id, own_pair) AS mrr,
-        floor(median(expected_rank - 1)) + 1 AS median_rank,
-        avg(expected_rank ORDER BY query_id, own_pair) AS mean_rank,
+        avg(mrr ORDER BY query_id, own_pair) AS mrr,
+        floor(median(mean_rank - 1)) + 1 AS median_rank,
+        avg(mean_rank ORDER BY query_id, own_pair) AS mean_rank,
         avg(average_precision ORDER BY query_id, own_pair) AS "map@r",
         avg(r_precision ORDER BY query_id, own_pair) AS r_precision
     FROM asked

@@ -1,0 +1,47 @@
+"""`clipstore compare`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipstore.cli.options import json_option, store_option
+
+if TYPE_CHECKING:
+    from clipstore.pipeline.store import Store
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL...")
+@click.option("--split", required=True, help="The split that all were evaluated on, such as coco/val2017.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["standard", "paired-rows", "coco-1k", "eccv", "cxc"]),
+    default="standard",
+    show_default=True,
+    help="The protocol of the evaluations.",
+)
+@click.option(
+    "--captions", type=click.Choice(["first5", "all"]), help="Their captions. [default: those of the last evaluation]"
+)
+@click.option("--unseen", is_flag=True, help="Evaluations that asked with unseen images alone.")
+@store_option
+@json_option
+def compare(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **which: Any) -> None:
+    """Hold models against the first, query by query, from their evaluations in the store.
+
+    Says of every metric whether the difference may be luck (an interval, and a test, over images), and how many
+    queries were fixed and broken; 'clipstore query changes' lists those.
+
+    Example: clipstore compare pretrained full --split coco/val2017
+    """
+    from clipstore.pipeline import compare as verb
+    from clipstore.reporting.comparison import print_comparison
+    from clipstore.reporting.tables import print_json
+
+    comparison = verb.compare(store, models, split, verb.CompareOptions(**which))
+    if as_json:
+        print_json(comparison)
+    else:
+        print_comparison(comparison)

@@ -1,0 +1,124 @@
+"""`clipstore hubness`: how unevenly items are retrieved, and what query-bank normalisation would change. Keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from clipstore.catalog import Row, Session, scratch
+from clipstore.errors import VectorError
+from clipstore.pipeline.device import checked_device
+from clipstore.pipeline.evaluate import EvalOptions, Measured, evaluation_stamp, keep, measure, models_to_measure
+from clipstore.pipeline.models import find_model
+from clipstore.pipeline.progress import Progress, silent
+from clipstore.pipeline.store import Store, split_id
+from clipstore.pipeline.vectors import Gallery, gallery
+from clipstore.records import Model
+
+PLAIN, SOFTMAX, DYNAMIC = "none", "inverted softmax", "dynamic inverted softmax"
+
+_METRICS = ("recall@1", "recall@5", "recall@10", "mrr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubnessOptions:
+    """What to look at: `bank` is the split of the bank (None: no correction), `beta` how sharply its scores count."""
+
+    bank: str | None = None
+    beta: float = 20.0  # of the paper
+    memory: int = 8 * 2**30
+    device: str = "cpu"
+    on_progress: Progress = silent
+
+
+def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOptions) -> list[Row]:
+    """Rank a split with models (none named: all that have vectors of it), plainly and, with a bank, corrected.
+
+    Returns, for each, "model", "split", "images", "captions", "gallery_digest", "bank" and "rows": a row for each
+    correction and direction, with metrics and hubness. Images of the bank that stand in the split too are left out of
+    it and counted.
+
+    Raises:
+        NotFoundError: a model or a split has no such name.
+        VectorError: items of the split or of the bank have no vectors, nothing is left of the bank, or beta is not
+            above 0.
+    """
+    checked_device(options.device)
+    return [_of_model(store, find_model(store, name), split, options) for name in models_to_measure(store, names, split)]
+
+
+def _of_model(store: Store, model: Model, split: str, options: HubnessOptions) -> Row:
+    with store.catalog.read() as session:
+        found = gallery(store, session, model, split, partial=False)
+        stamp = evaluation_stamp(session, model, split, found)
+        bank, left_out = None, 0
+        if options.bank is not None:
+            bank, left_out = _bank(store, session, model, split, options.bank)
+    how = EvalOptions(memory=options.memory, device=options.device, on_progress=options.on_progress)
+    plain = measure(model.name, found, stamp, how)
+    measured = {PLAIN: plain, **(_corrected(plain, bank, options) if bank else {})}
+    return {
+        "model": model.name,
+        "split": split,
+        "images": stamp["images"],
+        "captions": stamp["captions"],
+        "gallery_digest": stamp["gallery_digest"],
+        "bank": bank
+        and {
+            "split": options.bank,
+            "images": bank.images.table.num_rows,
+            "captions": bank.texts.table.num_rows,
+            "left_out_images": left_out,
+            "beta": options.beta,
+        },
+        "rows": [{"correction": name} | row for name, one in measured.items() for row in _rows(one)],
+    }
+
+
+def _bank(store: Store, session: Session, model: Model, split: str, name: str) -> tuple[Gallery, int]:
+    """The images and captions of a bank that are not of the split, and how many images of it were."""
+    found = gallery(store, session, model, name, partial=False)
+    ids = {"split_id": split_id(session, name), "other_id": split_id(session, split)}
+    of_both = session.table("evaluate/images_of_both", **ids)["image_id"].to_numpy()
+    images, texts = (
+        items.only(~np.isin(items.table["image_id"].to_numpy(), of_both)) for items in (found.images, found.texts)
+    )
+    if not images.table.num_rows or not texts.table.num_rows:
+        message = (
+            f"every image of the bank {name} stands in {split} too, and what is asked cannot be its own bank: give the "
+            "split that the model was trained on, such as 20k/train"
+        )
+        raise VectorError(message)
+    return replace(found, images=images, texts=texts), found.images.table.num_rows - images.table.num_rows
+
+
+def _corrected(plain: Measured, bank: Gallery, options: HubnessOptions) -> dict[str, Measured]:
+    # Imported here and not above: asking for an unknown split needs no torch.
+    from clipstore.ranking import Bank, normalised_ranks
+
+    options.on_progress(f"asked by {bank.texts.table.num_rows:,} captions of the bank", 0, 1)
+    softmax, dynamic = normalised_ranks(
+        plain.found.images.vectors,
+        plain.found.texts.vectors,
+        plain.ranked[0],
+        Bank(images=bank.images.vectors, texts=bank.texts.vectors, beta=options.beta),
+        memory=options.memory,
+        device=options.device,
+    )
+    options.on_progress(f"asked by {bank.texts.table.num_rows:,} captions of the bank", 1, 1)
+    return {SOFTMAX: replace(plain, ranked=[softmax]), DYNAMIC: replace(plain, ranked=[dynamic])}
+
+
+def _rows(measured: Measured) -> Iterator[Row]:
+    """Metrics and hubness of both directions, by the same SQL, on a catalog in memory."""
+    with scratch() as session:
+        evaluation_id = keep(session, measured)
+        metrics = {
+            (row["direction"], row["metric"]): row["value"]
+            for row in session.rows("evaluate/metrics", evaluation_id=evaluation_id)
+        }
+        for row in session.rows("evaluate/hubness", evaluation_id=evaluation_id):
+            direction = row.pop("direction")
+            yield {"direction": direction, **{name: metrics[direction, name] for name in _METRICS}, **row}

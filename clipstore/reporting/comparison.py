@@ -1,0 +1,106 @@
+"""The comparison of models: a table a model, and under them what was measured and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clipstore.reporting.metrics import CAPTION_SETS
+from clipstore.reporting.tables import Row, console, print_table
+
+_DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image", "both": "both"}
+_METRICS = {
+    "recall@1": "Recall@1",
+    "recall@5": "Recall@5",
+    "recall@10": "Recall@10",
+    "mrr": "MRR",
+    "mean_rank": "mean rank",
+    "rsum": "RSUM",
+}
+_DECIMALS = {"mean_rank": 1, "rsum": 1}  # of the others, which are fractions, 3
+_FEW = 50  # images; from fewer, intervals cover less than they say (tests/test_paired.py)
+
+
+def print_comparison(comparison: Mapping[str, Any]) -> None:
+    """Print the differences of every model from the baseline, the queries that changed, and what this rests on."""
+    for model in comparison["models"]:
+        title = f"{model['model']} against {comparison['baseline']}"
+        print_table(difference_rows(model, comparison["method"]["confidence"]), title=title)
+    print_table([row for model in comparison["models"] for row in change_rows(model)], title="Queries")
+    for line in basis(comparison):
+        console().print(line, style="dim", soft_wrap=True)
+
+
+def difference_rows(model: Mapping[str, Any], confidence: float) -> list[Row]:
+    """One row a metric and direction: both values, the difference with its interval, p, Holm's p, and the verdict."""
+    return [
+        {
+            "direction": _DIRECTIONS[row["direction"]],
+            "metric": _METRICS[row["metric"]],
+            "baseline": _value(row["metric"], row["baseline"]),
+            "value": _value(row["metric"], row["value"]),
+            "difference": _value(row["metric"], row["difference"], sign="+"),
+            f"{confidence:.0%} interval": _interval(row),
+            "p": f"{row['p']:.4f}",
+            "p (Holm)": f"{row['p_holm']:.4f}",
+            "verdict": row["verdict"],
+        }
+        for row in model["differences"]
+    ]
+
+
+def change_rows(model: Mapping[str, Any]) -> list[Row]:
+    """One row a direction: how many queries were fixed, broken, unchanged, and moved either way."""
+    return [{"model": model["model"], **row, "direction": _DIRECTIONS[row["direction"]]} for row in model["queries"]]
+
+
+def basis(comparison: Mapping[str, Any]) -> Iterator[str]:
+    """What a comparison was measured on and how, in lines to stand under a table."""
+    on, how = comparison["measured_on"], comparison["method"]
+    yield (
+        f"{on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, {on['captions']:,} captions "
+        f"({CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}"
+    )
+    yield (
+        f"intervals: {how['resamples']:,} times, {how['clusters']:,} images drawn anew with all their queries "
+        "(percentile bootstrap); the gallery is held fixed, so they speak of other queries against these candidates"
+    )
+    yield (
+        f"p: each image's queries swap the models at random, {how['flips']:,} times; p (Holm): corrected for the "
+        f"{how['comparisons']} comparisons above, and what the verdict goes by, at {1 - how['confidence']:.2f}; "
+        f"seed {how['seed']}"
+    )
+    yield (
+        "fixed: no positive stood first, now one does; broken: the reverse; better, worse: the first positive's rank. "
+        "'clipstore query changes' lists them"
+    )
+    yield from _warnings(on, how)
+
+
+def _warnings(on: Mapping[str, Any], how: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader must know before believing the numbers."""
+    for name, model in on["models"].items():
+        if model["seen_images"] and not on["unseen"]:
+            yield (
+                f"{name} was TRAINED ON {model['seen_images'] / on['images']:.1%} of these images "
+                f"({model['seen_images']:,}): the comparison flatters it; evaluate and compare with --unseen"
+            )
+    unknown = [name for name, model in on["models"].items() if model["seen_images"] is None]
+    if unknown:
+        yield f"nobody told the store what {', '.join(unknown)} was trained on: see 'clipstore model trained'"
+    if on["unseen"]:
+        yield f"UNSEEN: asked with the {on['asked_images']:,} images that none of the models was trained on"
+    if on["partial"]:
+        yield "PARTIAL: measured before everything was embedded"
+    if how["clusters"] < _FEW:
+        yield f"FEW IMAGES: intervals from {how['clusters']} images cover less than they say"
+
+
+def _value(metric: str, value: float, *, sign: str = "") -> str:
+    return f"{value:{sign}.{_DECIMALS.get(metric, 3)}f}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["low"] is None:
+        return "none"
+    return " to ".join(_value(row["metric"], row[end], sign="+") for end in ("low", "high"))

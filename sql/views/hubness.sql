@@ -1,0 +1,29 @@
+-- How unevenly items are retrieved among the first places (at most 10), for each evaluation and direction.
+--
+-- With N_k the k-occurrence of an item, over all N items, those never retrieved included, `skewness` is the third
+-- standardised moment E(N_k - m)^3 / E((N_k - m)^2)^1.5 (Radovanovic et al., "Hubs in Space", 2010), the moment itself
+-- and no estimate for a larger population, as scipy.stats.skew gives it by default; from the sums of powers, to which
+-- items that were never retrieved add nothing. Null where all items are retrieved equally often. `anti_hubs` is the share
+-- of those items; `hubs` the number of hubs (see hub_threshold), and `hub_share` the share of all places that they take.
+CREATE OR REPLACE MACRO hubness(places) AS TABLE
+WITH moments AS (
+    SELECT
+        evaluation_id,
+        direction,
+        any_value(items) AS items,
+        any_value(mean) AS mean_times,
+        max(times) AS largest,
+        1 - count(*) / any_value(items) AS anti_hubs,
+        count(*) FILTER (WHERE times >= threshold) AS hubs,
+        coalesce(sum(times) FILTER (WHERE times >= threshold), 0) / sum(times) AS hub_share,
+        sum(times ** 2) / any_value(items) - any_value(mean) ** 2 AS second,
+        sum(times ** 3) / any_value(items) - 3 * any_value(mean) * sum(times ** 2) / any_value(items)
+            + 2 * any_value(mean) ** 3 AS third
+    FROM k_occurrences(places)
+    GROUP BY evaluation_id, direction
+)
+SELECT
+    evaluation_id, direction, items, mean_times, largest,
+    CASE WHEN second > 1e-9 THEN third / second ** 1.5 END AS skewness,
+    anti_hubs, hubs, hub_share
+FROM moments;
