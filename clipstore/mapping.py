@@ -113,6 +113,7 @@ def _umap(coordinates: Floats, images: int, begin: Floats, seed: int) -> Points:
 def _tsne(coordinates: Floats, images: int, begin: Floats, seed: int) -> Points:
     from scipy.sparse import csr_array
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     count = len(coordinates)
     perplexity = min(_PERPLEXITY, (count - 1) / 3)
@@ -121,7 +122,9 @@ def _tsne(coordinates: Floats, images: int, begin: Floats, seed: int) -> Points:
     graph = csr_array((distances.ravel(), places.ravel(), ends), shape=(count, count))
     start = (1e-4 * begin / begin[:, 0].std()).astype(np.float32)  # small, as t-SNE wants it
     found = TSNE(perplexity=perplexity, metric="precomputed", init=start, random_state=seed)
-    return np.asarray(found.fit_transform(graph), dtype=np.float32)
+    # One thread: two add up the forces in another order, to another map, and beside other work wait for one another.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        return np.asarray(found.fit_transform(graph), dtype=np.float32)
 
 
 def _neighbours(coordinates: Floats, images: int, size: int) -> tuple[NDArray[np.int32], Points]:
