@@ -62,12 +62,12 @@ def basis(comparison: Mapping[str, Any]) -> Iterator[str]:
         f"({CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}"
     )
     yield (
-        f"intervals: {how['resamples']:,} times, {how['clusters']:,} images drawn anew with all their queries "
-        "(percentile bootstrap); the gallery is held fixed, so they speak of other queries against these candidates"
+        f"intervals: {how['resamples']:,} draws of {how['clusters']:,} images with all their queries (percentile "
+        "bootstrap by image); the gallery is held fixed: they speak of other queries against these candidates"
     )
     yield (
-        f"p: each image's queries swap the models at random, {how['flips']:,} times; p (Holm): corrected for the "
-        f"{how['comparisons']} comparisons above, and what the verdict goes by, at {1 - how['confidence']:.2f}; "
+        f"p: {how['flips']:,} times, the queries of random images swap the two models (two-sided); p (Holm): corrected "
+        f"for all {how['comparisons']} comparisons made here, and below {1 - how['confidence']:.2f} gives the verdict; "
         f"seed {how['seed']}"
     )
     yield (
