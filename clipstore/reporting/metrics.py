@@ -147,7 +147,11 @@ def print_hubness(told: Sequence[Mapping[str, Any]]) -> None:
             bank = one["bank"]
             line += (
                 f"; bank {bank['split']}: {bank['images']:,} images, {bank['captions']:,} captions"
-                + (f" ({bank['left_out_images']:,} images stand in {one['split']} too, left out)" if bank["left_out_images"] else "")
+                + (
+                    f" ({bank['left_out_images']:,} images stand in {one['split']} too, left out)"
+                    if bank["left_out_images"]
+                    else ""
+                )
                 + f"; beta {bank['beta']:g}. An analysis: never compare corrected numbers with plain ones of other models"
             )
         console().print(line, style="dim", soft_wrap=True)
