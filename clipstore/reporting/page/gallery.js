@@ -254,7 +254,7 @@ function queryBody(query) {
       element("div", {}, element("span", { class: "label" }, images && wanted.length > 1 ? "wanted, the nearest of its captions by model" : "wanted"), wanted.map(images ? said : shown)),
     ),
     element("div", { class: "answers-by-model" }, split.models.map((name, number) => modelAnswer(query, name, number, answers[number]))),
-    commands([queryCommand(query, id)]),
+    commands(queryCommands(query, id)),
   );
 }
 
@@ -286,5 +286,8 @@ function modelAnswer(query, name, number, one) {
   );
 }
 
-/** The command that gives what came first for a query. */
-const queryCommand = (query, id) => `${gallery.split.queries.commands.at(-1).split(" -p k=")[0]} -p direction=${query.direction} -p query=${id} -p limit=100`;
+/** The commands that give what came first for a query: the section's own, for it alone. */
+function queryCommands(query, id) {
+  const asked = gallery.split.queries.commands.filter((command) => command.startsWith("clipstore query retrieved"));
+  return asked.map((command) => `${command.split(" -p k=")[0]} -p direction=${query.direction} -p query=${id} -p limit=100`);
+}
