@@ -51,6 +51,10 @@ class ComparisonError(ClipstoreError):
     """Models that cannot be compared: one alone, not measured yet, or measured on different things."""
 
 
+class MissingExtraError(ClipstoreError):
+    """A package that only an extra of clipstore brings is not installed."""
+
+
 class QueryError(ClipstoreError):
     """What a split is asked with is no photo, folder, address or sentence, or none of it can be used."""
 

@@ -19,6 +19,7 @@ from clipstore.cli.hubness import hubness
 from clipstore.cli.ingest import ingest, split
 from clipstore.cli.model import model
 from clipstore.cli.query import query, sql
+from clipstore.cli.report import report
 from clipstore.cli.retrieve import retrieve
 from clipstore.cli.stats import stats
 from clipstore.cli.train import run, train
@@ -81,6 +82,7 @@ for command in (
     run,
     sql,
     query,
+    report,
     retrieve,
     export,
     bench,

@@ -20,7 +20,7 @@ from clipstore.catalog import Row, Session, scratch
 from clipstore.datasets.extended import all_positives
 from clipstore.errors import VectorError
 from clipstore.pipeline.device import checked_device
-from clipstore.pipeline.evaluations import forget
+from clipstore.pipeline.evaluations import forget, metrics_in, result
 from clipstore.pipeline.models import find_model
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.protocols import (
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 Ids = NDArray[np.int64]
 
 TOP_K = 10
-
-# What a direction's metrics are called in JSON: named by what is retrieved.
-_JSON_NAMES = {"image_to_text": "text_retrieval_", "text_to_image": "image_retrieval_", "both": ""}
 
 _SHARED = 4  # vectors that several models share are kept in memory where they take less than this part of the budget
 
@@ -225,7 +222,7 @@ def _seen(session: Session, models: Iterable[Model], found: Gallery) -> Ids:
 def metrics_of(measured: Measured) -> dict[str, float]:
     """The metrics of ranks that are kept nowhere, by their names in JSON: the same SQL, on a catalog in memory."""
     with scratch() as session:
-        return _metrics(session, keep(session, measured))
+        return metrics_in(session, keep(session, measured))
 
 
 def _rank(name: str, found: Gallery, task: Task, options: EvalOptions, device: str, number: int) -> Ranks:
@@ -270,47 +267,6 @@ def keep(session: Session, measured: Measured) -> int:
         session.run("evaluate/add_ranks")
         session.run("evaluate/add_hits")
     return evaluation_id
-
-
-def result(session: Session, evaluation_id: int) -> Row:
-    """One evaluation as `clipstore eval --json` prints it."""
-    told = session.rows("evaluate/result", evaluation_id=evaluation_id)[0]
-    told["evaluated_at"] = told["evaluated_at"].astimezone(UTC).isoformat(timespec="seconds")
-    return {
-        "model": told.pop("model"),
-        "split": told["split"],
-        "protocol": told["protocol"],
-        "metrics": _metrics(session, evaluation_id),
-        "measured_on": told,
-        **_subsets(session, evaluation_id),
-    }
-
-
-def _metrics(session: Session, evaluation_id: int) -> dict[str, float]:
-    return _named(session.rows("evaluate/metrics", evaluation_id=evaluation_id))
-
-
-def _named(rows: Iterable[Row]) -> dict[str, float]:
-    return {f"{_JSON_NAMES[row['direction']]}{row['metric']}": row["value"] for row in rows}
-
-
-def _subsets(session: Session, evaluation_id: int) -> dict[str, Row]:
-    """What evaluation says under "seen" and "unseen": images asked with (trained on, or not), their share, metrics.
-
-    Nothing where it was trained on none of them.
-    """
-    sizes = {row["subset"]: row["images"] for row in session.rows("evaluate/subset_sizes", evaluation_id=evaluation_id)}
-    if not sizes:
-        return {}
-    rows = session.rows("evaluate/subsets", evaluation_id=evaluation_id)
-    return {
-        subset: {
-            "images": sizes.get(subset, 0),
-            "share": sizes.get(subset, 0) / sum(sizes.values()),
-            "metrics": _named(row for row in rows if row["subset"] == subset),
-        }
-        for subset in ("seen", "unseen")
-    }
 
 
 def evaluation_stamp(session: Session, model: Model, split: str, found: Gallery) -> Row:

@@ -1,10 +1,80 @@
-"""Forgetting evaluations: a split that changed is no longer what was measured."""
+"""The evaluations that the catalog keeps: read as `clipstore eval --json` has them, and forgotten."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC
 
 from clipstore.catalog import Row, Session
+from clipstore.errors import NotFoundError
+from clipstore.pipeline.store import Store, split_id
+
+# What a direction's metrics are called in JSON: named by what is retrieved.
+_JSON_NAMES = {"image_to_text": "text_retrieval_", "text_to_image": "image_retrieval_", "both": ""}
+
+
+def evaluations_of(store: Store, split: str | None = None, models: Iterable[str] = ()) -> list[Row]:
+    """What the catalog keeps of a split (None: of all) and of models (none named: of all); nothing is ranked.
+
+    Each as `clipstore eval --json` has it, split by split, the models in the order named, else in that of evaluation.
+
+    Raises:
+        NotFoundError: there is no such split, or one of them was not measured there, with the command that does it.
+    """
+    named = list(dict.fromkeys(models))
+    with store.catalog.read() as session:
+        if split is not None:
+            split_id(session, split)
+        kept = session.rows("evaluate/kept", split=split, models=named)
+        measured = {row["model"] for row in kept}
+        if not measured or not measured.issuperset(named):
+            lacking = [f"--model {name}" for name in named if name not in measured]
+            command = " ".join(["clipstore eval", *lacking, f"--split {split or 'SPLIT'}"])
+            message = f"no evaluation of that is kept: run '{command}' first"
+            raise NotFoundError(message)
+        return [result(session, row["evaluation_id"]) for row in kept]
+
+
+def result(session: Session, evaluation_id: int) -> Row:
+    """One evaluation as `clipstore eval --json` prints it."""
+    told = session.rows("evaluate/result", evaluation_id=evaluation_id)[0]
+    told["evaluated_at"] = told["evaluated_at"].astimezone(UTC).isoformat(timespec="seconds")
+    return {
+        "model": told.pop("model"),
+        "split": told["split"],
+        "protocol": told["protocol"],
+        "metrics": metrics_in(session, evaluation_id),
+        "measured_on": told,
+        **_subsets(session, evaluation_id),
+    }
+
+
+def metrics_in(session: Session, evaluation_id: int) -> dict[str, float]:
+    """The metrics of one evaluation over all its queries, by their names in JSON."""
+    return _named(session.rows("evaluate/metrics", evaluation_id=evaluation_id))
+
+
+def _named(rows: Iterable[Row]) -> dict[str, float]:
+    return {f"{_JSON_NAMES[row['direction']]}{row['metric']}": row["value"] for row in rows}
+
+
+def _subsets(session: Session, evaluation_id: int) -> dict[str, Row]:
+    """What evaluation says under "seen" and "unseen": images asked with (trained on, or not), their share, metrics.
+
+    Nothing where it was trained on none of them.
+    """
+    sizes = {row["subset"]: row["images"] for row in session.rows("evaluate/subset_sizes", evaluation_id=evaluation_id)}
+    if not sizes:
+        return {}
+    rows = session.rows("evaluate/subsets", evaluation_id=evaluation_id)
+    return {
+        subset: {
+            "images": sizes.get(subset, 0),
+            "share": sizes.get(subset, 0) / sum(sizes.values()),
+            "metrics": _named(row for row in rows if row["subset"] == subset),
+        }
+        for subset in ("seen", "unseen")
+    }
 
 
 def forget_stale(session: Session) -> list[Row]:

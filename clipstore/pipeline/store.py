@@ -30,6 +30,11 @@ class Store:
         """The folder of what training left, one folder a model below it."""
         return self.root / "adapters"
 
+    @property
+    def reports(self) -> Path:
+        """The folder of the reports."""
+        return self.root / "reports"
+
 
 def split_id(session: Session, name: str) -> int:
     """The id of the split `name`.

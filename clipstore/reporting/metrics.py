@@ -66,52 +66,70 @@ def _metric_row(evaluation: Evaluation, words: str, prefix: str, metrics: Mappin
 def stamp(evaluation: Evaluation) -> list[str]:
     """What an evaluation was measured on, in lines to stand under a table."""
     on = evaluation["measured_on"]
-    lines = [
-        f"{evaluation['model']} on {on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, "
-        f"{on['captions']:,} captions ({CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}; "
+    first = (
+        f"{evaluation['model']} on {gallery_words(on)}; {vector_words(on)}; "
+        f"screened in {on['screen']}, {on['rechecked'] / on['scores']:.2%} of the "
+        f"scores in float64 again; {on['seconds']:.1f} s, peak memory {on['peak_memory'] / 2**20:,.0f} MB"
+    )
+    return [first, *(f"  {note}" for note in notes(on))]
+
+
+def gallery_words(on: Mapping[str, Any]) -> str:
+    """What was ranked and how, of an evaluation's "measured_on": the same words for all that one table may hold."""
+    return (
+        f"{on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, "
+        f"{on['captions']:,} captions ({CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}"
+    )
+
+
+def vector_words(on: Mapping[str, Any]) -> str:
+    """What made the vectors, of an evaluation's "measured_on"."""
+    return (
         f"{on['precision']}, stored as {on['dtype']}; "
         f"image tower {on['image_fingerprint'][:12]}, text tower {on['text_fingerprint'][:12]}; "
-        f"{on['tied_pairs']:,} tied pairs; screened in {on['screen']}, {on['rechecked'] / on['scores']:.2%} of the "
-        f"scores in float64 again; {on['seconds']:.1f} s, peak memory {on['peak_memory'] / 2**20:,.0f} MB"
-    ]
+        f"{on['tied_pairs']:,} tied pairs"
+    )
+
+
+def notes(on: Mapping[str, Any]) -> list[str]:
+    """What a reader of the numbers must know besides: images trained on, items left out, what the protocol does."""
+    lines = []
     if on["seen_images"] is None:
-        lines.append("  nobody told the store what the model was trained on: see 'clipstore model trained'")
+        lines.append("nobody told the store what the model was trained on: see 'clipstore model trained'")
     elif on["seen_images"]:
         share = on["seen_images"] / on["images"]
         lines.append(
-            f"  TRAINED ON {share:.1%} of these images ({on['seen_images']:,}): "
+            f"TRAINED ON {share:.1%} of these images ({on['seen_images']:,}): "
             + ("they stand in the gallery, and are not asked" if on["unseen"] else "the numbers over all flatter it")
         )
     else:
-        lines.append("  trained on none of these images, as far as the store was told")
+        lines.append("trained on none of these images, as far as the store was told")
     if on["unseen"]:
         lines.append(
-            f"  UNSEEN: asked with the {on['asked_images']:,} images that none of the models evaluated together was "
+            f"UNSEEN: asked with the {on['asked_images']:,} images that none of the models evaluated together was "
             "trained on, and their captions"
         )
     if on["images_without_positive"] or on["captions_without_positive"]:
         lines.append(
-            f"  nothing in the gallery is right for {on['images_without_positive']:,} images and "
+            f"nothing in the gallery is right for {on['images_without_positive']:,} images and "
             f"{on['captions_without_positive']:,} captions: they stand in it, and are not asked"
         )
     if on["lost_positives"]:
-        lines.append(f"  {on['lost_positives']:,} positives of {on['protocol']} are not in the gallery")
+        lines.append(f"{on['lost_positives']:,} positives of {on['protocol']} are not in the gallery")
     if on["protocol"] == "coco-1k":
-        lines.append(
-            "  five folds of 1,000 images, each ranked alone, and averaged: never compare with a whole gallery"
-        )
+        lines.append("five folds of 1,000 images, each ranked alone, and averaged: never compare with a whole gallery")
     if on["left_out_images"] or on["left_out_captions"]:
         lines.append(
-            f"  left out: {on['left_out_images']:,} images without a readable photo, and {on['left_out_captions']:,} "
+            f"left out: {on['left_out_images']:,} images without a readable photo, and {on['left_out_captions']:,} "
             "captions (theirs, or failed themselves)"
         )
     if on["partial"]:
         lines.append(
-            f"  PARTIAL: {on['pending_images']:,} images and {on['pending_captions']:,} captions are not embedded yet"
+            f"PARTIAL: {on['pending_images']:,} images and {on['pending_captions']:,} captions are not embedded yet"
         )
     if on["protocol"] == "paired-rows":
         lines.append(
-            "  paired-rows: each caption is asked for by its own image alone, so siblings compete, and Recall@1 cannot "
+            "paired-rows: each caption is asked for by its own image alone, so siblings compete, and Recall@1 cannot "
             f"exceed {on['images'] / on['captions']:.3f} here; never compare it with the standard protocol's"
         )
     return lines

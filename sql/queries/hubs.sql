@@ -9,6 +9,7 @@ SELECT
     model,
     split,
     direction,
+    item_id,
     coalesce(captions.text, images.file_name) AS item,
     times,
     sum(times) OVER (PARTITION BY evaluation_id, direction)

@@ -4,7 +4,7 @@ WITH asked AS (
         query_ranks.*, model, split,
         len(caption_words(captions.text)) AS words
     FROM query_ranks
-    JOIN asked_evaluations($model, $split, NULL, $captions, $unseen) USING (evaluation_id)
+    JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
     JOIN captions ON caption_id = query_id
     WHERE direction = 'text_to_image'
 )
@@ -13,9 +13,9 @@ SELECT
     CASE WHEN words <= 6 THEN '1-6' WHEN words <= 9 THEN '7-9' WHEN words <= 12 THEN '10-12'
         WHEN words <= 16 THEN '13-16' ELSE '17 and more' END AS caption_words,
     count(*) AS queries,
-    avg(hit_chance(1, n_greater, tied, tied_positives)) AS "recall@1",
-    avg(hit_chance(10, n_greater, tied, tied_positives)) AS "recall@10",
-    avg(1 / expected_rank) AS mrr
+    avg(hit_chance(1, n_greater, tied, tied_positives) ORDER BY query_id, own_pair) AS "recall@1",
+    avg(hit_chance(10, n_greater, tied, tied_positives) ORDER BY query_id, own_pair) AS "recall@10",
+    avg(1 / expected_rank ORDER BY query_id, own_pair) AS mrr
 FROM asked
 GROUP BY evaluation_id, model, split, caption_words
 ORDER BY evaluation_id, min(words);

@@ -1,0 +1,21 @@
+-- The images of a split in its order: where each lies, how many captions it has, what it shows, why it cannot be read.
+SELECT
+    splits.name AS split,
+    images.image_id,
+    images.source_id,
+    file_name,
+    path,
+    problem,
+    (SELECT count(*) FROM captions WHERE captions.image_id = images.image_id) AS captions,
+    coalesce((
+        SELECT list(categories.name ORDER BY instances DESC, categories.name)
+        FROM image_categories
+        JOIN categories USING (category_id)
+        WHERE image_categories.image_id = images.image_id
+    ), []) AS categories
+FROM splits
+JOIN split_images USING (split_id)
+JOIN images USING (image_id)
+WHERE $split IS NULL OR splits.name = $split
+ORDER BY splits.name, split_images.position
+LIMIT coalesce($limit::BIGINT, 20);

@@ -1,0 +1,2 @@
+-- A training's epochs, from the file that it wrote: -p file=STORE/adapters/MODEL/metrics.csv.
+FROM read_csv($file);
