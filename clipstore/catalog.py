@@ -129,12 +129,19 @@ class Catalog:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """Open for reading alone; many processes may at once."""
+        """Open for reading alone; many processes may at once. A catalog of another version is brought up to date."""
         if not self.path.exists():
             raise NotFoundError(self._no_store())
         with self._open(read_only=True) as connection:
-            if self._format(connection) is None:  # a first ingest that failed leaves a catalog without tables
+            told = self._format(connection)
+            if told is None:  # a first ingest that failed leaves a catalog without tables
                 raise NotFoundError(self._no_store())
+            if told.get("schema_digest") == _schema_digest():
+                yield Session(connection)
+                return
+        with self.write():
+            pass  # its tables and views are made
+        with self._open(read_only=True) as connection:
             yield Session(connection)
 
     @contextmanager
