@@ -36,17 +36,27 @@ def evaluation(model: str, values: Mapping[str, float], **measured_on: Any) -> T
         "tied_pairs": 7,
         **measured_on,
     }
-    return {"model": model, "split": on["split"], "protocol": on["protocol"], "metrics": dict(values), "measured_on": on}
+    return {
+        "model": model,
+        "split": on["split"],
+        "protocol": on["protocol"],
+        "metrics": dict(values),
+        "measured_on": on,
+    }
 
 
 def metrics(text: tuple[float, ...], image: tuple[float, ...], rsum: float) -> dict[str, float]:
     names = ("recall@1", "recall@5", "recall@10", "mrr", "median_rank", "mean_rank", "r_precision", "map@r")
     sides = (("text_retrieval", text), ("image_retrieval", image))
-    return {f"{side}_{name}": v for side, values in sides for name, v in zip(names, values, strict=True)} | {"rsum": rsum}
+    return {f"{side}_{name}": v for side, values in sides for name, v in zip(names, values, strict=True)} | {
+        "rsum": rsum
+    }
 
 
 # Recall@1 is equal as printed (50.0), so both are the best; the lower median rank is; of the last column the greater is.
-ONE = metrics((0.50041, 0.75, 0.8349, 0.6125, 1, 4.5, 0.3, 0.2), (0.304, 0.5594, 0.669, 0.42, 4, 20, 0.304, 0.304), 361.9)
+ONE = metrics(
+    (0.50041, 0.75, 0.8349, 0.6125, 1, 4.5, 0.3, 0.2), (0.304, 0.5594, 0.669, 0.42, 4, 20, 0.304, 0.304), 361.9
+)
 TWO = metrics((0.49961, 0.794, 0.866, 0.6355, 1, 4, 0.3, 0.2), (0.365, 0.611, 0.7, 0.48, 3.6, 15, 0.365, 0.365), 383.55)
 
 MARKDOWN = r"""

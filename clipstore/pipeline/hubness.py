@@ -46,7 +46,9 @@ def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOpti
             above 0.
     """
     checked_device(options.device)
-    return [_of_model(store, find_model(store, name), split, options) for name in models_to_measure(store, names, split)]
+    return [
+        _of_model(store, find_model(store, name), split, options) for name in models_to_measure(store, names, split)
+    ]
 
 
 def _of_model(store: Store, model: Model, split: str, options: HubnessOptions) -> Row:
