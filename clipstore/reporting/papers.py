@@ -68,7 +68,7 @@ def latex(told: Sequence[Told], comparisons: Sequence[Told] = ()) -> str:
 
     Names are escaped; those with letters that pdflatex has no font for want xelatex or lualatex.
     """
-    return "\n".join(["% needs \\usepackage{booktabs}", *map(_latex, _tables(told, comparisons))]) + "\n"
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_latex, _tables(told, comparisons)))
 
 
 def by_gallery(told: Iterable[Told]) -> list[list[Told]]:
@@ -252,6 +252,7 @@ def _latex(table: _Table) -> str:
             *remarks,
             "}",
             r"\end{table*}",
+            "",
         ]
     )
 
