@@ -55,6 +55,10 @@ class MissingExtraError(ClipstoreError):
     """A package that only an extra of clipstore brings is not installed."""
 
 
+class QueryError(ClipstoreError):
+    """What a split is asked with is no photo, folder, address or sentence, or none of it can be used."""
+
+
 class BadNameError(ClipstoreError):
     """A new name that would not fit where names go: in commands, paths and group/split."""
 

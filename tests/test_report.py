@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from click.testing import CliRunner
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from clipstore.cli import main
@@ -366,8 +368,8 @@ def test_a_query_opens_and_closes(how: str, report: Path, opened: Run) -> None:
 def test_the_command_of_a_query(measured: Path, report: Path, opened: Run) -> None:
     page = opened(report, "#direction=text_to_image")
     page.locator("#cards .card").first.click()
-    words = page.locator("dialog code").text_content()
-    rows = json.loads(command(measured, *shlex.split(words or "")[1:], "--json"))
+    (words,) = page.locator("dialog code").all_text_contents()
+    rows = json.loads(command(measured, *shlex.split(words)[1:], "--json"))
     items = [row["item"].split("/")[-1] for row in rows if row["position"] <= 5]
     assert [text.split("✓ right")[-1] for text in page.locator("dialog .what").all_text_contents()] == items
 
@@ -605,3 +607,73 @@ def test_paired_rows(copied: Path, cli: Run, opened: Run) -> None:
     expect(page.locator("#metrics h3")).to_have_count(3)  # both protocols, and the seen images apart
     page.locator("#cards .card").first.click()
     expect(page.locator("dialog .said").first).to_be_visible()
+
+
+# ---- tables for papers ----
+
+
+def test_tables_for_papers(measured: Path, tmp_path: Path) -> None:
+    told = command(measured, "report", "--split", SPLIT, "--model", "demo", "--model", "noisy", "--format", "md")
+    assert "| noisy |" in told
+    assert "tuned" not in told
+    file = tmp_path / "new" / "table.tex"
+    assert command(measured, "report", "--split", SPLIT, "--format", "tex", "--out", file).strip() == str(file)
+    assert r"\begin{table*}" in file.read_text()
+
+
+# ---- in full size ----
+
+
+@pytest.mark.full
+def test_real_photos(test_data: Path, cli: Run, cli_json: Run, store: Path, opened: Run) -> None:
+    cli("ingest", "coco", test_data / "coco-mini")
+    cli("embed", "--model", "demo")
+    splits = [row["split"] for row in json.loads(cli("query", "splits", "--json").stdout)]
+    for split in splits:
+        cli("eval", "--split", split)
+    told = cli_json("report")
+    assert list(told["models"]) == splits
+    assert told["missing_photos"] == 0
+    for split in splits:
+        page = opened(store / "reports" / "report.html", f"#split={split}")
+        see_all(page)
+        expect(page.locator("h1")).to_have_text(split)
+        page.locator("#cards .card").first.click()
+        image = page.locator("dialog img").first
+        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 50
+
+
+@pytest.mark.full
+def test_screenshots_of_the_demo(tmp_path: Path, browser: Browser, opened: Run) -> None:
+    """The README's pictures, made anew with CLIPSTORE_SCREENSHOTS=docs."""
+    told = CliRunner().invoke(main, ["demo", str(tmp_path / "demo")])
+    assert told.exit_code == 0, told.output
+    command(tmp_path / "demo" / "store", "report")
+    file = tmp_path / "demo" / "store" / "reports" / "report.html"
+    out = Path(os.environ.get("CLIPSTORE_SCREENSHOTS", tmp_path / "shots"))
+    out.mkdir(exist_ok=True)
+    worst = content(file)["splits"][0]["queries"]["text_to_image"]["asked"][0]
+    query = f"#gallery&query=caption-{content(file)['captions']['id'][worst]}"
+    shoot(opened(file), out / "report-metrics.png", height=1240)
+    shoot(opened(file, "#gallery&show=fixed&direction=text_to_image", scheme="dark"), out / "report-gallery.png")
+    shoot(opened(file, query), out / "report-query.png")
+    shoot(opened(file, "#map&colour=rank"), out / "report-map.png")
+    states = [("", "light"), ("#comparison", "dark"), (query, "light")]
+    parts = [shoot(opened(file, state, width=400, scheme=scheme), tmp_path / "part.png") for state, scheme in states]
+    strip = Image.new("RGB", (400 * len(parts) + 16 * (len(parts) - 1), parts[0].height), "#8a8f98")
+    for number, part in enumerate(parts):
+        strip.paste(part, (416 * number, 0))
+    strip.save(out / "report-phone.png", optimize=True)
+    for made in out.glob("report-*.png"):
+        assert made.stat().st_size < 300_000, made
+
+
+def shoot(page: Page, file: Path, *, height: int = 900) -> Image.Image:
+    """Save what is to be seen; the picture."""
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": height})
+    page.wait_for_timeout(1500)  # plots that are near have drawn themselves
+    page.screenshot(path=file)
+    with Image.open(file) as image:
+        picture = image.convert("RGB")
+    picture.save(file, optimize=True)
+    return picture

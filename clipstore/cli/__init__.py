@@ -20,6 +20,7 @@ from clipstore.cli.ingest import ingest, split
 from clipstore.cli.model import model
 from clipstore.cli.query import query, sql
 from clipstore.cli.report import report
+from clipstore.cli.retrieve import retrieve
 from clipstore.cli.stats import stats
 from clipstore.cli.train import run, train
 from clipstore.cli.transfer import export, import_vectors
@@ -82,6 +83,7 @@ for command in (
     sql,
     query,
     report,
+    retrieve,
     export,
     bench,
     demo,

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     help="The file. [default: reports/report.html in the store]",
 )
 @click.option(
+    "--format",
+    "form",
+    type=click.Choice(["html", "md", "tex"]),
+    default="html",
+    show_default=True,
+    help="md, tex: the metric tables and comparisons alone, for papers; printed where --out names no file.",
+)
+@click.option(
     "--thumbnails",
     type=click.Choice(["inline", "folder"]),
     help="Photos in the page itself, or in a folder beside it. [default: inline up to 5,000 photos]",
@@ -44,21 +52,24 @@ if TYPE_CHECKING:
 @click.option("--unseen", is_flag=True, help="The evaluations that asked with unseen images alone.")
 @store_option
 @json_option
-def report(store: Store, *, as_json: bool, **how: Any) -> None:
+def report(store: Store, form: str, *, as_json: bool, **how: Any) -> None:
     """Write what was measured into one HTML file that opens from disk, without a network.
 
-    Metrics, their comparison, who failed where and why, a gallery of failures, fixes and regressions, and the
-    data set. Beside every number stands the query that gives it.
+    Metrics, their comparison, where and why queries fail, a gallery of failures, fixes and regressions, a map
+    of the embeddings, training, and the data set. Beside every section stands the query that gives its numbers.
 
     Example: clipstore report --split coco/val2017 --model pretrained --model full
     """
-    from clipstore.pipeline.report import ReportOptions
-    from clipstore.pipeline.report import report as verb
+    from clipstore.pipeline import report as verb
     from clipstore.reporting.progress import shown_progress
     from clipstore.reporting.tables import print_json
 
+    if form != "html":
+        text = verb.tables(store, verb.ReportOptions(**how), form)
+        click.echo(how["out"] or text, nl=bool(how["out"]))
+        return
     with shown_progress() as on_progress:
-        told = verb(store, ReportOptions(**how, on_progress=on_progress))
+        told = verb.report(store, verb.ReportOptions(**how, on_progress=on_progress))
     if as_json:
         print_json(told)
         return

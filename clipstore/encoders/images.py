@@ -124,8 +124,10 @@ def prepared(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
     return np.asarray(_crop(_resize(image, how), how.crop))
 
 
-def decoded(photo: bytes) -> Image.Image:
+def decoded(photo: bytes, *, least: int | None = None) -> Image.Image:
     """A photo from its bytes, in three channels of 8 bits.
+
+    With `least`, a JPEG may come smaller than it is, both sides at least so many pixels: decoded in a part of the time.
 
     Raises:
         PhotoError: the bytes are not a photo that can be read; with the reason.
@@ -135,6 +137,8 @@ def decoded(photo: bytes) -> Image.Image:
         raise PhotoError(message)
     try:
         with Image.open(io.BytesIO(photo)) as image:
+            if least:
+                image.draft(image.mode, (least, least))
             return _rgb(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         message = f"more than {MAX_PIXELS} pixels: a decompression bomb, or a scan to shrink first"

@@ -34,7 +34,7 @@ from clipstore.pipeline.protocols import (
     without_positive,
 )
 from clipstore.pipeline.store import Store, split_id
-from clipstore.pipeline.vectors import Gallery, Items, StoredRows, gallery
+from clipstore.pipeline.vectors import Gallery, Items, StoredRows, bad_row, gallery
 from clipstore.records import Model
 
 if TYPE_CHECKING:
@@ -243,14 +243,7 @@ def _rank(name: str, found: Gallery, task: Task, options: EvalOptions, device: s
             on_progress=lambda done, total: options.on_progress(what, done, total),
         )
     except BadRowError as error:
-        items = images if error.side == "image" else texts
-        where = items.vectors.paths[items.vectors.which[error.row]]
-        item = items.table["source_id"][error.row]
-        message = (
-            f"the vector of {error.side} {item} holds NaN, infinity or values past 1e18: it is "
-            f"row {items.vectors.rows[error.row]} of {where}; remove that shard, and embed or import it again"
-        )
-        raise VectorError(message) from error
+        raise bad_row(images if error.side == "image" else texts, error) from error
 
 
 def keep(session: Session, measured: Measured) -> int:

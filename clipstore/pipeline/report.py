@@ -14,6 +14,7 @@ from clipstore.catalog import Row
 from clipstore.errors import NotFoundError
 from clipstore.pipeline import sections
 from clipstore.pipeline.evaluations import evaluations_of
+from clipstore.pipeline.paper import paper
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.sections import Items, Subject, ask
 from clipstore.pipeline.store import Store
@@ -89,6 +90,22 @@ def report(store: Store, options: ReportOptions) -> Row:
         "photos": len(items.paths) - missing,
         "missing_photos": missing,
     }
+
+
+def tables(store: Store, options: ReportOptions, form: str) -> str:
+    """The metric tables and comparisons as Markdown ("md") or LaTeX ("tex"), written to `options.out` where it is given.
+
+    Raises:
+        NotFoundError: a split or model is unknown or was not measured so, with the command that measures it.
+        OSError: the file cannot be written.
+    """
+    subjects = [_subject(store, split, options) for split in _splits(store, options)]
+    compared = [told for told in map(sections.comparison, subjects) if "reason" not in told]
+    text = paper(store, [subject.split for subject in subjects], options.models, form, compared)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text, encoding="utf-8")
+    return text
 
 
 def _splits(store: Store, options: ReportOptions) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,9 @@ from clipstore.errors import VectorError
 from clipstore.pipeline.models import IMPORTED, changed, current_towers, find_model
 from clipstore.pipeline.store import Store, split_id
 from clipstore.records import Model, Tower
+
+if TYPE_CHECKING:
+    from clipstore.ranking import BadRowError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +173,16 @@ def embedded_items(
     )
     captions = session.table("evaluate/gallery_captions", fingerprint=text.fingerprint, first=first, **asked)
     return _items(store, session, image, images), _items(store, session, text, captions)
+
+
+def bad_row(items: Items, error: BadRowError) -> VectorError:
+    """The error for items of which one has a vector that cannot be ranked; with where it lies, and what to do."""
+    where = items.vectors.paths[items.vectors.which[error.row]]
+    message = (
+        f"the vector of {error.side} {items.table['source_id'][error.row]} holds NaN, infinity or values past 1e18: it "
+        f"is row {items.vectors.rows[error.row]} of {where}; remove that shard, and embed or import it again"
+    )
+    return VectorError(message)
 
 
 def advice(model: Model, split: str) -> str:

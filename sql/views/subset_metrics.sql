@@ -46,7 +46,7 @@ long AS (
 )
 SELECT evaluation_id, subset, direction, metric, value FROM long
 UNION ALL
-SELECT evaluation_id, subset, 'both', 'rsum', 100 * sum(value ORDER BY metric)
+SELECT evaluation_id, subset, 'both', 'rsum', 100 * sum(value ORDER BY metric, direction)
 FROM long
 WHERE metric LIKE 'recall@%'
 GROUP BY evaluation_id, subset

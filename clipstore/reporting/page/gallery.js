@@ -53,7 +53,7 @@ function filtersOf(split, state) {
     model: model(state.model, split.models.at(-1)),
     direction: state.direction in DIRECTIONS ? state.direction : "",
     kind: kindsOf(split).includes(state.kind) ? state.kind : "",
-    category: state.category ?? "",
+    category: gallery.categories.includes(state.category) ? state.category : "",
     from: state.from ?? "",
     to: state.to ?? "",
     sort: state.sort in SORTS ? state.sort : "far",
@@ -86,11 +86,12 @@ const SORTED = {
   order: () => 0,
 };
 
-const gallery = { split: null, all: [], shown: [], state: null };
+const gallery = { split: null, all: [], categories: [], shown: [], state: null };
 
 function gallerySection(split) {
   gallery.split = split;
   gallery.all = queriesOf(split);
+  gallery.categories = [...new Set(gallery.all.flatMap((query) => content.images.categories[imageOf(query.direction, query.asked)]))].sort();
   gallery.state = null;
   return [
     element("form", { class: "controls", id: "filters", "aria-label": "Filters of the gallery", onchange: changeFilter, onsubmit: (event) => event.preventDefault() }),
@@ -121,7 +122,6 @@ function fillFilters(filters, found) {
   const { split } = gallery;
   const names = split.models.map((name) => [name, name]);
   const several = names.length > 1;
-  const all = [...new Set(gallery.all.flatMap((query) => content.images.categories[imageOf(query.direction, query.asked)]))].sort();
   const number = (name, label) =>
     element(
       "div",
@@ -138,7 +138,7 @@ function fillFilters(filters, found) {
       several ? choose("model", "Model", names, filters.model) : null,
       choose("direction", "Direction", [["", "both"], ...Object.entries(DIRECTIONS)], filters.direction),
       kindsOf(split).length ? choose("kind", "Kind of failure", [["", "any"], ...kindsOf(split).map((kind) => [kind, kindWords(kind)])], filters.kind) : null,
-      all.length ? choose("category", "Category", [["", "any"], ...all.map((name) => [name, name])], filters.category) : null,
+      gallery.categories.length ? choose("category", "Category", [["", "any"], ...gallery.categories.map((name) => [name, name])], filters.category) : null,
       number("from", "Rank from"),
       number("to", "to"),
       choose("sort", "Order", Object.entries(SORTS), filters.sort),
@@ -254,7 +254,7 @@ function queryBody(query) {
       element("div", {}, element("span", { class: "label" }, images && wanted.length > 1 ? "wanted, the nearest of its captions by model" : "wanted"), wanted.map(images ? said : shown)),
     ),
     element("div", { class: "answers-by-model" }, split.models.map((name, number) => modelAnswer(query, name, number, answers[number]))),
-    commands([queryCommand(query, id)]),
+    commands(queryCommands(query, id)),
   );
 }
 
@@ -286,5 +286,8 @@ function modelAnswer(query, name, number, one) {
   );
 }
 
-/** The command that gives what came first for a query. */
-const queryCommand = (query, id) => `${gallery.split.queries.commands.at(-1).split(" -p k=")[0]} -p direction=${query.direction} -p query=${id} -p limit=100`;
+/** The commands that give what came first for a query: the section's own, for it alone. */
+function queryCommands(query, id) {
+  const asked = gallery.split.queries.commands.filter((command) => command.startsWith("clipstore query retrieved"));
+  return asked.map((command) => `${command.split(" -p k=")[0]} -p direction=${query.direction} -p query=${id} -p limit=100`);
+}

@@ -53,6 +53,18 @@ function goTo(id) {
   (place.querySelector("h2") ?? place).focus({ preventScroll: true });
 }
 
+const mark = (link, here) => (here ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current"));
+
+/** In the contents, mark the section that is being read. */
+const reading = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) for (const link of document.querySelectorAll("#contents a")) mark(link, link.dataset.to === target.id);
+    }
+  },
+  { rootMargin: "-10% 0px -85% 0px" },
+);
+
 function fillAbout(split) {
   document.getElementById("title").textContent = split.split;
   const made = content.made.replace("T", " ").replace("+00:00", " UTC");
@@ -97,6 +109,7 @@ function follow() {
 }
 
 fillContents();
+for (const section of document.querySelectorAll("main > section")) reading.observe(section);
 document.addEventListener("click", followLink);
 document.getElementById("query").addEventListener("close", () => address.go({ query: "" }));
 addEventListener("hashchange", follow);

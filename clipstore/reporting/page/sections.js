@@ -41,7 +41,7 @@ function metricsSection(split) {
   const parts = [...galleries].map(([key, rows]) => {
     const stamps = split.metrics.stamps.filter((stamp) => galleryKey(stamp) === key);
     const heading = `Protocol ${rows[0].protocol}, ${CAPTION_SETS[rows[0].caption_set]}${rows[0].unseen ? ", unseen images alone" : ""}`;
-    return part(heading, metricTable(heading, rows), stampList(stamps));
+    return part(heading, metricTable(heading, inOrder(split, rows)), stampList(inOrder(split, stamps)));
   });
   return [parts, seenPart(split), commands([...split.metrics.commands, ...(split.metrics.seen.rows.length ? split.metrics.seen.commands : [])])];
 }
@@ -86,13 +86,16 @@ function seenPart(split) {
   const rows = split.metrics.seen.rows;
   if (!rows.length) return null;
   const parts = [...grouped(rows, galleryKey).values()].map((own) =>
-    metricTable("Seen and unseen images apart", own, [{ title: "images", of: (row) => row.subset }]),
+    metricTable("Seen and unseen images apart", inOrder(split, own), [{ title: "images", of: (row) => row.subset }]),
   );
   return part("Images that a model was trained on, and the others", parts);
 }
 
 /** Rows in the order of the split's models. */
-const inOrder = (split, rows) => split.models.flatMap((name) => rows.filter((row) => row.model === name));
+function inOrder(split, rows) {
+  const place = ({ model }) => (split.models.includes(model) ? split.models.indexOf(model) : split.models.length);
+  return [...rows].sort((a, b) => place(a) - place(b));
+}
 
 /** The metrics of the protocol that the rest of the page is about. */
 const chosenMetrics = (split) => split.metrics.rows.filter((row) => galleryKey(row) === galleryKey(split));
