@@ -43,8 +43,9 @@ def lay_out(images: NDArray[Any], captions: NDArray[Any], *, method: str = "umap
     """The places (N + M, 2) float32 of images (N, D) and captions (M, D), float vectors of one model; either may be 0.
 
     `method` is "umap" (McInnes et al., 2018) or "tsne" (van der Maaten and Hinton, 2008), both on exact neighbours and
-    begun from the first two principal components. The same vectors and seed give the same places on one machine with
-    the same packages; other versions or processors may give a map that is turned or arranged otherwise.
+    begun from the first two principal components. Of 30,000 points UMAP takes some 25 seconds, t-SNE minutes. The same
+    vectors and seed give the same places on one machine with the same packages, whatever the number of threads; other
+    versions or processors may give a map that is turned or arranged otherwise.
 
     Raises:
         MissingExtraError: the packages of the extra `map` are not installed.

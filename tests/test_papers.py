@@ -235,15 +235,12 @@ def test_kept_evaluations_are_what_eval_told(measured: Store, cli_json: Callable
     assert len(evaluations_of(measured)) == 4
 
 
-def test_a_paper_of_a_store(measured: Store) -> None:
-    """A table of metrics and one of differences for each protocol; the first named is the baseline."""
-    text = paper(measured, ["golden/all"], ["b", "a"], "md")
-    found = tables(text)
-    assert [(rows[0][0], [row[0] for row in rows[1:]]) for rows in found[:2]] == [("model", ["b", "a"])] * 2
-    assert {row[0] for rows in found[2:] for row in rows[1:]} == {"a"}
-    assert [len(rows) - 1 for rows in found[2:]] == [11, 5]
-    assert text.count("Differences to the baseline b on golden/all") == 2
-    assert paper(measured, [], [], "tex").count(r"\begin{tabular}") == 4
+def test_a_paper_of_a_store(measured: Store, cli_json: Callable[..., Any]) -> None:
+    """A table of metrics for each protocol, then the differences; models in the order named."""
+    comparison = cli_json("compare", "b", "a", "--split", "golden/all")
+    found = tables(paper(measured, ["golden/all"], ["b", "a"], "md", [comparison]))
+    assert [[row[0] for row in rows[1:]] for rows in found] == [["b", "a"], ["b", "a"], ["a"] * 11]
+    assert paper(measured, [], [], "tex", [comparison]).count(r"\begin{tabular}") == 3
 
 
 @pytest.mark.parametrize(

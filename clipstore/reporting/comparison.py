@@ -57,24 +57,8 @@ def change_rows(model: Mapping[str, Any]) -> list[Row]:
 def basis(comparison: Mapping[str, Any]) -> Iterator[str]:
     """What a comparison was measured on and how, in lines to stand under a table."""
     on, how = comparison["measured_on"], comparison["method"]
-<<<<<<< HEAD
     yield gallery_words(on)
     yield from method_words(how)
-=======
-    yield (
-        f"{on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, {on['captions']:,} captions "
-        f"({CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}"
-    )
-    yield (
-        f"intervals: {how['resamples']:,} draws of {how['clusters']:,} images with all their queries (percentile "
-        "bootstrap by image); the gallery is held fixed: they speak of other queries against these candidates"
-    )
-    yield (
-        f"p: {how['flips']:,} times, the queries of random images swap the two models (two-sided); p (Holm): corrected "
-        f"for all {how['comparisons']} comparisons made here, and below {1 - how['confidence']:.2f} gives the verdict; "
-        f"seed {how['seed']}"
-    )
->>>>>>> 3e5f057f52d7097687aa800e774d46298aaa9f4e
     yield (
         "fixed: no positive stood first, now one does; broken: the reverse; better, worse: the first positive's rank. "
         "'clipstore query changes' lists them"

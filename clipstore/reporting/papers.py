@@ -71,7 +71,7 @@ def latex(told: Sequence[Told], comparisons: Sequence[Told] = ()) -> str:
     return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_latex, _tables(told, comparisons)))
 
 
-def by_gallery(told: Iterable[Told]) -> list[list[Told]]:
+def _by_gallery(told: Iterable[Told]) -> list[list[Told]]:
     """The evaluations whose numbers may stand in one table: of the same candidates, ranked by one rule for the same."""
     keys = ("split", "split_digest", "gallery_digest", "protocol", "caption_set", "unseen", "asked_images")
     found: dict[tuple[Any, ...], list[Told]] = {}
@@ -81,7 +81,7 @@ def by_gallery(told: Iterable[Told]) -> list[list[Told]]:
 
 
 def _tables(told: Sequence[Told], comparisons: Sequence[Told]) -> Iterator[_Table]:
-    yield from map(_metric_table, by_gallery(told))
+    yield from map(_metric_table, _by_gallery(told))
     yield from map(_difference_table, comparisons)
 
 
