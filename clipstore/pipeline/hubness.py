@@ -1,4 +1,4 @@
-"""`clipstore hubness`: how unevenly items are retrieved, and what query-bank normalisation would change. Keeps nothing."""
+"""`clipstore hubness`: how unevenly items are retrieved, and what query-bank normalisation changes. Keeps nothing."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@ softmax divides its score by what a bank of other queries b gives it,
 
     exp(beta s(q, g)) / sum over b of exp(beta s(b, g)).
 
-The logarithm over beta keeps the order, and is s(q, g) - c(g) with c(g) = log(sum over b of exp(beta s(b, g))) / beta: a
-dot product again, of [q, 1] and [g, -c(g)]. Both directions have one pass: for the scores of [i, 1, -c(i)] and
-[t, -c(t), 1], i . t - c(t) - c(i), what is subtracted on the query's own side is the same for all its candidates. So the
-exact ranker ranks it. One number more or less in all c changes nothing: their mean is taken off, and a bank that gives
-all the same leaves the scores as they were, to the bit.
+The logarithm over beta keeps the order. It is s(q, g) - c(g) with c(g) = log(sum over b of exp(beta s(b, g))) / beta: a
+dot product again, of [q, 1] and [g, -c(g)]. Both directions have one pass: of the scores of [i, 1, -c(i)] and
+[t, -c(t), 1], which are i . t - c(t) - c(i), what is subtracted on the query's own side is the same for all its
+candidates. So the exact ranker ranks it. One number more or less in all c changes nothing: their mean is taken off, and
+a bank that gives all the same leaves the scores as they were, to the bit.
 
 The dynamic form corrects only the queries whose first hit is the first hit of some query of the bank.
 """
@@ -17,7 +17,6 @@ The dynamic form corrects only the queries whose first hit is the first hit of s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +36,7 @@ _BANK_ROWS, _CANDIDATES = 512, 8192  # rows of a product, at most: 32 MB in floa
 
 @dataclass(frozen=True, kw_only=True)
 class Bank:
-    """Queries of other images: `images` (B, D) ask for texts, `texts` (C, D) for images; beta: how sharply they count."""
+    """Other queries: `images` (B, D) ask for texts, `texts` (C, D) for images; `beta`: how sharply scores count."""
 
     images: Rows
     texts: Rows

@@ -139,22 +139,21 @@ def print_hubness(told: Sequence[Mapping[str, Any]]) -> None:
     """Print a row for each model, direction and correction, then what was ranked and what the bank was."""
     print_table([_hubness_row(one["model"], row) for one in told for row in one["rows"]])
     for one in told:
-        line = (
+        lines = [
             f"{one['model']} on {one['split']} ({one['gallery_digest'][:12]}): {one['images']:,} images, "
             f"{one['captions']:,} captions, the first ten places of each query"
-        )
-        if one["bank"]:
-            bank = one["bank"]
-            line += (
-                f"; bank {bank['split']}: {bank['images']:,} images, {bank['captions']:,} captions"
-                + (
-                    f" ({bank['left_out_images']:,} images stand in {one['split']} too, left out)"
-                    if bank["left_out_images"]
-                    else ""
-                )
-                + f"; beta {bank['beta']:g}. An analysis: never compare corrected numbers with plain ones of other models"
+        ]
+        if bank := one["bank"]:
+            lines.append(
+                f"  bank {bank['split']}: {bank['images']:,} images, {bank['captions']:,} captions; beta "
+                f"{bank['beta']:g}; an analysis: a corrected number stands beside no plain one of another model"
             )
-        console().print(line, style="dim", soft_wrap=True)
+        if bank and bank["left_out_images"]:
+            lines.append(
+                f"  {bank['left_out_images']:,} images of the bank stand in {one['split']} too: left out of it"
+            )
+        for line in lines:
+            console().print(line, style="dim", soft_wrap=True)
 
 
 def _hubness_row(model: str, row: Mapping[str, Any]) -> dict[str, Any]:

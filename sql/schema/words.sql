@@ -68,7 +68,7 @@ WITH lists (list, value, words) AS (
     ('scenes', 'arrow', 'pointer')
 ),
 opposites (value, opposite) AS (
-    VALUES ('beside', 'beside'), ('left of', 'right of'), ('right of', 'left of'), ('above', 'below'),
+    VALUES ('beside', 'beside'), ('on', 'carrying'), ('inside', 'around'), ('left of', 'right of'), ('right of', 'left of'), ('above', 'below'),
         ('below', 'above'), ('before', 'behind'), ('behind', 'before')
 ),
 told AS (

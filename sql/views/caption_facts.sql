@@ -5,7 +5,8 @@
 -- size no 'of' either: "a black and white photo of a dog"), else the next word that is in no list; of several counts
 -- before a thing ("a couple of dogs") the last is meant. place and
 -- posture: `about` is the category at most five words before. relation: `about` is the category at most five words
--- before and the one at most six after; told the other way round too, where there is an opposite. sex: of a person.
+-- before and the one at most six after, in the order of the alphabet, the relation turned round with them (so it is not
+-- told of two of one category, unless it is the same from both: who of both people is behind?). sex: of a person.
 CREATE OR REPLACE VIEW caption_facts AS
 WITH vocabulary AS (
     SELECT dataset_id, singular(lower(name)) AS word, name AS category FROM categories
@@ -101,13 +102,12 @@ SELECT DISTINCT caption_id, list, preceding, value
 FROM told
 WHERE list IN ('place', 'posture') AND preceding IS NOT NULL
 UNION ALL
-SELECT DISTINCT caption_id, list, preceding || ', ' || far_following, value
-FROM told
-WHERE list = 'relation' AND preceding IS NOT NULL AND far_following IS NOT NULL
-UNION ALL
-SELECT DISTINCT caption_id, list, far_following || ', ' || preceding, opposite
-FROM told
-WHERE list = 'relation' AND preceding IS NOT NULL AND far_following IS NOT NULL AND opposite IS NOT NULL
+SELECT DISTINCT
+    caption_id, list,
+    CASE WHEN turned THEN far_following || ', ' || preceding ELSE preceding || ', ' || far_following END,
+    CASE WHEN turned THEN opposite ELSE value END
+FROM (SELECT *, preceding > far_following AS turned FROM told)
+WHERE list = 'relation' AND (preceding != far_following OR opposite = value)
 UNION ALL
 SELECT DISTINCT caption_id, 'sex', 'person', value
 FROM tokens

@@ -1,0 +1,292 @@
+"""Hubness and query-bank normalisation: the command against full matrices in numpy, and the laws of the correction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from click.testing import Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+from scipy.stats import skew
+
+from clipstore.ranking import BadRowError, Bank, Ranks, normalised_ranks, rank_pairs
+from clipstore.ranking.query_bank import bank_terms
+
+Run = Callable[..., Result]
+RunJson = Callable[..., Any]
+Matrix = NDArray[np.float64]
+
+MEMORY = 2**30
+DIRECTIONS = ("image_to_text", "text_to_image")
+CORRECTIONS = ("none", "inverted softmax", "dynamic inverted softmax")
+
+
+class Made(NamedTuple):
+    """The vectors of a split and of its bank, as they are stored, and the image of each caption."""
+
+    images: Matrix
+    texts: Matrix
+    own: NDArray[np.int64]
+    bank_images: Matrix
+    bank_texts: Matrix
+
+
+def unit(rows: Any) -> Matrix:
+    """Rows as an import stores them."""
+    wide = np.asarray(rows, np.float32).astype(np.float64)
+    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
+
+
+@pytest.fixture
+def made(cli: Run, import_vectors: Run, tmp_path: Path) -> Made:
+    """Splits g/val (40 images, 90 captions) and g/train (30, 60), with hubs on both sides, and some equal captions."""
+    rng = np.random.default_rng(3)
+    sizes = {"val": (40, 90), "train": (30, 60)}
+    rows, vectors, owners = [], {}, {}
+    common = rng.normal(size=12)
+    for split, (images, captions) in sizes.items():
+        own = np.sort(np.concatenate([np.arange(images), rng.integers(0, images, captions - images)]))
+        pictures = rng.normal(size=(images, 12)) + common * rng.uniform(0, 2, (images, 1))
+        said = pictures[own] + rng.normal(size=(captions, 12)) * 1.5 + common * rng.uniform(0, 2, (captions, 1))
+        if split == "val":
+            said[[7, 30, 55]] = said[80]
+        rows += [f"{split}{image}.png,caption {at},{split}{image},{split}-{at},{split}" for at, image in enumerate(own)]
+        vectors[split], owners[split] = (pictures, said), own
+    (tmp_path / "g.csv").write_text("image_path,caption,image_id,caption_id,split\n" + "\n".join(rows) + "\n")
+    cli("ingest", "csv", tmp_path / "g.csv")
+    for split, (pictures, said) in vectors.items():
+        ids = {f"{split}{at}": row for at, row in enumerate(pictures)}
+        import_vectors("m", f"g/{split}", ids, {f"{split}-{at}": row for at, row in enumerate(said)})
+    return Made(*map(unit, vectors["val"]), owners["val"], *map(unit, vectors["train"]))
+
+
+def asked(made: Made, direction: str) -> tuple[Matrix, Matrix, NDArray[np.bool_]]:
+    """Scores of a direction's queries, of its bank, and which candidates are right."""
+    right = made.own[None, :] == np.arange(len(made.images))[:, None]
+    if direction == "image_to_text":
+        return made.images @ made.texts.T, made.bank_images @ made.texts.T, right
+    return made.texts @ made.images.T, made.bank_texts @ made.images.T, right.T
+
+
+def corrected(scores: Matrix, bank: Matrix, beta: float, correction: str) -> Matrix:
+    """The probabilities of the paper over the full matrices (their logarithms, which keep the order)."""
+    if correction == "none":
+        return scores
+    softmax = beta * scores - logsumexp(beta * bank, axis=0)
+    if correction == "inverted softmax":
+        return softmax
+    first_of_bank = np.unique(bank.round(9).argmax(axis=1))
+    return np.where(np.isin(scores.round(9).argmax(axis=1), first_of_bank)[:, None], softmax, scores)
+
+
+def expected(scores: Matrix, right: NDArray[np.bool_]) -> dict[str, Any]:
+    """Recall@K, MRR and hubness of a full matrix whose equal scores are equal captions of other images."""
+    scores = scores.round(9)
+    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+    greater, tied = (scores > best).sum(axis=1), (scores == best).sum(axis=1)
+    wins = (right & (scores == best)).sum(axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+    times = np.bincount(order.ravel(), minlength=scores.shape[1])
+    told: dict[str, Any] = {
+        "mrr": np.mean(1 / (greater + (tied + 1) / (wins + 1))),
+        "mean_times": times.mean(),
+        "largest": times.max(),
+        "skewness": skew(times),
+        "anti_hubs": np.mean(times == 0),
+    }
+    if (wins == 1).all():
+        for k in (1, 5, 10):
+            told[f"recall@{k}"] = np.mean(np.clip((k - greater) / tied, 0, 1))
+    return told
+
+
+@pytest.mark.parametrize("beta", [2.0, 20.0, 300.0])
+def test_the_command_equals_full_matrices(made: Made, cli_json: RunJson, beta: float) -> None:
+    (told,) = cli_json("hubness", "--split", "g/val", "--bank", "g/train", "--beta", beta)["hubness"]
+    assert told["bank"] == {"split": "g/train", "images": 30, "captions": 60, "left_out_images": 0, "beta": beta}
+    assert (told["model"], told["split"], told["images"], told["captions"]) == ("m", "g/val", 40, 90)
+    rows = {(row["correction"], row["direction"]): row for row in told["rows"]}
+    assert list(rows) == [(correction, direction) for correction in CORRECTIONS for direction in DIRECTIONS]
+    for (correction, direction), row in rows.items():
+        scores, bank, right = asked(made, direction)
+        for name, value in expected(corrected(scores, bank, beta, correction), right).items():
+            assert row[name] == pytest.approx(value), (correction, direction, name)
+    if beta == 20:
+        for direction in DIRECTIONS:
+            plain, softmax, dynamic = (rows[correction, direction] for correction in CORRECTIONS)
+            assert softmax["skewness"] < plain["skewness"]
+            assert len({row["mrr"] for row in (plain, softmax, dynamic)}) == 3  # the dynamic form is one of its own
+
+
+def test_without_a_bank_the_numbers_are_those_of_eval(made: Made, cli: Run, cli_json: RunJson) -> None:
+    (told,) = cli_json("hubness", "--split", "g/val", "--model", "m")["hubness"]
+    assert told["bank"] is None
+    assert [row["correction"] for row in told["rows"]] == ["none", "none"]
+    metrics = cli_json("eval", "--split", "g/val")["evaluations"][0]["metrics"]
+    for row, name in zip(told["rows"], ("text_retrieval", "image_retrieval"), strict=True):
+        assert row["recall@5"] == metrics[f"{name}_recall@5"]
+    kept = cli_json("query", "hubness")
+    for row, stored in zip(told["rows"], kept, strict=True):
+        assert {name: row[name] for name in ("skewness", "anti_hubs", "largest", "hubs")} == {
+            name: stored[name] for name in ("skewness", "anti_hubs", "largest", "hubs")
+        }
+    assert "image → text" in cli("hubness", "--split", "g/val").stdout
+    assert "beta 20" in cli("hubness", "--split", "g/val", "--bank", "g/train").stdout
+
+
+def test_nothing_is_kept(made: Made, cli: Run, store: Path) -> None:
+    before = (store / "catalog.duckdb").read_bytes()
+    cli("hubness", "--split", "g/val", "--bank", "g/train")
+    assert (store / "catalog.duckdb").read_bytes() == before
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_queries_of_k_occurrence(made: Made, cli: Run, cli_json: RunJson, k: int) -> None:
+    cli("eval", "--split", "g/val")
+    hubness = {row["direction"]: row for row in cli_json("query", "hubness", "-p", f"k={k}")}
+    bins = cli_json("query", "k_occurrence", "-p", f"k={k}")
+    edges = {
+        "0": (0, 0),
+        "1": (1, 1),
+        "2-5": (2, 5),
+        "6-10": (6, 10),
+        "11-20": (11, 20),
+        "21-50": (21, 50),
+        "51-100": (51, 100),
+    }
+    for direction in DIRECTIONS:
+        scores, _, _ = asked(made, direction)
+        order = np.argsort(-scores.round(9), axis=1, kind="stable")[:, :k]
+        times = np.bincount(order.ravel(), minlength=scores.shape[1])
+        row = hubness[direction]
+        assert (row["items"], row["largest"]) == (len(times), times.max())
+        assert row["skewness"] == pytest.approx(skew(times))
+        assert row["mean_times"] == pytest.approx(len(scores) * k / len(times))
+        assert row["anti_hubs"] == pytest.approx(np.mean(times == 0))
+        counts = {name: int(((times >= low) & (times <= high)).sum()) for name, (low, high) in edges.items()}
+        told = {row["times"]: row["items"] for row in bins if row["direction"] == direction}
+        assert told == {name: count for name, count in counts.items() if count}
+        assert sum(row["share"] for row in bins if row["direction"] == direction) == pytest.approx(1)
+
+
+def test_items_retrieved_equally_often_have_no_skewness(
+    cli: Run, import_vectors: Run, cli_json: RunJson, tmp_path: Path
+) -> None:
+    (tmp_path / "g.csv").write_text("image_path,caption,image_id,caption_id\na.png,a,1,1\nb.png,b,2,2\n")
+    cli("ingest", "csv", tmp_path / "g.csv")
+    import_vectors("m", "g/all", {1: [1.0, 0.0], 2: [0.0, 1.0]}, {1: [1.0, 0.0], 2: [0.0, 1.0]})
+    cli("eval", "--split", "g/all")
+    assert [row["skewness"] for row in cli_json("query", "hubness", "-p", "k=1")] == [None, None]
+    cli("hubness", "--split", "g/all")
+
+
+# --- bad input
+
+
+def test_what_is_asked_is_left_out_of_its_bank(
+    made: Made, cli: Run, cli_json: RunJson, import_vectors: Run, tmp_path: Path
+) -> None:
+    """Two images of g/val get a caption more, by which they stand in g/train too."""
+    assert "cannot be its own bank" in cli("hubness", "--split", "g/val", "--bank", "g/val", code=1).stderr
+    told = (tmp_path / "g.csv").read_text()
+    (tmp_path / "g.csv").write_text(told + "val3.png,one more,val3,new-3,train\nval9.png,one more,val9,new-9,train\n")
+    cli("ingest", "csv", tmp_path / "g.csv")
+    new = np.random.default_rng(1).normal(size=(2, 12))
+    import_vectors("m", "g/val", {"val3": made.images[3], "val9": made.images[9]}, {"new-3": new[0], "new-9": new[1]})
+    places = np.searchsorted(made.own, [4, 10])
+    more = made._replace(texts=np.insert(made.texts, places, unit(new), 0), own=np.insert(made.own, places, [3, 9]))
+    (found,) = cli_json("hubness", "--split", "g/val", "--bank", "g/train")["hubness"]
+    assert found["bank"] == {"split": "g/train", "images": 30, "captions": 60, "left_out_images": 2, "beta": 20}
+    for row in found["rows"]:
+        scores, bank, right = asked(more, row["direction"])
+        for name, value in expected(corrected(scores, bank, 20, row["correction"]), right).items():
+            assert row[name] == pytest.approx(value)
+    printed = cli("hubness", "--split", "g/val", "--bank", "g/train").stdout
+    assert "2 images of the bank stand in g/val too" in printed
+
+
+@pytest.mark.parametrize("beta", ["0", "-1", "nan", "inf"])
+def test_beta_must_be_above_nothing(made: Made, cli: Run, beta: str) -> None:
+    told = cli("hubness", "--split", "g/val", "--bank", "g/train", "--beta", beta, code=1).stderr
+    assert "beta" in told
+    assert "above 0" in told
+
+
+def test_a_bank_without_vectors_names_the_command(cli: Run, scenes: Path) -> None:
+    cli("ingest", "coco", scenes, "--name", "scenes")
+    cli("split", "part", "--from", "scenes/val", "--images", "20", "--validation", "0.5")
+    cli("embed", "--model", "demo", "--split", "part/val")
+    told = cli("hubness", "--split", "part/val", "--bank", "part/train", code=1).stderr
+    assert "clipstore embed --model demo --split part/train" in told
+
+
+def test_names_that_are_not_there(made: Made, cli: Run) -> None:
+    assert "'g/val'" in cli("hubness", "--split", "g/vla", code=1).stderr
+    assert "'g/train'" in cli("hubness", "--split", "g/val", "--bank", "g/tain", code=1).stderr
+    assert "unknown model" in cli("hubness", "--split", "g/val", "--model", "nobody", code=1).stderr
+
+
+def test_a_bank_that_holds_no_number_is_told() -> None:
+    rows = np.ones((3, 2), dtype=np.float32)
+    broken = np.array([[1, 0], [np.nan, 0]], dtype=np.float32)
+    with pytest.raises(BadRowError, match="bank vector 1"):
+        bank_terms(broken, rows, 20, memory=MEMORY)
+
+
+# --- laws
+
+
+@st.composite
+def galleries(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Images and texts from so few vectors that ties abound, and pairs."""
+    images, texts, width = (draw(st.integers(1, most)) for most in (9, 9, 3))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    sides = [rng.choice([-1, 0.5, 1], size=(size, width)).astype(np.float32) for size in (images, texts)]
+    pairs = np.stack([rng.integers(0, images, texts), np.arange(texts)], axis=1)
+    return sides[0], sides[1], pairs
+
+
+def same(one: Ranks, other: Ranks) -> bool:
+    sides = ((one.image_to_text, other.image_to_text), (one.text_to_image, other.text_to_image))
+    fields = ("query", "positive", "n_greater", "n_equal", "hits")
+    return all(np.array_equal(getattr(mine, name), getattr(its, name)) for mine, its in sides for name in fields)
+
+
+@settings(max_examples=60, deadline=None)
+@given(galleries(), st.integers(1, 4), st.floats(0.1, 100))
+def test_a_bank_that_scores_all_alike_changes_nothing(gallery: Any, size: int, beta: float) -> None:
+    images, texts, pairs = gallery
+    plain = rank_pairs(images, texts, pairs, top_k=3)
+    nothing = np.zeros((size, images.shape[1]), dtype=np.float32)
+    for ranks in normalised_ranks(images, texts, plain, Bank(images=nothing, texts=nothing, beta=beta), memory=MEMORY):
+        assert same(ranks, plain)
+
+
+@settings(max_examples=60, deadline=None)
+@given(galleries(), galleries(), st.floats(0.1, 100))
+def test_terms_are_the_logarithm_of_the_banks_softmax(gallery: Any, other: Any, beta: float) -> None:
+    images, _, _ = gallery
+    bank = np.resize(other[0], (len(other[0]), images.shape[1])).astype(np.float32)
+    wide = logsumexp(beta * bank.astype(np.float64) @ images.T.astype(np.float64), axis=0) / beta
+    terms = bank_terms(bank, images, beta, memory=MEMORY)
+    np.testing.assert_allclose(terms, wide - wide.mean(), atol=1e-6)
+    _, inverse = np.unique(images, axis=0, return_inverse=True)
+    for value in np.unique(inverse):
+        assert len(np.unique(terms[inverse == value])) == 1  # equal candidates, equal terms
+    np.testing.assert_allclose(bank_terms(np.concatenate([bank, bank]), images, beta, memory=MEMORY), terms, atol=1e-6)
+
+
+def test_terms_depend_on_no_block() -> None:
+    rng = np.random.default_rng(0)
+    bank, images = (rng.normal(size=(size, 16)).astype(np.float32) for size in (1500, 700))
+    whole = bank_terms(bank, images, 20, memory=MEMORY)
+    parts = bank_terms(bank, images, 20, memory=20 * (12 * 16 + 2 * 8 * 512))
+    np.testing.assert_allclose(parts, whole, atol=1e-7)
+    wide = logsumexp(20 * bank.astype(np.float64) @ images.T.astype(np.float64), axis=0) / 20
+    np.testing.assert_allclose(whole, wide - wide.mean(), atol=1e-6)
