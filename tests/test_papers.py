@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import pytest
+from click.testing import Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from test_evaluate import CAPTIONS, IMAGES, write_csv
+
+from clipstore.errors import NotFoundError
+from clipstore.pipeline.evaluations import evaluations_of
+from clipstore.pipeline.paper import paper
+from clipstore.pipeline.store import Store
 from clipstore.reporting.papers import latex, markdown
 
 Told = dict[str, Any]
@@ -53,88 +67,190 @@ def metrics(text: tuple[float, ...], image: tuple[float, ...], rsum: float) -> d
     }
 
 
-# Recall@1 is equal as printed (50.0), so both are the best; the lower median rank is; of the last column the greater is.
-ONE = metrics(
-    (0.50041, 0.75, 0.8349, 0.6125, 1, 4.5, 0.3, 0.2), (0.304, 0.5594, 0.669, 0.42, 4, 20, 0.304, 0.304), 361.9
-)
-TWO = metrics((0.49961, 0.794, 0.866, 0.6355, 1, 4, 0.3, 0.2), (0.365, 0.611, 0.7, 0.48, 3.6, 15, 0.365, 0.365), 383.55)
-
-MARKDOWN = r"""
-Retrieval on coco/val (555555555555): 1,000 images, 5,000 captions (all of each image); protocol standard. R@K in percent.
-
-| model | image → text R@1 | image → text R@5 | image → text R@10 | image → text MRR | image → text MedR | text → image R@1 | text → image R@5 | text → image R@10 | text → image MRR | text → image MedR | RSUM |
-| :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |
-| one | 50.0 | 75.0 | 83.5 | 0.613 | 1 | 30.4 | 55.9 | 66.9 | 0.420 | 4 | 361.9 |
-| two\_b | 50.0 | **79.4** | **86.6** | **0.635** | 1 | **36.5** | **61.1** | **70.0** | **0.480** | **3.6** | **383.6** |
-
-- bf16, stored as float16; image tower aaaaaaaaaaaa, text tower bbbbbbbbbbbb; 7 tied pairs
-- **one**: trained on none of these images, as far as the store was told
-- **two\_b**: TRAINED ON 12.0% of these images (120): the numbers over all flatter it
-"""
-
-LATEX = r"""
-% needs \usepackage{booktabs}
-\begin{table*}
-\centering\small\setlength{\tabcolsep}{4pt}
-\caption{Retrieval on coco/val (555555555555): 1,000 images, 5,000 captions (all of each image); protocol standard. R@K in percent.}\label{tab:coco-val-standard-66666666}
-\begin{tabular}{lrrrrrrrrrrr}
-\toprule
- & \multicolumn{5}{c}{image $\to$ text} & \multicolumn{5}{c}{text $\to$ image} &  \\
-\cmidrule(lr){2-6} \cmidrule(lr){7-11}
-model & R@1 & R@5 & R@10 & MRR & MedR & R@1 & R@5 & R@10 & MRR & MedR & RSUM \\
-\midrule
-one & 50.0 & 75.0 & 83.5 & 0.613 & 1 & 30.4 & 55.9 & 66.9 & 0.420 & 4 & 361.9 \\
-two\_b & 50.0 & \textbf{79.4} & \textbf{86.6} & \textbf{0.635} & 1 & \textbf{36.5} & \textbf{61.1} & \textbf{70.0} & \textbf{0.480} & \textbf{3.6} & \textbf{383.6} \\
-\bottomrule
-\end{tabular}\par\smallskip
-{\footnotesize\raggedright
-bf16, stored as float16; image tower aaaaaaaaaaaa, text tower bbbbbbbbbbbb; 7 tied pairs\par
-\textbf{one}: trained on none of these images, as far as the store was told\par
-\textbf{two\_b}: TRAINED ON 12.0\% of these images (120): the numbers over all flatter it\par
-}
-\end{table*}
-"""
+# Recall@1 image → text is equal as printed (50.0), and so is its median rank: nobody is best there.
+ONE = metrics((0.50041, 0.75, 0.8349, 0.6126, 1, 5, 0.3, 0.2), (0.304, 0.5594, 0.669, 0.42, 4, 20, 0.3, 0.3), 361.9)
+TWO = metrics((0.49961, 0.794, 0.866, 0.6354, 1, 4, 0.3, 0.2), (0.365, 0.611, 0.7, 0.48, 3.6, 15, 0.3, 0.3), 383.56)
 
 
-def test_golden() -> None:
-    told = [evaluation("one", ONE), evaluation("two_b", TWO, seen_images=120)]
-    assert markdown(told) == MARKDOWN.lstrip()
-    assert latex(told) == LATEX.lstrip()
+def difference(
+    direction: str, metric: str, one: float, two: float, low: float | None, high: float | None, p: float
+) -> Told:
+    ends = {"low": low, "high": high, "p": p / 2, "p_holm": p}
+    return {"direction": direction, "metric": metric, "baseline": one, "value": two, "difference": two - one, **ends}
 
 
 COMPARISON: Told = {
     "baseline": "one",
-    "split": "coco/val",
-    "protocol": "standard",
-    "measured_on": evaluation("one", ONE)["measured_on"],
-    "method": "10,000 resamples of images & signs",
+    "measured_on": evaluation("one", ONE)["measured_on"]
+    | {"models": {"one": {"seen_images": 0}, "two_b": {"seen_images": 120}}},
+    "method": {"resamples": 9000, "flips": 8000, "confidence": 0.95, "seed": 3, "clusters": 1000, "comparisons": 5},
     "models": [
         {
-            "model": "two",
+            "model": "two_b",
             "differences": [
-                {"direction": direction, "metric": metric, "baseline": one, "value": two, "difference": two - one,
-                 "low": low, "high": high, "p": p / 2, "p_holm": p}
-                for direction, metric, one, two, low, high, p in [
-                    ("image_to_text", "recall@1", 0.5, 0.56, 0.021, 0.1, 0.0004),
-                    ("image_to_text", "mrr", 0.61, 0.62, -0.004, 0.0235, 0.05),
-                    ("text_to_image", "mean_rank", 20, 15.5, -7.04, -2, 0.0499),
-                    ("both", "rsum", 361.9, 361.88, -4, 5, 1),
-                ]
+                difference("image_to_text", "recall@1", 0.5, 0.56, 0.021, 0.1, 0.0004),
+                difference("image_to_text", "mrr", 0.61, 0.62, -0.004, 0.0236, 0.05),
+                difference("text_to_image", "mean_rank", 20, 15.5, -7.04, -2, 0.0499),
+                difference("text_to_image", "recall@10", 0.7, 0.69, None, None, 0.009),
+                difference("both", "rsum", 361.9, 361.88, -4, 5, 1),
             ],
-            "queries": [],
         }
     ],
-}  # fmt: skip
+}
+GOLDEN = Path(__file__).parent / "papers"
 
 
-def test_golden_comparison() -> None:
-    rows = [line for line in markdown([], [COMPARISON]).splitlines() if line.startswith("| two")]
-    assert rows == [
-        r"| two | image → text | Recall@1 | 50.0 | 56.0 | +6.0\*\*\* | +2.1 to +10.0 | \< 0.001 |",
-        r"| two | image → text | MRR | 0.610 | 0.620 | +0.010 | −0.004 to +0.023 | 0.050 |",
-        r"| two | text → image | mean rank | 20 | 15.5 | −4.5\* | −7 to −2 | 0.050 |",
-        r"| two |  | RSUM | 361.9 | 361.9 | 0.0 | −4.0 to +5.0 | 1.000 |",
+@pytest.mark.parametrize(("form", "write"), [("md", markdown), ("tex", latex)])
+def test_golden(form: str, write: Callable[..., str]) -> None:
+    """tests/papers/golden.md and golden.tex, set by hand from the numbers above."""
+    told = [evaluation("one", ONE), evaluation("two_b", TWO, seen_images=120)]
+    assert write(told, [COMPARISON]) == (GOLDEN / f"golden.{form}").read_text(encoding="utf-8")
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The tables of a Markdown text as an independent parser reads them: rows of cells as they are shown."""
+    found: list[list[list[str]]] = []
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        if token.type == "table_open":
+            found.append([])
+        elif token.type == "tr_open":
+            found[-1].append([])
+        elif token.type == "inline" and found and token.level >= 4 and token.map:
+            found[-1][-1].append("".join(part.content for part in token.children or []))
+    return found
+
+
+def folded(text: str) -> str:
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+
+
+AS_PRINTED = ["50.0", "75.0", "83.5", "0.613", "1", "30.4", "55.9", "66.9", "0.420", "4", "361.9"]
+NAMES = st.text(min_size=1, max_size=20) | st.text(alphabet="\\`*_{}[]<>()#+-.!|~$&%^\"' \n1a", min_size=1, max_size=20)
+
+
+@settings(deadline=None)  # beside other work a table may take long
+@given(name=NAMES, split=NAMES)
+def test_any_name_stands_in_markdown_as_it_is(name: str, split: str) -> None:
+    text = markdown([evaluation(name, ONE, split=split), evaluation("two", TWO, split=split)])
+    (rows,) = tables(text)
+    assert [len(row) for row in rows] == [12, 12, 12]
+    assert rows[1] == [folded(name), *AS_PRINTED]
+    first, *_ = (token for token in MarkdownIt("commonmark").enable("table").parse(text) if token.type == "inline")
+    said = "".join(part.content for part in first.children or [])
+    assert said.startswith(folded(f"Retrieval on {split} (555555555555): 1,000 images"))
+
+
+# What LaTeX makes of the commands that an escaped text may hold.
+SHOWN = {
+    **{f"\\{one}": one for one in "&%$#_{}"},
+    r"\textbackslash{}": "\\",
+    r"\textasciitilde{}": "~",
+    r"\textasciicircum{}": "^",
+    r"\textless{}": "<",
+    r"\textgreater{}": ">",
+    r"\textbar{}": "|",
+    r"\textasciigrave{}": "`",
+    r"$\to$": "→",
+    "$-$": "\N{MINUS SIGN}",
+    "{}": "",
+}
+TOKEN = re.compile("|".join(re.escape(one) for one in sorted(SHOWN, key=len, reverse=True)))
+
+
+@settings(deadline=None)  # beside other work a table may take long
+@given(name=NAMES, split=NAMES)
+def test_any_name_stands_in_latex_as_it_is(name: str, split: str) -> None:
+    text = latex([evaluation(name, ONE, split=split), evaluation("two", TWO, split=split)])
+    rows = re.search(r"\\midrule\n(.*)\n\\bottomrule", text, re.DOTALL)
+    assert rows
+    lines = rows[1].split("\n")
+    assert len(lines) == 2
+    assert all(line.endswith(r" \\") for line in lines)
+    cells = re.split(r"(?<!\\) & ", lines[0].removesuffix(r" \\"))
+    assert len(cells) == 12
+    assert cells[0][:1] not in ("[", "*")  # which the end of the row before would take for its own
+    assert "--" not in cells[0]  # which would be set as a dash
+    assert not re.search(r"[\\{}$&#^_~%<>|`]", TOKEN.sub("", cells[0]))  # nothing special is left bare
+    assert TOKEN.sub(lambda found: SHOWN[found[0]], cells[0]) == folded(name)
+    bare = re.sub(r"\\[&%$#_{}\\]", "", text)
+    assert bare.count("{") == bare.count("}")
+    assert bare.count("$") % 2 == 0
+    assert not re.search(r"(?<!\\)%", text.split("\n", 1)[1])  # which would begin a comment
+
+
+def test_galleries_and_queries_never_share_a_table() -> None:
+    different: list[Told] = [
+        {"split": "coco/test"},
+        {"split_digest": "7" * 64},
+        {"gallery_digest": "8" * 64},
+        {"protocol": "paired-rows"},
+        {"caption_set": "first5"},
+        {"unseen": True},
+        {"unseen": True, "asked_images": 900},
     ]
-    lines = latex([], [COMPARISON]).splitlines()
-    assert r"two & text $\to$ image & mean rank & 20 & 15.5 & $-$4.5* & $-$7 to $-$2 & 0.050 \\" in lines
-    assert r"10,000 resamples of images \& signs\par" in lines
+    told = [evaluation("m", ONE), *(evaluation("m", TWO, **one) for one in different), evaluation("n", ONE)]
+    found = tables(markdown(told))
+    assert [[row[0] for row in rows[1:]] for rows in found] == [["m", "n"], *[["m"]] * len(different)]
+    labels = re.findall(r"\\label\{(.*?)\}", latex(told))
+    assert len(labels) == len(different) + 1
+    assert "**" not in "".join(
+        line for line in markdown(told[1:-1]).splitlines() if line.startswith("|")
+    )  # alone: no best
+
+
+def test_protocols_have_their_own_columns() -> None:
+    paired = {name: value for name, value in ONE.items() if name.startswith("text_retrieval")}
+    (rows,) = tables(markdown([evaluation("m", paired, protocol="paired-rows")]))
+    assert rows[0] == ["model", *(f"image → text {title}" for title in ("R@1", "R@5", "R@10", "MRR", "MedR"))]
+    assert "cannot exceed 0.200" in markdown([evaluation("m", paired, protocol="paired-rows")])
+    (rows,) = tables(markdown([evaluation("m", ONE, protocol="eccv")]))
+    assert rows[0][6:8] == ["image → text mAP@R", "image → text R-P"]
+    assert rows[1][6:8] == ["20.0", "30.0"]
+
+
+def test_nothing_measured_gives_nothing() -> None:
+    assert markdown([]).strip() == ""
+
+
+# --- of a store
+
+
+@pytest.fixture
+def measured(cli: Callable[..., Result], import_vectors: Callable[..., Result], tmp_path: Path, store: Path) -> Store:
+    """Two models on a split in two protocols, and a third that was never evaluated."""
+    cli("ingest", "csv", write_csv(tmp_path, "golden", CAPTIONS))
+    texts = {said: vector for own in CAPTIONS.values() for said, vector in own.items()}
+    for name in ("b", "a", "lone"):
+        import_vectors(name, "golden/all", IMAGES, texts)
+    cli("eval", "--model", "b", "--model", "a", "--split", "golden/all")
+    cli("eval", "--model", "b", "--model", "a", "--split", "golden/all", "--protocol", "paired-rows")
+    return Store(store)
+
+
+def test_kept_evaluations_are_what_eval_told(measured: Store, cli_json: Callable[..., Any]) -> None:
+    told = cli_json("eval", "--model", "b", "--model", "a", "--split", "golden/all")["evaluations"]
+    kept = [one for one in evaluations_of(measured, "golden/all", ["b", "a"]) if one["protocol"] == "standard"]
+    assert json.loads(json.dumps(kept)) == told
+    assert [one["model"] for one in evaluations_of(measured, models=["a"])] == ["a", "a"]
+    assert len(evaluations_of(measured)) == 4
+
+
+def test_a_paper_of_a_store(measured: Store, cli_json: Callable[..., Any]) -> None:
+    """A table of metrics for each protocol, then the differences; models in the order named."""
+    comparison = cli_json("compare", "b", "a", "--split", "golden/all")
+    found = tables(paper(measured, ["golden/all"], ["b", "a"], "md", [comparison]))
+    assert [[row[0] for row in rows[1:]] for rows in found] == [["b", "a"], ["b", "a"], ["a"] * 11]
+    assert paper(measured, [], [], "tex", [comparison]).count(r"\begin{tabular}") == 3
+
+
+@pytest.mark.parametrize(
+    ("split", "models", "message"),
+    [
+        ("golden/al", [], "did you mean 'golden/all'"),
+        ("golden/all", ["lone"], "run 'clipstore eval --model lone --split golden/all' first"),
+        ("golden/all", ["a", "lone"], "run 'clipstore eval --model lone --split golden/all' first"),
+    ],
+)
+def test_what_was_not_measured_names_the_command(measured: Store, split: str, models: list[str], message: str) -> None:
+    with pytest.raises(NotFoundError, match=re.escape(message)):
+        paper(measured, [split], models, "md")

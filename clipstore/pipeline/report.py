@@ -93,7 +93,7 @@ def report(store: Store, options: ReportOptions) -> Row:
 
 
 def tables(store: Store, options: ReportOptions, form: str) -> str:
-    """The metric tables and comparisons as Markdown ("md") or LaTeX ("tex"), written to `options.out` where it is given.
+    """The metric tables and comparisons as Markdown ("md") or LaTeX ("tex"); written to `options.out` too, if given.
 
     Raises:
         NotFoundError: a split or model is unknown or was not measured so, with the command that measures it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clipstore.reporting.metrics import CAPTION_SETS
+from clipstore.reporting.metrics import gallery_words
 from clipstore.reporting.tables import Row, console, print_table
 
 _DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image", "both": "both"}
@@ -57,10 +57,17 @@ def change_rows(model: Mapping[str, Any]) -> list[Row]:
 def basis(comparison: Mapping[str, Any]) -> Iterator[str]:
     """What a comparison was measured on and how, in lines to stand under a table."""
     on, how = comparison["measured_on"], comparison["method"]
+    yield gallery_words(on)
+    yield from method_words(how)
     yield (
-        f"{on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, {on['captions']:,} captions "
-        f"({CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}"
+        "fixed: no positive stood first, now one does; broken: the reverse; better, worse: the first positive's rank. "
+        "'clipstore query changes' lists them"
     )
+    yield from cautions(on, how)
+
+
+def method_words(how: Mapping[str, Any]) -> Iterator[str]:
+    """Where the intervals and the p-values of a comparison come from."""
     yield (
         f"intervals: {how['resamples']:,} draws of {how['clusters']:,} images with all their queries (percentile "
         "bootstrap by image); the gallery is held fixed: they speak of other queries against these candidates"
@@ -70,14 +77,9 @@ def basis(comparison: Mapping[str, Any]) -> Iterator[str]:
         f"for all {how['comparisons']} comparisons made here, and below {1 - how['confidence']:.2f} gives the verdict; "
         f"seed {how['seed']}"
     )
-    yield (
-        "fixed: no positive stood first, now one does; broken: the reverse; better, worse: the first positive's rank. "
-        "'clipstore query changes' lists them"
-    )
-    yield from _warnings(on, how)
 
 
-def _warnings(on: Mapping[str, Any], how: Mapping[str, Any]) -> Iterator[str]:
+def cautions(on: Mapping[str, Any], how: Mapping[str, Any]) -> Iterator[str]:
     """What a reader must know before believing the numbers."""
     for name, model in on["models"].items():
         if model["seen_images"] and not on["unseen"]:

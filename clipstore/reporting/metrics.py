@@ -23,7 +23,7 @@ _COLUMNS = {
 }
 _MANY_POSITIVES = ("mAP@R", "R-Precision")  # shown where queries have many positives
 
-CAPTION_SETS = {"all": "all of each image", "first5": "the first five of each image"}
+_CAPTION_SETS = {"all": "all of each image", "first5": "the first five of each image"}
 
 
 def print_evaluations(evaluations: Sequence[Evaluation]) -> None:
@@ -78,7 +78,7 @@ def gallery_words(on: Mapping[str, Any]) -> str:
     """What was ranked and how, of an evaluation's "measured_on": the same words for all that one table may hold."""
     return (
         f"{on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, "
-        f"{on['captions']:,} captions ({CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}"
+        f"{on['captions']:,} captions ({_CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}"
     )
 
 

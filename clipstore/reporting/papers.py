@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from clipstore.reporting.comparison import cautions, method_words
 from clipstore.reporting.metrics import gallery_words, notes, vector_words
 
 Told = Mapping[str, Any]
@@ -67,21 +68,21 @@ def latex(told: Sequence[Told], comparisons: Sequence[Told] = ()) -> str:
 
     Names are escaped; those with letters that pdflatex has no font for want xelatex or lualatex.
     """
-    return "\n".join(["% needs \\usepackage{booktabs}", *map(_latex, _tables(told, comparisons))]) + "\n"
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_latex, _tables(told, comparisons)))
+
+
+def _by_gallery(told: Iterable[Told]) -> list[list[Told]]:
+    """The evaluations whose numbers may stand in one table: of the same candidates, ranked by one rule for the same."""
+    keys = ("split", "split_digest", "gallery_digest", "protocol", "caption_set", "unseen", "asked_images")
+    found: dict[tuple[Any, ...], list[Told]] = {}
+    for one in told:
+        found.setdefault(tuple(one["measured_on"][key] for key in keys), []).append(one)
+    return list(found.values())
 
 
 def _tables(told: Sequence[Told], comparisons: Sequence[Told]) -> Iterator[_Table]:
-    galleries: dict[tuple[Any, ...], list[Told]] = {}
-    for one in told:
-        galleries.setdefault(_gallery(one["measured_on"]), []).append(one)
-    yield from (_metric_table(evaluations) for evaluations in galleries.values())
+    yield from map(_metric_table, _by_gallery(told))
     yield from map(_difference_table, comparisons)
-
-
-def _gallery(on: Told) -> tuple[Any, ...]:
-    """What numbers must have in common to stand in one table: what is ranked, by what rule, and who asks."""
-    keys = ("split", "split_digest", "gallery_digest", "protocol", "caption_set", "unseen", "asked_images")
-    return tuple(on[key] for key in keys)
 
 
 def _metric_table(evaluations: Sequence[Told]) -> _Table:
@@ -129,13 +130,13 @@ def shown(name: str, value: float | None) -> str:
         return ""
     if name.endswith("mrr"):
         return f"{value:.3f}"
-    if name.endswith("_rank"):
-        return f"{value:.1f}".removesuffix(".0")
-    return f"{value:.1f}" if name == "rsum" else f"{100 * value:.1f}"
+    if name.endswith("median_rank"):
+        return f"{value:.1f}".removesuffix(".0")  # whole, but where folds are averaged
+    return f"{value if name in ('mean_rank', 'rsum') else 100 * value:.1f}"
 
 
 def _difference_table(told: Told) -> _Table:
-    on, baseline = told["measured_on"], told["baseline"]
+    on, how, baseline = told["measured_on"], told["method"], told["baseline"]
     rows = [
         [
             model["model"],
@@ -144,22 +145,25 @@ def _difference_table(told: Told) -> _Table:
             shown(one["metric"], one["baseline"]),
             shown(one["metric"], one["value"]),
             _signed(one["metric"], one["difference"]) + _mark(one["p_holm"]),
-            f"{_signed(one['metric'], one['low'])} to {_signed(one['metric'], one['high'])}",
+            "none"
+            if one["low"] is None
+            else f"{_signed(one['metric'], one['low'])} to {_signed(one['metric'], one['high'])}",
             "< 0.001" if one["p_holm"] < 0.001 else f"{one['p_holm']:.3f}",
         ]
         for model in told["models"]
         for one in model["differences"]
     ]
-    titles = ["model", "direction", "metric", "baseline", "model's", "difference", "95 % interval", "p (Holm)"]
+    titles = ["model", "direction", "metric", "baseline", "model's", "difference", f"{how['confidence']:.0%} interval"]
     marks = ", ".join(f"{mark} p < {level}" for level, mark in reversed(_LEVELS.items()))
     return _Table(
-        key=f"{told['split']} {told['protocol']} against {baseline}",
+        key=f"{on['split']} {on['protocol']} {on['gallery_digest'][:8]} against {baseline}"
+        + (" unseen" if on["unseen"] else ""),
         caption=f"Differences to the baseline {baseline} on {gallery_words(on)}. Recall in percent.",
         texts=3,
-        columns=[("", title) for title in titles],
+        columns=[("", title) for title in [*titles, "p (Holm)"]],
         rows=rows,
         bold=set(),
-        remarks=[("", f"{told['method']}"), ("", f"After Holm's correction: {marks}.")],
+        remarks=[("", line) for line in (*method_words(how), f"by p (Holm): {marks}", *cautions(on, how))],
     )
 
 
@@ -248,6 +252,7 @@ def _latex(table: _Table) -> str:
             *remarks,
             "}",
             r"\end{table*}",
+            "",
         ]
     )
 
