@@ -93,8 +93,11 @@ function legend(names, first = 0) {
   return element("ul", { class: "legend" }, names.map(entry));
 }
 
+/** A share in percent; nothing where it is too small for a bar that one sees. */
+const share = (value) => (value < 0.005 ? "" : `${Math.round(100 * value)}%`);
+
 /** Groups of bars, one bar a series. series: [{name, values, number}]; a value is written on its bar where it fits. */
-function groupedBars(groups, seriesList, { digits = 3, range } = {}) {
+function groupedBars(groups, seriesList, { range, percent = false } = {}) {
   return {
     data: seriesList.map((one) => ({
       type: "bar",
@@ -102,12 +105,12 @@ function groupedBars(groups, seriesList, { digits = 3, range } = {}) {
       x: groups.map(plain),
       y: one.values,
       marker: { color: series(one.number) },
-      text: one.values.map((value) => (value === null ? "" : value.toFixed(digits > 2 ? 2 : digits))),
+      text: one.values.map((value) => (value === null ? "" : percent ? share(value) : value.toFixed(2))),
       textposition: "outside",
       textangle: 0,
       cliponaxis: false,
       textfont: { size: 10, color: colour("muted") },
-      hovertemplate: `%{x}<br>${plain(one.name)}: %{y:.${digits}f}<extra></extra>`,
+      hovertemplate: `%{x}<br>${plain(one.name)}: %{y:.3f}<extra></extra>`,
     })),
     layout: {
       barmode: "group",

@@ -57,12 +57,12 @@ function table(caption, columns, rows) {
 }
 
 /** The commands that give a section's numbers. */
-function commands(list) {
+function commands(list, words = "These numbers by") {
   const lines = list.map((command) => element("li", {}, element("code", {}, command)));
   if (lines.length > 3) {
     return element("details", { class: "ask" }, element("summary", {}, `The ${lines.length} queries that give these numbers`), element("ul", {}, lines));
   }
-  return element("div", { class: "ask" }, element("span", {}, "These numbers by"), element("ul", {}, lines));
+  return element("div", { class: "ask" }, element("span", {}, words), element("ul", {}, lines));
 }
 
 /** A table that opens on demand. */

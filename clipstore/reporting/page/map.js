@@ -18,7 +18,7 @@ function mapSection(split) {
     element("div", { id: "map-legend" }),
     element("div", { class: "map" }, element("div", { id: "map-plot" }), element("div", { class: "point", id: "map-point", "aria-live": "polite" })),
     element("p", { class: "notes" }, `Laid out by ${METHODS[split.map.method]}: the axes have no meaning of their own.`),
-    commands(split.map.commands),
+    commands(split.map.commands, "Items and ranks by"),
   ];
 }
 

@@ -397,7 +397,7 @@ function hubsSection(split) {
       const here = bins.filter((bin) => own.some((row) => row.times === bin));
       const value = (mine, bin) => mine.find((row) => row.times === bin)?.share ?? 0;
       const label = `The share of items by how often they are retrieved, ${words}; the table below has the values`;
-      const draw = () => merged(groupedBars(here, modelSeries(split, own, here, value)), { layout: { xaxis: { title: { text: "times" } }, yaxis: { tickformat: ".0%" } } });
+      const draw = () => merged(groupedBars(here, modelSeries(split, own, here, value), { percent: true }), { layout: { xaxis: { title: { text: "times" } }, yaxis: { tickformat: ".0%" } } });
       return chart(words, label, draw, 260);
     }), dataTable("How often items are retrieved", timesColumns, times.rows)),
     element("div", { class: "pair" }, mostRetrieved(split, most.rows)),
