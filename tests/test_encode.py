@@ -7,13 +7,15 @@ import os
 import re
 import shutil
 import signal
-import time
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -27,14 +29,17 @@ from safetensors.numpy import load_file, save_file
 
 import clipstore
 from clipstore.demo.scenes import draw_dataset
+from clipstore.encoders.clip import ClipEncoder, load_clip
+from clipstore.encoders.fingerprint import describe
 from clipstore.encoders.images import pixels, read_preprocessing
 from clipstore.encoders.sources import locate, preprocessor_file
 from clipstore.errors import ModelError
 from clipstore.pipeline.ahead import Clock, Photo, photos_ahead
 from clipstore.pipeline.device import best_precision
 from clipstore.pipeline.embed import EmbedOptions, embed
-from clipstore.pipeline.encode import Pieces, text_batches
+from clipstore.pipeline.encode import Encoding, Pieces, Work, encode, text_batches
 from clipstore.pipeline.store import Store
+from clipstore.records import Model, ShardPlan
 from clipstore.reporting.embedding import summary_notes
 
 Run = Callable[..., Any]
@@ -132,6 +137,26 @@ def test_batches_of_texts_keep_to_their_tokens(lengths: list[int], tokens: int) 
 
 
 # Memory
+
+
+def test_work_that_is_done_is_let_go(tmp_path: Path) -> None:
+    model = Model(name="demo", family="clip", base="bundled:demo")
+    tower, encoder = describe(model, "fp32")[1], ClipEncoder(load_clip(model))
+    how = Encoding(folder=tmp_path, model=model, encoder=encoder, batch_tokens=512, on_progress=lambda _: None)
+    made: list[ref[Work]] = []
+    most = 0
+
+    def coming() -> Iterator[Work]:
+        nonlocal most
+        for number in range(20):
+            plan = ShardPlan(tower=tower, source="texts", contents=[str(number)], sources=["a red square"], rows=[])
+            work = Work(plans=(plan,))
+            made.append(ref(work))
+            most = max(most, sum(one() is not None for one in made))
+            yield work
+
+    assert len(list(encode(coming(), {tower.fingerprint: how}))) == 20
+    assert most < 10
 
 
 def doubled(most: int) -> Callable[[list[int]], tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
@@ -313,6 +338,23 @@ def test_models_that_do_not_fit_together_go_one_after_another(
     assert [one.done for one in told if one.tower == "image"] == [24, 24]
 
 
+def test_features_that_are_gone_are_made_again_for_each_model(
+    cli: Run, cli_json: Run, scenes: Path, small_clip: Path, headed: Path, store: Path, tmp_path: Path
+) -> None:
+    """Also where the first model of the backbone has its vectors, and photos of its own to do."""
+    root = Path(shutil.copytree(scenes, tmp_path / "scenes"))
+    cli("ingest", "coco", root)
+    cli("model", "add", "plain", "--base", small_clip)
+    cli("model", "add", "headed", "--base", small_clip, "--adapter", headed)
+    cli("embed", "--model", "plain", "--precision", "fp32")
+    for row in ask(store, "SELECT file FROM shards WHERE kind = 'features'"):
+        (store / row["file"]).unlink()
+    draw_dataset(root, images=10, seed=5, split="more", first=25)
+    cli("ingest", "coco", root)
+    told = cli_json("embed", "--model", "plain", "--model", "headed", "--precision", "fp32")["embedded"]
+    assert [(row["model"], row["done"]) for row in told if row["tower"] == "image"] == [("plain", 10), ("headed", 34)]
+
+
 # Several devices
 
 
@@ -355,24 +397,39 @@ def fails(path: Path) -> bytes:
     raise LookupError(message)
 
 
+_WITH_READER = """
+import sys
+from pathlib import Path
+import test_encode as mine
+options = mine.EmbedOptions(devices=("cpu", "cpu"), only="images", read=getattr(mine, sys.argv[2]), precision="fp32")
+mine.embed(mine.Store(Path(sys.argv[1])), ["demo"], options)
+"""
+
+
 @pytest.mark.parametrize(
-    ("read", "error", "told"),
-    [
-        (dies, ModelError, "the process on cpu died .exit code -9.: run the same command again"),
-        (fails, RuntimeError, "a mistake about"),
-    ],
-    ids=["killed", "mistaken"],
+    ("reader", "told"),
+    [("dies", "the process on cpu died (exit code -9): run the same command again"), ("fails", "a mistake about")],
 )
-def test_a_process_that_ends_ends_the_run(
-    read: Callable[[Path], bytes], error: type[Exception], told: str, many: Path, cli: Run, store: Path
-) -> None:
+def test_a_process_that_ends_ends_the_run(reader: str, told: str, many: Path, cli: Run, store: Path) -> None:
+    """In a process of its own, which must come to its end too, with work that nobody took."""
     cli("ingest", "coco", many)
     embed(Store(store), ["demo"], EmbedOptions(dry_run=True, only="images"))  # looks at the photos
-    options = EmbedOptions(devices=("cpu", "cpu"), only="images", read=read, precision="fp32")
-    began = time.monotonic()
-    with pytest.raises(error, match=told):
-        embed(Store(store), ["demo"], options)
-    assert time.monotonic() - began < 60
+    words = [sys.executable, "-c", _WITH_READER, str(store), reader]
+    ended = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 1
+    assert told in ended.stderr
+
+
+@pytest.mark.full
+def test_two_devices_for_a_model_that_has_features_and_captions_to_do(
+    many: Path, cli: Run, cli_json: Run, small_clip: Path, headed: Path, store: Path
+) -> None:
+    cli("ingest", "coco", many)
+    cli("model", "add", "plain", "--base", small_clip)
+    cli("model", "add", "headed", "--base", small_clip, "--adapter", headed)
+    cli("embed", "--model", "plain", "--only", "images")
+    told = cli_json("embed", "--model", "headed", "--device", "cpu", "--device", "cpu")["embedded"]
+    assert [row["done"] == row["planned"] > 0 for row in told] == [True, True]
 
 
 # On a GPU

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,10 @@ class Clock:
     forward: float = 0.0
     wait: float = 0.0
     write: float = 0.0
+
+    def since(self, before: Clock) -> Clock:
+        """What was spent since the clock stood as `before`."""
+        return Clock(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

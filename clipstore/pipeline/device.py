@@ -50,8 +50,17 @@ def _native_bf16(device: str) -> bool:
     return device == "cpu" and bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error is torch's word for a device, or a host, without memory left."""
+def free_memory() -> None:
+    """Give the memory of models that were let go back to the GPU, for other processes."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says, in torch's words or those of CUDA's libraries, that no memory is left."""
+    import torch
+
+    words = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

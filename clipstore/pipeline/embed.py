@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from clipstore.catalog import Session
 from clipstore.errors import ModelError
 from clipstore.pipeline.ahead import Clock, Read
-from clipstore.pipeline.device import checked_device
+from clipstore.pipeline.device import checked_device, free_memory
 from clipstore.pipeline.encode import Encoding, Pieces, Rows, Work, encode, encode_rows, finished, shard_path
 from clipstore.pipeline.models import IMPORTED, find_model, model_towers, record_model, record_towers
 from clipstore.pipeline.photos import look_at_photos
@@ -22,7 +23,7 @@ from clipstore.pipeline.plan import KIND, Embedded, Scope, scope_of, work_of
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.registry import forget_lost, register
 from clipstore.pipeline.store import Store, split_id
-from clipstore.pipeline.workers import Recipe, encode_on
+from clipstore.pipeline.workers import Recipe, encode_on, threads
 from clipstore.records import Model, ShardPlan, Tower
 from clipstore.shards import Shard, normalised
 
@@ -115,7 +116,7 @@ class _Embedding:
     def __init__(self, store: Store, runs: list[_Run], splits: list[int] | None, options: EmbedOptions) -> None:
         self._store, self._runs, self._splits, self._options = store, runs, splits, options
         self._planned: set[str] = set()  # fingerprints that a dry run has counted
-        self._pieces = Pieces()
+        self._pieces: defaultdict[str, Pieces] = defaultdict(Pieces)  # by a tower's fingerprint
         self._devices: list[str] = []  # known when a model is loaded
 
     def photos(self) -> None:
@@ -144,7 +145,9 @@ class _Embedding:
     def rest(self, run: _Run) -> list[Embedded]:
         """Embed what a model has left to do, by the heads of stored features and of captions; all that was done."""
         (scopes,) = self._scopes(run)
-        left = [(scope, source) for scope in scopes for source in scope.sources() if source != "photos"]
+        # Another model of its backbone saw the photos for it, unless that one had vectors and the features are gone.
+        seen = "image" in run.summaries or self._options.dry_run or self._options.retry_failed
+        left = [(scope, source) for scope in scopes for source in scope.sources() if source != "photos" or not seen]
         if left and not run.encoder:
             self._load(run, scopes)
         elif not run.encoder:
@@ -157,7 +160,7 @@ class _Embedding:
         for scope in scopes:
             scope.summary.lost_shards = run.lost[scope.tower.tower]
             scope.summary.least_cosine = run.least_cosine.get(scope.tower.tower)
-            scope.summary.pieces = self._pieces.count
+            scope.summary.pieces = self._pieces[scope.tower.fingerprint].count
         return [scope.summary for scope in scopes]
 
     def _weights(self) -> int:
@@ -191,7 +194,10 @@ class _Embedding:
 
         checkpoint = load_clip(run.model)
         tried = [(scope, plan) for scope in scopes for plan in _few(scope)] if precision != "fp32" else []
-        run.encoder = ClipEncoder(checkpoint, device=device)
+        # In fp32 where that fits beside what is loaded; its vectors are the same on the processor, which takes longer.
+        wide = sum(weight.numel() for weight in checkpoint.clip.parameters()) * 4
+        roomy = self._weights() + wide <= self._options.memory
+        run.encoder = ClipEncoder(checkpoint, device=device if roomy else "cpu")
         exact = [encode_rows(plan, self._trial(run, scope)) for scope, plan in tried]
         run.encoder = ClipEncoder(checkpoint, precision=precision, device=device, compiled=self._options.compiled)
         checks = []
@@ -217,7 +223,7 @@ class _Embedding:
         """How a few items go through a model on trial: in small batches, so that all cores have some."""
         how = self._encoding(run, scope)
         few = min(how.batch_tokens, _TRIED_TOKENS)
-        return replace(how, batch_tokens=few, clock=Clock(), on_progress=lambda _items: None)
+        return replace(how, batch_tokens=few, clock=Clock(), pieces=Pieces(), on_progress=lambda _items: None)
 
     def _encoding(self, run: _Run, scope: Scope) -> Encoding:
         return Encoding(
@@ -227,7 +233,7 @@ class _Embedding:
             store_dtype=self._options.store_dtype,
             batch_tokens=run.loaded.batch_tokens(scope.tower.tower, self._options.memory - self._weights()),
             clock=scope.summary.clock,
-            pieces=self._pieces,
+            pieces=self._pieces[scope.tower.fingerprint],
             on_progress=self._teller(scope),
             read=self._options.read,
         )
@@ -253,16 +259,17 @@ class _Embedding:
             return
         began = time.perf_counter()
         summaries = {key: scope.summary for scope in scopes for key in (scope.tower.fingerprint, scope.tower.backbone)}
-        waited = sum(scope.summary.clock.forward for scope in scopes)
+        before = [replace(scope.summary.clock) for scope in scopes]
         adopted = self._adopt(scopes, source, summaries)
         work = self._left(work_of(scopes, source), adopted)
-        pieces = sum(1 for _ in self._left(work_of(scopes, source), adopted)) if len(self._devices) > 1 else 1
-        if pieces > 1:
-            devices = self._devices[:pieces]
+        apart = len(self._devices) > 1 and source != "features"  # a head is one product: no process pays for it
+        devices = self._devices[: sum(1 for _ in self._left(work_of(scopes, source), adopted))] if apart else []
+        if len(devices) > 1:
             made = self._elsewhere(devices, runs, scopes, work)
-            workers = len(devices) * runs[0].loaded.workers
+            workers = sum(threads(devices) if device == "cpu" else runs[0].loaded.workers for device in devices)
             for run in runs:
                 run.encoder = None  # the processes have their own
+            free_memory()
         else:
             hows = {
                 scope.tower.fingerprint: self._encoding(run, scope) for run, scope in zip(runs, scopes, strict=True)
@@ -271,11 +278,15 @@ class _Embedding:
         for shards in made:
             self._enter(shards, summaries)
         seconds = time.perf_counter() - began
-        forward = sum(scope.summary.clock.forward for scope in scopes) - waited
+        spent = [clock.since(was) for clock, was in zip((scope.summary.clock for scope in scopes), before, strict=True)]
+        forward = sum(clock.forward for clock in spent)
         for scope in scopes:
             scope.summary.seconds += seconds
             scope.summary.workers = workers
             scope.summary.clock.wait += max(0.0, workers * seconds - forward)
+        for scope in scopes[1:]:  # photos are read and decoded for all together, on the first one's clock
+            scope.summary.clock.read += spent[0].read
+            scope.summary.clock.decode += spent[0].decode
 
     def _elsewhere(
         self, devices: list[str], runs: Sequence[_Run], scopes: Sequence[Scope], work: Iterable[Work]
@@ -295,8 +306,9 @@ class _Embedding:
             for run, scope in zip(runs, scopes, strict=True)
         }
         clocks = {scope.tower.fingerprint: scope.summary.clock for scope in scopes}
+        pieces = {scope.tower.fingerprint: self._pieces[scope.tower.fingerprint] for scope in scopes}
         tellers = {scope.tower.fingerprint: self._teller(scope) for scope in scopes}
-        return encode_on(devices, work, recipes, clocks, lambda key, items: tellers[key](items))
+        return encode_on(devices, work, recipes, clocks, pieces, lambda key, items: tellers[key](items))
 
     def _adopt(self, scopes: Sequence[Scope], source: str, summaries: dict[str | None, Embedded]) -> set[Path]:
         """Take the shards that a killed run completed but did not register, as they are."""

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import tee
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -260,7 +260,12 @@ def _joined(parts: list[Any]) -> Floats | None:
 def _carried_out(work: Iterable[Work], hows: Mapping[str, Encoding]) -> Generator[list[_Making]]:
     """Each piece of work once all of its batches are sent to the model; their rows come as the model is through."""
     workers = max(how.encoder.workers for how in hows.values())
-    own, ahead = tee(work)
+    coming = iter(work)
+    first = list(islice(coming, 1))
+    own: Iterable[Work] = chain(first, coming)
+    ahead: Iterable[Work] = ()
+    if first and first[0].photos:  # of other work nobody looks ahead, and a tee would keep it all for whoever does
+        own, ahead = tee(own)
     pixels = _pixels(ahead, hows)
     try:
         with _Model(workers) as model:

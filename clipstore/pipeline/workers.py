@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import chain, islice, repeat
@@ -15,11 +16,12 @@ from typing import Any
 
 from clipstore.errors import ClipstoreError, ModelError
 from clipstore.pipeline.ahead import Clock, Read
-from clipstore.pipeline.encode import Encoding, Work, encode
+from clipstore.pipeline.encode import Encoding, Pieces, Work, encode
 from clipstore.records import Model, Tower
 from clipstore.shards import Shard
 
-_AHEAD = 3  # pieces of work that a process has at once, so that none waits for this one
+# Pieces of work for each process: one may ask for a fourth before it tells of any of three, and would wait for ever.
+_AHEAD = 4
 _LOOK = 1.0  # seconds after which a silent process is looked at
 
 
@@ -38,12 +40,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Told:
-    """What a process tells: shards that it completed, items that it tried, its clocks at the end, or its failure."""
+    """What a process tells: shards it completed, items it tried, its clocks and pieces at the end, or its failure."""
 
     made: list[Shard] | None = None
     tried: tuple[str, int] | None = None
     clocks: dict[str, Clock] | None = None
+    pieces: dict[str, int] | None = None
     failure: ClipstoreError | str | None = None
+
+
+def threads(devices: Sequence[str]) -> int:
+    """How many threads a process computes in on the processor, where there is one a device."""
+    return max(1, (os.cpu_count() or 1) // len(devices))
 
 
 def encode_on(
@@ -51,20 +59,21 @@ def encode_on(
     work: Iterable[Work],
     recipes: Mapping[str, Recipe],
     clocks: Mapping[str, Clock],
+    pieces: Mapping[str, Pieces],
     on_progress: Callable[[str, int], None],
 ) -> Iterator[list[Shard]]:
     """What `encode` gives, in no certain order, from one process a device.
 
-    `recipes` and `clocks` are by the fingerprint of a plan's tower, as are the items that `on_progress` hears of.
+    `recipes`, `clocks` and `pieces` are by the fingerprint of a plan's tower, as are the items that `on_progress` hears
+    of; what the processes spent is added to the clocks, and the most pieces that one came to are noted.
 
     Raises:
         ClipstoreError: what `encode` raises, or a process died.
     """
     context = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
     tasks, told = context.Queue(), context.Queue()
-    share = max(1, (os.cpu_count() or 1) // len(devices))
     processes = [
-        context.Process(target=_serve, args=(device, share, dict(recipes), tasks, told), daemon=True)
+        context.Process(target=_serve, args=(device, threads(devices), dict(recipes), tasks, told), daemon=True)
         for device in devices
     ]
     for process in processes:
@@ -81,11 +90,14 @@ def encode_on(
             elif answer.clocks is not None:
                 running -= 1
                 _add(clocks, answer.clocks)
+                for fingerprint, count in (answer.pieces or {}).items():
+                    pieces[fingerprint].count = max(pieces[fingerprint].count, count)
             elif answer.made is not None:
                 for one in islice(coming, 1):
                     tasks.put(one)
                 yield answer.made
     finally:
+        tasks.cancel_join_thread()  # what nobody takes any more would hold this process up at its end
         for process in processes:
             process.terminate()
             process.join()
@@ -121,23 +133,33 @@ def _add(clocks: Mapping[str, Clock], more: Mapping[str, Clock]) -> None:
             setattr(clocks[fingerprint], field.name, so_far + getattr(clock, field.name))
 
 
-def _serve(device: str, threads: int, recipes: dict[str, Recipe], tasks: Any, told: Any) -> None:
+def _serve(device: str, cores: int, recipes: dict[str, Recipe], tasks: Any, told: Any) -> None:
     """The life of a process: load the models, and carry out work until there is none."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process hears of it too, and ends this one
     try:
-        hows = _encodings(device, threads, recipes, told)
+        hows = _encodings(device, cores, recipes, told)
         for made in encode(_taken(tasks), hows):
             told.put(_Told(made=made))
-        told.put(_Told(clocks={fingerprint: how.clock for fingerprint, how in hows.items()}))
+        clocks = {fingerprint: how.clock for fingerprint, how in hows.items()}
+        told.put(_Told(clocks=clocks, pieces={fingerprint: how.pieces.count for fingerprint, how in hows.items()}))
     except ClipstoreError as error:
         told.put(_Told(failure=error))
     except Exception:  # noqa: BLE001  (told to the other process with its trace, and raised there)
         told.put(_Told(failure=traceback.format_exc()))
+    finally:
+        if not _heard():
+            told.cancel_join_thread()  # nobody reads it any more
+
+
+def _heard() -> bool:
+    """Whether the process that began this one lives."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and parent.is_alive()
 
 
 def _taken(tasks: Any) -> Iterator[Work]:
     """Work from the queue, until there is none or nobody to do it for."""
-    parent = multiprocessing.parent_process()
-    while parent and parent.is_alive():
+    while _heard():
         with suppress(queue.Empty):
             work = tasks.get(timeout=_LOOK)
             if work is None:
@@ -145,13 +167,13 @@ def _taken(tasks: Any) -> Iterator[Work]:
             yield work
 
 
-def _encodings(device: str, threads: int, recipes: Mapping[str, Recipe], told: Any) -> dict[str, Encoding]:
+def _encodings(device: str, cores: int, recipes: Mapping[str, Recipe], told: Any) -> dict[str, Encoding]:
     import torch
 
     from clipstore.encoders.clip import ClipEncoder, load_clip
 
     if device == "cpu":
-        torch.set_num_threads(threads)
+        torch.set_num_threads(cores)
     encoders = {
         fingerprint: ClipEncoder(
             load_clip(recipe.model), precision=recipe.tower.precision, device=device, compiled=recipe.compiled
