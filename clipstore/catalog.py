@@ -46,6 +46,7 @@ _SCHEMA = (
     "views/caption_facts",
     "views/failed_queries",
     "views/failure_kinds",
+    "views/named_failures",
     "views/retrieval_failures",
     "views/asked_evaluations",
 )

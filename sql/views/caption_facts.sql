@@ -1,4 +1,4 @@
--- What the captions of evaluated splits tell, as far as the lists of `words` know: one row per fact.
+-- What some captions tell (`wanted`: a list of their ids), as far as the lists of `words` know: one row per fact.
 --
 -- list 'category': `value` is a category of the caption's data set (of COCO's where it has none). colour, size and
 -- count: `about` is what follows, a category within four words with no link, relation or posture between (for colour and
@@ -7,7 +7,7 @@
 -- posture: `about` is the category at most five words before. relation: `about` is the category at most five words
 -- before and the one at most six after, in the order of the alphabet, the relation turned round with them (so it is not
 -- told of two of one category, unless it is the same from both: who of both people is behind?). sex: of a person.
-CREATE OR REPLACE VIEW caption_facts AS
+CREATE OR REPLACE MACRO caption_facts(wanted) AS TABLE
 WITH vocabulary AS (
     SELECT dataset_id, singular(lower(name)) AS word, name AS category FROM categories
     UNION
@@ -26,7 +26,7 @@ tokens AS (
         SELECT caption_id, dataset_id, caption_tokens(text) AS spoken
         FROM captions
         JOIN images USING (image_id)
-        WHERE image_id IN (SELECT image_id FROM split_images SEMI JOIN evaluations USING (split_id))
+        WHERE caption_id IN (SELECT unnest(wanted))
     )
 ),
 phrases AS (
