@@ -69,6 +69,7 @@ function mapLegend(groups, by) {
 function mapFigure(model, by, groups) {
   const size = model.image.item.length + model.caption.item.length;
   const type = size > MANY_POINTS && hasWebgl() ? "scattergl" : "scatter";
+  const scale = size > MANY_POINTS ? 0.6 : 1;
   const data = MODALITIES.map(([kind, words, symbol, points]) => {
     const own = model[kind];
     return {
@@ -80,7 +81,7 @@ function mapFigure(model, by, groups) {
       customdata: own.item.map((item, number) => [kind, item, own.rank[number]]),
       text: own.item.map((item, number) => hoverText(kind, item, own.rank[number])),
       hovertemplate: "%{text}<extra></extra>",
-      marker: { symbol, size: points, opacity: kind === "image" ? 0.85 : 0.65, line: { width: 0 }, ...mapMarker(kind, own, by, groups) },
+      marker: { symbol, size: scale * points, opacity: kind === "image" ? 0.85 : 0.65, line: { width: 0 }, ...mapMarker(kind, own, by, groups) },
     };
   });
   const axis = { showgrid: false, zeroline: false, showticklabels: false, showline: false, ticks: "", fixedrange: false };
