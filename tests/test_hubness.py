@@ -215,7 +215,7 @@ def test_what_is_asked_is_left_out_of_its_bank(
 def test_beta_must_be_above_nothing(made: Made, cli: Run, beta: str) -> None:
     told = cli("hubness", "--split", "g/val", "--bank", "g/train", "--beta", beta, code=1).stderr
     assert "beta" in told
-    assert "above 0" in told
+    assert "such as 20" in told
 
 
 def test_a_bank_without_vectors_names_the_command(cli: Run, scenes: Path) -> None:

@@ -511,14 +511,36 @@ def test_one_model_alone(copied: Path, cli: Run, opened: Run) -> None:
     expect(page.locator("#training")).to_contain_text("trained none of these models")
 
 
-def test_galleries_that_differ(copied: Path, cli: Run, opened: Run) -> None:
-    cli("eval", "--split", SPLIT, "--model", "demo", "--captions", "first5", "--unseen")
-    cli("eval", "--split", SPLIT, "--model", "tuned", "--captions", "all", "--unseen")
-    told = cli("report", "--split", SPLIT, "--unseen", "--map", "none").stdout
+def test_galleries_that_differ(copied: Path, cli: Run, sql: Run, opened: Run, import_vectors: Run) -> None:
+    """A model that has vectors of some of the images alone: the page says why it cannot be compared, the rest is made."""
+    images = [row["source_id"] for row in sql("SELECT source_id FROM images ORDER BY image_id LIMIT 20")]
+    captions = [row["source_id"] for row in sql("SELECT source_id FROM captions ORDER BY caption_id")]
+    rng = np.random.default_rng(1)
+    import_vectors("part", SPLIT, *({one: rng.normal(size=8) for one in ids} for ids in (images, captions)))
+    cli("eval", "--split", SPLIT, "--model", "part", "--partial")
+    told = cli("report", "--split", SPLIT, "--model", "demo", "--model", "part", "--map", "none").stdout
     assert "report.html" in told
     page = opened(copied / "reports" / "report.html")
     expect(page.locator("#comparison")).to_contain_text("cannot be compared")
     assert page.locator("#cards .card").count() > 0
+
+
+def test_sets_of_captions_are_not_mixed(copied: Path, cli: Run) -> None:
+    cli("eval", "--split", SPLIT, "--model", "demo", "--captions", "first5")
+    words = ("report", "--split", SPLIT, "--map", "none")
+    assert "choose with --captions" in cli(*words, code=1).stderr
+    cli(*words, "--captions", "all")
+    cli(*words, "--model", "demo")
+
+
+def test_what_report_is_asked_for(copied: Path, cli: Run, cli_json: Run) -> None:
+    assert "unknown model 'nope'" in cli("report", "--split", SPLIT, "--model", "nope", code=1).stderr
+    told = cli_json("report", "--split", SPLIT, "--format", "md")
+    assert told["file"] is None
+    assert "| demo" in told["text"]
+    cli("eval", "--split", SPLIT, "--model", "demo", "--unseen")
+    lacking = cli("report", "--split", SPLIT, "--model", "demo", "--model", "tuned", "--unseen", code=1).stderr
+    assert f"clipstore eval --model demo --model tuned --split {SPLIT} --unseen" in lacking
 
 
 def test_photos_that_have_gone(copied: Path, cli: Run, cli_json: Run, sql: Run, opened: Run, tmp_path: Path) -> None:

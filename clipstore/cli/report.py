@@ -66,7 +66,10 @@ def report(store: Store, form: str, *, as_json: bool, **how: Any) -> None:
 
     if form != "html":
         text = verb.tables(store, verb.ReportOptions(**how), form)
-        click.echo(how["out"] or text, nl=bool(how["out"]))
+        if as_json:
+            print_json({"file": how["out"], "text": text})
+        else:
+            click.echo(how["out"] or text, nl=bool(how["out"]))
         return
     with shown_progress() as on_progress:
         told = verb.report(store, verb.ReportOptions(**how, on_progress=on_progress))

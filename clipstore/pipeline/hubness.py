@@ -42,8 +42,8 @@ def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOpti
 
     Raises:
         NotFoundError: a model or a split has no such name.
-        VectorError: items of the split or of the bank have no vectors, nothing is left of the bank, or beta is not
-            above 0.
+        VectorError: items of the split or of the bank have no vectors, nothing is left of the bank, or beta is out
+            of range.
     """
     checked_device(options.device)
     return [
@@ -53,7 +53,7 @@ def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOpti
 
 def _of_model(store: Store, model: Model, split: str, options: HubnessOptions) -> Row:
     with store.catalog.read() as session:
-        found = gallery(store, session, model, split, partial=False)
+        found = gallery(store, session, model, split, partial=None)
         stamp = evaluation_stamp(session, model, split, found)
         bank, left_out = None, 0
         if options.bank is not None:
@@ -81,7 +81,7 @@ def _of_model(store: Store, model: Model, split: str, options: HubnessOptions) -
 
 def _bank(store: Store, session: Session, model: Model, split: str, name: str) -> tuple[Gallery, int]:
     """The images and captions of a bank that are not of the split, and how many images of it were."""
-    found = gallery(store, session, model, name, partial=False)
+    found = gallery(store, session, model, name, partial=None)
     ids = {"split_id": split_id(session, name), "other_id": split_id(session, split)}
     of_both = session.table("evaluate/images_of_both", **ids)["image_id"].to_numpy()
     images, texts = (

@@ -27,7 +27,7 @@ def wrong_captions(store: Store, base: Model, split: str, pairs: Pairs, learned:
         with store.catalog.read() as session:
             return _wrong(session, told["measured_on"]["evaluation_id"], pairs)
     with store.catalog.read() as session:
-        found = gallery(store, session, base, split, partial=False)
+        found = gallery(store, session, base, split, partial=None)
         stamp = evaluation_stamp(session, base, split, found)
     measured = measure(base.name, learned.gallery(found, pairs), stamp, EvalOptions())
     with scratch() as session:

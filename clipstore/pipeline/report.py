@@ -14,6 +14,7 @@ from clipstore.catalog import Row
 from clipstore.errors import NotFoundError
 from clipstore.pipeline import sections
 from clipstore.pipeline.evaluations import evaluations_of
+from clipstore.pipeline.models import find_model
 from clipstore.pipeline.paper import paper
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.sections import Items, Subject, ask
@@ -109,24 +110,35 @@ def tables(store: Store, options: ReportOptions, form: str) -> str:
 
 
 def _splits(store: Store, options: ReportOptions) -> list[str]:
-    """The splits that the report is about: those named, else all that were measured as asked."""
+    """The splits that the report is about: those named, else all on which the models were measured as asked."""
     if options.splits:
         return list(dict.fromkeys(options.splits))
-    rows = ask(store, "evaluations", options.choice()).table.to_pylist()
-    if not rows:
+    measured: dict[str, set[str]] = {}
+    for row in ask(store, "evaluations", options.choice()).table.to_pylist():
+        measured.setdefault(row["split"], set()).add(row["model"])
+    splits = [split for split, models in measured.items() if models.issuperset(options.models)]
+    if not splits:
         message = f"nothing was measured so yet: run '{options.eval_command('SPLIT', options.models)}' first"
         raise NotFoundError(message)
-    return list(dict.fromkeys(row["split"] for row in rows))
+    return splits
 
 
 def _subject(store: Store, split: str, options: ReportOptions) -> Subject:
+    for name in options.models:
+        find_model(store, name)
     kept = evaluations_of(store, split, options.models)
     choice = {"split": split, **options.choice()}
     rows = ask(store, "evaluations", choice).table.to_pylist()
     measured = [row["model"] for row in rows]
     lacking = [name for name in options.models if name not in measured]
     if lacking or not measured:
-        message = f"that was not measured on {split} yet: run '{options.eval_command(split, lacking)}' first"
+        # Unseen by any of the models that are evaluated together: measured apart, they would be asked other queries.
+        wanted = options.models if options.unseen else lacking
+        message = f"that was not measured on {split} yet: run '{options.eval_command(split, wanted)}' first"
+        raise NotFoundError(message)
+    shown = [row for row in rows if not options.models or row["model"] in options.models]
+    if len({row["caption_set"] for row in shown}) > 1:
+        message = f"on {split} models were measured with different captions last: choose with --captions all or first5"
         raise NotFoundError(message)
     return Subject(
         store=store,
@@ -134,7 +146,7 @@ def _subject(store: Store, split: str, options: ReportOptions) -> Subject:
         models=tuple(dict.fromkeys(options.models or measured)),
         named=bool(options.models),
         choice=choice,
-        caption_set=rows[0]["caption_set"],
+        caption_set=shown[0]["caption_set"],
         kept=kept,
     )
 

@@ -160,7 +160,7 @@ def _validation(
 ) -> Callable[[], dict[str, float]]:
     """The project's own exact evaluation of the model as it is, on the validation split."""
     with store.catalog.read() as session:
-        found = gallery(store, session, base, training.validation, partial=False)
+        found = gallery(store, session, base, training.validation, partial=None)
         stamp = evaluation_stamp(session, base, training.validation, found)
         pairs = Pairs.of(session, base, training.validation)
     if found.images.table.num_rows < 2:

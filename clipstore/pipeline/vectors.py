@@ -109,19 +109,19 @@ class Gallery:
 
 
 def gallery(
-    store: Store, session: Session, model: Model, split: str, *, partial: bool, first: int | None = None
+    store: Store, session: Session, model: Model, split: str, *, partial: bool | None, first: int | None = None
 ) -> Gallery:
     """What of a split can be ranked or exported for a model; of each image the `first` captions, None: all.
 
     Raises:
-        VectorError: items were not embedded yet (and not `partial`), or nothing is left.
+        VectorError: items were not embedded yet (and not `partial`; None: nobody can ask for it), or nothing is left.
     """
     images, texts = embedded_items(store, session, model, split, first)
     pending = (images.pending.num_rows, texts.pending.num_rows)
     if any(pending) and not partial:
         message = (
             f"{pending[0]} images and {pending[1]} captions of {split} have no vectors of {model.name} yet: "
-            f"{advice(model, split)}, or take what is there with --partial"
+            f"{advice(model, split)}" + ("" if partial is None else ", or take what is there with --partial")
         )
         raise VectorError(message)
     row = pc.index_in(texts.table["image_id"], images.table["image_id"])

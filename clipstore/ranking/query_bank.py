@@ -31,6 +31,7 @@ from clipstore.ranking.ranks import DirectionRanks, Ranks, rank_pairs
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
+_LEAST_BETA = 1e-6  # below it, terms of 1 / beta leave float32
 _BANK_ROWS, _CANDIDATES = 512, 8192  # rows of a product, at most: 32 MB in float64
 
 
@@ -70,10 +71,10 @@ def normalised_ranks(
     `plain` is its answer, with hits; `memory` in bytes.
 
     Raises:
-        VectorError: beta is not above 0, a vector of the bank is not finite, or the memory is too small.
+        VectorError: beta is out of range, a vector of the bank is not finite, or the memory is too small.
     """
-    if not 0 < bank.beta < math.inf:
-        message = f"beta is how sharply the bank's scores count, a number above 0 such as 20, not {bank.beta}"
+    if not _LEAST_BETA <= bank.beta < math.inf:
+        message = f"beta is how sharply the bank's scores count, from {_LEAST_BETA} on, such as 20, not {bank.beta}"
         raise VectorError(message)
     of_image = bank_terms(bank.texts, images, bank.beta, memory=memory, device=device)
     of_text = bank_terms(bank.images, texts, bank.beta, memory=memory, device=device)

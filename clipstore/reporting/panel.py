@@ -47,6 +47,7 @@ def write_panel(file: Path, told: Row, pictures: Pictures, notes: Sequence[str])
     Raises:
         OSError: the file cannot be written.
     """
+    file.parent.mkdir(parents=True, exist_ok=True)
     draw_panel(told, pictures, notes).save(file, format="PNG")
 
 

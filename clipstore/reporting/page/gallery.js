@@ -48,15 +48,15 @@ const NO_FILTERS = { show: "", baseline: "", model: "", direction: "", kind: "",
 function filtersOf(split, state) {
   const model = (name, other) => (split.models.includes(name) ? name : other);
   return {
-    show: split.models.length > 1 && state.show in SHOWN ? state.show : "failures",
+    show: split.models.length > 1 && Object.hasOwn(SHOWN, state.show) ? state.show : "failures",
     baseline: model(state.baseline, split.models[0]),
     model: model(state.model, split.models.at(-1)),
-    direction: state.direction in DIRECTIONS ? state.direction : "",
+    direction: Object.hasOwn(DIRECTIONS, state.direction) ? state.direction : "",
     kind: kindsOf(split).includes(state.kind) ? state.kind : "",
     category: gallery.categories.includes(state.category) ? state.category : "",
     from: state.from ?? "",
     to: state.to ?? "",
-    sort: state.sort in SORTS ? state.sort : "far",
+    sort: Object.hasOwn(SORTS, state.sort) ? state.sort : "far",
     page: Math.max(1, parseInt(state.page, 10) || 1),
   };
 }

@@ -31,7 +31,7 @@ function showMap(state) {
   const { split } = mapShown;
   if (!split.map.models?.length) return;
   const model = split.map.models.find((one) => one.model === state.map) ?? split.map.models.at(-1);
-  const by = state.colour in MAP_COLOURS ? state.colour : "modality";
+  const by = Object.hasOwn(MAP_COLOURS, state.colour) ? state.colour : "modality";
   const chosen = JSON.stringify([model.model, by]);
   if (mapShown.chosen === chosen) return;
   mapShown.chosen = chosen;
