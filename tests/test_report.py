@@ -512,7 +512,7 @@ def test_one_model_alone(copied: Path, cli: Run, opened: Run) -> None:
 
 
 def test_galleries_that_differ(copied: Path, cli: Run, sql: Run, opened: Run, import_vectors: Run) -> None:
-    """A model that has vectors of some of the images alone: the page says why it cannot be compared, the rest is made."""
+    """A model with vectors of some images alone: the page says why it cannot be compared, and the rest is made."""
     images = [row["source_id"] for row in sql("SELECT source_id FROM images ORDER BY image_id LIMIT 20")]
     captions = [row["source_id"] for row in sql("SELECT source_id FROM captions ORDER BY caption_id")]
     rng = np.random.default_rng(1)
