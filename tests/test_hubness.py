@@ -252,6 +252,11 @@ def galleries(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32]
     return sides[0], sides[1], pairs
 
 
+def _median(values: NDArray[np.float64]) -> float:
+    """The lower one where there are two."""
+    return float(np.sort(values)[(len(values) - 1) // 2])
+
+
 def same(one: Ranks, other: Ranks) -> bool:
     sides = ((one.image_to_text, other.image_to_text), (one.text_to_image, other.text_to_image))
     fields = ("query", "positive", "n_greater", "n_equal", "hits")
@@ -275,7 +280,7 @@ def test_terms_are_the_logarithm_of_the_banks_softmax(gallery: Any, other: Any, 
     bank = np.resize(other[0], (len(other[0]), images.shape[1])).astype(np.float32)
     wide = logsumexp(beta * bank.astype(np.float64) @ images.T.astype(np.float64), axis=0) / beta
     terms = bank_terms(bank, images, beta, memory=MEMORY)
-    np.testing.assert_allclose(terms, wide - wide.mean(), atol=1e-6)
+    np.testing.assert_allclose(terms, wide - _median(wide), atol=1e-6)
     _, inverse = np.unique(images, axis=0, return_inverse=True)
     for value in np.unique(inverse):
         assert len(np.unique(terms[inverse == value])) == 1  # equal candidates, equal terms
@@ -289,4 +294,4 @@ def test_terms_depend_on_no_block() -> None:
     parts = bank_terms(bank, images, 20, memory=20 * (12 * 16 + 2 * 8 * 512))
     np.testing.assert_allclose(parts, whole, atol=1e-7)
     wide = logsumexp(20 * bank.astype(np.float64) @ images.T.astype(np.float64), axis=0) / 20
-    np.testing.assert_allclose(whole, wide - wide.mean(), atol=1e-6)
+    np.testing.assert_allclose(whole, wide - _median(wide), atol=1e-6)

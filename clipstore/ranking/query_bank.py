@@ -8,8 +8,8 @@ softmax divides its score by what a bank of other queries b gives it,
 The logarithm over beta keeps the order. It is s(q, g) - c(g) with c(g) = log(sum over b of exp(beta s(b, g))) / beta: a
 dot product again, of [q, 1] and [g, -c(g)]. Both directions have one pass: of the scores of [i, 1, -c(i)] and
 [t, -c(t), 1], which are i . t - c(t) - c(i), what is subtracted on the query's own side is the same for all its
-candidates. So the exact ranker ranks it. One number more or less in all c changes nothing: their mean is taken off, and
-a bank that gives all the same leaves the scores as they were, to the bit.
+candidates. So the exact ranker ranks it. One number more or less in all c changes nothing: their median is taken off,
+and a bank that gives all the same leaves the scores as they were, to the bit.
 
 The dynamic form corrects only the queries whose first hit is the first hit of some query of the bank.
 """
@@ -99,7 +99,7 @@ def normalised_ranks(
 
 
 def bank_terms(bank: Rows, candidates: Rows, beta: float, *, memory: int, device: str = "cpu") -> Floats:
-    """c(g) of candidates (N, D) from the queries of a bank (B, D), less its mean, (N,): streamed, in float64.
+    """c(g) of candidates (N, D) from the queries of a bank (B, D), less its median, (N,): streamed, in float64.
 
     Float32 at last, as vectors are: so equal candidates have equal terms, though sums may differ in their last bits.
     """
@@ -114,7 +114,7 @@ def bank_terms(bank: Rows, candidates: Rows, beta: float, *, memory: int, device
             product = torch.from_numpy(queries.read(start, stop)).to(device, torch.float64) @ block.T
             total = torch.logaddexp(total, torch.logsumexp(product.mul_(beta), dim=0))
         terms[low:high] = total.cpu() / beta
-    return (terms - terms.mean()).to(torch.float32).numpy()
+    return (terms - terms.median()).to(torch.float32).numpy()
 
 
 def _where_hit(bank_hits: Ints, corrected: DirectionRanks, plain: DirectionRanks) -> DirectionRanks:
