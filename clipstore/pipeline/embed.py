@@ -277,16 +277,7 @@ class _Embedding:
             made, workers = encode(work, hows), runs[0].loaded.workers
         for shards in made:
             self._enter(shards, summaries)
-        seconds = time.perf_counter() - began
-        spent = [clock.since(was) for clock, was in zip((scope.summary.clock for scope in scopes), before, strict=True)]
-        forward = sum(clock.forward for clock in spent)
-        for scope in scopes:
-            scope.summary.seconds += seconds
-            scope.summary.workers = workers
-            scope.summary.clock.wait += max(0.0, workers * seconds - forward)
-        for scope in scopes[1:]:  # photos are read and decoded for all together, on the first one's clock
-            scope.summary.clock.read += spent[0].read
-            scope.summary.clock.decode += spent[0].decode
+        _account(scopes, before, workers, time.perf_counter() - began)
 
     def _elsewhere(
         self, devices: list[str], runs: Sequence[_Run], scopes: Sequence[Scope], work: Iterable[Work]
@@ -355,6 +346,19 @@ class _Embedding:
         width = tower.dim * np.dtype(self._options.store_dtype).itemsize
         summary.estimate = (summary.estimate or 0.0) + seconds / few.pending.num_rows * part.pending.num_rows
         summary.size += part.pending.num_rows * (width + kept)
+
+
+def _account(scopes: Sequence[Scope], before: Sequence[Clock], workers: int, seconds: float) -> None:
+    """Note how long the work of some scopes took; their clocks stood as `before` when it began."""
+    spent = [scope.summary.clock.since(clock) for scope, clock in zip(scopes, before, strict=True)]
+    forward = sum(clock.forward for clock in spent)
+    for scope in scopes:
+        scope.summary.seconds += seconds
+        scope.summary.workers = workers
+        scope.summary.clock.wait += max(0.0, workers * seconds - forward)
+    for scope in scopes[1:]:  # photos are read and decoded for all together, on the first one's clock
+        scope.summary.clock.read += spent[0].read
+        scope.summary.clock.decode += spent[0].decode
 
 
 def _record(session: Session, store: Store, run: _Run) -> tuple[int, dict[str, int]]:
