@@ -41,6 +41,9 @@ def print_demo(told: Mapping[str, Any]) -> None:
         say.print(_gain(evaluations[0], evaluation))
     say.print()
     say.print("Next, with the same store:", style="bold")
+    models, split = " ".join(one["model"] for one in evaluations), evaluations[0]["split"]
+    say.print(f"  clipstore compare {models} --split {split} {store}")
+    say.print(f"  clipstore report --split {split} {store}")
     say.print(f'  clipstore sql "SELECT * FROM retrieval_failures LIMIT 3" {store}')
     say.print(f"  clipstore query {store}")
     say.print("and with your own photos:", style="bold")
