@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clipstore.reporting.metrics import gallery_words
+from clipstore.reporting.metrics import DIRECTIONS, gallery_words
 from clipstore.reporting.tables import Row, console, print_table
 
-_DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image", "both": "both"}
+_DIRECTIONS = DIRECTIONS | {"both": "both"}
 _METRICS = {
     "recall@1": "Recall@1",
     "recall@5": "Recall@5",

@@ -9,8 +9,9 @@ from clipstore.reporting.tables import console, print_table
 
 Evaluation = Mapping[str, Any]
 
-_DIRECTIONS = {"text_retrieval": "image → text", "image_retrieval": "text → image"}
-_DIRECTION_WORDS = {"image_to_text": "image → text", "text_to_image": "text → image"}
+# A direction in words: by what is retrieved, as metrics are named in JSON, and by the catalog's name for it.
+RETRIEVED = {"text_retrieval": "image → text", "image_retrieval": "text → image"}
+DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 _COLUMNS = {
     "Recall@1": "recall@1",
     "Recall@5": "recall@5",
@@ -44,7 +45,7 @@ def metric_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
             asked[f", {subset} ({evaluation[subset]['share']:.1%})"] = evaluation[subset]["metrics"]
     return [
         _metric_row(evaluation, words + which, prefix, metrics)
-        for prefix, words in _DIRECTIONS.items()
+        for prefix, words in RETRIEVED.items()
         for which, metrics in asked.items()
         if f"{prefix}_mrr" in metrics
     ]
@@ -159,7 +160,7 @@ def print_hubness(told: Sequence[Mapping[str, Any]]) -> None:
 def _hubness_row(model: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": model,
-        "direction": _DIRECTION_WORDS[row["direction"]],
+        "direction": DIRECTIONS[row["direction"]],
         "correction": row["correction"],
         **{title: _shown(row[name]) for title, name in _COLUMNS.items() if name in row},
         "skewness": row["skewness"],

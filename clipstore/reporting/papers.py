@@ -10,11 +10,10 @@ from operator import itemgetter
 from typing import Any
 
 from clipstore.reporting.comparison import cautions, method_words
-from clipstore.reporting.metrics import gallery_words, notes, vector_words
+from clipstore.reporting.metrics import DIRECTIONS, RETRIEVED, gallery_words, notes, vector_words
 
 Told = Mapping[str, Any]
 
-_DIRECTIONS = {"text_retrieval": "image → text", "image_retrieval": "text → image"}
 _COLUMNS = {
     "recall@1": "R@1",
     "recall@5": "R@5",
@@ -26,7 +25,6 @@ _COLUMNS = {
 }
 _MANY_POSITIVES = ("map@r", "r_precision")  # of the protocols eccv and cxc; elsewhere R-P says what R@1 does
 
-_LONG_NAMES = {"image_to_text": "image → text", "text_to_image": "text → image", "both": ""}
 _MINUS = "\N{MINUS SIGN}"
 _LEVELS = {0.001: "***", 0.01: "**", 0.05: "*"}
 
@@ -89,7 +87,7 @@ def _metric_table(evaluations: Sequence[Told]) -> _Table:
     on = evaluations[0]["measured_on"]
     names = [
         (words, title, f"{prefix}_{metric}")
-        for prefix, words in _DIRECTIONS.items()
+        for prefix, words in RETRIEVED.items()
         for metric, title in _COLUMNS.items()
         if metric not in _MANY_POSITIVES or on["protocol"] in ("eccv", "cxc")
     ]
@@ -140,7 +138,7 @@ def _difference_table(told: Told) -> _Table:
     rows = [
         [
             model["model"],
-            _LONG_NAMES[one["direction"]],
+            DIRECTIONS.get(one["direction"], ""),
             _long(one["metric"]),
             shown(one["metric"], one["baseline"]),
             shown(one["metric"], one["value"]),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from clipstore.reporting.metrics import RETRIEVED
 from clipstore.reporting.tables import console, duration, print_table
 
 Row = Mapping[str, Any]
-
-_DIRECTIONS = {"image → text": "text_retrieval", "text → image": "image_retrieval"}
 
 
 def epoch_line(model: str, epoch: Row) -> str:
@@ -17,7 +16,7 @@ def epoch_line(model: str, epoch: Row) -> str:
     metrics = epoch["metrics"]
     measured = "; ".join(
         f"{words} Recall@1 {metrics[f'{prefix}_recall@1']:.3f}, MRR {metrics[f'{prefix}_mrr']:.3f}"
-        for words, prefix in _DIRECTIONS.items()
+        for prefix, words in RETRIEVED.items()
     )
     began = f"loss {epoch['loss']:.4f}; " if epoch["epoch"] else "before training; "
     return f"{model}: epoch {epoch['epoch']}: {began}{measured}; {duration(epoch['seconds'])}"
