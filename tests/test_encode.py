@@ -37,7 +37,7 @@ from clipstore.errors import ModelError
 from clipstore.pipeline.ahead import Clock, Photo, photos_ahead
 from clipstore.pipeline.device import best_precision
 from clipstore.pipeline.embed import EmbedOptions, embed
-from clipstore.pipeline.encode import Encoding, Pieces, Work, encode, text_batches
+from clipstore.pipeline.encode import Encoding, Pieces, Work, encode
 from clipstore.pipeline.store import Store
 from clipstore.records import Model, ShardPlan
 from clipstore.reporting.embedding import summary_notes
@@ -119,21 +119,6 @@ def test_leaving_early_ends_the_threads(photos: list[Photo]) -> None:
     next(ahead)
     ahead.close()
     assert read.times.total() < 200 * len(photos)
-
-
-# Batches
-
-
-@given(st.lists(st.integers(1, 77)), st.integers(1, 700))
-def test_batches_of_texts_keep_to_their_tokens(lengths: list[int], tokens: int) -> None:
-    texts = [[1] * length for length in lengths]
-    batches = list(text_batches(texts, tokens))
-    assert sorted(number for batch in batches for number, _ in batch) == list(range(len(texts)))
-    for batch in batches:
-        padded = len(batch) * max(len(ids) for _, ids in batch)
-        assert padded <= tokens or len(batch) == 1
-    told = [len(ids) for batch in batches for _, ids in batch]
-    assert told == sorted(told)
 
 
 # Memory

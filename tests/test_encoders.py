@@ -17,14 +17,19 @@ import numpy as np
 import pytest
 import torch
 from clip_folder import build_clip, build_lora, edit_json
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from clipstore.encoders.clip import ClipEncoder, load_clip
 from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.forward import _attended
 from clipstore.encoders.images import pixels, read_preprocessing
+from clipstore.encoders.packing import Packed, batches_of, pack
 from clipstore.errors import ModelError
 from clipstore.records import Model, Tower
 
@@ -184,7 +189,14 @@ def assert_paths_agree(folder: Path, photos: list[Path], texts: list[str]) -> No
     assert_agree(our_texts(encoder, texts), captions)
 
 
-MIXED = ["cat", "A  Photo of a CAT!!", "naïve café — 猫, 'don't' #5 😀", "  two\tdogs\nrun ", LONG]
+MIXED = [
+    "cat",
+    "a cat<|endoftext|> and a dog",
+    "A  Photo of a CAT!!",
+    "naïve café — 猫, 'don't' #5 😀",
+    "  two\tdogs\nrun ",
+    LONG,
+]
 
 
 def test_the_tokenizer_is_openais(small_clip: Path) -> None:
@@ -220,6 +232,13 @@ def test_a_long_caption_is_cut_as_transformers_cuts_it_and_counted(small_clip: P
     assert told.cut == 2
 
 
+def test_an_end_token_that_no_text_has_is_told(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())["text_config"]
+    edit_json(folder / "config.json", text_config=settings | {"eos_token_id": 7})
+    with pytest.raises(ModelError, match="says that 7 ends a text, and its tokenizer gives"):
+        our_texts(open_encoder(model_of(folder)), ["a cat"])
+
+
 def test_a_caption_that_just_fits_is_not_counted_as_cut(small_clip: Path) -> None:
     encoder = open_encoder(model_of(small_clip))
     fits = encoder.tokenize([" ".join(["cat"] * 75), " ".join(["cat"] * 76)])
@@ -246,7 +265,53 @@ def test_less_memory_means_smaller_batches(small_clip: Path) -> None:
     encoder = open_encoder(model_of(small_clip))
     sizes = [encoder.batch_tokens("image", memory) for memory in (-1, 2**20, 2**33)]
     assert sizes[0] == encoder.image_tokens == 50 < sizes[1] < sizes[2]
-    assert encoder.batch_tokens("text", 0) == 77
+    assert encoder.batch_tokens("text", 0) == 128  # a row of texts
+
+
+# Texts in rows
+
+TEXTS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=40) | st.lists(st.just(1), min_size=1, max_size=140))
+
+
+def spelled(packed: Packed, text: int) -> list[tuple[int, int]]:
+    """The tokens that the last token of a text attends to, itself included, with their positions: in their order."""
+    row, end = divmod(int(packed.ends[text]), packed.tokens.shape[1])
+    seen = np.flatnonzero(packed.attends[row, end])
+    assert seen[-1] == end
+    for count, place in enumerate(seen, 1):  # each token attends to those before it
+        assert np.array_equal(np.flatnonzero(packed.attends[row, place]), seen[:count])
+    return list(zip(packed.tokens[row, seen].tolist(), packed.positions[row, seen].tolist(), strict=True))
+
+
+@given(TEXTS.filter(bool))
+def test_each_packed_text_sees_itself_alone(texts: list[list[int]]) -> None:
+    packed = pack(texts)
+    for number, text in enumerate(texts):
+        assert spelled(packed, number) == [(token, place) for place, token in enumerate(text)]
+    assert packed.attends.any(axis=2).all()
+
+
+@given(TEXTS, st.integers(0, 700))
+def test_batches_of_texts_keep_to_their_tokens(texts: list[list[int]], tokens: int) -> None:
+    batches = list(batches_of(texts, tokens))
+    assert sorted(number for batch in batches for number in batch) == list(range(len(texts)))
+    for batch in batches:
+        rows = pack([texts[number] for number in batch]).tokens.shape[0]
+        assert rows <= max(1, tokens // 128)
+
+
+def test_texts_that_begin_alike_share_their_beginning() -> None:
+    packed = pack([[7, 1, 2, 3, 8], [7, 1, 2, 4, 8], [7, 1, 2, 3, 8], [7, 5, 8]])
+    assert packed.tokens.tolist() == [[7, 1, 2, 3, 8, 4, 8, 5, 8]]
+    assert packed.ends.tolist() == [4, 6, 4, 8]
+
+
+@given(st.integers(0, 2**32 - 1), st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 9)), st.booleans())
+def test_plain_attention_is_torchs_own(seed: int, shape: tuple[int, int, int], masked: bool) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    parts = [torch.randn(*shape, 8, generator=draw) for _ in range(3)]
+    bias = torch.randn(shape[0], 1, shape[2], shape[2], generator=draw) if masked else None
+    torch.testing.assert_close(_attended(*parts, bias), scaled_dot_product_attention(*parts, attn_mask=bias))
 
 
 # Fingerprints
@@ -558,7 +623,9 @@ def test_a_base_that_is_nowhere_is_refused_by_name(base: str) -> None:
 _DESCRIBE = """
 import sys
 from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.forward import _attended
 from clipstore.encoders.sources import locate
+from clipstore.encoders.packing import Packed, batches_of, pack
 from clipstore.errors import ModelError
 from clipstore.records import Model
 try:

@@ -1,7 +1,6 @@
 """The CLIP family: transformers' own CLIPModel behind two towers that take pixels and texts and give float32.
 
-The text tower is causal, so padding behind the end token changes nothing: texts are padded to the longest of their
-batch alone, without a mask, which leaves the attention its fast causal form.
+Vectors for the store go through a forward pass of our own (see forward); tensors with gradients through transformers'.
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
+from clipstore.encoders import forward
 from clipstore.encoders.fingerprint import adapter_files, heads_file
 from clipstore.encoders.images import Preprocessing, read_preprocessing
+from clipstore.encoders.packing import pack, row_tokens
 from clipstore.encoders.sources import locate, preprocessor_file
 from clipstore.errors import ModelError
 from clipstore.records import Model
@@ -33,6 +34,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Tokens that go through a tower at once. A CPU is as fast with few, which stay in its caches; a GPU wants thousands.
 _BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}
 _CUDA_WORKERS = 2  # one batch is prepared and fetched while another computes
+
+_OLD_END = 2  # what old configurations call the end token; there it is the token of the highest id
 
 # What mallopt(3) of the GNU C library takes, and how much: blocks up to its largest threshold come from the heap, and
 # a gigabyte of freed heap stays with the process.
@@ -96,10 +99,9 @@ class ClipEncoder:
         if self.device.type == "cpu":
             _keep_freed_memory()
         self._model = checkpoint.clip.eval().requires_grad_(requires_grad=False).to(self.device, self._dtype)
-        self._vision, self._text = self._model.vision_model, self._model.text_model
+        self._see, self._read = forward.see, forward.read
         if compiled:
-            self._vision = torch.compile(self._vision)
-            self._text = torch.compile(self._text, dynamic=True)
+            self._see, self._read = torch.compile(forward.see), torch.compile(forward.read, dynamic=True)
         self._tokenizer = checkpoint.tokenizer
         self._max_tokens = int(self._model.config.text_config.max_position_embeddings)
         # (pixels * scale - mean) / std, as one product and one difference
@@ -116,11 +118,13 @@ class ClipEncoder:
         """How many tokens of a tower to run at once within `memory` bytes, beside the weights: at least one item's.
 
         A token's activations: its hidden state, the three projections, their mixture and the widened layer (twice,
-        before and after its activation), and one row of attention a head; every worker has a batch of its own.
+        before and after its activation), and a row of attention a head, before and after its softmax; every worker has
+        a batch of its own.
         """
         settings = getattr(self._model.config, "vision_config" if tower == "image" else "text_config")
-        longest = self.image_tokens if tower == "image" else self._max_tokens
-        per_token = 5 * settings.hidden_size + 2 * settings.intermediate_size + settings.num_attention_heads * longest
+        longest = self.image_tokens if tower == "image" else row_tokens(self._max_tokens)
+        attention = 2 * settings.num_attention_heads * longest
+        per_token = 5 * settings.hidden_size + 2 * settings.intermediate_size + attention
         fitting = memory // int(per_token * self._dtype.itemsize * self.workers)
         return max(longest, min(_BATCH_TOKENS.get(self.device.type, 512), fitting))
 
@@ -138,7 +142,7 @@ class ClipEncoder:
     @torch.inference_mode()
     def image_features(self, pixels: NDArray[np.uint8]) -> Floats:
         """Backbone features of uint8 pixels (B, height, width, 3): float32 (B, features_dim)."""
-        return _numpy(self.seen(self._there(torch.from_numpy(pixels))))
+        return _numpy(self._see(self._model.vision_model, self._values(self._there(torch.from_numpy(pixels)))))
 
     @torch.inference_mode()
     def project(self, features: Floats) -> Floats:
@@ -148,13 +152,14 @@ class ClipEncoder:
     @torch.inference_mode()
     def text_vectors(self, ids: Sequence[Sequence[int]]) -> Floats:
         """Text vectors, not normalised, of a batch of token ids: float32 (B, dim)."""
-        return _numpy(self.read(ids))
+        packed = pack([one[: self._end(one) + 1] for one in ids])
+        laid = (packed.tokens, packed.positions, packed.attends, packed.ends)
+        states = self._read(self._model.text_model, *(self._there(torch.from_numpy(array)) for array in laid))
+        return _numpy(self._model.text_projection(states))
 
     def seen(self, pixels: torch.Tensor) -> torch.Tensor:
         """Backbone features (B, features_dim) of uint8 pixels (B, height, width, 3)."""
-        # Seen as (B, 3, height, width), the values stay as they lie in memory, channels last, as convolutions like it.
-        batch = pixels.to(self.device).permute(0, 3, 1, 2).float().mul_(self._factor).sub_(self._shift)
-        return cast("torch.Tensor", self._vision(pixel_values=batch.to(self._dtype)).pooler_output)
+        return cast("torch.Tensor", self._model.vision_model(pixel_values=self._values(pixels)).pooler_output)
 
     def projected(self, features: torch.Tensor) -> torch.Tensor:
         """Image vectors (B, dim), not normalised, of features (B, features_dim)."""
@@ -165,7 +170,24 @@ class ClipEncoder:
         longest = max(map(len, ids))
         padding = self._tokenizer.pad_token_id
         batch = self._there(torch.tensor([[*one, *[padding] * (longest - len(one))] for one in ids]))
-        return cast("torch.Tensor", self._model.text_projection(self._text(input_ids=batch).pooler_output))
+        states = self._model.text_model(input_ids=batch).pooler_output
+        return cast("torch.Tensor", self._model.text_projection(states))
+
+    def _values(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the vision tower takes, (B, 3, height, width), of uint8 pixels (B, height, width, 3)."""
+        # Seen as (B, 3, height, width), the values stay as they lie in memory, channels last, as convolutions like it.
+        batch = pixels.to(self.device).permute(0, 3, 1, 2).float().mul_(self._factor).sub_(self._shift)
+        return batch.to(self._dtype)
+
+    def _end(self, ids: Sequence[int]) -> int:
+        """The place of the token that speaks for a text: the first end token, as transformers has it."""
+        end = self._model.config.text_config.eos_token_id
+        if end == _OLD_END:
+            end = max(ids)
+        if end not in ids:
+            message = f"the model's config.json says that {end} ends a text, and its tokenizer gives {list(ids)[:9]}"
+            raise ModelError(message)
+        return ids.index(end)
 
     def _there(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the device; on its way to a GPU it holds nobody up."""

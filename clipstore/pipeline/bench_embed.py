@@ -21,10 +21,10 @@ from PIL import Image
 
 from clipstore.catalog import Row
 from clipstore.demo.scenes import CAPTIONS, draw_examples
+from clipstore.encoders.packing import batches_of
 from clipstore.pipeline.ahead import Clock, Photo, photos_ahead
 from clipstore.pipeline.device import best_precision, checked_device
 from clipstore.pipeline.embed import EmbedOptions, embed
-from clipstore.pipeline.encode import text_batches
 from clipstore.pipeline.evaluate import peak_memory
 from clipstore.pipeline.ingest import ingest_csv
 from clipstore.pipeline.models import add_model
@@ -200,10 +200,10 @@ def _ready(encoder: ClipEncoder, photos: list[Photo], texts: list[str], memory: 
     pixels = [one for one in seen if isinstance(one, np.ndarray)]
     room = memory - encoder.weights
     size = max(1, encoder.batch_tokens("image", room) // encoder.image_tokens)
-    batches = text_batches(encoder.tokenize(texts).ids, encoder.batch_tokens("text", room))
+    ids = encoder.tokenize(texts).ids
     return _Ready(
         pixels=[np.stack(pixels[start : start + size]) for start in range(0, len(pixels), size)],
-        ids=[[ids for _, ids in batch] for batch in batches],
+        ids=[[ids[number] for number in batch] for batch in batches_of(ids, encoder.batch_tokens("text", room))],
     )
 
 

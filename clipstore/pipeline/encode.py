@@ -1,6 +1,6 @@
 """Shard plans and models -> complete shards, without gaps. Touches no catalog, so any process may do it.
 
-One thread drives: it takes decoded photos, or texts by length, and sends them in batches to the threads of the model,
+One thread drives: it takes decoded photos, or texts, and sends them in batches to the threads of the model,
 which always have a few waiting. Another thread writes what is complete. Decoding goes on ahead of all of them.
 """
 
@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstore import shards
+from clipstore.encoders.packing import batches_of
 from clipstore.errors import ModelError, ShardError
 from clipstore.pipeline.ahead import Clock, Photo, Pixels, Read, photos_ahead
 from clipstore.pipeline.device import out_of_memory
@@ -315,7 +316,7 @@ def _send_photos(
 
 
 def _send_texts(making: _Making) -> None:
-    """Texts, shortest first so that little is padded, in batches of so many tokens."""
+    """Texts, those that begin alike together, in batches of so many tokens."""
     plan, how = making.plan, making.how
     texts = []
     for content, text in zip(plan.contents, plan.sources, strict=True):
@@ -327,21 +328,9 @@ def _send_texts(making: _Making) -> None:
         return
     told = how.encoder.tokenize([text for _, text in texts])
     making.cut = told.cut
-    for batch in text_batches(told.ids, how.batch_tokens):
-        for number, ids in batch:
-            making.take(texts[number][0], ids, most=len(batch))
-
-
-def text_batches(texts: Sequence[list[int]], tokens: int) -> Iterator[list[tuple[int, list[int]]]]:
-    """Texts as token ids, with their numbers: shortest first, and in batches of at most so many tokens when padded."""
-    batch: list[tuple[int, list[int]]] = []
-    for number in sorted(range(len(texts)), key=lambda number: len(texts[number])):
-        if batch and (len(batch) + 1) * len(texts[number]) > tokens:
-            yield batch
-            batch = []
-        batch.append((number, texts[number]))
-    if batch:
-        yield batch
+    for batch in batches_of(told.ids, how.batch_tokens):
+        for number in batch:
+            making.take(texts[number][0], told.ids[number], most=len(batch))
 
 
 def _send_features(making: _Making) -> None:
