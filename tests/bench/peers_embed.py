@@ -2,7 +2,8 @@
 
     pip install --constraint constraints.txt '.[bench]'
     python tests/bench/peers_embed.py /data/coco --split val2017 --images 200
-    python tests/bench/peers_embed.py /data/coco --split val2017 --images 80 --three-models
+    python tests/bench/peers_embed.py /data/coco-captions-alone --captions 25014 --sample 1000
+    python tests/bench/peers_embed.py /data/coco --split train2017 --split val2017 --three-models
 
 The weights are a ViT-B/32's, random. Peers run in fp32, their default. The study's way is that of the notebooks this
 grew from: batch 1, the image encoded once more for each of its captions, the pair padded to 77 tokens, once for each
@@ -15,14 +16,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ Floats = NDArray[np.float32]
 
 
 class Task(NamedTuple):
-    """Photos, and captions with the number of their photo."""
+    """The photos of some splits that are there, and captions with the number of their photo; all where none is."""
 
     photos: list[Path]
     captions: list[str]
@@ -111,34 +111,44 @@ def sentence_transformers(folder: Path) -> Peer:
     )
 
 
-def ours(task: Task, store: Store, name: str) -> tuple[dict[str, float], Floats, Floats]:
-    """Items a second of both towers, and the vectors of the photos and captions asked for."""
+def ours(store: Store, splits: tuple[str, ...], name: str) -> tuple[dict[str, float], Floats, Floats]:
+    """Items a second of both towers, and the vectors of the photos and captions of splits."""
     image, text = embed(store, [name], EmbedOptions(devices=("cpu",)))
-    rates = {"images": image.done / image.seconds, "captions": text.done / text.seconds}
-    opened_store = clipstore.open(store.root)
-    split = opened_store.sql("SELECT name FROM splits").to_pylist()[0]["name"]
-    vectors = [opened_store.vectors(name, split, what)[1] for what in ("images", "captions")]
+    rates = {one.tower: one.done / one.seconds for one in (image, text) if one.done}
+    told = clipstore.open(store.root)
+    vectors = [
+        np.concatenate([told.vectors(name, f"coco/{split}", what)[1] for split in splits]) if tower in rates else None
+        for tower, what in (("image", "images"), ("text", "captions"))
+    ]
     return rates, *vectors
 
 
-def link(root: Path, split: str, folder: Path, images: int, captions: int) -> Task:
-    """The first photos of a COCO split that are there, with their captions, as a COCO folder of its own."""
-    told = json.loads((root / "annotations" / f"captions_{split}.json").read_text())
-    by_image: dict[int, list[dict]] = {}
-    for record in told["annotations"]:
-        by_image.setdefault(record["image_id"], []).append(record)
-    there = [one for one in told["images"] if (root / split / one["file_name"]).is_file()][:images]
+def link(root: Path, splits: tuple[str, ...], folder: Path, images: int, captions: int) -> Task:
+    """The first photos of each of a COCO folder's splits, with their captions, as a COCO folder of its own.
+
+    Where no photo of a split is there, its captions are taken alone.
+    """
+    task = Task([], [], [])
     (folder / "annotations").mkdir(parents=True)
-    (folder / split).mkdir()
-    for one in there:
-        (folder / split / one["file_name"]).symlink_to((root / split / one["file_name"]).absolute())
-    records = [record for one in there for record in by_image.get(one["id"], [])][:captions]
-    (folder / "annotations" / f"captions_{split}.json").write_text(
-        json.dumps({"images": there, "annotations": records})
-    )
-    number = {one["id"]: place for place, one in enumerate(there)}
-    paths = [folder / split / one["file_name"] for one in there]
-    return Task(paths, [record["caption"] for record in records], [number[record["image_id"]] for record in records])
+    for split in splits:
+        told = json.loads((root / "annotations" / f"captions_{split}.json").read_text())
+        there = [one for one in told["images"] if (root / split / one["file_name"]).is_file()][:images]
+        kept = {one["id"]: len(task.photos) + place for place, one in enumerate(there)}
+        if not there:
+            kept = {one["id"]: -1 for one in told["images"]}
+        by_image: dict[int, list[dict]] = {number: [] for number in kept}
+        for record in told["annotations"]:
+            by_image.get(record["image_id"], []).append(record)
+        records = [record for own in by_image.values() for record in own][:captions]  # as the store lists them
+        (folder / split).mkdir()
+        for one in there:
+            task.photos.append(folder / split / one["file_name"])
+            task.photos[-1].symlink_to((root / split / one["file_name"]).absolute())
+        linked = {"images": there or told["images"], "annotations": records}
+        (folder / "annotations" / f"captions_{split}.json").write_text(json.dumps(linked))
+        task.captions.extend(record["caption"] for record in records)
+        task.of.extend(kept[record["image_id"]] for record in records)
+    return task
 
 
 def rate(work: Callable[[list], Floats], items: list) -> tuple[float, Floats]:
@@ -151,9 +161,12 @@ def least_cosine(one: Floats, other: Floats) -> float:
     return float((normalised(one, "float64") * normalised(other, "float64")).sum(axis=1).min())
 
 
-def beside_peers(task: Task, folder: Path, model: Path, split: str, repeat: int) -> list[dict]:
-    """Rates of all, in turn; medians. Distinct captions alone go to everybody: repeats are ours to skip."""
-    distinct = list(dict.fromkeys(task.captions))
+def beside_peers(
+    task: Task, folder: Path, model: Path, splits: tuple[str, ...], sample: int, repeat: int
+) -> list[dict]:
+    """Rates of all, in turn; medians. Peers see a sample, of distinct captions: we skip the others."""
+    photos = spread(range(len(task.photos)), sample)
+    captions = spread([task.captions.index(caption) for caption in dict.fromkeys(task.captions)], sample)
     plain = Transformers(model)
     peers = [
         plain.peer("transformers, one by one, padded to 77", 1, "max_length"),
@@ -161,32 +174,40 @@ def beside_peers(task: Task, folder: Path, model: Path, split: str, repeat: int)
         plain.peer(f"transformers, batches of {BATCH}, padded to the longest", BATCH, True),
         sentence_transformers(model),
     ]
-    rows: dict[str, list[tuple[float, float]]] = {}
+    rates: dict[str, list[dict[str, float]]] = {}
     agree: dict[str, float] = {}
     for turn in range(repeat):
         store = Store(folder / f"store{turn}")
-        ingest_coco(store, folder / "coco", splits=(split,))
+        ingest_coco(store, folder / "coco", splits=())
         add_model(store, "b32", base=str(model))
-        rates, images, texts = ours(task, store, "b32")
-        rows.setdefault("clipstore", []).append((rates["images"], rates["captions"]))
-        first = [task.captions.index(caption) for caption in distinct]
+        told, *vectors = ours(store, splits, "b32")
+        rates.setdefault("clipstore", []).append(told)
         for peer in peers:
-            images_rate, seen = rate(peer.images, task.photos)
-            texts_rate, read = rate(peer.texts, distinct)
-            rows.setdefault(peer.name, []).append((images_rate, texts_rate))
-            agree[peer.name] = min(least_cosine(images, seen), least_cosine(texts[first], read))
-    middle = {name: tuple(statistics.median(side) for side in zip(*told, strict=True)) for name, told in rows.items()}
+            told = {}
+            for tower, work, items, rows, own in (
+                ("image", peer.images, task.photos, photos, vectors[0]),
+                ("text", peer.texts, task.captions, captions, vectors[1]),
+            ):
+                if rows:
+                    told[tower], made = rate(work, [items[row] for row in rows])
+                    agree[peer.name] = min(least_cosine(own[rows], made), agree.get(peer.name, 1.0))
+            rates.setdefault(peer.name, []).append(told)
+    middle = {
+        name: {tower: statistics.median(one[tower] for one in told) for tower in told[0]}
+        for name, told in rates.items()
+    }
     return [
-        {
-            "what": name,
-            "images_per_second": images,
-            "captions_per_second": texts,
-            "images_ratio": middle["clipstore"][0] / images,
-            "captions_ratio": middle["clipstore"][1] / texts,
-            "least_cosine_to_ours": agree.get(name),
-        }
-        for name, (images, texts) in middle.items()
+        {"what": name}
+        | {f"{tower}s_per_second": one for tower, one in told.items()}
+        | {f"{tower}s_ratio": middle["clipstore"][tower] / one for tower, one in told.items()}
+        | {"least_cosine_to_ours": agree.get(name)}
+        for name, told in middle.items()
     ]
+
+
+def spread(items: Sequence[int], most: int) -> list[int]:
+    """At most so many of the items, evenly spread."""
+    return list(items[:: -(-len(items) // most) or 1])
 
 
 def tuned(model: Path, place: Path, *, heads: bool) -> Path:
@@ -208,7 +229,7 @@ def tuned(model: Path, place: Path, *, heads: bool) -> Path:
     return place
 
 
-def three_models(task: Task, folder: Path, model: Path, split: str) -> list[dict]:
+def three_models(task: Task, folder: Path, model: Path) -> list[dict]:
     """A pretrained model, one with a text LoRA, one with heads too: all pairs the study's way, and our way, cold."""
     adapters = [tuned(model, folder / name, heads=heads) for name, heads in (("lora", False), ("headed", True))]
     environment = os.environ | {"CLIPSTORE_STORE": str(folder / "cold"), "HF_HUB_OFFLINE": "1"}
@@ -243,29 +264,39 @@ def three_models(task: Task, folder: Path, model: Path, split: str) -> list[dict
 
 @click.command()
 @click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--split", default="val2017", show_default=True)
-@click.option("--images", default=200, show_default=True, type=click.IntRange(1))
-@click.option("--captions", default=1000, show_default=True, type=click.IntRange(1))
+@click.option("--split", "splits", default=("val2017",), show_default=True, multiple=True)
+@click.option("--images", default=200, show_default=True, type=click.IntRange(1), help="At most, of each split.")
+@click.option("--captions", default=1000, show_default=True, type=click.IntRange(1), help="At most, of each split.")
+@click.option("--sample", default=1000, show_default=True, type=click.IntRange(1), help="What peers see at most.")
 @click.option("--repeat", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--three-models", "three", is_flag=True, help="Compare the study's way instead, over all pairs.")
 @click.option("--json", "as_json", is_flag=True)
-def main(*, root: Path, split: str, images: int, captions: int, repeat: int, three: bool, as_json: bool) -> None:
-    """Embed the photos of ROOT, a COCO folder."""
+def main(
+    *,
+    root: Path,
+    splits: tuple[str, ...],
+    images: int,
+    captions: int,
+    sample: int,
+    repeat: int,
+    three: bool,
+    as_json: bool,
+) -> None:
+    """Embed the photos and captions of ROOT, a COCO folder; its captions alone where it has no photos."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix="clipstore-peers-") as place:
         folder = Path(place)
-        task = link(root, split, folder / "coco", images, captions)
+        task = link(root, splits, folder / "coco", images, captions)
         model = write_untrained(folder / "model", vocabulary=clip_vocabulary())
-        rows = three_models(task, folder, model, split) if three else beside_peers(task, folder, model, split, repeat)
+        rows = three_models(task, folder, model) if three else beside_peers(task, folder, model, splits, sample, repeat)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    click.echo(
-        f"{len(task.photos)} photos, {len(task.captions)} captions; {platform.processor() or platform.machine()}, "
-    )
+    click.echo(f"{len(task.photos)} photos, {len(task.captions)} captions")
     for row in rows:
-        click.echo("  ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+        told = (f"{key} {value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items())
+        click.echo("  ".join(told))
 
 
 if __name__ == "__main__":
