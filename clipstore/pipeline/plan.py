@@ -94,15 +94,15 @@ def scope_of(session: Session, model: Model, model_id: int, tower: Tower, *, ret
     """What one tower has to do, of the images in the staged table `scope`; with `retry`, known failures once more."""
     summary = Embedded(model=model.name, tower=tower.tower, fingerprint=tower.fingerprint)
     asked: dict[str, Any] = {"model_id": model_id, "fingerprint": tower.fingerprint}
+    kind = KIND[tower.tower]
+    counted = session.rows(f"embed/count_{kind}", **asked)[0]
     if tower.backbone:
         asked["backbone"] = tower.backbone
         summary.missing = session.rows("embed/missing_photos")[0]["missing"]
-    table = session.table(f"embed/scope_{KIND[tower.tower]}", **asked)
-    done, failed = table["done"].combine_chunks(), table["failed"].combine_chunks()
-    pending = table.filter(pc.invert(done if retry else pc.or_(done, failed)))
-    summary.reused = int(pc.sum(done).as_py() or 0)
+    pending = session.table(f"embed/scope_{kind}", retry=retry, **asked)
+    summary.reused = counted["done"]
     summary.planned = pending.num_rows
-    summary.failed = table.num_rows - summary.reused - summary.planned
+    summary.failed = counted["items"] - summary.reused - summary.planned
     return Scope(tower=tower, pending=pending, summary=summary)
 
 
