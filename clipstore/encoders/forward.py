@@ -1,9 +1,9 @@
 """What CLIP's towers give for an item, without what no vector needs; the weights and modules are transformers' own.
 
-A vector is made of the state of one token: an image's first, a text's last. So the last layer needs the keys and values
-of all tokens, but of the token that speaks for its item alone the mixture and all that follows. With tokens of width D,
-a layer's products cost 12 D² a token, 4 of them the attention's; 9 of those 12 fall away in the last layer, 6 % of a
-tower of twelve. Texts that begin alike share their beginning besides: see packing.
+A vector is made of the state of one token: an image's first, a text's last. So what follows attention in the last layer
+is computed for the token that speaks for its item alone. With tokens of width D, a layer's products cost 12 D² a token,
+4 of them the attention's, one of these after it; 9 of the 12 fall away in the last layer, 6 % of a tower of twelve.
+Texts that begin alike share their beginning besides: see packing.
 
 Training goes through transformers' own forward pass, which keeps what gradients need.
 """
@@ -50,7 +50,8 @@ def _mixed(layer: Any, hidden: torch.Tensor, bias: torch.Tensor | None) -> torch
     normed = layer.layer_norm1(hidden)
     parts = (project(normed) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts)
-    attend = _attended if hidden.device.type == "cpu" else scaled_dot_product_attention
+    plain = hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16
+    attend = _attended if plain else scaled_dot_product_attention
     return attend(query, key, value, None if bias is None else bias[:, None]).transpose(1, 2).flatten(2)
 
 
@@ -60,7 +61,7 @@ def _attended(
     """softmax(Q Kᵀ / √d + bias) V of (G, heads, T, d), in plain products.
 
     Rows are short here: on a CPU, in bf16, this takes half the time of torch's fused attention, which is made for long
-    ones.
+    ones. The price is one more rounding, of the scores.
     """
     rows, heads, tokens, width = query.shape
     query, key, value = (part.reshape(rows * heads, tokens, width) for part in (query, key, value))
@@ -78,7 +79,10 @@ def _after(layer: Any, hidden: torch.Tensor, mixed: torch.Tensor) -> torch.Tenso
 
 
 def _activated(activation: Any, wide: torch.Tensor) -> torch.Tensor:
-    """The activation of a layer's widened states; OpenAI's, x sigmoid(1.702 x) = silu(1.702 x) / 1.702, in place."""
-    if isinstance(activation, QuickGELUActivation):
+    """The activation of a layer's widened states; OpenAI's, x sigmoid(1.702 x) = silu(1.702 x) / 1.702, in place.
+
+    In fp16 1.702 x may be too large where x is not: there it stays as transformers has it.
+    """
+    if isinstance(activation, QuickGELUActivation) and wide.dtype != torch.float16:
         return silu(wide.mul_(1.702), inplace=True).div_(1.702)
     return cast("torch.Tensor", activation(wide))

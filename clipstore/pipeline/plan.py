@@ -60,7 +60,7 @@ class Embedded:
 class Scope:
     """What one tower has to do; `pending` has content and source, and for images image_id, size and where features lie.
 
-    The columns features_file and features_row are null where the store has no features of a photo.
+    The column features_file is null where the store has no features of a photo.
     """
 
     tower: Tower

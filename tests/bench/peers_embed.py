@@ -166,7 +166,8 @@ def beside_peers(
 ) -> list[dict]:
     """Rates of all, in turn; medians. Peers see a sample, of distinct captions: we skip the others."""
     photos = spread(range(len(task.photos)), sample)
-    captions = spread([task.captions.index(caption) for caption in dict.fromkeys(task.captions)], sample)
+    last = {caption: row for row, caption in enumerate(task.captions)}
+    captions = spread(list(last.values()), sample)
     plain = Transformers(model)
     peers = [
         plain.peer("transformers, one by one, padded to 77", 1, "max_length"),
@@ -288,6 +289,9 @@ def main(
     with tempfile.TemporaryDirectory(prefix="clipstore-peers-") as place:
         folder = Path(place)
         task = link(root, splits, folder / "coco", images, captions)
+        if three and -1 in task.of:
+            message = "--three-models wants splits whose photos are there"
+            raise click.UsageError(message)
         model = write_untrained(folder / "model", vocabulary=clip_vocabulary())
         rows = three_models(task, folder, model) if three else beside_peers(task, folder, model, splits, sample, repeat)
     if as_json:
