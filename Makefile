@@ -13,7 +13,7 @@ demo: .venv/.installed  ## draw a small data set, embed it, rank it, ask about i
 	.venv/bin/clipstore demo demo
 	@echo 'To type these commands yourself: source .venv/bin/activate'
 
-test: .venv/.installed-dev  ## the tests in their short forms (under 10 minutes on 2 cores)
+test: .venv/.installed-dev  ## the tests in their short forms (some 15 minutes on 2 cores)
 	.venv/bin/pytest -m "not full"
 
 test-all: .venv/.installed-dev  ## every test, each requirement in full size
