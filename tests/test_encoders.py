@@ -586,12 +586,14 @@ def test_preprocessing_that_does_not_say_enough_is_refused(key: str, folder: Pat
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
 def test_a_damaged_weight_index_is_refused(text: str, folder: Path) -> None:
+    (folder / "model.safetensors").unlink()  # beside a single file, transformers reads no index
     (folder / "model.safetensors.index.json").write_text(text)
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         describe(model_of(folder), "fp32")
 
 
 def test_a_weight_index_that_names_a_file_that_is_not_there_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
     told = {"metadata": {}, "weight_map": {"logit_scale": "model-00001-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(told))
     with pytest.raises(ModelError, match="safetensors"):

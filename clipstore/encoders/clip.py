@@ -22,10 +22,9 @@ from transformers import AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
 from clipstore.encoders import forward
-from clipstore.encoders.fingerprint import adapter_files, heads_file
 from clipstore.encoders.images import Preprocessing, read_preprocessing
 from clipstore.encoders.packing import pack, row_tokens
-from clipstore.encoders.sources import locate, preprocessor_file
+from clipstore.encoders.sources import adapter_files, heads_file, locate, preprocessor_file
 from clipstore.errors import ModelError
 from clipstore.records import Model
 

@@ -1,230 +1,168 @@
-"""Fingerprints: the SHA-256 of all that decides a tower's output, computed from a model's files without torch.
+"""Fingerprints: the SHA-256 of everything that decides a tower's output, computed from a model's files without torch.
 
-An image tower's fingerprint covers family, vision configuration, its tensors (base and adapter), preprocessing and
-precision; its backbone's the same without the projection head. A text tower's covers family, text configuration, its
-tensors, the tokenizer, prompt, cleaning and precision. A tensor that no name
-assigns counts for both towers; the temperature of training decides no vector.
+What is hashed is decided by exclusion: the whole config.json as transformers resolves it, all preprocessing, every
+tokenizer file, every tensor that is used, and of an adapter its whole configuration, tensors and heads; beside them the
+family, the precision, and for texts the prompt and cleaning. Left out are the keys in `_CONFIG_EXCLUDED` and
+`_ADAPTER_EXCLUDED`, which change no vector (tests/test_fingerprints.py changes each), position ids, which transformers
+counts itself, and the temperature of training.
+
+What belongs to one tower alone counts for that one, so that models share what they have in common: vision_config, the
+preprocessing and the vision tensors for images; text_config, the tokenizer and the text tensors for texts; an adapter's
+configuration for the towers that its tensors lie in. Everything else counts for both. A backbone's fingerprint is the
+image tower's without what decides its projection head.
+
+Paths and modification times are in no fingerprint: they only say when to compute it again (`files_key`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import mmap
-import struct
-from collections.abc import Iterator
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from clipstore.encoders.images import read_preprocessing
-from clipstore.encoders.sources import locate, preprocessor_file, read_json, tokenizer_files, weight_files
+from clipstore.encoders.former import former_base_digests
+from clipstore.encoders.model_files import (
+    ModelFiles,
+    base_tensors,
+    model_files,
+    read_model_files,
+    tensors_of,
+    tower_config,
+)
+from clipstore.encoders.sources import TRAINING, locate, read_json
+from clipstore.encoders.weights import Tensor
 from clipstore.errors import ModelError
 from clipstore.records import Model, Tower
 
-# What training leaves beside PEFT's files: heads, what it was, and the SHA-256 of each photo that it saw.
-HEADS, TRAINING, PHOTOS = "heads.safetensors", "training.json", "training_images.txt"
+_SCHEME = "clipstore-fingerprint-2"  # part of every fingerprint: another number when the code's output changes
 
-_SCHEME = "clipstore-fingerprint-1"  # part of every fingerprint: another number when the code's output changes
-_NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"}
-_PARTS = {  # part -> beginnings of the names of its tensors
-    "image backbone": ("vision_model.",),
-    "image head": ("visual_projection.",),
-    "text": ("text_model.", "text_projection."),
-    "no vector": ("logit_scale", "logit_bias"),
-}
+# Names, versions, and the data type that weights were saved in: clipstore computes in the precision that it is told.
+_CONFIG_EXCLUDED = {"_name_or_path", "_commit_hash", "transformers_version", "torch_dtype", "dtype", "architectures"}
 
-Tensor = tuple[str, str, bytes]  # name, "dtype shape", SHA-256 of the values
+# What every configuration of transformers 4 says, and 5 no longer writes: at these values a key is as good as absent.
+_CONFIG_DEFAULTS: dict[str, object] = {
+    "bad_words_ids": None, "begin_suppress_tokens": None, "chunk_size_feed_forward": 0, "diversity_penalty": 0.0,
+    "do_sample": False, "early_stopping": False, "encoder_no_repeat_ngram_size": 0,
+    "exponential_decay_length_penalty": None, "forced_bos_token_id": None, "forced_eos_token_id": None,
+    "id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "is_encoder_decoder": False,
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1}, "length_penalty": 1.0, "max_length": 20, "min_length": 0,
+    "no_repeat_ngram_size": 0, "num_beam_groups": 1, "num_beams": 1, "num_return_sequences": 1,
+    "output_attentions": False, "output_hidden_states": False, "output_scores": False, "problem_type": None,
+    "remove_invalid_values": False, "repetition_penalty": 1.0, "return_dict": True, "return_dict_in_generate": False,
+    "suppress_tokens": None, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "typical_p": 1.0,
+    "text_config_dict": None, "vision_config_dict": None,
+}  # fmt: skip
 
+# Where the base lay, which PEFT saved it, and the classes that it was made with.
+_ADAPTER_EXCLUDED = {"base_model_name_or_path", "revision", "peft_version", "auto_mapping", "inference_mode"}
+_ADAPTER_SETS = {"target_modules", "exclude_modules"}  # PEFT reads their lists as sets
 
-def model_files(model: Model, *, fetch: bool = True) -> list[Path]:
-    """Every file that decides what a model's towers give; without `fetch`, only if they are on this machine.
-
-    Raises:
-        ModelError: one cannot be had.
-    """
-    place = locate(model.base, fetch=fetch)
-    base = [place / "config.json", preprocessor_file(place), *tokenizer_files(place), *weight_files(place)]
-    return base + (adapter_files(model.adapter) if model.adapter else [])
-
-
-def adapter_files(adapter: str) -> list[Path]:
-    """The files of an adapter that decide vectors: the two of a PEFT folder, and the heads where they were trained too.
-
-    Raises:
-        ModelError: one of PEFT's is missing.
-    """
-    files = [Path(adapter).expanduser() / name for name in ("adapter_config.json", "adapter_model.safetensors")]
-    for file in files:
-        if not file.is_file():
-            message = f"no {file.name} in {adapter}: an adapter is a folder that PEFT's save_pretrained wrote"
-            raise ModelError(message)
-    heads = heads_file(adapter)
-    return [*files, heads] if heads else files
-
-
-def heads_file(adapter: str) -> Path | None:
-    """The trained heads beside an adapter, or None: a safetensors file, its tensors named as in the base."""
-    file = Path(adapter).expanduser() / HEADS
-    return file if file.is_file() else None
+_TOWER_KEYS = {"text_config", "text_config_dict", "vision_config", "vision_config_dict"}
+_BASE_KEYS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "eos_token_id")
+_HEAD_KEYS = {"projection_dim"}  # of the whole configuration: the backbone does not depend on it
 
 
 def files_key(model: Model, precision: str, *, fetch: bool = True) -> str:
-    """A key that changes whenever a fingerprint could: the model's words and its files' sizes and times.
+    """A key that changes whenever a fingerprint could: the model's settings and its files' paths, sizes and times.
 
     Raises:
         ModelError: a file cannot be had; without `fetch`, the hub is not asked.
     """
     files = model_files(model, fetch=fetch)
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps([_SCHEME, asdict(model), precision, stats]).encode()).hexdigest()
+    return _digest(asdict(model), precision, stats)
 
 
-def describe(model: Model, precision: str) -> tuple[Tower, Tower]:
+def describe(model: Model, precision: str, *, fetch: bool = True) -> tuple[Tower, Tower]:
     """The image and the text tower of a model at a precision (fp32, bf16 or fp16).
 
     Raises:
         ModelError: the model's files cannot be had, or are not what they should be.
     """
-    place = locate(model.base)
-    config = read_json(place / "config.json")
-    if config.get("model_type") != model.family or not {"text_config", "vision_config"} <= config.keys():
-        message = f"{place / 'config.json'} is no configuration of a {model.family} model: give a whole checkpoint"
-        raise ModelError(message)
-    tensors = [tensor for file in weight_files(place) for tensor in _tensors(file)]
-    adapter = _adapter_tensors(model.adapter) if model.adapter else []
-    if model.adapter:
-        _check_base(model, _base_digest(config, tensors))
-
-    def digest(*what: object, parts: tuple[str, ...]) -> str:
-        own = [t for t in tensors if _part(t[0]) in (*parts, "both")]
-        added = [t for t in adapter if _part(t[0]) in (*parts, "both")]
-        lora = _adapter_settings(model.adapter) if added and model.adapter else None
-        return _digest(_SCHEME, model.family, precision, *what, lora, sorted(own), sorted(added))
-
-    vision = [_settings(config.get("vision_config", {})), read_preprocessing(preprocessor_file(place)).key()]
-    tokenizer = [_tokenizer_digest(file) for file in tokenizer_files(place)]
-    text = [_settings(config.get("text_config", {})), tokenizer, model.prompt, model.clean]
+    files = read_model_files(model, fetch=fetch)
+    _check_base(model, files)
+    config = {key: value for key, value in _kept(files.config).items() if key not in _TOWER_KEYS}
+    backbone = {key: value for key, value in config.items() if key not in _HEAD_KEYS}
+    vision, text = (tower_config(files.config, tower) for tower in ("vision", "text"))
+    common = (model.family, precision)
+    image = (*common, _kept(vision), asdict(files.preprocessing))
+    texts = (*common, _kept(text), files.tokenizer, model.prompt, model.clean)
     dim = int(config.get("projection_dim", 512))
-    image = digest("image", vision, dim, parts=("image backbone", "image head"))
     return (
         Tower(
             tower="image",
-            fingerprint=image,
-            backbone=digest("image backbone", vision, parts=("image backbone",)),
+            fingerprint=_digest("image", config, *image, *_weights(files, "image backbone", "image head")),
+            backbone=_digest("image backbone", backbone, *image, *_weights(files, "image backbone")),
             precision=precision,
             dim=dim,
-            features_dim=int(config.get("vision_config", {}).get("hidden_size", 768)),
+            features_dim=int(vision.get("hidden_size", 768)),
         ),
         Tower(
             tower="text",
-            fingerprint=digest("text", text, dim, parts=("text",)),
+            fingerprint=_digest("text", config, *texts, *_weights(files, "text")),
             precision=precision,
             dim=dim,
         ),
     )
 
 
-def _part(name: str) -> str:
-    bare = name.removeprefix("base_model.model.")
-    return next((part for part, starts in _PARTS.items() if bare.startswith(starts)), "both")
-
-
-def _digest(*what: object) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=bytes.hex).encode()).hexdigest()
-
-
 def base_digest(base: str) -> str:
-    """What a base is, in one word: its weights and their shapes, whatever it is called and wherever it lies.
+    """The SHA-256 of a base's weights and of what its configuration computes with them, wherever it lies.
+
+    It is the same for a base that transformers saved again, under other names or with other defaults written out.
 
     Raises:
         ModelError: its files cannot be had.
     """
     place = locate(base)
-    tensors = [tensor for file in weight_files(place) for tensor in _tensors(file)]
-    return _base_digest(read_json(place / "config.json"), tensors)
+    return _base_digest(read_json(place / "config.json"), base_tensors(place))
 
 
 def _base_digest(config: dict[str, Any], tensors: list[Tensor]) -> str:
-    settings = [_settings(config.get(name, {})) for name in ("text_config", "vision_config")]
-    return _digest(_SCHEME, "base", settings, sorted(tensors))
+    towers = [tower_config(config, tower) for tower in ("text", "vision")]
+    return _digest("base", [[tower.get(key) for key in _BASE_KEYS] for tower in towers], sorted(tensors))
 
 
-def _check_base(model: Model, digest: str) -> None:
+def _check_base(model: Model, files: ModelFiles) -> None:
     """Refuse an adapter that says it was trained on another base."""
     file = Path(model.adapter or "").expanduser() / TRAINING
-    if file.is_file() and read_json(file).get("base_digest") != digest:
+    if not model.adapter or not file.is_file():
+        return
+    recorded = read_json(file).get("base_digest")
+    if recorded not in (_base_digest(files.config, files.tensors), *former_base_digests(files)):
         message = (
-            f"the adapter {model.adapter} was trained on another base than {model.base}: their weights differ; "
-            "give it the base that it was trained on"
+            f"the adapter {model.adapter} was trained on another base than {model.base}: their weights or "
+            "configurations differ; give it the base that it was trained on"
         )
         raise ModelError(message)
 
 
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _NOISE}
+def _weights(files: ModelFiles, *parts: str) -> tuple[object, ...]:
+    """The tensors of some parts, and the adapter's configuration where tensors of its own are among them."""
+    added = tensors_of(files.adapter_tensors, *parts)
+    adapter = _adapter_settings(files.adapter) if files.adapter and added else None
+    return tensors_of(files.tensors, *parts), added, tensors_of(files.heads, *parts), adapter
 
 
-def _adapter_tensors(adapter: str) -> list[Tensor]:
-    return [tensor for file in adapter_files(adapter)[1:] for tensor in _tensors(file)]
+def _kept(config: dict[str, Any]) -> dict[str, Any]:
+    absent = object()
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in _CONFIG_EXCLUDED and value != _CONFIG_DEFAULTS.get(key, absent)
+    }
 
 
-def _adapter_settings(adapter: str) -> dict[str, Any]:
-    """What of an adapter's configuration changes its output; paths and names do not."""
-    config = read_json(adapter_files(adapter)[0])
-    names = (
-        "peft_type",
-        "r",
-        "lora_alpha",
-        "use_rslora",
-        "use_dora",
-        "fan_in_fan_out",
-        "rank_pattern",
-        "alpha_pattern",
-    )
-    return {name: config.get(name) for name in names}
+def _adapter_settings(adapter: dict[str, Any]) -> dict[str, Any]:
+    """An adapter's configuration; patterns keep their order, since PEFT takes the first that matches."""
+    kept = {key: value for key, value in adapter.items() if key not in _ADAPTER_EXCLUDED}
+    for key in kept.keys() & _ADAPTER_SETS:
+        kept[key] = sorted(kept[key], key=str) if isinstance(kept[key], list) else kept[key]
+    return {key: list(value.items()) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
-def _tokenizer_digest(file: Path) -> str:
-    if file.suffix == ".json":
-        read_json(file)  # told here, by name: the tokenizers' own errors are of no one kind
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _tensors(file: Path) -> tuple[Tensor, ...]:
-    """Name, dtype and shape, and digest of every tensor of a safetensors file."""
-    try:
-        status = file.stat()
-    except OSError as error:
-        message = f"{file} cannot be read: {error.strerror}"
-        raise ModelError(message) from error
-    return _digests(file, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=16)  # models of one base share its file: it is read once in a run
-def _digests(file: Path, _size: int, _modified_ns: int) -> tuple[Tensor, ...]:
-    return tuple(_read_tensors(file))
-
-
-def _read_tensors(file: Path) -> Iterator[Tensor]:
-    """The tensors of a safetensors file, read.
-
-    The format (huggingface.co/docs/safetensors): eight bytes of header length, a JSON header with a
-    [begin, end) of bytes for each tensor, the values. Read here, since its own reader knows no bfloat16 without torch.
-    """
-    try:
-        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            (length,) = struct.unpack("<Q", data[:8])
-            header = json.loads(data[8 : 8 + length])
-            with memoryview(data) as view, view[8 + length :] as values:
-                for name in sorted(header.keys() - {"__metadata__"}):
-                    begin, end = header[name]["data_offsets"]
-                    if not 0 <= begin <= end <= len(values):
-                        message = f"{name} is beyond its end"
-                        raise ValueError(message)  # noqa: TRY301  (told below, with the file)
-                    with values[begin:end] as own:
-                        yield name, f"{header[name]['dtype']} {header[name]['shape']}", hashlib.sha256(own).digest()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        message = f"{file} is not a safetensors file, or is cut short: {error}"
-        raise ModelError(message) from error
+def _digest(*what: object) -> str:
+    text = json.dumps([_SCHEME, *what], sort_keys=True, default=bytes.hex)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,11 +1,14 @@
 """Where the files of a model lie: bundled with clipstore, in a local folder, or on the hub.
 
-Weights are read from safetensors alone and no code of a model's is ever run.
+Weights are read from safetensors alone and no code of a model's is ever run. Which of several files counts is decided
+as transformers and PEFT decide it, since they open the files.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,28 @@ _BUNDLED = "bundled:"
 _CONVERTER = "SFconvertbot"  # the hub's own account that offers safetensors in a pull request
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either is enough
 _WANTED = ["*.json", "*.safetensors", "merges.txt"]  # of a hub repository
+
+# Every file that one of transformers' tokenizers opens, whichever class tokenizer_config.json names. Not chat templates,
+# which no caption goes through.
+_TOKENIZER_FILES = (
+    "added_tokens.json", "special_tokens_map.json", "tokenizer*", "*vocab*", "merges*.txt", "tekken.json", "*.model",
+    "*.spm", "*.tiktoken", "*.tokenizer", "bpe.codes", "dict.txt", "byte_maps.json", "emoji.json", "normalizer.json",
+    "word_pronunciation.json", "word_shape.json",
+)  # fmt: skip
+
+# What training leaves beside PEFT's files: heads, what it was, and the SHA-256 of each photo that it saw.
+HEADS, TRAINING, PHOTOS = "heads.safetensors", "training.json", "training_images.txt"
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")  # transformers loads these before all others
+
+# Models that are not CLIP, by the beginning of their model_type.
+_OTHERS = {
+    "siglip": "a SigLIP model",
+    "blip": "a BLIP model",
+    "clip_vision_model": "the vision tower of a CLIP alone",
+    "clip_text_model": "the text tower of a CLIP alone",
+}
 
 
 def locate(base: str, *, fetch: bool = True) -> Path:
@@ -43,14 +68,21 @@ def locate(base: str, *, fetch: bool = True) -> Path:
 
 
 def complete(place: Path, base: str) -> Path:
-    """`place`, when it holds every file that a model needs.
+    """`place`, when it holds every file that a CLIP model needs.
 
     Raises:
-        ModelError: a file is missing; the message names it.
+        ModelError: it holds another kind of model, or a file is missing; the message names it.
     """
+    problem = _other_kind(place)
+    if problem:
+        message = f"{base} is {problem}: give a CLIP checkpoint with both towers, as transformers' CLIPModel saves it"
+        raise ModelError(message)
     missing = _missing(place)
     if missing:
         message = f"{base} at {place} has no {missing}"
+        raise ModelError(message)
+    if (place / "adapter_config.json").is_file():
+        message = f"{base} at {place} holds a PEFT adapter beside its weights: move it into a folder for --adapter"
         raise ModelError(message)
     return place
 
@@ -73,33 +105,84 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def weight_files(place: Path) -> list[Path]:
-    """The safetensors files of a model folder: one, or those that its index names."""
-    index = place / "model.safetensors.index.json"
-    if index.is_file():
-        told = read_json(index).get("weight_map")
-        if not isinstance(told, dict) or not all(isinstance(name, str) for name in told.values()):
-            message = f"{index} has no weight_map that says which file holds which tensor"
-            raise ModelError(message)
-        return [place / name for name in sorted(set(told.values()))]
-    return [place / "model.safetensors"]
+    """The safetensors files of a model folder: the file that its configuration names, else one, else an index's."""
+    first = read_json(place / "config.json").get("transformers_weights") or _SINGLE
+    file = place / str(first)
+    if first == _SINGLE and not file.is_file() and (place / _INDEX).is_file():
+        file = place / _INDEX
+    return _indexed(file) if file.name.endswith(".index.json") else [file]
+
+
+def _indexed(index: Path) -> list[Path]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        message = f"{index} has no weight_map that says which file holds which tensor"
+        raise ModelError(message)
+    return [index.parent / name for name in sorted(set(weight_map.values()))]
 
 
 def tokenizer_files(place: Path) -> list[Path]:
-    """The files that decide how a model cuts text into tokens."""
-    names = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
-    return [place / name for name in names if (place / name).is_file()]
+    """The files that decide how a model cuts text into tokens, by name."""
+    return [file for file in sorted(place.iterdir()) if _is_tokenizer(file.name) and file.is_file()]
+
+
+def _is_tokenizer(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in _TOKENIZER_FILES)
 
 
 def preprocessor_file(place: Path) -> Path:
-    """The file that says how a model wants its pixels."""
-    own = place / "preprocessor_config.json"
-    return own if own.is_file() else place / "processor_config.json"
+    """The file that says how a model wants its pixels: processor_config.json where that has them, else its own."""
+    whole, own = place / "processor_config.json", place / "preprocessor_config.json"
+    return own if own.is_file() and not (whole.is_file() and "image_processor" in read_json(whole)) else whole
+
+
+def adapter_files(adapter: str) -> list[Path]:
+    """The files of an adapter that decide vectors: the two of a PEFT folder, and the heads where they were trained too.
+
+    Raises:
+        ModelError: one of PEFT's is missing.
+    """
+    files = [Path(adapter).expanduser() / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+    for file in files:
+        if not file.is_file():
+            message = f"no {file.name} in {adapter}: an adapter is a folder that PEFT's save_pretrained wrote"
+            raise ModelError(message)
+    heads = heads_file(adapter)
+    return [*files, heads] if heads else files
+
+
+def heads_file(adapter: str) -> Path | None:
+    """The trained heads beside an adapter, or None: a safetensors file, its tensors named as in the base."""
+    file = Path(adapter).expanduser() / HEADS
+    return file if file.is_file() else None
+
+
+def _other_kind(place: Path) -> str | None:
+    """What a folder holds instead of a CLIP of transformers', in words; None where it may be one."""
+    config = read_json(place / "config.json") if (place / "config.json").is_file() else {}
+    kind = config.get("model_type")
+    if kind == "clip":
+        lacking = [name for name in ("text", "vision") if not has_tower(config, name)]
+        return f"a CLIP without its {' and '.join(lacking)} tower" if lacking else None
+    if not kind and any(place.glob("open_clip*")):
+        return "an OpenCLIP checkpoint"
+    if not (place / "config.json").is_file():
+        return None
+    known = (words for start, words in _OTHERS.items() if str(kind).startswith(start))
+    return next(known, f"a model of the type {kind}" if kind else "no model that transformers knows (no model_type)")
+
+
+def has_tower(config: dict[str, Any], tower: str) -> bool:
+    """Whether a CLIP's configuration describes a tower, "text" or "vision"; the first checkpoints write *_config_dict."""
+    return any(isinstance(config.get(f"{tower}_{name}"), dict) for name in ("config", "config_dict"))
 
 
 def _missing(place: Path) -> str | None:
     """The first thing that a model folder lacks, in words."""
     if not (place / "config.json").is_file():
         return "config.json"
+    if any(_DISTRIBUTED.fullmatch(file.name) for file in place.iterdir()):
+        return "weights that clipstore reads: those of a distributed training are not; save it whole"
     if not all(file.is_file() for file in weight_files(place)):
         return "model.safetensors (weights in other formats are not read: convert them to safetensors)"
     if not any(all((place / name).is_file() for name in names) for names in _TOKENIZERS):

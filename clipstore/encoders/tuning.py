@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from clipstore.encoders.clip import ClipEncoder, linear_modules, load_clip, load_heads
-from clipstore.encoders.fingerprint import HEADS
+from clipstore.encoders.sources import HEADS
 from clipstore.errors import ModelError
 from clipstore.records import Lora, Model, Training
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from clipstore.catalog import Row, Session
-from clipstore.encoders.fingerprint import PHOTOS, describe, files_key
+from clipstore.encoders.fingerprint import describe, files_key
+from clipstore.encoders.sources import PHOTOS
 from clipstore.errors import JobError, ModelError, NotFoundError, check_name
 from clipstore.jobs import checked_model, job_files, read_job
 from clipstore.pipeline.device import best_precision, checked_device
