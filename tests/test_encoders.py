@@ -483,7 +483,7 @@ def test_an_adapter_whose_weights_have_other_names_is_refused(small_clip: Path, 
     tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj"])
     tensors = load_file(tuned / "adapter_model.safetensors")
     save_file({name.replace("q_proj", "z_proj"): t for name, t in tensors.items()}, tuned / "adapter_model.safetensors")
-    with pytest.raises(ModelError, match=r"does not fit|changes nothing"):
+    with pytest.raises(ModelError, match=r"8 tensors that are not applied, .*z_proj\.lora_A"):
         open_encoder(model_of(small_clip, adapter=str(tuned)))
 
 

@@ -100,9 +100,8 @@ def test_odd_names_are_refused(cli: Run, store: Path, name: str) -> None:
 def test_a_config_that_is_none_is_told_in_words(here: Path, cli: Run) -> None:
     shutil.copytree(BUNDLED, here / "copy")
     (here / "copy" / "config.json").write_text("{}")
-    cli("ingest", "csv", _table(here))
-    cli("model", "add", "mine", "--base", "copy")
-    assert "no configuration of a clip model" in cli("embed", "--model", "mine", code=1).stderr
+    told = cli("model", "add", "mine", "--base", "copy", code=1).stderr
+    assert "is no model that transformers knows (no model_type)" in told
 
 
 def test_a_job_that_changed_is_told_before_its_old_vectors_are_ranked(here: Path, cli: Run) -> None:

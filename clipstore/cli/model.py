@@ -37,7 +37,10 @@ def add(name: str, base: str, family: str, adapter: str | None, store: Store, *,
     from clipstore.pipeline.models import add_model, show_model
     from clipstore.reporting.tables import print_json
 
-    add_model(store, name, base=base, family=family, adapter=adapter)
+    def warn(warning: str) -> None:
+        click.echo(f"clipstore: warning: {warning}", err=True)
+
+    add_model(store, name, base=base, family=family, adapter=adapter, on_warning=warn)
     if as_json:
         print_json(show_model(store, name))
     else:

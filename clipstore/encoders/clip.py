@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import PeftModel
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPModel
@@ -41,7 +41,21 @@ _OLD_END = 2  # what old configurations call the end token; there it is the toke
 _TRIM_THRESHOLD, _KEPT_BYTES = -1, 2**30
 _MMAP_THRESHOLD, _LARGEST_BLOCK = -3, 32 * 2**20
 
+# What transformers and PEFT raise for files that do not fit, beside their own errors.
+_LOAD_ERRORS = (
+    *(OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, AssertionError, SafetensorError),
+)
+_NAMED = 6  # tensors that a message names
+_SHARED = (
+    "vblora_vector_bank",
+    "prompt_encoder",
+    ".tinylora_v.",
+    ".unilora_theta_d.",
+)  # PEFT saves them elsewhere, once
+_TOWERS = {"image": ("vision_model.", "visual_projection"), "text": ("text_model.", "text_projection")}
+
 Floats = NDArray[np.float32]
+_Outputs = dict[str, torch.Tensor]  # by tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +234,7 @@ def _load(place: str, base: str) -> Any:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except _LOAD_ERRORS as error:
         message = f"cannot load {base} from {place}: {' '.join(str(error).split())}"
         raise ModelError(message) from error
     missing = [name for name in report["missing_keys"] if not name.endswith("position_ids")]
@@ -242,25 +256,67 @@ def _with_adapter(base: Any, adapter: str) -> Any:
     """The model with a PEFT adapter merged in, and the heads that lie beside the adapter in the place of its own."""
     folder = str(adapter_files(adapter)[0].parent)
     modules = linear_modules(base)
-    before = _probe(base)
+    before = _outputs(base)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT's own use of transformers
-            warnings.filterwarnings("error", message=".*missing adapter keys", category=UserWarning)
-            merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, UserWarning) as error:
+            warnings.simplefilter("ignore")  # PEFT's: weights that are missing are looked at here
+            tuned = PeftModel.from_pretrained(base, folder)
+            stored = load_peft_weights(folder, device="cpu")
+            result = set_peft_model_state_dict(tuned, stored)  # once more, for what it says of names
+            untouched = _untouched_towers(adapter, list(stored), result)
+            merged = tuned.merge_and_unload()
+    except _LOAD_ERRORS as error:
         message = (
             f"the adapter {adapter} does not fit its base, whose linear modules are {', '.join(modules)}: "
             f"{' '.join(str(error).split())}"
         )
         raise ModelError(message) from error
-    if all(torch.equal(was, now) for was, now in zip(before, _probe(merged), strict=True)):
-        message = f"the adapter {adapter} changes nothing: its base gives the same vectors without it"
-        raise ModelError(message)
+    _check_outputs(adapter, before, _outputs(merged), untouched)
     heads = heads_file(adapter)
     if heads:
         load_heads(merged, heads)
     return merged
+
+
+def _untouched_towers(adapter: str, stored: list[str], result: Any) -> set[str]:
+    """The towers that an adapter has no tensors for; its configuration may put it there too, where it does nothing.
+
+    Raises:
+        ModelError: a stored tensor goes nowhere, or a tower has some of its tensors alone.
+    """
+    if result.unexpected_keys:
+        names = [name.replace(".default", "") for name in result.unexpected_keys]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        message = (
+            f"the adapter {adapter} has {len(names)} tensors that are not applied, {', '.join(names[:_NAMED])}{more}: "
+            "target_modules and exclude_modules in its adapter_config.json must be those that it was trained with, and "
+            "so must the kind of model that it was made on"
+        )
+        raise ModelError(message)
+    missing = {name for name in result.missing_keys if ".default" in name and not any(map(name.count, _SHARED))}
+    absent = {tower for tower, parts in _TOWERS.items() if not any(part in name for name in stored for part in parts)}
+    here = [name for name in missing if not any(part in name for tower in absent for part in _TOWERS[tower])]
+    if here:
+        message = (
+            f"the adapter {adapter} does not fit its base: its configuration puts it on modules that it has no tensors "
+            f"for, {sorted(here)[0].replace('.default', '')} the first"
+        )
+        raise ModelError(message)
+    return absent
+
+
+def _check_outputs(adapter: str, before: _Outputs, after: _Outputs, untouched: set[str]) -> None:
+    """Refuse an adapter that changes nothing, or a tower that it has no tensors for."""
+    if all(torch.equal(before[tower], after[tower]) for tower in before):
+        message = f"the adapter {adapter} changes nothing: its base gives the same vectors without it"
+        raise ModelError(message)
+    for tower in untouched:
+        if not torch.allclose(before[tower], after[tower], rtol=1e-4, atol=1e-6):
+            message = (
+                f"the adapter {adapter} has no tensors for the {tower} tower, and its configuration changes that tower "
+                "all the same: narrow target_modules in its adapter_config.json to the tower that it was trained on"
+            )
+            raise ModelError(message)
 
 
 def linear_modules(clip: Any) -> list[str]:
@@ -290,13 +346,13 @@ def load_heads(clip: Any, file: Path) -> None:
 
 
 @torch.inference_mode()
-def _probe(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """What both towers answer to one fixed input each, through their heads."""
+def _outputs(model: Any) -> _Outputs:
+    """What both towers give for one fixed input each, through their heads."""
     model.eval()
     vision = model.config.vision_config
     pixels = torch.linspace(-1, 1, 3 * vision.image_size**2).view(1, 3, vision.image_size, vision.image_size)
     tokens = torch.arange(1, 9).view(1, 8) % model.config.text_config.vocab_size
-    return (
-        model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output),
-        model.text_projection(model.text_model(input_ids=tokens).last_hidden_state),
-    )
+    return {
+        "image": model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output),
+        "text": model.text_projection(model.text_model(input_ids=tokens).last_hidden_state),
+    }

@@ -142,8 +142,9 @@ def tower_config(config: dict[str, Any], tower: str) -> dict[str, Any]:
         return dict(own)
     from transformers import CLIPTextConfig, CLIPVisionConfig
 
+    resolve: Any = CLIPTextConfig if tower == "text" else CLIPVisionConfig
     try:
-        return dict(own) | (CLIPTextConfig if tower == "text" else CLIPVisionConfig)(**former).to_dict()
+        return dict(own) | dict(resolve(**former).to_dict())
     except (TypeError, ValueError) as error:
         message = f"{tower}_config_dict in the model's config.json: {' '.join(str(error).split())}"
         raise ModelError(message) from error

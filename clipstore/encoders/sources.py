@@ -19,8 +19,8 @@ _CONVERTER = "SFconvertbot"  # the hub's own account that offers safetensors in 
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either is enough
 _WANTED = ["*.json", "*.safetensors", "merges.txt"]  # of a hub repository
 
-# Every file that one of transformers' tokenizers opens, whichever class tokenizer_config.json names. Not chat templates,
-# which no caption goes through.
+# Every file that one of transformers' tokenizers opens, whichever class tokenizer_config.json names. Chat templates are
+# none of them: no caption goes through one.
 _TOKENIZER_FILES = (
     "added_tokens.json", "special_tokens_map.json", "tokenizer*", "*vocab*", "merges*.txt", "tekken.json", "*.model",
     "*.spm", "*.tiktoken", "*.tokenizer", "bpe.codes", "dict.txt", "byte_maps.json", "emoji.json", "normalizer.json",
@@ -31,7 +31,9 @@ _TOKENIZER_FILES = (
 HEADS, TRAINING, PHOTOS = "heads.safetensors", "training.json", "training_images.txt"
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")  # transformers loads these before all others
+_DISTRIBUTED = re.compile(
+    r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors"
+)  # transformers loads these before all others
 
 # Models that are not CLIP, by the beginning of their model_type.
 _OTHERS = {
@@ -173,7 +175,7 @@ def _other_kind(place: Path) -> str | None:
 
 
 def has_tower(config: dict[str, Any], tower: str) -> bool:
-    """Whether a CLIP's configuration describes a tower, "text" or "vision"; the first checkpoints write *_config_dict."""
+    """Whether a CLIP's configuration describes a tower, "text" or "vision"; old checkpoints do so in *_config_dict."""
     return any(isinstance(config.get(f"{tower}_{name}"), dict) for name in ("config", "config_dict"))
 
 

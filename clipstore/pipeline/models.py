@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -10,7 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from clipstore.catalog import Row, Session
+from clipstore.encoders.checks import check_model
 from clipstore.encoders.fingerprint import describe, files_key
+from clipstore.encoders.former import former_fingerprints
 from clipstore.encoders.sources import PHOTOS
 from clipstore.errors import JobError, ModelError, NotFoundError, check_name
 from clipstore.jobs import checked_model, job_files, read_job
@@ -102,13 +104,21 @@ def check_meaning(store: Store, model: Model, file: Path) -> None:
         raise ModelError(message)
 
 
-def add_model(store: Store, name: str, *, base: str, family: str = "clip", adapter: str | None = None) -> Model:
+def add_model(
+    store: Store,
+    name: str,
+    *,
+    base: str,
+    family: str = "clip",
+    adapter: str | None = None,
+    on_warning: Callable[[str], None] = lambda _warning: None,
+) -> Model:
     """Record a model, local folders by their absolute path; the same again changes nothing.
 
     An adapter that clipstore trained brings the list of the photos that it was trained on.
 
     Raises:
-        ModelError: the name is a job's or another model's.
+        ModelError: the name is a job's or another model's, or the model's files cannot be used.
         JobError: a value is out of range.
     """
     check_name("model", name)
@@ -118,7 +128,8 @@ def add_model(store: Store, name: str, *, base: str, family: str = "clip", adapt
     if job and job_model(store, read_job(job)) != model:
         message = f"{name!r} is the name of the job {job}: choose another name"
         raise ModelError(message)
-    files_key(model, "fp32")  # a model whose files cannot be had is not recorded
+    for warning in check_model(model):
+        on_warning(warning)
     with store.catalog.write(create=True) as session:
         row = session.row("model/find", name=name)
         if row and _model(row) != model:
@@ -230,29 +241,70 @@ def model_towers(
     key = files_key(model, precision)
     if rows and rows[0]["files_key"] == key:
         return tuple(_tower(tower) for tower in rows), key
-    return describe(model, precision), key
+    return _stored_towers(store, model, describe(model, precision)), key
+
+
+def _stored_towers(store: Store, model: Model, towers: tuple[Tower, ...]) -> tuple[Tower, ...]:
+    """The towers under the fingerprints that the store has shards of: those of a former scheme stay as they are."""
+    former = former_fingerprints(model, towers[0].precision)
+    with store.catalog.read() as session:
+        stored = {row["fingerprint"] for row in session.rows("model/shard_fingerprints")}
+
+    def chosen(own: str, part: str) -> str:
+        return former[part] if own not in stored and former.get(part) in stored else own
+
+    return tuple(
+        replace(
+            tower,
+            fingerprint=chosen(tower.fingerprint, tower.tower),
+            backbone=tower.backbone and chosen(tower.backbone, "backbone"),
+        )
+        for tower in towers
+    )
 
 
 def changed(session: Session, row: Row, model: Model) -> bool:
     """Whether a recorded model's job or files are no longer those whose towers are recorded.
 
-    A model whose files are gone has not changed: its vectors are all that is left of it.
+    Files that were moved, copied or touched are hashed again. A model whose files are gone has not changed: its vectors
+    are all that is left of it.
     """
-    if _model(row) != model:
-        return True
-    tower = session.row("model/towers", model_id=row["model_id"])
-    if tower is None or model.family == IMPORTED:
+    recorded = _model(row)
+    towers = current_towers(session, row["model_id"])
+    if not towers or model.family == IMPORTED:
+        return recorded != model
+    precision = towers[0].precision
+    try:
+        key = files_key(model, precision, fetch=False)
+    except ModelError:
+        return replace(recorded, adapter=_in_store(recorded)) != replace(model, adapter=_in_store(model))
+    if key == session.rows("model/towers", model_id=row["model_id"])[0]["files_key"]:
         return False
     try:
-        return bool(files_key(model, tower["precision"], fetch=False) != tower["files_key"])
+        current = describe(model, precision, fetch=False)
     except ModelError:
-        return False
+        return True
+    former = former_fingerprints(model, precision)
+    return any(
+        tower.fingerprint not in (now.fingerprint, former.get(tower.tower))
+        for tower, now in zip(towers, current, strict=True)
+    )
+
+
+def _in_store(model: Model) -> str | None:
+    """A model's adapter without the place of the store that trained it."""
+    place = Path(model.adapter or "")
+    return str(Path(*place.parts[-3:])) if place.parts[-3:] == ("adapters", model.name, "best") else model.adapter
 
 
 def _recorded(store: Store) -> dict[str, Row]:
     recorded: dict[str, Row] = {}
     with suppress(NotFoundError), store.catalog.read() as session:  # likewise
         recorded = {row["name"]: row for row in session.rows("model/list")}
+    for name, row in recorded.items():
+        own = store.adapters / name / "best"
+        if row["adapter"] and Path(row["adapter"]).parts[-3:] == own.parts[-3:] and own.is_dir():
+            row["adapter"] = str(own)  # the store was moved, or copied
     return recorded
 
 
