@@ -199,7 +199,7 @@ def test_what_the_source_no_longer_has_goes(cli_json: Callable[..., Any], sql: A
     write_coco(evaluated, IMAGES[:1], CAPTIONS[:1])
     told = cli_json("ingest", "coco", evaluated, "--name", "d")
     assert told["changes"]["images removed"] == 1
-    assert told["changes"]["captions removed"] == 2  # one of the image that stays, one of the image that goes
+    assert told["changes"]["captions_removed"] == 2  # one of the image that stays, one of the image that goes
     assert captions_of(sql) == {"val/a.jpg": ["a dog"], "other/o.jpg": ["an owl"]}
     assert members_of(sql) == {"d/val": ["val/a.jpg"], "d/other": ["other/o.jpg"]}
 
@@ -210,7 +210,7 @@ def test_what_is_new_in_the_source_comes(cli_json: Callable[..., Any], sql: Ask,
     said = [{"id": 13, "image_id": 3, "caption": "a cow"}, {"id": 14, "image_id": 1, "caption": "a pup"}]
     write_coco(evaluated, [more, *IMAGES], [*CAPTIONS, *said])
     told = cli_json("ingest", "coco", evaluated, "--name", "d")
-    assert (told["changes"]["images added"], told["changes"]["captions added"]) == (1, 2)
+    assert (told["changes"]["images_added"], told["changes"]["captions_added"]) == (1, 2)
     assert captions_of(sql)["val/a.jpg"] == ["a dog", "a hound", "a pup"]
     assert members_of(sql)["d/val"] == ["val/c.jpg", "val/a.jpg", "val/b.jpg"]
     after = snapshot(sql, ["images", "captions"])

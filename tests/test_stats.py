@@ -179,11 +179,11 @@ def test_clean_drops_what_the_study_dropped(cli: Run, cli_json: Run, sql: Run, t
     ]
     told = cli_json("ingest", "csv", csv_dataset(tmp_path / "d", rows, missing="gone.jpg"), "--name", "d", "--clean")
     assert told["cleaned"] == {
-        "images without a photo": 1,
-        "captions without a photo": 2,
-        "captions repeated within their image": 1,
-        "captions over 40 words": 1,
-        "captions empty": 1,
+        "images_without_a_photo": 1,
+        "captions_without_a_photo": 2,
+        "captions_repeated_within_their_image": 1,
+        "captions_over_40_words": 1,
+        "captions_empty": 1,
     }
     kept = sql("SELECT file_name, text, position FROM captions JOIN images USING (image_id) ORDER BY ALL")
     assert [tuple(row.values()) for row in kept] == [

@@ -25,10 +25,18 @@ from clipstore.cli.stats import stats
 from clipstore.cli.train import run, train
 from clipstore.cli.transfer import export, import_vectors
 from clipstore.errors import ClipstoreError
+from clipstore.reporting.streams import never_fail
 
 
 class _Group(click.Group):
-    """Commands in the order of the work, and every error of clipstore as one line and an exit code."""
+    """Commands in the order of the work, and every error of clipstore as one line and an exit code.
+
+    Printing never fails, whatever the encoding.
+    """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        never_fail(sys.stdout, sys.stderr)
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
         return list(self.commands)

@@ -37,7 +37,7 @@ def bench() -> None:
 @click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
 @json_option
 def bench_eval(*, as_json: bool, **what: Any) -> None:
-    """Rank made vectors, and compare with the bare float32 products of the same size.
+    """Time exact ranking beside bare float32 products.
 
     The vectors have the geometry of CLIP's on COCO and are read from shards. Every positive's rank in
     both directions and the top 10 hits are computed, exactly; the products alone compute nothing.
@@ -87,10 +87,11 @@ def bench_eval(*, as_json: bool, **what: Any) -> None:
 @store_option
 @json_option
 def bench_embed(store: Store, *, as_json: bool, **what: Any) -> None:
-    """Embed with a ViT-B/32 of random weights, and compare with its parts.
+    """Time embedding beside its parts.
 
-    Decoding alone, and the model alone on batches that are ready, are measured in the same run: share
-    is what of their rates together embedding reaches.
+    The model is a ViT-B/32 of random weights. Decoding alone, and the model alone on batches that
+    are ready, are measured in the same run: share is what of their rates together embedding
+    reaches.
 
     Example: clipstore bench embed --images 200 --captions 2000
     """

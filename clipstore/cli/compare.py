@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 @store_option
 @json_option
 def compare(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **which: Any) -> None:
-    """Hold models against the first, query by query, from their evaluations in the store.
+    """Compare models with the first, query by query.
 
-    Says of every metric whether the difference may be luck (an interval, and a test, over images), and how many
-    queries were fixed and broken; 'clipstore query changes' lists those.
+    From their evaluations in the store. Says of every metric whether the difference may be luck (an
+    interval, and a test, over images), and how many queries were fixed and broken; 'clipstore query
+    changes' lists those.
 
     Example: clipstore compare pretrained full --split coco/val2017
     """

@@ -18,8 +18,9 @@ from clipstore.cli.options import json_option
 @click.option("--seed", default=1, show_default=True, help="Another seed draws other scenes.")
 @json_option
 def demo(folder: Path, images: int, seed: int, *, as_json: bool) -> None:
-    """Draw scenes into FOLDER (default: ./demo), tune the small CLIP on them, and see whether it helped.
+    """Fine-tune the small CLIP on drawn scenes and compare.
 
+    The scenes and the store go into FOLDER (default: ./demo).
     Two models are trained, on a few scenes and on many; both and the one that they began with are
     measured on scenes that none of them saw. Some three minutes on 2 cores.
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @store_option
 @json_option
 def evaluate(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **how: Any) -> None:
-    """Rank every image and caption of a split exactly, and print the metrics.
+    """Rank a split exactly in both directions; print metrics.
 
     Ranks and hits go into the catalog, where 'clipstore query' and 'clipstore sql' find them. The same
     evaluation again replaces the former.

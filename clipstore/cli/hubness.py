@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 @store_option
 @json_option
 def hubness(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **how: Any) -> None:
-    """Tell how unevenly items are retrieved, and with a bank of other queries what a correction of it changes.
+    """Measure how unevenly items are retrieved.
 
-    The correction is query-bank normalisation (Bogolin et al., 2022), as inverted softmax and in its dynamic form. It
-    is an analysis: nothing is kept, and the numbers of 'clipstore eval' stay as they are.
+    With a bank of other queries, also what a correction of it changes. The correction is query-bank
+    normalisation (Bogolin et al., 2022), as inverted softmax and in its dynamic form. It is an
+    analysis: nothing is kept, and the numbers of 'clipstore eval' stay as they are.
 
     Example: clipstore hubness --model full --split full/val --bank full/train
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,9 @@ def ingest() -> None:
 @store_option
 @json_option
 def ingest_coco(root: Path, name: str, splits: tuple[str, ...], store: Store, *, clean: bool, as_json: bool) -> None:
-    """COCO's own layout: ROOT/annotations/captions_<split>.json, and the photos in ROOT/<split>/.
+    """Ingest COCO annotations and images.
 
+    COCO's own layout: ROOT/annotations/captions_<split>.json, and the photos in ROOT/<split>/.
     Where instances_<split>.json is there too, its categories are taken in.
 
     Example: clipstore ingest coco /data/coco --split val2017
@@ -59,8 +61,9 @@ def ingest_coco(root: Path, name: str, splits: tuple[str, ...], store: Store, *,
 @store_option
 @json_option
 def ingest_flickr(root: Path, name: str, store: Store, *, clean: bool, as_json: bool) -> None:
-    """Flickr8k's own layout: Flickr8k.token.txt or captions.txt, the image folder, the split lists.
+    """Ingest Flickr8k captions, images and split lists.
 
+    Flickr8k's own layout: Flickr8k.token.txt or captions.txt, the image folder, the split lists.
     Makes NAME/train, NAME/dev and NAME/test where their lists are there, and NAME/all.
 
     Example: clipstore ingest flickr /data/flickr8k
@@ -78,9 +81,10 @@ def ingest_flickr(root: Path, name: str, store: Store, *, clean: bool, as_json: 
 @store_option
 @json_option
 def ingest_karpathy(file: Path, root: Path, name: str | None, store: Store, *, clean: bool, as_json: bool) -> None:
-    """Karpathy's splits: FILE is dataset_coco.json or its like, the photos lie below ROOT.
+    """Ingest a file of Karpathy's splits.
 
-    Makes NAME/train, NAME/restval, NAME/val and NAME/test.
+    FILE is dataset_coco.json or its like, the photos lie below ROOT. Makes NAME/train,
+    NAME/restval, NAME/val and NAME/test.
 
     Example: clipstore ingest karpathy dataset_coco.json /data/coco
     """
@@ -96,9 +100,10 @@ def ingest_karpathy(file: Path, root: Path, name: str | None, store: Store, *, c
 @store_option
 @json_option
 def ingest_csv(file: Path, name: str | None, store: Store, *, clean: bool, as_json: bool) -> None:
-    """A table with the columns image_path, caption and, if you like, image_id, caption_id, split.
+    """Ingest a CSV file of image paths and captions.
 
-    Paths are relative to the file. Without a split column, all rows are NAME/all.
+    Its columns are image_path, caption and, if you like, image_id, caption_id, split. Paths are
+    relative to the file. Without a split column, all rows are NAME/all.
 
     Example: clipstore ingest csv photos/captions.csv --name holidays
     """
@@ -124,7 +129,9 @@ def ingest_csv(file: Path, name: str | None, store: Store, *, clean: bool, as_js
 def split(
     name: str, origin: str, images: int | None, validation: float, seed: int, store: Store, *, as_json: bool
 ) -> None:
-    """Draw NAME/train and NAME/val from a split, by image and by seed.
+    """Draw NAME/train and NAME/val from a split.
+
+    Images are drawn by seed, each with all its captions.
 
     Example: clipstore split 20k --from coco/train2014 --images 20000
     """
@@ -145,8 +152,8 @@ def _print(done: Ingested, *, as_json: bool) -> None:
         print_json(
             {
                 "dataset": done.dataset,
-                "changes": done.changes,
-                "cleaned": done.cleaned,
+                "changes": _keys(done.changes),
+                "cleaned": None if done.cleaned is None else _keys(done.cleaned),
                 "splits": done.splits,
                 "forgotten": done.forgotten,
             }
@@ -161,3 +168,8 @@ def _print(done: Ingested, *, as_json: bool) -> None:
     for row in done.forgotten:
         split = row["split"] or "a split that is gone"
         click.echo(f"{split} is no longer what {row['model']} was measured on: evaluation removed, run eval again")
+
+
+def _keys(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts with the words for what they count as keys of JSON: "images added" as "images_added"."""
+    return {words.replace(" ", "_"): count for words, count in counts.items()}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def model() -> None:
-    """Models: what names mean, and what the store holds of them.
+    """List, show and record models.
 
     A name is a job file ./jobs/NAME.toml, else a packaged job, else what 'model add' recorded.
 
@@ -55,7 +55,9 @@ def add(name: str, base: str, family: str, adapter: str | None, store: Store, *,
 @store_option
 @json_option
 def trained(name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) -> None:
-    """Tell the store what a model was trained on, so that each evaluation can say how much of it was seen.
+    """Record which splits a model was trained on.
+
+    Each evaluation then says how many of its images the model has seen.
 
     Example: clipstore model trained tuned --split coco/train2014
     """
@@ -75,7 +77,7 @@ def trained(name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) 
 @store_option
 @json_option
 def list_models(store: Store, *, as_json: bool) -> None:
-    """Every model that can be named.
+    """List every model that can be named.
 
     Example: clipstore model list
     """
@@ -94,7 +96,7 @@ def list_models(store: Store, *, as_json: bool) -> None:
 @store_option
 @json_option
 def show(name: str, store: Store, *, as_json: bool) -> None:
-    """One model: where its weights come from, and what the store holds of its towers.
+    """Show a model and what the store holds of it.
 
     Example: clipstore model show demo
     """

@@ -27,7 +27,7 @@ _format = click.option(
 @json_option
 @store_option
 def sql(statement: str, form: str, store: Store, *, as_json: bool) -> None:
-    """Ask the catalog anything, in DuckDB's SQL. The catalog is open for reading alone.
+    """Run a SQL statement on the catalog, read-only.
 
     Example: clipstore sql "SELECT metric, value FROM metrics WHERE direction = 'text_to_image'"
     """
@@ -44,7 +44,7 @@ def sql(statement: str, form: str, store: Store, *, as_json: bool) -> None:
 @json_option
 @store_option
 def query(name: str | None, parameters: tuple[str, ...], form: str, store: Store, *, as_json: bool) -> None:
-    """Ask one of the named questions; without a NAME, list them with their parameters.
+    """Run a named query; without NAME, list them.
 
     Example: clipstore query failures -p model=demo -p limit=5
     """

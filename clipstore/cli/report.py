@@ -53,10 +53,11 @@ if TYPE_CHECKING:
 @store_option
 @json_option
 def report(store: Store, form: str, *, as_json: bool, **how: Any) -> None:
-    """Write what was measured into one HTML file that opens from disk, without a network.
+    """Write what was measured into one HTML file.
 
-    Metrics, their comparison, where and why queries fail, a gallery of failures, fixes and regressions, a map
-    of the embeddings, training, and the data set. Beside every section stands the query that gives its numbers.
+    It opens from disk, without a network. Metrics, their comparison, where and why queries fail, a
+    gallery of failures, fixes and regressions, a map of the embeddings, training, and the data set.
+    Beside every section stands the query that gives its numbers.
 
     Example: clipstore report --split coco/val2017 --model pretrained --model full
     """

@@ -40,7 +40,7 @@ def retrieve(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Show what models find in a split for photos and sentences from anywhere.
+    """Show what models retrieve for photos and sentences.
 
     A photo (a path, a folder of them, an address with --allow-network) finds captions; anything else is
     a sentence, and finds images. Ranked exactly by the stored vectors; equal scores stand in the

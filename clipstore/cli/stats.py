@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @store_option
 @json_option
 def stats(split: str, plots: Path | None, store: Store, *, as_json: bool) -> None:
-    """Count what a split holds: captions, their lengths, words, repeats, categories.
+    """Count a split's captions, words, repeats and categories.
 
     Words are cut at white space, in lower case. A caption is repeated when its exact text stood before.
 

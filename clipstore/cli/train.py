@@ -26,11 +26,12 @@ _restart = click.option(
 @store_option
 @json_option
 def train(model: str, store: Store, *, restart: bool, device: str | None, as_json: bool) -> None:
-    """Fine-tune a model by LoRA as its job says, from image features in the store.
+    """Fine-tune a model by LoRA as its job says.
 
-    What is missing of the base's features is embedded first. Each epoch is measured exactly on the
-    validation split. Killed and started again, it goes on where it was. The adapter is
-    STORE/adapters/MODEL/best, metrics.csv beside it has a line an epoch.
+    It learns from image features in the store; what is missing of the base's features is embedded
+    first. Each epoch is measured exactly on the validation split. Killed and started again, it goes
+    on where it was. The adapter is STORE/adapters/MODEL/best, metrics.csv beside it has a line an
+    epoch.
 
     Example: clipstore train --model full
     """
@@ -62,10 +63,10 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
 @store_option
 @json_option
 def run(job: Path, store: Store, *, restart: bool, device: str | None, as_json: bool) -> None:
-    """Do all that a job file says: train its model, embed what it is measured on, evaluate.
+    """Train, embed and evaluate as a job says.
 
-    The splits are those of its table [eval], else its validation split. What was done already is not
-    done again.
+    The splits that it is measured on are those of its table [eval], else its validation split. What
+    was done already is not done again.
 
     Example: clipstore run jobs/full.toml
     """

@@ -35,7 +35,7 @@ def import_vectors(
     *,
     as_json: bool,
 ) -> None:
-    """Take in vectors made elsewhere, as the model NAME.
+    """Import vectors made elsewhere as the model NAME.
 
     Vectors are scaled to unit length. Ids are those of the split's own data set (COCO's image and
     annotation ids, for instance), integers or strings.
@@ -56,7 +56,7 @@ def import_vectors(
 
 @click.group()
 def export() -> None:
-    """Take data out of the store.
+    """Export vectors, captions or models.
 
     Example: clipstore export vectors --model demo --split demo/all out
     """
@@ -70,9 +70,10 @@ def export() -> None:
 @store_option
 @json_option
 def export_vectors(model: str, split: str, folder: Path, store: Store, *, partial: bool, as_json: bool) -> None:
-    """Write a split's vectors as numpy and parquet, in clip-retrieval's layout.
+    """Export a split's vectors as numpy and parquet.
 
-    One row a caption: FOLDER/img_emb/img_emb_0.npy, FOLDER/text_emb/text_emb_0.npy, FOLDER/metadata/metadata_0.parquet.
+    In clip-retrieval's layout, one row a caption: FOLDER/img_emb/img_emb_0.npy,
+    FOLDER/text_emb/text_emb_0.npy, FOLDER/metadata/metadata_0.parquet.
 
     Example: clipstore export vectors --model demo --split demo/all out
     """
@@ -96,11 +97,12 @@ def export_vectors(model: str, split: str, folder: Path, store: Store, *, partia
 @store_option
 @json_option
 def export_csv(folder: Path, origin: str | None, store: Store, *, as_json: bool) -> None:
-    """Write a split, and the splits that were drawn from it, as CSV files with a row a caption.
+    """Export a split and those drawn from it as CSV files.
 
-    With 20k and full drawn from coco/train2014: coco_full_data.csv, coco_train_20k.csv, coco_val_20k.csv,
-    coco_train_full.csv, coco_val_full.csv. Columns: image_path, caption, image_id, caption_id, split.
-    'clipstore ingest csv' reads files that lie in a folder above their photos.
+    One row a caption. With 20k and full drawn from coco/train2014: coco_full_data.csv,
+    coco_train_20k.csv, coco_val_20k.csv, coco_train_full.csv, coco_val_full.csv. Columns:
+    image_path, caption, image_id, caption_id, split. 'clipstore ingest csv' reads files that lie in
+    a folder above their photos.
 
     Example: clipstore export csv /data/coco --from coco/train2014
     """
@@ -121,7 +123,7 @@ def export_csv(folder: Path, origin: str | None, store: Store, *, as_json: bool)
 @store_option
 @json_option
 def export_model(name: str, folder: Path, store: Store, *, merged: bool, as_json: bool) -> None:
-    """Write the model NAME to FOLDER, for other programs.
+    """Export a model for other programs.
 
     With --merged, FOLDER is a plain CLIP that CLIPModel.from_pretrained opens and that gives the same
     vectors; without, a PEFT adapter (with heads.safetensors beside it where the heads were trained).

@@ -10,6 +10,8 @@ from clipstore.catalog import named, parameters_of, statement
 from clipstore.errors import CatalogError, NotFoundError
 from clipstore.pipeline.store import Store
 
+TOTAL_ROWS = "total_rows"  # a column of the queries that have a limit; in the answer, a key of the table's metadata
+
 
 def run_sql(store: Store, text: str) -> pa.Table:
     """The answer to a user's statement, on a catalog open for reading alone.
@@ -24,6 +26,8 @@ def run_sql(store: Store, text: str) -> pa.Table:
 
 def run_query(store: Store, name: str, given: Iterable[str]) -> pa.Table:
     """The answer to a named question; `given` are KEY=VALUE, and what is not given is null.
+
+    Where a limit may have left rows out, the table's metadata has how many there are: `total_rows`.
 
     Raises:
         NotFoundError: no such question or parameter, with the nearest.
@@ -43,7 +47,15 @@ def run_query(store: Store, name: str, given: Iterable[str]) -> pa.Table:
             raise NotFoundError.of(f"parameter of {name}", key, values)
         values[key] = value
     with store.catalog.read() as session:
-        return session.ask(text, values)
+        return _without_total(session.ask(text, values))
+
+
+def _without_total(table: pa.Table) -> pa.Table:
+    """An answer whose query counts its rows without the limit (`total_rows`): the number goes into the metadata."""
+    if TOTAL_ROWS not in table.column_names:
+        return table
+    total = table[TOTAL_ROWS][0].as_py() if table.num_rows else 0
+    return table.drop_columns(TOTAL_ROWS).replace_schema_metadata({TOTAL_ROWS: str(total)})
 
 
 def list_queries() -> pa.Table:

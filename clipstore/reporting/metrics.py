@@ -163,9 +163,9 @@ def _hubness_row(model: str, row: Mapping[str, Any]) -> dict[str, Any]:
         "direction": DIRECTIONS[row["direction"]],
         "correction": row["correction"],
         **{title: _shown(row[name]) for title, name in _COLUMNS.items() if name in row},
-        "skewness": row["skewness"],
+        "skewness": "" if row["skewness"] is None else f"{row['skewness']:.3f}",
         "never retrieved": f"{row['anti_hubs']:.1%}",
-        "expected": row["mean_times"],
+        "expected": f"{row['mean_times']:.3f}",
         "largest": row["largest"],
         "hubs": row["hubs"],
     }

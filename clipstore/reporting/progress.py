@@ -33,7 +33,7 @@ class _Rate(ProgressColumn):
 @contextmanager
 def shown_progress() -> Iterator[Shown]:
     """Progress that shows itself while the block runs."""
-    console = Console(stderr=True, markup=False)
+    console = Console(stderr=True, markup=False, emoji=False)
     if not console.is_terminal:
         yield _Lines(console)
         return
@@ -72,7 +72,7 @@ class _Bars:
         self._progress.update(self._tasks[what], completed=done, total=total, note=note)
 
     def say(self, line: str) -> None:
-        self._progress.console.print(line, highlight=False)
+        self._progress.console.print(line, highlight=False, soft_wrap=True)
 
 
 class _Lines:

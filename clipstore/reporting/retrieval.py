@@ -6,36 +6,43 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from clipstore.reporting.tables import console, print_table
+from clipstore.reporting.tables import console, of_total, print_table
 
 
 def print_retrieval(told: Mapping[str, Any]) -> None:
     """Print the hits of each query and model, and what they were searched in."""
     print_table(retrieval_rows(told))
-    for line in retrieval_notes(told):
+    for line in (*_limits(told), *retrieval_notes(told)):
         console().print(line, style="dim", soft_wrap=True)
 
 
 def retrieval_rows(told: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a hit; what was asked, and by which model, stands in the first of its rows alone."""
-    rows = []
-    for query in told["queries"]:
-        asked = query["query"]
-        for answer in query["answers"]:
-            model = answer["model"]
-            for hit in answer["hits"]:
-                rows.append(
-                    {
-                        "query": asked,
-                        "model": model,
-                        "position": hit["position"],
-                        "item": hit["caption"] or PurePath(hit["photo"]).name,
-                        "score": f"{hit['score']:.4f}",
-                        "right": hit["right"],
-                    }
-                )
-                asked = model = ""
-    return rows
+    """One row a hit: what was asked of which model, the item by its id in its data set, and its caption or photo."""
+    return [
+        {
+            "query": query["query"],
+            "model": answer["model"],
+            "position": hit["position"],
+            "source_id": hit["source_id"],
+            "item": hit["caption"] or PurePath(hit["photo"]).name,
+            "score": f"{hit['score']:.4f}",
+            "right": hit["right"],
+        }
+        for query in told["queries"]
+        for answer in query["answers"]
+        for hit in answer["hits"]
+    ]
+
+
+def _limits(told: Mapping[str, Any]) -> list[str]:
+    """How many of a model's captions or images are printed for each photo or sentence."""
+    kinds = {query["kind"] for query in told["queries"]}
+    return [
+        f"{one['model']}: {of_total(min(told['top'], total), total)} {what} for each {kind}"
+        for one in told["models"]
+        for kind, what in (("image", "captions"), ("sentence", "images"))
+        if kind in kinds and (total := one["measured_on"][what])
+    ]
 
 
 def retrieval_notes(told: Mapping[str, Any]) -> list[str]:

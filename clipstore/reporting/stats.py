@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clipstore.reporting.tables import console, print_table
+from clipstore.reporting.tables import console, of_total, print_table, terminal_width
 
 _LENGTHS = ((0, 5), (6, 8), (9, 11), (12, 15), (16, 20), (21, 30), (31, 40))  # words, both ends included
-_BAR = 40  # characters of the longest bar
+_BAR = 40  # characters of the longest bar, where there is room
+_BESIDE_BAR = 30  # characters of the columns beside it
 _CATEGORIES = 10
 
 
 def print_stats(told: Mapping[str, Any]) -> None:
-    """Print the numbers, then the tables, the longest ones cut."""
+    """Print the numbers, then the tables; of the longest, the first rows, and how many there are."""
     say = console()
     say.print(f"{told['split']}\n", style="bold")
     for name, value in _summary(told):
@@ -22,11 +23,16 @@ def print_stats(told: Mapping[str, Any]) -> None:
     print_table(_bars(told["captions_per_image"], "captions", "images"), title="Captions of an image")
     print_table(_bars(_lengths(told["caption_lengths"]), "words", "captions"), title="Words of a caption")
     words = [f"{row['word']} {row['times']:,}" for row in told["frequent_words"]]
-    say.print("Most frequent words", style="bold")
+    say.print(f"Most frequent words, {of_total(len(words), told.get('vocabulary', 0))}", style="bold")
     say.print(f"  {', '.join(words) or 'none'}\n")
-    print_table(told["longest_captions"], empty="", title="Longest captions")
-    print_table(told["repeated_captions"], empty="", title="Texts that stand most often")
-    print_table(told["categories"][:_CATEGORIES], empty="", title=f"Categories, {len(told['categories'])} in all")
+    _print_first("Longest captions", told["longest_captions"], told["captions"])
+    _print_first("Texts that stand most often", told["repeated_captions"], told["repeated_texts"])
+    _print_first("Categories", told["categories"][:_CATEGORIES], len(told["categories"]))
+
+
+def _print_first(title: str, rows: Sequence[Mapping[str, Any]], total: int) -> None:
+    """Print the first rows of a table, with how many of how many they are in its title."""
+    print_table(rows, empty="", title=f"{title}, {of_total(len(rows), total)}")
 
 
 def _summary(told: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -63,6 +69,8 @@ def _lengths(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _bars(rows: Sequence[Mapping[str, Any]], what: str, count: str) -> list[dict[str, Any]]:
-    """Rows with a bar each."""
+    """Rows with a bar each, as long as the terminal has room for."""
     most = max((row[count] for row in rows), default=1)
-    return [{what: str(row[what]), count: row[count], "": "█" * round(_BAR * row[count] / most)} for row in rows]
+    width = terminal_width()
+    longest = _BAR if width is None else max(1, min(_BAR, width - _BESIDE_BAR))
+    return [{what: str(row[what]), count: row[count], "": "█" * round(longest * row[count] / most)} for row in rows]

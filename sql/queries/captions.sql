@@ -1,5 +1,6 @@
 -- The captions of a split, image by image in its order.
-SELECT splits.name AS split, captions.image_id, file_name, caption_id, captions.source_id, text
+SELECT splits.name AS split, captions.image_id, file_name, caption_id, captions.source_id, text,
+    count(*) OVER () AS total_rows
 FROM splits
 JOIN split_images USING (split_id)
 JOIN images USING (image_id)

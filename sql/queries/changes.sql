@@ -8,7 +8,8 @@ SELECT
     coalesce(wanted_caption.text, wanted_image.file_name) AS wanted,
     rank_before,
     rank_after,
-    change
+    change,
+    count(*) OVER () AS total_rows
 FROM query_changes
 JOIN asked_evaluations($baseline, $split, $protocol, $captions, $unseen) AS baseline
     ON baseline.evaluation_id = query_changes.baseline_id

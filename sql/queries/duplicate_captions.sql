@@ -1,5 +1,5 @@
 -- Captions that stand word for word at more than one place, the most frequent first.
-SELECT captions.text, count(*) AS captions, count(DISTINCT captions.image_id) AS images
+SELECT captions.text, count(*) AS captions, count(DISTINCT captions.image_id) AS images, count(*) OVER () AS total_rows
 FROM captions
 WHERE $split IS NULL OR image_id IN (
     SELECT image_id FROM split_images JOIN splits USING (split_id) WHERE splits.name = $split)

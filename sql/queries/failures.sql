@@ -2,14 +2,15 @@
 --
 -- Only those that are shown are judged, unless a kind is asked for.
 WITH listed AS MATERIALIZED (
-    SELECT *
+    SELECT *, count(*) OVER () AS listed_rows
     FROM named_failures
     SEMI JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
     WHERE $direction IS NULL OR direction = $direction
     ORDER BY rank DESC, evaluation_id, direction, query_id
     LIMIT CASE WHEN $kind IS NULL THEN coalesce($limit::BIGINT, 20) END
 )
-SELECT model, split, direction, asked, wanted, rank, came_instead, kind, detail
+SELECT model, split, direction, asked, wanted, rank, came_instead, kind, detail,
+    CASE WHEN $kind IS NULL THEN listed_rows ELSE count(*) OVER () END AS total_rows
 FROM listed
 JOIN failure_kinds_of((SELECT coalesce(list(query_id), []) FROM listed)) USING (evaluation_id, direction, query_id, wanted_id)
 WHERE $kind IS NULL OR kind = $kind

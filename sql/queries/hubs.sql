@@ -13,7 +13,8 @@ SELECT
     coalesce(captions.text, images.file_name) AS item,
     times,
     sum(times) OVER (PARTITION BY evaluation_id, direction)
-        / CASE direction WHEN 'image_to_text' THEN asked.captions ELSE asked.images END AS mean_times
+        / CASE direction WHEN 'image_to_text' THEN asked.captions ELSE asked.images END AS mean_times,
+    count(*) OVER () AS total_rows
 FROM retrieved
 JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) AS asked USING (evaluation_id)
 LEFT JOIN captions ON direction = 'image_to_text' AND captions.caption_id = item_id

@@ -12,7 +12,8 @@ SELECT
         FROM image_categories
         JOIN categories USING (category_id)
         WHERE image_categories.image_id = images.image_id
-    ), []) AS categories
+    ), []) AS categories,
+    count(*) OVER () AS total_rows
 FROM splits
 JOIN split_images USING (split_id)
 JOIN images USING (image_id)

@@ -10,7 +10,8 @@ SELECT
     rank,
     score,
     kind,
-    detail
+    detail,
+    count(*) OVER () AS total_rows
 FROM (SELECT * RENAME (best_positive_id AS wanted_id, expected_rank AS rank) FROM query_ranks)
 JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
 LEFT JOIN failure_kinds USING (evaluation_id, direction, query_id, wanted_id)

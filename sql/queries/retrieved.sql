@@ -12,7 +12,8 @@ SELECT
         FROM ranks
         WHERE ranks.evaluation_id = hits.evaluation_id AND ranks.direction = hits.direction
             AND ranks.query_id = hits.query_id AND ranks.positive_id = hits.item_id
-    ) AS correct
+    ) AS correct,
+    count(*) OVER () AS total_rows
 FROM hits
 JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
 LEFT JOIN captions ON hits.direction = 'image_to_text' AND captions.caption_id = hits.item_id

@@ -22,5 +22,6 @@ SELECT
     count(DISTINCT text) AS distinct_captions,
     count(*) - count(DISTINCT text) AS repeated,
     count(*) - count(DISTINCT (image_id, text)) AS repeated_within_an_image,
+    (SELECT count(*) FROM (SELECT text FROM told GROUP BY text HAVING count(*) > 1)) AS repeated_texts,
     (SELECT count(*) FROM (SELECT text FROM told GROUP BY text HAVING count(DISTINCT image_id) > 1)) AS texts_at_several_images
 FROM told;
