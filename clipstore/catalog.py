@@ -1,16 +1,21 @@
 """The catalog: a DuckDB file, opened late and closed early, that runs the named statements of `sql/`.
 
 Python names a statement and never builds one. One process may write, or many may read: an open that finds the file
-taken waits a little and then says which process holds it.
+taken waits a little and then says which process holds it. Threads of one process wait for one another alike, and share
+the file where DuckDB lets them (see `rwlock`), also with connections that the process has made without clipstore.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,9 +26,14 @@ import pyarrow as pa
 
 from clipstore.errors import CatalogError, NotFoundError
 from clipstore.packaged import folder
+from clipstore.rwlock import Holder, ReadWriteLock
 
 FORMAT_VERSION = 1
 BUSY_SECONDS = 10.0
+REMIND_SECONDS = 60.0  # between two lines of a wait without limit
+
+_log = logging.getLogger(__name__)
+_endless: ContextVar[bool] = ContextVar("_endless", default=False)
 
 # What makes a catalog, each after what it reads.
 _SCHEMA = (
@@ -53,6 +63,11 @@ _SCHEMA = (
 
 Row = dict[str, Any]
 
+_ALLOW = "--allow-network (in Python allow_network=True) permits extensions and network addresses"
+_CAN_REACH_NETWORK = {"ATTACH", "LOAD", "SET", "OTHER"}
+_CONFLICT = "with a different configuration"  # DuckDB's words for a file that this process has open in another way
+_THREAD = "in use by another thread of this process: wait for it to end"
+
 
 @cache
 def statement(name: str) -> str:
@@ -68,8 +83,8 @@ def named(group: str) -> list[str]:
 class Session:
     """An open catalog. Use it within `Catalog.read` or `Catalog.write` alone."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, allow_network: bool = False) -> None:
+        self._connection, self._allow_network = connection, allow_network
 
     def stage(self, **tables: pa.Table) -> None:
         """Make Arrow tables visible to statements under their names, until the session ends."""
@@ -97,15 +112,36 @@ class Session:
         """The answer of a user's own statement.
 
         Raises:
-            CatalogError: it is not one statement, or DuckDB refuses it.
+            CatalogError: it is not one statement, could reach the network and may not, or DuckDB refuses it.
         """
         try:
-            if len(duckdb.extract_statements(text)) != 1:
+            statements = duckdb.extract_statements(text)
+            if len(statements) != 1:
                 message = "give exactly one SQL statement"
                 raise CatalogError(message)
+            if not self._allow_network:
+                self._check_offline(statements[0])
             return self._answer(text, parameters or {})
         except duckdb.Error as error:
-            raise CatalogError(_first_line(error)) from error
+            raise CatalogError(_without_network(error)) from error
+
+    def _check_offline(self, parsed: duckdb.Statement) -> None:
+        """Refuse what could load an extension or open a network address in spite of the settings.
+
+        Raises:
+            CatalogError: with the way to allow it.
+        """
+        try:
+            kind = parsed.type.name
+        except ValueError:  # a kind that the Python module does not know, such as UPDATE EXTENSIONS
+            kind = "OTHER"
+        if kind in _CAN_REACH_NETWORK:
+            message = f"statements that attach databases, load extensions or change settings are refused; {_ALLOW}"
+            raise CatalogError(message)
+        loaded = self.table("catalog/loaded_extensions").column(0).to_pylist()
+        if loaded:
+            message = f"another connection of this process has loaded {', '.join(loaded)} here; {_ALLOW}"
+            raise CatalogError(message)
 
     def _answer(self, text: str, parameters: Mapping[str, object]) -> pa.Table:
         relation = self._connection.sql(text, params=dict(parameters) or None)
@@ -117,33 +153,109 @@ def parameters_of(text: str) -> set[str]:
     return set().union(*(part.named_parameters for part in duckdb.extract_statements(text)))
 
 
+@contextmanager
+def keep_waiting() -> Iterator[None]:
+    """Within the block, wait for a busy catalog as long as it takes, so that the result of long work is not lost.
+
+    Who holds it is logged as a warning, which Python prints on stderr. Only an interrupt (Ctrl-C) ends the wait.
+    """
+    token = _endless.set(True)
+    try:
+        yield
+    finally:
+        _endless.reset(token)
+
+
+class _Wait:
+    """The patience of one open of the catalog."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._forever = path, _endless.get()
+        self._until = time.monotonic() + BUSY_SECONDS
+
+    def __call__(self, holder: str, error: Exception | None = None) -> None:
+        """Go on waiting for `holder` (who it is, and what to do), or raise CatalogError."""
+        if time.monotonic() <= self._until:
+            return
+        message = f"the catalog {self._path} is {holder}"
+        if not self._forever:
+            raise CatalogError(message) from error
+        _log.warning("waiting: %s; Ctrl-C gives up what is not written yet", message)
+        self._until = time.monotonic() + REMIND_SECONDS
+
+
+class _Process:
+    """What this process has open of one catalog file: the lock of its threads, and what its statements may reach."""
+
+    def __init__(self) -> None:
+        self.lock = ReadWriteLock()
+        self._mutex = threading.Lock()
+        self._offline = 0  # connections that may not reach the network
+        self._before: Row = {}
+
+    @staticmethod
+    def of(path: Path) -> _Process:
+        """That of a file, by whatever name; a forked process begins anew."""
+        return _PROCESSES.setdefault((os.getpid(), path.resolve()), _Process())
+
+    @contextmanager
+    def offline(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Keep DuckDB from installing or loading extensions, without which it opens no network address.
+
+        The settings belong to all connections of the process to this file: the last one restores them, for connections
+        that were made without clipstore.
+        """
+        with self._mutex:
+            if not self._offline:
+                self._before = connection.sql(statement("catalog/network_settings")).to_arrow_table().to_pylist()[0]
+            self._offline += 1
+            for name in self._before:
+                connection.execute(statement(f"catalog/set_{name}"), {"value": False})
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._offline -= 1
+                if not self._offline:
+                    with suppress(duckdb.Error):  # a database that broke has no settings to restore
+                        for name, value in self._before.items():
+                            connection.execute(statement(f"catalog/set_{name}"), {"value": value})
+
+
+_PROCESSES: dict[tuple[int, Path], _Process] = {}
+
+
 @dataclass(frozen=True)
 class Catalog:
     """The catalog of one store.
 
-    Raises (from `read` and `write`):
+    Raises (from `read`, `write` and `check_writable`):
         NotFoundError: there is no catalog at this place yet.
-        CatalogError: it is damaged, made by a newer clipstore, or held by another process for too long.
+        CatalogError: it is damaged, made by a newer clipstore, or held for too long by another process, another thread,
+            or a connection of this process that cannot be shared.
     """
 
     path: Path
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
-        """Open for reading alone; many processes may at once. A catalog of another version is brought up to date."""
+    def read(self, *, allow_network: bool = False) -> Iterator[Session]:
+        """Open for reading alone; many processes may at once. A catalog of another version is brought up to date.
+
+        With `allow_network`, statements may install extensions and open network addresses.
+        """
         if not self.path.exists():
             raise NotFoundError(self._no_store())
-        with self._open(read_only=True) as connection:
+        with self._open(read_only=True, allow_network=allow_network) as connection:
             told = self._format(connection)
             if told is None:  # a first ingest that failed leaves a catalog without tables
                 raise NotFoundError(self._no_store())
             if told.get("schema_digest") == _schema_digest():
-                yield Session(connection)
+                yield Session(connection, allow_network=allow_network)
                 return
         with self.write():
             pass  # its tables and views are made
-        with self._open(read_only=True) as connection:
-            yield Session(connection)
+        with self._open(read_only=True, allow_network=allow_network) as connection:
+            yield Session(connection, allow_network=allow_network)
 
     @contextmanager
     def write(self, *, create: bool = False, keep: bool = True) -> Iterator[Session]:
@@ -172,36 +284,79 @@ class Catalog:
             else:
                 connection.rollback()
 
+    def check_writable(self) -> None:
+        """See that the catalog can be written now, before long work whose result is to go there."""
+        with self.write(keep=False):
+            pass
+
     def _no_store(self) -> str:
         return f"no store at {self.path.parent}: begin with 'clipstore ingest', or name another with --store"
 
     @contextmanager
-    def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        connection = self._connect(read_only=read_only)
-        try:
-            yield connection
-        except duckdb.Error as error:  # a full disk, most of all
-            message = f"the catalog {self.path} cannot go on: {_first_line(error)}"
-            raise CatalogError(message) from error
-        finally:
-            connection.close()
+    def _open(self, *, read_only: bool, allow_network: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        process, wait = _Process.of(self.path), _Wait(self.path)
+        # A statement that may reach the network is alone in the process: the settings are those of all connections.
+        alone = not read_only or allow_network
+        turn = process.lock.writing(lambda: wait(_THREAD)) if alone else process.lock.reading()
+        with turn as holder:
+            connection = self._connect(process.lock, holder, wait, read_only=read_only)
+            try:
+                if allow_network:
+                    yield connection
+                else:
+                    with process.offline(connection):
+                        yield connection
+            except duckdb.Error as error:  # a full disk, most of all
+                message = f"the catalog {self.path} cannot go on: {_one_line(error)}"
+                raise CatalogError(message) from error
+            finally:
+                connection.close()
 
-    def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        """Connect, waiting up to BUSY_SECONDS while another process holds the catalog."""
-        deadline = time.monotonic() + BUSY_SECONDS
+    def _connect(
+        self, lock: ReadWriteLock, holder: Holder, wait: _Wait, *, read_only: bool
+    ) -> duckdb.DuckDBPyConnection:
+        """Connect, waiting while another process, or a connection of this one that cannot be shared, has the file."""
         while True:
             try:
-                return duckdb.connect(str(self.path), read_only=read_only)
-            except duckdb.IOException as error:
-                holder = re.search(r"held in (.*?) \(PID (\d+)\)", str(error))
-                if "Could not set lock" not in str(error):
-                    message = f"cannot open the catalog {self.path}: {_first_line(error)}"
-                    raise CatalogError(message) from error
-                if time.monotonic() > deadline:
-                    who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
-                    message = f"the catalog {self.path} is held by {who}: wait for it to end, or stop it"
-                    raise CatalogError(message) from error
-                time.sleep(0.05)
+                connection = duckdb.connect(str(self.path), read_only=read_only)
+            except duckdb.Error as error:
+                failure: duckdb.Error = error
+            else:
+                if not read_only:
+                    holder.opened_read_write()
+                return connection
+            if read_only and _CONFLICT in str(failure):  # the file is open read-write: share that, and write nothing
+                try:
+                    connection = duckdb.connect(str(self.path))
+                except duckdb.Error as error:
+                    failure = error
+                else:
+                    holder.opened_read_write()
+                    connection.execute(statement("catalog/begin_read_only"))
+                    return connection
+            wait(self._held_by(failure, lock, read_only=read_only), failure)
+            time.sleep(0.05)
+
+    def _held_by(self, error: duckdb.Error, lock: ReadWriteLock, *, read_only: bool) -> str:
+        """Who has the file, and what to do about it; an error that means something else is raised."""
+        told = str(error)
+        if "Could not set lock" in told:
+            process = re.search(r"held in (.*?) \(PID (\d+)\)", told)
+            who = f"process {process[2]} ({process[1]})" if process else "another process"
+            return f"held by {who}: wait for it to end, or stop it"
+        if _CONFLICT in told:
+            if lock.read_apart and not read_only:
+                return _THREAD
+            if read_only:
+                return "open in this process with its own configuration: close that connection, or open it without"
+            return (
+                "open in this process by another connection, read-only or with its own configuration: close that "
+                "connection, or open it by duckdb.connect(path) without read_only and config"
+            )
+        if "already attached" in told:
+            return "attached by another connection of this process: detach it there, or close that connection"
+        message = f"cannot open the catalog {self.path}: {_one_line(error)}"
+        raise CatalogError(message) from error
 
     def _format(self, connection: duckdb.DuckDBPyConnection) -> Row | None:
         """What the catalog says of its own making, or None: nothing is made yet. A newer format is refused."""
@@ -239,5 +394,14 @@ def _schema_digest() -> str:
     return hashlib.sha256("".join(map(statement, _SCHEMA)).encode()).hexdigest()
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _one_line(error: Exception) -> str:
+    """A message of DuckDB with its hints in one line, without the excerpt of the statement."""
+    excerpt = re.compile(r"^LINE \d+:.*\n?.*\^*\s*$", re.MULTILINE)
+    return " ".join(excerpt.sub("", str(error)).split())
+
+
+def _without_network(error: duckdb.Error) -> str:
+    """What DuckDB says of a user's statement; where it wants an extension, how that is allowed."""
+    told = _one_line(error)
+    wanted = re.match(r"(.*?)\W*(Please try installing|Install it first)", told)
+    return f"{wanted[1]}; {_ALLOW}" if wanted else told

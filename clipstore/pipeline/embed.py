@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipstore.catalog import Session
+from clipstore.catalog import Session, keep_waiting
 from clipstore.errors import ModelError
 from clipstore.pipeline.ahead import Clock, Read
 from clipstore.pipeline.device import checked_device, free_memory
@@ -91,6 +91,7 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
     models = [find_model(store, name) for name in dict.fromkeys(names)]
     with store.catalog.read() as session:
         splits = [split_id(session, name) for name in options.splits] or None
+    store.catalog.check_writable()
     for model in models:
         if model.family == IMPORTED:
             message = f"the vectors of {model.name} were imported: there is nothing to embed; 'clipstore import' again"
@@ -119,6 +120,7 @@ class _Embedding:
         self._pieces: defaultdict[str, Pieces] = defaultdict(Pieces)  # by a tower's fingerprint
         self._devices: list[str] = []  # known when a model is loaded
 
+    @keep_waiting()
     def photos(self) -> None:
         """Embed the photos that a model must see, together for the models that see them each in its own way."""
         led: set[str | None] = set()
@@ -142,6 +144,7 @@ class _Embedding:
                 for run in group:
                     run.encoder = None
 
+    @keep_waiting()
     def rest(self, run: _Run) -> list[Embedded]:
         """Embed what a model has left to do, by the heads of stored features and of captions; all that was done."""
         (scopes,) = self._scopes(run)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from clipstore.catalog import Row, Session, scratch
+from clipstore.catalog import Row, Session, keep_waiting, scratch
 from clipstore.datasets.extended import all_positives
 from clipstore.errors import VectorError
 from clipstore.pipeline.device import checked_device
@@ -94,8 +94,10 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
         VectorError: items have no vectors yet (and not `partial`), nothing is left to rank, the split does not fit the
             protocol, or the memory is too small.
         ShardError: a shard cannot be read, or changed meanwhile.
+        CatalogError: the catalog cannot be written. A result that is complete waits until it can.
     """
     wanted = models_to_measure(store, names, split)
+    store.catalog.check_writable()  # ranking can take minutes: a busy catalog is said before
     models = [find_model(store, name) for name in wanted]
     first = FIRST if options.caption_set == "first5" else None
     with store.catalog.read() as session:
@@ -110,15 +112,16 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
     shared: dict[tuple[str, int], StoredRows] = {}
     uses = Counter(_key(items) for one in found for items in (one.images, one.texts))
     told = []
-    for model, one, ids in zip(models, found, silent, strict=True):
-        read = replace(
-            one,
-            images=_read_once(one.images, uses, shared, options),
-            texts=_read_once(one.texts, uses, shared, options),
-        )
-        told.append(_evaluate(store, model, split, read, options, ids))
-    with store.catalog.write() as session:
-        _note_extra_positives(session, split)
+    with keep_waiting():
+        for model, one, ids in zip(models, found, silent, strict=True):
+            read = replace(
+                one,
+                images=_read_once(one.images, uses, shared, options),
+                texts=_read_once(one.texts, uses, shared, options),
+            )
+            told.append(_evaluate(store, model, split, read, options, ids))
+        with store.catalog.write() as session:
+            _note_extra_positives(session, split)
     return told
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from clipstore.catalog import Row
+from clipstore.catalog import Row, keep_waiting
 from clipstore.pipeline.ahead import READERS, Read
 from clipstore.pipeline.store import Store
 
@@ -26,6 +26,7 @@ _SEEN = pa.schema(
 )
 
 
+@keep_waiting()
 def look_at_photos(
     store: Store, splits: list[int] | None, on_progress: Callable[[int, int], None], *, read: Read = Path.read_bytes
 ) -> None:

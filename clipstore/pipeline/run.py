@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clipstore.catalog import Row
+from clipstore.catalog import Row, keep_waiting
 from clipstore.errors import JobError
 from clipstore.jobs import job_files, read_job
 from clipstore.pipeline.embed import EmbedOptions, embed
@@ -13,7 +13,7 @@ from clipstore.pipeline.evaluate import EvalOptions, evaluate
 from clipstore.pipeline.models import check_meaning, job_model, record_model
 from clipstore.pipeline.store import Store, split_id
 from clipstore.pipeline.train import Trained, TrainOptions, train
-from clipstore.records import Measure
+from clipstore.records import Job, Measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +46,16 @@ def run_job(store: Store, file: Path, options: TrainOptions) -> Done:
         for split in measured.splits:
             split_id(session, split)
     trained = train(store, job, options) if job.training else None
+    with keep_waiting():
+        return Done(trained=trained, evaluations=_measured(store, job, measured, options))
+
+
+def _measured(store: Store, job: Job, measured: Measure, options: TrainOptions) -> list[Row]:
+    """Embed what a job's model is measured on, and evaluate it."""
+    name = job.model.name
     with store.catalog.write() as session:
         record_model(session, job_model(store, job), origin="job")
     devices = (options.device,) if options.device else ()
     embed(store, [name], EmbedOptions(splits=measured.splits, devices=devices, on_progress=options.on_progress))
     asked = EvalOptions(protocol=measured.protocol, captions=measured.captions, on_progress=options.on_progress)
-    return Done(
-        trained=trained,
-        evaluations=[row for split in measured.splits for row in evaluate(store, [name], split, asked)],
-    )
+    return [row for split in measured.splits for row in evaluate(store, [name], split, asked)]

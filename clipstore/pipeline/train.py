@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Row, Session, keep_waiting
 from clipstore.encoders.fingerprint import base_digest
 from clipstore.errors import JobError, TrainingError
 from clipstore.pipeline.device import checked_device, mixed_precision
@@ -89,6 +89,7 @@ def train(store: Store, job: Job, options: TrainOptions) -> Trained:
     if job.training is None:
         message = f"{job.file} has no table [train]: 'clipstore embed --model {job.model.name}' uses the model as it is"
         raise JobError(message)
+    store.catalog.check_writable()
     training, base = job.training, base_model(store, job)
     splits = _splits(store, training)
     device = checked_device(options.device)
@@ -126,6 +127,7 @@ def train(store: Store, job: Job, options: TrainOptions) -> Trained:
     )
 
 
+@keep_waiting()
 def _fit(
     store: Store, job: Job, base: Model, tuned: TunedClip, pairs: Pairs, about: Row, options: TrainOptions
 ) -> Fitted:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clipstore import shards
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Row, Session, keep_waiting
 from clipstore.errors import ModelError, VectorError, check_name
 from clipstore.jobs import job_files
 from clipstore.pipeline.evaluations import forget
@@ -54,6 +54,7 @@ def import_vectors(
     with store.catalog.read() as session:
         keys = _keys(session, split)
         _check_name(session, name)
+    store.catalog.check_writable()
     model = Model(name=name, family=IMPORTED, base="vectors made elsewhere")
     towers = tuple(_tower(name, tower, dims[tower]) for tower in sides)
     contents = {tower: _contents(ids, keys[tower], f"{split} has no {tower}") for tower, (_, ids) in sides.items()}
@@ -63,7 +64,7 @@ def import_vectors(
         written, counts = _write(store, tower, model, rows, contents[tower.tower])
         made += written
         told.append({"model": name, "tower": tower.tower, "rows": len(rows), **counts})
-    with store.catalog.write() as session:
+    with keep_waiting(), store.catalog.write() as session:
         model_id = record_model(session, model, origin="imported")
         renewed = current_towers(session, model_id) != towers
         record_towers(session, model_id, towers, key="")

@@ -1,0 +1,2 @@
+-- Let DuckDB load extensions by itself, or not.
+SET autoload_known_extensions = $value;

@@ -1,0 +1,253 @@
+"""One catalog and many users: threads, connections of the process that clipstore did not make, and other processes."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from click.testing import Result
+
+import clipstore
+from clipstore import catalog
+from clipstore.catalog import Catalog, keep_waiting
+from clipstore.errors import CatalogError
+from clipstore.notebook import Notebook
+from clipstore.pipeline.evaluate import EvalOptions, evaluate
+from clipstore.pipeline.store import Store
+
+Run = Callable[..., Result]
+
+SPLIT = "s/all"
+
+
+@pytest.fixture
+def notebook(store: Path, cli: Run, import_vectors: Run, tmp_path: Path) -> Notebook:
+    """A store of 20 images with two captions each, and a model of imported vectors."""
+    rows = [f"{image:02}.jpg,{word} {image}" for image in range(20) for word in ("one", "two")]
+    file = tmp_path / "s.csv"
+    file.write_text("\n".join(["image_path,caption", *rows]))
+    cli("ingest", "csv", file)
+    ids = clipstore.open(store).sql("SELECT image_id, source_id FROM images ORDER BY image_id").to_pydict()["source_id"]
+    captions = clipstore.open(store).sql("SELECT source_id FROM captions ORDER BY caption_id").to_pydict()["source_id"]
+    vectors = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    import_vectors(
+        "m", SPLIT, dict(zip(ids, vectors[:20], strict=True)), dict(zip(captions, vectors[20:], strict=True))
+    )
+    return clipstore.open(store)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "BUSY_SECONDS", 0.1)
+
+
+@pytest.fixture
+def file(store: Path) -> Path:
+    return store / "catalog.duckdb"
+
+
+@contextmanager
+def held(file: Path, *, read_only: bool) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the catalog open until its stdin closes."""
+    program = f"import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only={read_only}); print('open', flush=True)"
+    words = [sys.executable, "-c", f"{program}; sys.stdin.read()", str(file)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "open\n"
+        yield process
+        process.communicate()
+
+
+def test_threads_ask_while_another_evaluates(notebook: Notebook) -> None:
+    """Each answer is one evaluation as a whole: before or after a write, never amid it."""
+    expected = notebook.evaluate("m", SPLIT)["evaluations"][0]["metrics"]
+    stop = threading.Event()
+
+    def ask() -> set[tuple[int, int, int]]:
+        seen = set()
+        while not stop.is_set():
+            row = notebook.sql(
+                "SELECT (SELECT count(*) FROM evaluations) AS evaluations, (SELECT count(*) FROM ranks) AS ranks, "
+                "(SELECT count(*) FROM hits) AS hits"
+            ).to_pylist()[0]
+            seen.add(tuple(row.values()))
+        return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(ask) for _ in range(3)]
+        try:
+            for _ in range(3):
+                assert notebook.evaluate("m", SPLIT)["evaluations"][0]["metrics"] == expected
+        finally:
+            stop.set()
+        assert {answer for reader in readers for answer in reader.result()} == {(1, 80, 600)}
+
+
+def test_threads_that_evaluate_take_turns(notebook: Notebook) -> None:
+    protocols = ["standard", "paired-rows"] * 3
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda protocol: notebook.evaluate("m", SPLIT, protocol=protocol), protocols))
+    rows = notebook.sql("SELECT evaluation_id, protocol FROM evaluations ORDER BY protocol").to_pydict()
+    assert rows["protocol"] == ["paired-rows", "standard"]
+    assert len(set(rows["evaluation_id"])) == 2
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_reader_sees_what_was_committed_while_a_thread_writes(notebook: Notebook, file: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, Catalog(file).write() as session:
+        session.run("catalog/forget_stamp")
+        told = pool.submit(notebook.sql, "SELECT count(*) AS n FROM store_format").result()
+        assert told.to_pydict() == {"n": [1]}
+        with pytest.raises(CatalogError, match="read-only"):
+            pool.submit(notebook.sql, "DELETE FROM images").result()
+        with pytest.raises(CatalogError, match="another thread"):
+            pool.submit(Catalog(file).check_writable).result()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_writer_waits_for_a_thread_that_reads(notebook: Notebook, file: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with Catalog(file).read(), pytest.raises(CatalogError, match=r"in use by another thread of this process: wait"):
+            pool.submit(notebook.evaluate, "m", SPLIT).result()
+        assert pool.submit(notebook.evaluate, "m", SPLIT).result()
+
+
+def test_one_thread_never_waits_for_itself(notebook: Notebook, file: Path) -> None:
+    store = Catalog(file)
+    with store.read() as outer:
+        assert notebook.sql("SELECT 1 AS one").to_pydict() == {"one": [1]}  # a read within a read
+        with pytest.raises(CatalogError, match="while this thread uses it"), store.write():
+            pass
+        assert outer.rows("split/list")
+    with store.write() as outer:
+        with pytest.raises(CatalogError, match="while this thread writes it"):
+            notebook.sql("SELECT 1")
+        with pytest.raises(CatalogError, match="while this thread uses it"), store.write():
+            pass
+        assert outer.rows("split/list")
+    assert notebook.sql("SELECT 1 AS one").num_rows == 1
+
+
+def test_a_link_is_the_same_catalog(notebook: Notebook, store: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(store)
+    with Catalog(link / "catalog.duckdb").read(), pytest.raises(CatalogError, match="while this thread uses it"):
+        Catalog(store / "catalog.duckdb").check_writable()
+
+
+# --- connections of this process that clipstore did not make
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_foreign_reader_is_shared_and_named_before_the_work(
+    notebook: Notebook, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with duckdb.connect(str(file), read_only=True) as foreign:
+        assert notebook.sql("SELECT count(*) AS n FROM images").to_pydict() == {"n": [20]}
+        ranked: list[str] = []
+        options = EvalOptions(on_progress=lambda what, *_: ranked.append(what))
+        with pytest.raises(CatalogError, match=r"by another connection, read-only .*: close that connection, or open"):
+            evaluate(Store(file.parent), ["m"], SPLIT, options)
+        assert not ranked
+        assert foreign.sql("SELECT count(*) FROM images").fetchall() == [(20,)]
+        assert foreign.sql("SELECT current_setting('autoload_known_extensions')").fetchall() == [(True,)]
+    assert notebook.evaluate("m", SPLIT)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_foreign_writer_is_shared(notebook: Notebook, file: Path) -> None:
+    with duckdb.connect(str(file)) as foreign:
+        assert notebook.evaluate("m", SPLIT)
+        foreign.execute("BEGIN; CREATE TABLE mine (a INTEGER); INSERT INTO mine VALUES (1)")
+        assert "mine" not in notebook.sql("SHOW TABLES").column(0).to_pylist()
+        foreign.execute("COMMIT")
+        assert notebook.sql("FROM mine").to_pydict() == {"a": [1]}
+        with pytest.raises(CatalogError, match="read-only"):
+            notebook.sql("INSERT INTO mine VALUES (2)")
+        assert foreign.sql("SELECT count(*) FROM evaluations").fetchall() == [(1,)]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_foreign_connection_of_another_configuration_is_named(
+    notebook: Notebook, file: Path, read_only: bool
+) -> None:
+    with duckdb.connect(str(file), read_only=read_only, config={"threads": 1}):
+        for call in (lambda: notebook.sql("SELECT 1"), lambda: notebook.evaluate("m", SPLIT)):
+            with pytest.raises(CatalogError, match="configuration: close that connection, or open it"):
+                call()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_foreign_attachment_is_named(notebook: Notebook, file: Path) -> None:
+    with duckdb.connect() as foreign:
+        foreign.execute(f"ATTACH '{file}' AS mine (READ_ONLY)")
+        assert notebook.sql("SELECT 1 AS one").num_rows == 1
+        with pytest.raises(CatalogError, match="attached by another connection of this process: detach"):
+            notebook.evaluate("m", SPLIT)
+
+
+# --- long work
+
+
+@pytest.mark.usefixtures("impatient")
+def test_eval_names_a_reader_before_it_ranks(cli: Run, notebook: Notebook, file: Path) -> None:
+    with held(file, read_only=True) as process:
+        told = cli("eval", "--model", "m", "--split", SPLIT, code=1)
+        assert f"held by process {process.pid}" in told.stderr
+    cli("eval", "--model", "m", "--split", SPLIT)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_result_waits_until_it_can_be_written(
+    notebook: Notebook, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reader comes while eval ranks, and leaves when clipstore has named it and waits on."""
+    log = logging.getLogger("clipstore")
+    with ExitStack() as reader:
+        processes: list[subprocess.Popen[str]] = []
+
+        def come(*_: object) -> None:
+            if not processes:
+                processes.append(reader.enter_context(held(file, read_only=True)))
+
+        leave = logging.Handler()
+        leave.emit = lambda _record: reader.close()  # type: ignore[method-assign]
+        log.addHandler(leave)
+        try:
+            told = evaluate(Store(file.parent), ["m"], SPLIT, EvalOptions(on_progress=come))
+        finally:
+            log.removeHandler(leave)
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("clipstore")]
+    assert f"waiting: the catalog {file} is held by process {processes[0].pid}" in line
+    assert "Ctrl-C" in line
+    assert notebook.sql("FROM evaluations").num_rows == len(told) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_wait_without_limit_is_on_stderr_and_ends_with_ctrl_c(notebook: Notebook, file: Path) -> None:
+    """A process of its own: what a user sees, and that an interrupt ends it."""
+
+    program = (
+        "import sys; from pathlib import Path; from clipstore import catalog; catalog.BUSY_SECONDS = 0.1\n"
+        "with catalog.keep_waiting(), catalog.Catalog(Path(sys.argv[1])).write(): pass"
+    )
+    with held(file, read_only=True) as holder:
+        words = [sys.executable, "-c", program, str(file)]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr
+            assert f"held by process {holder.pid}" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            assert "KeyboardInterrupt" in process.communicate()[1]
+    with keep_waiting():
+        Catalog(file).check_writable()
