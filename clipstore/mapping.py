@@ -18,7 +18,8 @@ A map shows neighbourhoods. How far islands lie apart, and how wide they are, me
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,9 @@ _NEIGHBOURS = 15  # of a point in UMAP, itself among them
 _PERPLEXITY = 30.0  # of t-SNE, which takes three times as many neighbours
 _FEWEST = 5  # points that either method takes; fewer stand where their principal components say
 
-# The last bits of sums differ with the number of threads, and would grow to another map. Coordinates and distances are
-# rounded to so many digits, and points that are equal are taken apart by more, so that no neighbour is chosen by a tie.
+# The last bits of sums would grow to another map. Everything runs in one thread, so that they do not differ with the
+# number of threads. They may with where arrays lie in memory: coordinates and distances are rounded to so many digits,
+# and points that are equal are taken apart by more, so that no neighbour is chosen by a tie.
 _DIGITS = 6
 _APART = 1e-5
 
@@ -53,10 +55,21 @@ def lay_out(images: NDArray[Any], captions: NDArray[Any], *, method: str = "umap
     """
     if method not in _METHODS:
         raise NotFoundError.of("method of a map", method, _METHODS)
-    coordinates = _components(np.concatenate([_centred(images), _centred(captions)]), seed)
-    if len(coordinates) < _FEWEST:
-        return coordinates[:, :2].astype(np.float32)
-    return _METHODS[method](coordinates, len(images), seed)
+    with _one_thread():
+        coordinates = _components(np.concatenate([_centred(images), _centred(captions)]), seed)
+        if len(coordinates) < _FEWEST:
+            return coordinates[:, :2].astype(np.float32)
+        return _METHODS[method](coordinates, len(images), seed)
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """One thread for BLAS and OpenMP: several add in another order, and stall where a core is busy elsewhere."""
+    try:
+        import sklearn.neighbors  # noqa: F401  (its libraries must be loaded to be limited)
+        from threadpoolctl import threadpool_limits
+    except ImportError as error:
+        raise _missing(error) from error
+    return cast("AbstractContextManager[Any]", threadpool_limits(limits=1))
 
 
 def _centred(vectors: NDArray[Any]) -> Floats:
@@ -71,10 +84,8 @@ def _centred(vectors: NDArray[Any]) -> Floats:
 
 def _components(vectors: Floats, seed: int) -> Floats:
     """The first principal components (N, 2 to 50), with a noise far below them."""
-    try:
-        from sklearn.decomposition import PCA
-    except ImportError as error:
-        raise _missing(error) from error
+    from sklearn.decomposition import PCA
+
     width = min(_WIDTH, *vectors.shape)
     found = np.random.default_rng(seed).normal(scale=_APART, size=(len(vectors), max(2, width)))
     if len(vectors) > 1:
@@ -110,7 +121,6 @@ def _umap(coordinates: Floats, images: int, seed: int) -> Points:
 def _tsne(coordinates: Floats, images: int, seed: int) -> Points:
     from scipy.sparse import csr_array
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
 
     count = len(coordinates)
     perplexity = min(_PERPLEXITY, (count - 1) / 3)
@@ -119,9 +129,7 @@ def _tsne(coordinates: Floats, images: int, seed: int) -> Points:
     graph = csr_array((distances.ravel(), places.ravel(), ends), shape=(count, count))
     start = (1e-4 * coordinates[:, :2] / coordinates[:, 0].std()).astype(np.float32)  # small, as t-SNE wants it
     found = TSNE(perplexity=perplexity, metric="precomputed", init=start, random_state=seed)
-    # One thread: several add up the forces in another order, to another map, and stall where a core is busy elsewhere.
-    with threadpool_limits(limits=1, user_api="openmp"):
-        return np.asarray(found.fit_transform(graph), dtype=np.float32)
+    return np.asarray(found.fit_transform(graph), dtype=np.float32)
 
 
 def _neighbours(coordinates: Floats, images: int, size: int) -> tuple[NDArray[np.int32], Points]:

@@ -326,7 +326,6 @@ def test_notebook_evaluates_as_the_command_does(cli_json: Callable[..., Any], im
         told = cli_json("eval", "--model", "m", "--split", "d/all", *words)
         found = json.loads(json.dumps(clipstore.open(store).evaluate("m", "d/all", **options), default=str))
         (told,), (found,) = told["evaluations"], found["evaluations"]
-        assert found.pop("metrics") == pytest.approx(told.pop("metrics"))  # the last bit hangs on DuckDB's threads
         for answer in (told, found):
             for varies in ("seconds", "peak_memory", "evaluated_at", "evaluation_id"):
                 assert answer["measured_on"].pop(varies)

@@ -201,8 +201,12 @@ def _told(found: Estimates) -> list[Row]:
 
 
 def _difference(number: tuple[str, str], baseline: float, value: float, told: Row, method: Method) -> Row:
-    """One line of a comparison, with its verdict by Holm's p."""
+    """One line of a comparison, with its verdict by Holm's p.
+
+    The difference is that of the two values printed beside it, to the last digit.
+    """
     direction, metric = number
+    told = told | {"difference": value - baseline}
     verdict = "no difference shown"
     if told["p_holm"] < 1 - method.confidence:
         verdict = "better" if (told["difference"] > 0) != (metric in _LOWER_IS_BETTER) else "worse"

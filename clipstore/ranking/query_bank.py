@@ -9,13 +9,14 @@ The logarithm over beta keeps the order. It is s(q, g) - c(g) with c(g) = log(su
 dot product again, of [q, 1] and [g, -c(g)]. Both directions have one pass: of the scores of [i, 1, -c(i)] and
 [t, -c(t), 1], which are i . t - c(t) - c(i), what is subtracted on the query's own side is the same for all its
 candidates. So the exact ranker ranks it. One number more or less in all c changes nothing: their median is taken off,
-and a bank that gives all the same leaves the scores as they were, to the bit.
+and what is left within rounding of 0 is 0, so a bank that scores all candidates alike leaves every score as it was.
 
 The dynamic form corrects only the queries whose first hit is the first hit of some query of the bank.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +33,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 _LEAST_BETA = 1e-6  # below it, terms of 1 / beta leave float32
+_ROUNDING = 1e-12  # of the median: terms that differ from it by less are equal to it
 _BANK_ROWS, _CANDIDATES = 512, 8192  # rows of a product, at most: 32 MB in float64
 
 
@@ -101,20 +103,30 @@ def normalised_ranks(
 def bank_terms(bank: Rows, candidates: Rows, beta: float, *, memory: int, device: str = "cpu") -> Floats:
     """c(g) of candidates (N, D) from the queries of a bank (B, D), less its median, (N,): streamed, in float64.
 
-    Float32 at last, as vectors are: so equal candidates have equal terms, though sums may differ in their last bits.
+    Float32 at last, as vectors are. Products add up in an order that differs from column to column, so a candidate that
+    was there before takes the term of its first occurrence: equal candidates have equal terms.
     """
     queries, wanted = Side(bank, "bank"), Side(candidates, "candidate")
     # A candidate and its part of a product in float64, and once more the product's while it is exponentiated.
     room = memory // (12 * wanted.width + 2 * 8 * _BANK_ROWS)
     terms = torch.full((len(wanted),), -torch.inf, dtype=torch.float64)
+    first: dict[bytes, int] = {}
+    same = np.empty(len(wanted), dtype=np.int64)
     for low, high in wanted.spans(max(1, min(room, _CANDIDATES))):
-        block = torch.from_numpy(wanted.read(low, high)).to(device, torch.float64)
+        rows = wanted.read(low, high)
+        for place, row in enumerate(rows + np.float32(0), low):  # -0 becomes 0
+            same[place] = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), place)
+        block = torch.from_numpy(rows).to(device, torch.float64)
         total = torch.full((high - low,), -torch.inf, dtype=torch.float64, device=device)
         for start, stop in queries.spans(_BANK_ROWS):
             product = torch.from_numpy(queries.read(start, stop)).to(device, torch.float64) @ block.T
             total = torch.logaddexp(total, torch.logsumexp(product.mul_(beta), dim=0))
         terms[low:high] = total.cpu() / beta
-    return (terms - terms.median()).to(torch.float32).numpy()
+    terms = terms[torch.from_numpy(same)]
+    median = terms.median()
+    terms -= median
+    terms[terms.abs() <= _ROUNDING * max(1.0, abs(float(median)))] = 0.0
+    return terms.to(torch.float32).numpy()
 
 
 def _where_hit(bank_hits: Ints, corrected: DirectionRanks, plain: DirectionRanks) -> DirectionRanks:

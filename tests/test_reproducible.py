@@ -1,0 +1,121 @@
+"""Results that are promised to be the same to the bit: whatever BLAS kernel, number of threads or order of terms."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipstore import paired
+from clipstore.paired import Method, Paired, estimate
+from clipstore.ranking.query_bank import bank_terms
+
+# Kernels that every x86-64 processor can run; other processors ignore the first variable.
+SETTINGS = ({"OPENBLAS_CORETYPE": "Nehalem", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}, {})
+
+COMPARISON = """
+import hashlib, sys
+sys.path.insert(0, sys.argv[1])
+from test_reproducible import comparison_digest
+print(comparison_digest())
+"""
+
+
+def comparison(models: int = 2) -> Paired:
+    """The same differences for each of some models: 10 means over 700 images with 0 to 7 queries, in two folds."""
+    rng = np.random.default_rng(5)
+    queries = rng.integers(0, 8, size=(1, 700)).repeat(10, axis=0).astype(np.float64)
+    differences = np.where(queries > 0, rng.normal(0.01, 1, size=(10, 700)) * rng.random(700), 0)
+    weights = np.vstack([np.eye(10), 100 * (np.arange(10) % 5 < 3)])
+    return Paired(
+        differences=np.tile(differences, (models, 1)),
+        queries=np.tile(queries, (models, 1)),
+        strata=np.arange(700) % 2,
+        weights=np.kron(np.eye(models), weights),
+    )
+
+
+def comparison_digest() -> str:
+    found = estimate(comparison(), Method(resamples=500, flips=500))
+    return hashlib.sha256(
+        b"".join(part.tobytes() for part in (found.difference, found.low, found.high, found.p))
+    ).hexdigest()
+
+
+def test_a_comparison_is_the_same_to_the_bit_with_other_kernels_and_threads() -> None:
+    words = [sys.executable, "-W", "error", "-c", COMPARISON, os.path.dirname(__file__)]  # noqa: PTH120
+    digests = {
+        subprocess.run(words, env=os.environ | own, capture_output=True, text=True, check=True).stdout
+        for own in SETTINGS
+    }
+    assert digests == {comparison_digest() + "\n"}
+
+
+@pytest.mark.parametrize("models", [2, 3, 7])
+def test_equal_models_get_equal_numbers(models: int) -> None:
+    found = estimate(comparison(models), Method(resamples=200, flips=200))
+    for values in (found.difference, found.low, found.high, found.p):
+        first, *others = values.reshape(models, -1).tolist()
+        assert all(other == first for other in others)
+
+
+@given(
+    rows=st.lists(st.lists(st.floats(-1e6, 1e6), min_size=7, max_size=7), min_size=1, max_size=3),
+    extra=st.integers(0, 40_000),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=60, deadline=None)
+def test_exact_terms_have_exact_sums(rows: list[list[float]], extra: int, seed: int) -> None:
+    """Against fractions: float64 adds them without an error, with any signs and repetitions, and they are near."""
+    values, rng = np.array(rows), np.random.default_rng(seed)
+    terms, unit = paired._exact_terms(values, values.shape[1] + extra)
+    times = rng.multinomial(values.shape[1] + extra, np.full(values.shape[1], 1 / values.shape[1]))
+    times = times * rng.choice([-1, 1], size=values.shape[1])
+    for row, exact in zip(terms, values, strict=True):
+        products = row * times
+        whole = sum(Fraction(value) * int(count) for value, count in zip(row.tolist(), times, strict=True))
+        for order in (np.arange(len(row)), rng.permutation(len(row))):
+            total = 0.0
+            for one in order:
+                total += products[one]
+            assert Fraction(total) == whole
+        assert np.abs(row - exact).max() <= 2.0**-52 * (values.shape[1] + extra) * np.abs(exact).max()
+    assert (np.abs(terms - values) <= unit / 2).all()
+
+
+@given(st.permutations(range(9)))
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_images_changes_no_bit(order: list[int]) -> None:
+    rng = np.random.default_rng(1)
+    whole: dict[str, Any] = {
+        "differences": rng.normal(size=(3, 9)),
+        "queries": rng.integers(1, 5, size=(3, 9)).astype(np.float64),
+    }
+    parts = [
+        estimate(
+            Paired(**{name: part[:, way] for name, part in whole.items()}, strata=np.zeros(9, int), weights=np.eye(3)),
+            Method(resamples=10, flips=10),
+        )
+        for way in (np.arange(9), np.array(order))
+    ]
+    assert parts[0].difference.tolist() == parts[1].difference.tolist()
+
+
+def test_equal_candidates_of_a_bank_have_equal_terms_wherever_they_stand() -> None:
+    """Of every width of a product's blocks; 0 and -0 are equal."""
+    rng = np.random.default_rng(3)
+    bank, candidates = (rng.normal(size=(size, 17)).astype(np.float32) for size in (60, 301))
+    candidates[::7] = candidates[0]
+    candidates[::7, 3] = np.where(np.arange(43) % 2, 0.0, -0.0)
+    terms = bank_terms(bank, candidates, 20.0, memory=2**24)
+    assert len(set(terms[::7].tolist())) == 1
+    nothing = np.zeros((61, 17), dtype=np.float32)
+    assert not bank_terms(nothing, candidates, 0.3, memory=2**24).any()
