@@ -16,20 +16,23 @@ if TYPE_CHECKING:
 class Annotations:
     """What one annotation source says of its images, as pyarrow tables; `image` is always a `file_name`.
 
-    images            source_id string, file_name string, path string, width int32, height int32 (null: not told)
+    images            source_id string, file_name string, path string, width int32, height int32 (null: not stated)
     captions          image string, source_id string, text string, position int32 (from 0, within the image)
     splits            split string (without its group), image string, position int32 (from 0, within the split)
     categories        source_id string, name string, supercategory string
     image_categories  image string, category string (a category's source_id), instances int32
 
-    `file_name` is relative to the source's root, with forward slashes, and unique; `path` is absolute.
+    `file_name` identifies an image within its data set: its path below the source's root, with forward slashes, or an
+    absolute path. `path` is where the image file lies, absolute. Both category tables are None when the source does
+    not state categories, which is something else than stating that there are none. `warnings` are lines for the user.
     """
 
     images: pa.Table
     captions: pa.Table
     splits: pa.Table
-    categories: pa.Table
-    image_categories: pa.Table
+    categories: pa.Table | None = None
+    image_categories: pa.Table | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

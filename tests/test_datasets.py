@@ -107,14 +107,15 @@ def check_schemas(annotations: Annotations) -> None:
     assert annotations.images.schema.equals(tables.IMAGES)
     assert annotations.captions.schema.equals(tables.CAPTIONS)
     assert annotations.splits.schema.equals(tables.SPLITS)
-    assert annotations.categories.schema.equals(tables.CATEGORIES)
-    assert annotations.image_categories.schema.equals(tables.IMAGE_CATEGORIES)
+    assert annotations.categories is None or annotations.categories.schema.equals(tables.CATEGORIES)
+    assert (annotations.image_categories is None) == (annotations.categories is None)
+    assert annotations.image_categories is None or annotations.image_categories.schema.equals(tables.IMAGE_CATEGORIES)
 
 
 def check_empty(annotations: Annotations) -> None:
     check_schemas(annotations)
     assert annotations.images.num_rows == annotations.captions.num_rows == annotations.splits.num_rows == 0
-    assert annotations.categories.num_rows == annotations.image_categories.num_rows == 0
+    assert annotations.categories is None
 
 
 def check_refused(read: Callable[[], object], *words: str) -> None:
@@ -154,7 +155,7 @@ def test_coco(tmp_path: Path) -> None:
         "position": [0, 0, 1],
     }
     assert members(annotations) == {"val2017": names}
-    assert annotations.categories.num_rows == annotations.image_categories.num_rows == 0
+    assert annotations.categories is annotations.image_categories is None
 
 
 def test_coco_categories_count_the_instances_of_known_images(tmp_path: Path) -> None:
@@ -184,12 +185,8 @@ def test_coco_splits_are_those_with_captions(tmp_path: Path) -> None:
     assert coco.splits(tmp_path) == ["train2017", "val2017"]
 
 
-@pytest.mark.parametrize("with_instances", [False, True])
-def test_coco_without_images_has_empty_tables(tmp_path: Path, *, with_instances: bool) -> None:
-    write_coco(tmp_path, coco_captions([], []))
-    if with_instances:
-        write(tmp_path / "annotations" / "instances_val2017.json", instances([], []))
-    check_empty(coco.read(tmp_path, "val2017"))
+def test_coco_without_images_has_empty_tables(tmp_path: Path) -> None:
+    check_empty(coco.read(write_coco(tmp_path, coco_captions([], [])), "val2017"))
 
 
 def test_coco_takes_string_ids_unknown_sizes_and_a_byte_order_mark(tmp_path: Path) -> None:
@@ -221,7 +218,7 @@ ONE = coco_image()
         (" \n", ["is empty"]),
         ("{not json", ["not JSON"]),
         ('{"images": [', ["not JSON", "truncated"]),
-        (b"\xff\xfe{\x00", ["not JSON"]),
+        (b"\xff\xfe{\x00", ["UTF-16"]),
         ('{"x": ' + "[" * 100_000, ["not JSON"]),
         ('{"images": [{"id": 1, "file_name": "\\ud83d"}]}', ["not JSON"]),
         (b'{"images": [{"id": 1, "file_name": "\xff"}]}', ["not UTF-8"]),
@@ -230,7 +227,6 @@ ONE = coco_image()
         (coco_captions([{"id": 1}], []), ["`file_name`", "$.images[0]"]),
         (coco_captions([ONE], [{"id": 1, "image_id": 1}]), ["`caption`", "$.annotations[0]"]),
         (coco_captions([ONE], [coco_caption() | {"caption": 5}]), ["`str`", "$.annotations[0].caption"]),
-        (coco_captions([coco_image(width=2**31)], []), ["$.images[0].width"]),
         (coco_captions([ONE], [coco_caption(10, 99)]), ["annotation 10", "image 99"]),
         (coco_captions([ONE, coco_image(1, "b.jpg")], []), ["image id '1'", "more than once"]),
         (coco_captions([ONE, coco_image(2, "./a.jpg")], []), ["file name 'val2017/a.jpg'", "more than once"]),
@@ -248,15 +244,22 @@ def test_coco_refuses_a_bad_captions_file(
     ("content", "words"),
     [
         ("nonsense", ["not JSON"]),
-        ({"annotations": []}, ["COCO instances file", "`categories`"]),
+        ({"annotations": []}, ["no categories"]),
+        ({"categories": []}, ["COCO instances file", "`annotations`"]),
         (instances([instance(1, 55)]), ["category_id '55'"]),
         (instances([], [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), ["category id '1'", "than once"]),
     ],
 )
-def test_coco_refuses_a_bad_instances_file(tmp_path: Path, content: str | dict[str, Any], words: list[str]) -> None:
-    root = write_coco(tmp_path, coco_captions([ONE], []))
+def test_coco_goes_on_without_a_bad_instances_file(
+    tmp_path: Path, content: str | dict[str, Any], words: list[str]
+) -> None:
+    root = write_coco(tmp_path, coco_captions([ONE], [coco_caption()]))
     write(root / "annotations" / "instances_val2017.json", content)
-    check_refused(lambda: coco.read(root, "val2017"), "instances_val2017.json", *words)
+    annotations = coco.read(root, "val2017")
+    assert (annotations.images.num_rows, annotations.captions.num_rows) == (1, 1)
+    assert annotations.categories is annotations.image_categories is None
+    (warning,) = annotations.warnings
+    assert not [word for word in ("instances_val2017.json", "without categories", *words) if word not in warning]
 
 
 def test_coco_names_the_nearest_split(tmp_path: Path) -> None:
@@ -317,6 +320,8 @@ def test_a_photo_outside_its_folder_is_refused(tmp_path: Path, name: str) -> Non
     check_refused(lambda: coco.read(root, "val2017"), "captions_val2017.json", repr(name), "folder")
     file = write(tmp_path / "split.json", karpathy_file(karpathy_image(name, filepath="val2014")))
     check_refused(lambda: karpathy.read(file, tmp_path), "split.json", repr(name))
+    if name in ("", "/etc/passwd"):
+        return  # a CSV file may have absolute paths, and an empty one is reported by its row: test_sources.py
     buffer = io.StringIO(newline="")
     csv.writer(buffer).writerows([["image_path", "caption"], [name, "A dog."]])
     table = write(tmp_path / "mine.csv", buffer.getvalue())
@@ -363,8 +368,8 @@ def write_flickr(root: Path, photo: str = "Flicker8k_Dataset/a.jpg") -> Path:
 
 def test_flickr_tokens(tmp_path: Path) -> None:
     write_flickr(tmp_path)
-    write(tmp_path / "Flickr_8k.trainImages.txt", "b.jpg\n")
-    write(tmp_path / "Flickr_8k.testImages.txt", "b.jpg\r\na.jpg\r\n")
+    write(tmp_path / "Flickr_8k.trainImages.txt", "b.jpg\r\n")
+    write(tmp_path / "Flickr_8k.testImages.txt", "a.jpg\n")
     annotations = flickr.read(tmp_path)
 
     check_schemas(annotations)
@@ -378,7 +383,7 @@ def test_flickr_tokens(tmp_path: Path) -> None:
         "text": ["A dog .", "Two\tcats ", "\u2028", " A bird"],
         "position": [0, 0, 1, 1],
     }
-    assert members(annotations) == {"train": [b], "test": [b, a], "all": [a, b]}
+    assert members(annotations) == {"train": [b], "test": [a], "all": [a, b]}
 
 
 def test_flickr_captions_csv(tmp_path: Path) -> None:
@@ -432,8 +437,8 @@ def test_flickr_prefers_the_token_file(tmp_path: Path) -> None:
         ("Flickr8k.token.txt", b"a.jpg#0\tCaf\xe9\n", ["not UTF-8", "byte 11"]),
         (
             "captions.txt",
-            "image_name| comment_number| comment\n",
-            ["no column image, caption", "image_name|"],
+            "name| number| words\n",
+            ["no column image_path, caption", "['name', 'number', 'words']"],
         ),
         ("captions.txt", "image,caption\na.jpg,A dog , running\n", ["row 2", "3 fields", "needs quotes"]),
     ],
@@ -511,7 +516,7 @@ def test_karpathy_without_images_has_empty_tables(tmp_path: Path) -> None:
     [
         ("", ["is empty"]),
         ("nonsense", ["not JSON"]),
-        ({"images": []}, ["Karpathy", "`dataset`"]),
+        ({"dataset": "coco"}, ["Karpathy", "`images`"]),
         (karpathy_file({"filename": "a.jpg", "split": "val"}), ["`sentences`", "$.images[0]"]),
         (karpathy_file(karpathy_image(split="")), ["$.images[0].split"]),
         (karpathy_file(karpathy_image(), karpathy_image("b.jpg")), ["caption id '0'", "more than once"]),
@@ -542,27 +547,28 @@ def test_csv_with_every_column_in_any_order(tmp_path: Path) -> None:
         "train,A dog.,x,c1,./p/a.jpg,1",
         'val,"A ""cat"",\r\ntwo",x,,p/b.jpg,2',
         "",
-        "val, A dog again. ,x,,p/a.jpg,1",
+        "train, A dog again. ,x,,p/a.jpg,1",
         ",,x,c9,p//a.jpg,",
+        ",A cow,x,,c.jpg,",
     ]
     file = write(tmp_path / "mine.csv", codecs.BOM_UTF8 + "\r\n".join(lines).encode())
     annotations = csv_file.read(file)
 
     check_schemas(annotations)
     assert annotations.images.to_pydict() == {
-        "source_id": ["1", "2"],
-        "file_name": ["p/a.jpg", "p/b.jpg"],
-        "path": [f"{tmp_path.as_posix()}/p/a.jpg", f"{tmp_path.as_posix()}/p/b.jpg"],
-        "width": [None, None],
-        "height": [None, None],
+        "source_id": ["1", "2", "c.jpg"],
+        "file_name": ["p/a.jpg", "p/b.jpg", "c.jpg"],
+        "path": [f"{tmp_path.as_posix()}/{name}" for name in ("p/a.jpg", "p/b.jpg", "c.jpg")],
+        "width": [None] * 3,
+        "height": [None] * 3,
     }
     assert annotations.captions.to_pydict() == {
-        "image": ["p/a.jpg", "p/b.jpg", "p/a.jpg", "p/a.jpg"],
-        "source_id": ["c1", "2#0", "1#1", "c9"],
-        "text": ["A dog.", 'A "cat",\r\ntwo', " A dog again. ", ""],
-        "position": [0, 0, 1, 2],
+        "image": ["p/a.jpg", "p/b.jpg", "p/a.jpg", "p/a.jpg", "c.jpg"],
+        "source_id": ["c1", "2#0", "1#1", "c9", "c.jpg#0"],
+        "text": ["A dog.", 'A "cat",\r\ntwo', " A dog again. ", "", "A cow"],
+        "position": [0, 0, 1, 2, 0],
     }
-    assert members(annotations) == {"train": ["p/a.jpg"], "val": ["p/b.jpg", "p/a.jpg"], "all": ["p/a.jpg"]}
+    assert members(annotations) == {"train": ["p/a.jpg"], "val": ["p/b.jpg"], "all": ["c.jpg"]}
 
 
 def test_csv_with_the_needed_columns_alone(tmp_path: Path) -> None:
@@ -582,8 +588,8 @@ def test_csv_with_a_header_alone_has_empty_tables(tmp_path: Path) -> None:
     [
         ("", ["is empty"]),
         (codecs.BOM_UTF8, ["is empty"]),
-        ("path,caption\n", ["no column image_path", "['path', 'caption']"]),
-        ("image_path;caption\n", ["no column image_path, caption", "image_path;caption"]),
+        ("place,caption\n", ["no column image_path", "['place', 'caption']"]),
+        ("image_path:caption\n", ["no column image_path, caption", "image_path:caption"]),
         ("image_path,caption,caption\n", ["column caption", "more than once"]),
         ("image_path,caption\na.jpg,A dog\n\nb.jpg\n", ["row 4", "1 fields"]),
         ("image_path,caption\na.jpg,A dog, a cat\n", ["row 2", "3 fields", "needs quotes"]),
@@ -591,8 +597,8 @@ def test_csv_with_a_header_alone_has_empty_tables(tmp_path: Path) -> None:
         ('image_path,caption\na.jpg,"A dog" runs\n', ["not CSV", "line 2"]),
         ("image_path,caption\na.jpg," + "x" * 200_000, ["not CSV", "field limit"]),
         (b"image_path,caption\na.jpg,Caf\xe9\n", ["not UTF-8", "byte 28"]),
-        ("image_path,caption\n".encode("utf-16"), ["not UTF-8"]),
-        ("image_path,caption,image_id\na.jpg,x,1\na.jpg,y,2\n", ["'a.jpg'", "'1' and '2'"]),
+        ("image_path,caption\n".encode("utf-16"), ["UTF-16"]),
+        ("image_path,caption,image_id\na.jpg,x,1\na.jpg,y,2\n", ["'a.jpg'", "'1' (row 2) and '2' (row 3)"]),
         ("image_path,caption,image_id\na.jpg,x,1\nb.jpg,y,1\n", ["'1'", "'a.jpg' and 'b.jpg'"]),
         ("image_path,caption,image_id\na.jpg,x,b.jpg\nb.jpg,y,\n", ["image id 'b.jpg'", "more than once"]),
         ("image_path,caption,caption_id\na.jpg,x,1\nb.jpg,y,1\n", ["caption id '1'", "more than once"]),
@@ -675,7 +681,7 @@ def test_real_coco_captions(test_data: Path) -> None:
     annotations = coco.read(test_data / "coco-captions", "val2017")
     assert (annotations.images.num_rows, annotations.captions.num_rows) == (5_000, 25_014)
     assert Counter(len(texts) for texts in texts_of(annotations).values()) == {5: 4_987, 6: 12, 7: 1}
-    assert annotations.categories.num_rows == 0
+    assert annotations.categories is None
 
 
 def test_real_flickr8k(test_data: Path) -> None:

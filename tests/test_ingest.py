@@ -264,9 +264,9 @@ def test_another_file_of_the_data_set_keeps_its_splits(cli: Run, sql: Ask, tmp_p
     assert members_of(sql) == {"c/train": ["a.jpg"], "c/val": ["b.jpg"]}
 
 
-def test_a_file_that_became_empty_takes_its_images_along(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_a_file_that_became_empty_takes_its_images_along_with_replace(cli: Run, sql: Ask, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path))
-    cli("ingest", "coco", write_coco(tmp_path, [], []))
+    cli("ingest", "coco", write_coco(tmp_path, [], []), "--replace")
     assert not any(snapshot(sql, ("images", "captions", "splits", "split_images")).values())
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import json_option, store_option
+from clipstore.cli.options import Command, json_option, store_option
 
 if TYPE_CHECKING:
     from clipstore.pipeline.ingest import Ingested
@@ -21,14 +21,25 @@ _clean = click.option(
     help="Clean captions: lower case, nothing outside [a-z0-9 .,'], white space folded; drop repeats within an image, "
     "captions over 40 words, and images whose photo is missing.",
 )
+_replace = click.option(
+    "--replace",
+    is_flag=True,
+    help="Replace what another place gave under the same name, or empty the data set if the source is empty. Images in "
+    "no split any more are removed, and so are evaluations of splits that change (they are listed).",
+)
+
+
+def _images(help_text: str) -> Callable[[Command], Command]:
+    return click.option("--images", type=_FOLDER, help=help_text)
 
 
 @click.group()
 def ingest() -> None:
     """Bring images, captions and splits into the catalog.
 
-    The photos need not be there yet; the missing ones are counted. The same ingest again changes nothing,
-    and annotations that changed are brought up to date.
+    The image files need not be there yet; the missing ones are counted. The same ingest again changes
+    nothing, and annotations that changed are brought up to date. What a source does not state (categories,
+    image sizes) stays as it was. A source from another place under the same name is refused if it differs.
 
     Example: clipstore ingest coco /data/coco --split val2017
     """
@@ -38,39 +49,56 @@ def ingest() -> None:
 @click.argument("root", type=_FOLDER)
 @click.option("--name", default="coco", show_default=True, help="What to call the data set.")
 @click.option("--split", "splits", multiple=True, help="A split, such as val2017; may be repeated. [default: all]")
+@_images("The folder of the image files, or of one folder a split. [default: ROOT/<split>]")
 @_clean
+@_replace
 @store_option
 @json_option
-def ingest_coco(root: Path, name: str, splits: tuple[str, ...], store: Store, *, clean: bool, as_json: bool) -> None:
+def ingest_coco(
+    root: Path,
+    name: str,
+    splits: tuple[str, ...],
+    images: Path | None,
+    store: Store,
+    *,
+    clean: bool,
+    replace: bool,
+    as_json: bool,
+) -> None:
     """Ingest COCO annotations and images.
 
-    COCO's own layout: ROOT/annotations/captions_<split>.json, and the photos in ROOT/<split>/.
-    Where instances_<split>.json is there too, its categories are taken in.
+    COCO's own layout: ROOT/annotations/captions_<split>.json, and the images in ROOT/<split>/. Where instances_<split>.json is there too, its categories are taken in. A file_name may have its folder in it.
 
     Example: clipstore ingest coco /data/coco --split val2017
     """
     from clipstore.pipeline import ingest as verbs
 
-    _print(verbs.ingest_coco(store, root, name=name, splits=splits, clean=clean), as_json=as_json)
+    options = verbs.IngestOptions(clean=clean, replace=replace, images=images)
+    _print(verbs.ingest_coco(store, root, name=name, splits=splits, options=options), as_json=as_json)
 
 
 @ingest.command("flickr")
 @click.argument("root", type=_FOLDER)
-@click.option("--name", default="flickr8k", show_default=True, help="What to call the data set.")
+@click.option("--name", help="What to call the data set. [default: flickr8k or flickr30k, by the captions file]")
+@_images("The folder of the image files. [default: a well-known one below ROOT]")
 @_clean
+@_replace
 @store_option
 @json_option
-def ingest_flickr(root: Path, name: str, store: Store, *, clean: bool, as_json: bool) -> None:
-    """Ingest Flickr8k captions, images and split lists.
+def ingest_flickr(
+    root: Path, name: str | None, images: Path | None, store: Store, *, clean: bool, replace: bool, as_json: bool
+) -> None:
+    """Ingest Flickr8k or Flickr30k captions, images and splits.
 
-    Flickr8k's own layout: Flickr8k.token.txt or captions.txt, the image folder, the split lists.
-    Makes NAME/train, NAME/dev and NAME/test where their lists are there, and NAME/all.
+    Their own layout: a captions file, the image folder, split lists. The captions file is Flickr8k.token.txt or captions.txt, or Flickr30k's results_20130124.token or
+    results.csv. Makes NAME/train, NAME/dev and NAME/test where their lists are there, and NAME/all.
 
     Example: clipstore ingest flickr /data/flickr8k
     """
     from clipstore.pipeline import ingest as verbs
 
-    _print(verbs.ingest_flickr(store, root, name=name, clean=clean), as_json=as_json)
+    options = verbs.IngestOptions(clean=clean, replace=replace, images=images)
+    _print(verbs.ingest_flickr(store, root, name=name, options=options), as_json=as_json)
 
 
 @ingest.command("karpathy")
@@ -78,11 +106,15 @@ def ingest_flickr(root: Path, name: str, store: Store, *, clean: bool, as_json: 
 @click.argument("root", type=_FOLDER)
 @click.option("--name", help="What to call the data set. [default: as the file says]")
 @_clean
+@_replace
 @store_option
 @json_option
-def ingest_karpathy(file: Path, root: Path, name: str | None, store: Store, *, clean: bool, as_json: bool) -> None:
+def ingest_karpathy(
+    file: Path, root: Path, name: str | None, store: Store, *, clean: bool, replace: bool, as_json: bool
+) -> None:
     """Ingest a file of Karpathy's splits.
 
+    FILE is dataset_coco.json or its like, the images lie below ROOT.
     FILE is dataset_coco.json or its like, the photos lie below ROOT. Makes NAME/train,
     NAME/restval, NAME/val and NAME/test.
 
@@ -90,26 +122,33 @@ def ingest_karpathy(file: Path, root: Path, name: str | None, store: Store, *, c
     """
     from clipstore.pipeline import ingest as verbs
 
-    _print(verbs.ingest_karpathy(store, file, root, name=name, clean=clean), as_json=as_json)
+    options = verbs.IngestOptions(clean=clean, replace=replace)
+    _print(verbs.ingest_karpathy(store, file, root, name=name, options=options), as_json=as_json)
 
 
 @ingest.command("csv")
 @click.argument("file", type=_FOLDER)
 @click.option("--name", help="What to call the data set. [default: the file's name]")
+@_images("The folder that relative paths begin at. [default: the file's own]")
 @_clean
+@_replace
 @store_option
 @json_option
-def ingest_csv(file: Path, name: str | None, store: Store, *, clean: bool, as_json: bool) -> None:
+def ingest_csv(
+    file: Path, name: str | None, images: Path | None, store: Store, *, clean: bool, replace: bool, as_json: bool
+) -> None:
     """Ingest a CSV file of image paths and captions.
 
-    Its columns are image_path, caption and, if you like, image_id, caption_id, split. Paths are
-    relative to the file. Without a split column, all rows are NAME/all.
+    Its columns are image_path, caption and, optionally, image_id, caption_id, split. They are separated by ',', ';', a tab or '|'. Common other names of the two needed columns are
+    recognized, such as filepath and title, or file_name and text. Paths are absolute, or relative to the
+    file. Without a split column, all rows are NAME/all; all captions of an image are in one split.
 
     Example: clipstore ingest csv photos/captions.csv --name holidays
     """
     from clipstore.pipeline import ingest as verbs
 
-    _print(verbs.ingest_csv(store, file, name=name, clean=clean), as_json=as_json)
+    options = verbs.IngestOptions(clean=clean, replace=replace, images=images)
+    _print(verbs.ingest_csv(store, file, name=name, options=options), as_json=as_json)
 
 
 @click.command()
@@ -148,6 +187,8 @@ def split(
 def _print(done: Ingested, *, as_json: bool) -> None:
     from clipstore.reporting.tables import print_json, print_table
 
+    for warning in done.warnings:
+        click.echo(f"clipstore: warning: {warning}", err=True)
     if as_json:
         print_json(
             {
@@ -156,6 +197,7 @@ def _print(done: Ingested, *, as_json: bool) -> None:
                 "cleaned": None if done.cleaned is None else _keys(done.cleaned),
                 "splits": done.splits,
                 "forgotten": done.forgotten,
+                "warnings": done.warnings,
             }
         )
         return

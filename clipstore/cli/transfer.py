@@ -99,10 +99,9 @@ def export_vectors(model: str, split: str, folder: Path, store: Store, *, partia
 def export_csv(folder: Path, origin: str | None, store: Store, *, as_json: bool) -> None:
     """Export a split and those drawn from it as CSV files.
 
-    One row a caption. With 20k and full drawn from coco/train2014: coco_full_data.csv,
-    coco_train_20k.csv, coco_val_20k.csv, coco_train_full.csv, coco_val_full.csv. Columns:
-    image_path, caption, image_id, caption_id, split. 'clipstore ingest csv' reads files that lie in
-    a folder above their photos.
+    With 20k and full drawn from coco/train2014: coco_full_data.csv, coco_train_20k.csv, coco_val_20k.csv,
+    coco_train_full.csv, coco_val_full.csv. Columns: image_path, caption, image_id, caption_id, split.
+    Images below FOLDER have relative paths, others absolute ones; 'clipstore ingest csv' reads both.
 
     Example: clipstore export csv /data/coco --from coco/train2014
     """

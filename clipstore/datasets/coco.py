@@ -1,6 +1,6 @@
 """COCO: ROOT/annotations/captions_<split>.json, and instances_<split>.json for the categories.
 
-The layout is that of https://cocodataset.org/#format-data; the photos of a split lie in ROOT/<split>/.
+The layout is that of https://cocodataset.org/#format-data; the images of a split lie in ROOT/<split>/.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from clipstore.datasets import tables
 from clipstore.datasets.files import list_folder, read_json
+from clipstore.datasets.image_files import holds_any
 from clipstore.errors import DatasetError, nearest
 from clipstore.records import Annotations
 
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 CAPTIONS_FILE = re.compile(r"captions_(.+)\.json")
 
-# COCO's own ids are integers; files made after its pattern have strings too.
-Id = int | str
-Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+# COCO's own ids are integers; files made after its pattern have strings too, and 1.0 for 1.
+Id = int | float | str
+
+_MOST_PIXELS = 2**31 - 1
 
 
 # These name the fields that are needed and no others: msgspec skips the rest, most of all the polygons
@@ -32,8 +34,8 @@ Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 class _Image(msgspec.Struct, gc=False):
     id: Id
     file_name: str
-    width: Pixels | None = None
-    height: Pixels | None = None
+    width: Any = None  # optional: whatever else than a number stands there does not block the rest
+    height: Any = None
 
 
 class _Caption(msgspec.Struct, gc=False):
@@ -50,7 +52,7 @@ class _CaptionsFile(msgspec.Struct):
 class _Category(msgspec.Struct, gc=False):
     id: Id
     name: str
-    supercategory: str | None = None
+    supercategory: Any = None
 
 
 class _Instance(msgspec.Struct, gc=False):
@@ -60,7 +62,7 @@ class _Instance(msgspec.Struct, gc=False):
 
 class _InstancesFile(msgspec.Struct):
     annotations: list[_Instance]
-    categories: list[_Category]
+    categories: list[_Category] = []
 
 
 def splits(root: Path) -> list[str]:
@@ -75,35 +77,58 @@ def splits(root: Path) -> list[str]:
     return sorted(found)
 
 
-def read(root: Path, split: str) -> Annotations:
+def read(root: Path, split: str, images: Path | None = None) -> Annotations:
     """One split of a COCO folder, with its categories when instances_<split>.json is there.
 
-    Every instance counts, crowds too; those of images that the captions file lacks are left out.
-    Raises DatasetError when a file is missing, malformed, or contradicts itself.
+    The image files are in `images` (or its folder `<split>`), else in ROOT/<split>/. Every instance counts, crowds
+    too; those of images that the captions file lacks are left out. Categories are optional: where their file is
+    malformed, they are not stated, and a warning says so.
+    Raises DatasetError when the captions file is missing, malformed, or contradicts itself.
     """
     known = splits(root)
     source = root / "annotations" / f"captions_{split}.json"
     if split not in known:
         raise DatasetError(f"{source} does not exist{nearest(split, known)}; give a split that has captions")
-    told = read_json(source, _CaptionsFile, "a COCO captions file")
-    ids = [str(image.id) for image in told.images]
-    names = [tables.file_name(source, image.file_name, split) for image in told.images]
-    # 0 is how some writers say that they do not know.
-    sizes = [(image.width or None, image.height or None) for image in told.images]
-    images = tables.images(source, root, ids, names, sizes)
+    content = read_json(source, _CaptionsFile, "a COCO captions file")
+    ids = [tables.source_id(image.id) for image in content.images]
+    plain = [tables.file_name(source, image.file_name) for image in content.images]
+    names = [name if name.startswith(f"{split}/") else f"{split}/{name}" for name in plain]
+    paths = tables.paths_below(_image_folder(root, split, plain, images), plain)
+    sizes = [_size(image) for image in content.images]
     by_id = dict(zip(ids, names, strict=True))
-    categories, image_categories = _categories(root / "annotations" / f"instances_{split}.json", by_id)
+    categories, image_categories, warnings = _categories(root / "annotations" / f"instances_{split}.json", by_id)
     return Annotations(
-        images=images,
-        captions=_captions(source, told.annotations, by_id),
+        images=tables.images(source, ids, names, paths, sizes),
+        captions=_captions(source, content.annotations, by_id),
         splits=tables.splits({split: names}),
         categories=categories,
         image_categories=image_categories,
+        warnings=warnings,
     )
 
 
+def _image_folder(root: Path, split: str, names: list[str], images: Path | None) -> Path:
+    """The folder that the file names of a split are relative to: the first that has some, else the usual one."""
+    usual = images or root / split
+    candidates = [images, images / split] if images else [usual]
+    if any("/" in name for name in names):  # some files have the folder in their names: relative to the root
+        candidates.append(root)
+    found = next((folder for folder in candidates if holds_any(folder, names)), None)
+    named_by_split = not images and all(name.startswith(f"{split}/") for name in names)
+    return found or (root if named_by_split else usual)
+
+
+def _size(image: _Image) -> tuple[int | None, int | None]:
+    """Width and height, where both are sizes; 0 is how some writers say that they do not know."""
+    width, height = (
+        int(value) if isinstance(value, int | float) and 0 < value <= _MOST_PIXELS and value == int(value) else None
+        for value in (image.width, image.height)
+    )
+    return (width, height) if width and height else (None, None)
+
+
 def _captions(source: Path, annotations: list[_Caption], by_id: dict[str, str]) -> pa.Table:
-    image_ids = [str(annotation.image_id) for annotation in annotations]
+    image_ids = [tables.source_id(annotation.image_id) for annotation in annotations]
     for annotation, image_id in zip(annotations, image_ids, strict=True):
         if image_id not in by_id:
             raise DatasetError(
@@ -113,30 +138,43 @@ def _captions(source: Path, annotations: list[_Caption], by_id: dict[str, str]) 
     return tables.captions(
         source,
         [by_id[image_id] for image_id in image_ids],
-        [str(annotation.id) for annotation in annotations],
+        [tables.source_id(annotation.id) for annotation in annotations],
         [annotation.caption for annotation in annotations],
     )
 
 
-def _categories(source: Path, by_id: dict[str, str]) -> tuple[pa.Table, pa.Table]:
+def _categories(source: Path, by_id: dict[str, str]) -> tuple[pa.Table | None, pa.Table | None, tuple[str, ...]]:
+    """The category tables of an instances file, None where it states none that can be used; and warnings."""
     if not source.exists():
-        return tables.no_categories()
-    told = read_json(source, _InstancesFile, "a COCO instances file")
-    ids = [str(category.id) for category in told.categories]
+        return None, None, ()
+    try:
+        content = read_json(source, _InstancesFile, "a COCO instances file")
+        return (*_read_categories(source, content, by_id), ())
+    except DatasetError as error:
+        return None, None, (f"{error}; ingested without categories from this file",)
+
+
+def _read_categories(source: Path, content: _InstancesFile, by_id: dict[str, str]) -> tuple[pa.Table, pa.Table]:
+    if not content.categories:
+        raise DatasetError(f"{source} has no categories; download or write it again")
+    ids = [tables.source_id(category.id) for category in content.categories]
     tables.check_unique(source, "category id", ids)
-    counts = Counter((str(instance.image_id), str(instance.category_id)) for instance in told.annotations)
-    unknown = {category for _, category in counts}.difference(ids)
+    counts = Counter((instance.image_id, instance.category_id) for instance in content.annotations)
+    instances: Counter[tuple[str, str]] = Counter()
+    for (image_id, category_id), times in counts.items():
+        instances[tables.source_id(image_id), tables.source_id(category_id)] += times
+    unknown = {category for _, category in instances}.difference(ids)
     if unknown:
         raise DatasetError(
             f"{source}: an annotation has the category_id {min(unknown)!r}, "
             "which is not among the file's categories; add the category or remove the annotation"
         )
-    found = [(by_id[image], category, times) for (image, category), times in counts.items() if image in by_id]
+    found = [(by_id[image], category, times) for (image, category), times in instances.items() if image in by_id]
     categories = tables.table(
         tables.CATEGORIES,
         ids,
-        [category.name for category in told.categories],
-        [category.supercategory for category in told.categories],
+        [category.name for category in content.categories],
+        [text if isinstance(text := category.supercategory, str) else None for category in content.categories],
     )
     columns = zip(*found, strict=True) if found else ([], [], [])
     return categories, tables.table(tables.IMAGE_CATEGORIES, *columns)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from clipstore.datasets import tables
-from clipstore.datasets.files import read_csv
+from clipstore.datasets import flickr, tables
+from clipstore.datasets.delimited import Delimited, read_delimited
 from clipstore.errors import DatasetError
 from clipstore.records import Annotations
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|.*;base64,)")
+
 
 class _Row(NamedTuple):
+    number: int
     image: str
     caption: str
     image_id: str
@@ -19,55 +25,95 @@ class _Row(NamedTuple):
     split: str
 
 
-def read(file: Path) -> Annotations:
-    """The images, captions and splits of a CSV file; paths are relative to its folder.
+def read(file: Path, images: Path | None = None) -> Annotations:
+    """The images, captions and splits of a CSV file; relative paths are below `images`, else below its folder.
 
     Rows with the same image_path are captions of one image. An image without an image_id goes by its path,
-    a caption without a caption_id by "<image's id>#<n>", a row without a split belongs to `all`.
-    Raises DatasetError when the file is missing, malformed, or contradicts itself.
+    a caption without a caption_id by "<image's id>#<n>". An image is in one split: the one that its rows name, else
+    `all`. Raises DatasetError when the file is missing, malformed, or contradicts itself.
     """
-    rows = [_row(file, row) for row in read_csv(file, ("image_path", "caption"), ("image_id", "caption_id", "split"))]
+    folder = file.parent if images is None else images
+    table = _read_table(file)
+    rows = [_row(file, folder, number, values) for number, values in table.rows]
     ids = _image_ids(file, rows)
     names = [row.image for row in rows]
-    categories, image_categories = tables.no_categories()
     return Annotations(
-        images=tables.images(file, file.parent, list(ids.values()), list(ids)),
+        images=tables.images(file, list(ids.values()), list(ids), tables.paths_below(folder, list(ids))),
         captions=tables.captions(
             file,
             names,
             [row.caption_id or f"{ids[row.image]}#{at}" for row, at in zip(rows, tables.ordinals(names), strict=True)],
             [row.caption for row in rows],
         ),
-        splits=tables.splits(_members(rows)),
-        categories=categories,
-        image_categories=image_categories,
+        splits=tables.splits(_members(file, rows)),
+        warnings=table.warnings,
     )
 
 
-def _row(file: Path, values: list[str]) -> _Row:
+def _read_table(file: Path) -> Delimited:
+    if flickr.is_results_csv(file):
+        rows, warnings = flickr.read_results_csv(file)
+        return Delimited([(number, [name, text, "", "", ""]) for number, name, _, text in rows], warnings)
+    return read_delimited(file, ("image_path", "caption"), ("image_id", "caption_id", "split"))
+
+
+def _row(file: Path, folder: Path, number: int, values: list[str]) -> _Row:
     path, caption, image_id, caption_id, split = values
+    name = _image_name(file, folder, number, path)
     # Captions stay as they are; around ids and split names, white space is only ever a slip.
-    return _Row(tables.file_name(file, path), caption, image_id.strip(), caption_id.strip(), split.strip() or "all")
+    return _Row(number, name, caption, image_id.strip(), caption_id.strip(), split.strip())
+
+
+def _image_name(file: Path, folder: Path, number: int, path: str) -> str:
+    """The file name of an image: its path below the folder, or an absolute path that leads elsewhere."""
+    if not path.strip():
+        raise DatasetError(f"{file}: row {number} has no image path; write it, or remove the row")
+    if _URL.match(path):
+        raise DatasetError(
+            f"{file}: row {number} has the URL {path[:80]!r} as its image path; "
+            "download the images and write where they are on disk"
+        )
+    if not path.startswith("/") or path.startswith("//") or "\0" in path or "\\" in path:
+        return tables.file_name(file, path)
+    plain = path if ".." in path.split("/") else posixpath.normpath(path)
+    return plain.removeprefix(f"{folder.absolute().as_posix().rstrip('/')}/")
 
 
 def _image_ids(file: Path, rows: list[_Row]) -> dict[str, str]:
     """Each image's id, in file order; a row that leaves image_id empty says nothing against another's."""
-    told: dict[str, str] = {}
+    stated = _stated(file, ((row.number, row.image, row.image_id) for row in rows), "image_ids")
     owners: dict[str, str] = {}
-    for row in filter(lambda row: row.image_id, rows):
-        known = told.setdefault(row.image, row.image_id)
-        if known != row.image_id:
-            raise DatasetError(f"{file}: {row.image!r} has the image_ids {known!r} and {row.image_id!r}; keep one")
-        owner = owners.setdefault(row.image_id, row.image)
-        if owner != row.image:
-            raise DatasetError(
-                f"{file}: the image_id {row.image_id!r} is that of {owner!r} and {row.image!r}; change one"
-            )
-    return {row.image: told.get(row.image, row.image) for row in rows}
+    for image, image_id in stated.items():
+        owner = owners.setdefault(image_id, image)
+        if owner != image:
+            raise DatasetError(f"{file}: the image_id {image_id!r} is that of {owner!r} and {image!r}; change one")
+    return {row.image: stated.get(row.image, row.image) for row in rows}
 
 
-def _members(rows: list[_Row]) -> dict[str, list[str]]:
+def _members(file: Path, rows: list[_Row]) -> dict[str, list[str]]:
+    """The images of each split, in file order. Captions belong to their image, so an image is in one split alone."""
+    stated = _stated(file, ((row.number, row.image, row.split) for row in rows), "splits")
     members: dict[str, dict[str, None]] = {}
     for row in rows:
-        members.setdefault(row.split, {})[row.image] = None
+        members.setdefault(stated.get(row.image, "all"), {})[row.image] = None
     return {split: list(names) for split, names in members.items()}
+
+
+def _stated(file: Path, rows: Iterable[tuple[int, str, str]], what: str) -> dict[str, str]:
+    """What the rows (number, image, value) state of each image; one that leaves the value empty states nothing.
+
+    Raises DatasetError, naming both rows, for an image of which two rows state different values.
+    """
+    stated: dict[str, str] = {}
+    firsts: dict[str, int] = {}
+    for number, image, value in rows:
+        if not value:
+            continue
+        former = stated.setdefault(image, value)
+        first = firsts.setdefault(image, number)
+        if former != value:
+            raise DatasetError(
+                f"{file}: the image {image!r} has the {what} {former!r} (row {first}) and {value!r} (row {number}); "
+                "keep one of them in all rows of the image"
+            )
+    return stated

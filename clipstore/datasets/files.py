@@ -1,11 +1,9 @@
-"""Reading annotation files: bytes, text, JSON and CSV, with every way that can fail as a `DatasetError`."""
+"""Reading annotation files: bytes, text and JSON, with every way that can fail as a `DatasetError`."""
 
 from __future__ import annotations
 
 import codecs
-import csv
-import io
-from collections.abc import Sequence
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,21 +13,50 @@ from clipstore.errors import DatasetError, nearest
 
 T = TypeVar("T")
 
+# What a file is that is no text, by its first bytes, and what to do about it.
+_OTHER_KINDS = (
+    (b"\x1f\x8b", "is compressed by gzip", "unpack it with gunzip"),
+    (b"PK\x03\x04", "is a ZIP archive (or a spreadsheet)", "unpack it, or save the sheet as CSV"),
+    (b"BZh", "is compressed by bzip2", "unpack it with bunzip2"),
+    (b"\xfd7zXZ\x00", "is compressed by xz", "unpack it with unxz"),
+    (b"\x28\xb5\x2f\xfd", "is compressed by Zstandard", "unpack it with unzstd"),
+    (b"PAR1", "is a Parquet file", "write it as CSV"),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "fetch it with 'git lfs pull'"),
+    (b"<!doctype html", "is a web page (HTML)", "download the file itself"),
+    (b"<html", "is a web page (HTML)", "download the file itself"),
+)
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+# Numbers that Python's json writes and JSON does not know; a string is matched as a whole, so that its words stay.
+_NOT_A_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*+"|-?\bInfinity\b|\bNaN\b')
+
 
 def read_json(file: Path, kind: type[T], what: str) -> T:
-    """Decode `file` as `kind`, skipping every field that `kind` does not name.
+    """Decode `file` as `kind`, skipping every field that `kind` does not name; a bare NaN is read as null.
 
     Raises DatasetError when the file cannot be read, is not JSON, or is not `what` (naming the field).
     """
     data = _read_bytes(file)
     try:
-        return msgspec.json.decode(data, type=kind)
+        return _decode(data, kind)
     except msgspec.ValidationError as error:
         raise DatasetError(f"{file} is not {what}: {error}; mend that field or give another file") from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{file} is not UTF-8 ({error.reason}); save it as UTF-8") from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise DatasetError(f"{file} is not JSON: {error}; download or write it again") from error
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        if b"NaN" not in data and b"Infinity" not in data:
+            raise
+        plain = _NOT_A_NUMBER.sub(lambda match: match[0] if match[0].startswith(b'"') else b"null", data)
+        return msgspec.json.decode(plain, type=kind)
 
 
 def read_text(file: Path) -> str:
@@ -45,46 +72,12 @@ def read_lines(file: Path) -> list[str]:
     return [line.removesuffix("\r") for line in read_text(file).split("\n")]
 
 
-def read_csv(file: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[list[str]]:
-    """The rows of a CSV file with a header: the `needed`, then the `optional` columns ("" where it has none).
-
-    Raises DatasetError for a needed column that is missing, a column named twice, or a malformed row.
-    """
-    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
-    try:
-        rows = list(reader)
-    except csv.Error as error:
-        raise DatasetError(f"{file} is not CSV: {error} (line {reader.line_num}); mend the quotes") from error
-    header = [name.strip() for name in rows[0]]
-    _check_header(file, header, needed, optional)
-    # The header is row 1, as spreadsheets count.
-    for number, row in enumerate(rows[1:], start=2):
-        if row and len(row) != len(header):
-            raise DatasetError(
-                f"{file}: row {number} has {len(row)} fields and the header {len(header)}; "
-                "mend the row (a caption with commas needs quotes)"
-            )
-    columns = [header.index(name) if name in header else None for name in (*needed, *optional)]
-    return [["" if column is None else row[column] for column in columns] for row in rows[1:] if row]
-
-
 def list_folder(folder: Path) -> list[str]:
     """The names in `folder`, sorted; DatasetError when it is missing, no folder, or may not be read."""
     try:
         return sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise DatasetError(f"cannot list the folder {folder}: {error.strerror}; check the path") from error
-
-
-def _check_header(file: Path, header: list[str], needed: Sequence[str], optional: Sequence[str]) -> None:
-    missing = [name for name in needed if name not in header]
-    if missing:
-        raise DatasetError(
-            f"{file} has no column {', '.join(missing)} (found: {str(header)[:200]}); name the columns in the first row"
-        )
-    twice = [name for name in (*needed, *optional) if header.count(name) > 1]
-    if twice:
-        raise DatasetError(f"{file} has the column {twice[0]} more than once; rename or remove one")
 
 
 def _read_bytes(file: Path) -> bytes:
@@ -97,4 +90,15 @@ def _read_bytes(file: Path) -> bytes:
         raise DatasetError(f"cannot read {file}: {error.strerror}; check the path") from error
     if not data or data.isspace():
         raise DatasetError(f"{file} is empty; download or write it again")
+    _check_kind(file, data)
     return data
+
+
+def _check_kind(file: Path, data: bytes) -> None:
+    """Name a file that is something else than text in UTF-8."""
+    if data.startswith(_UTF16):
+        raise DatasetError(f"{file} is UTF-16; save it as UTF-8")
+    start = data[:32].lower()
+    for mark, kind, remedy in _OTHER_KINDS:
+        if start.startswith(mark.lower()):
+            raise DatasetError(f"{file} {kind}; {remedy}")

@@ -1,6 +1,6 @@
 """Karpathy's splits: dataset_{coco,flickr8k,flickr30k}.json, from "Deep Visual-Semantic Alignments" (2015).
 
-https://cs.stanford.edu/people/karpathy/deepimagesent/ has the files; the photos come from elsewhere.
+https://cs.stanford.edu/people/karpathy/deepimagesent/ has the files; the images come from elsewhere.
 """
 
 from __future__ import annotations
@@ -12,57 +12,66 @@ import msgspec
 
 from clipstore.datasets import tables
 from clipstore.datasets.files import read_json
-from clipstore.datasets.flickr import photo_folder
+from clipstore.datasets.flickr import image_folder
 from clipstore.records import Annotations
 
 
 class _Sentence(msgspec.Struct, gc=False):
     raw: str
-    sentid: int | str
+    sentid: int | float | str
 
 
 class _Image(msgspec.Struct):
     filename: str
     split: Annotated[str, msgspec.Meta(min_length=1)]
     sentences: list[_Sentence]
-    filepath: str = ""
-    cocoid: int | str | None = None
+    filepath: str | None = None
+    cocoid: int | float | str | None = None
 
 
 class _File(msgspec.Struct):
-    dataset: str
     images: list[_Image]
+    dataset: str | None = None
 
 
-def read(file: Path, root: Path) -> tuple[str, Annotations]:
-    """The data set's name as `file` tells it, and its images, captions and splits; photos lie under `root`.
+def read(file: Path, root: Path) -> tuple[str | None, Annotations]:
+    """The data set's name if `file` states one, and its images, captions and splits; images lie under `root`.
 
-    A photo is ROOT/filepath/filename; without a filepath, ROOT/filename or in a well-known Flickr folder.
+    An image is ROOT/filepath/filename; without a filepath, ROOT/filename or in a well-known Flickr folder. Its id is
+    its cocoid, else its filename, or its filepath/filename in a file where filenames repeat.
     Raises DatasetError when the file is missing, malformed, or contradicts itself.
     """
-    told = read_json(file, _File, "a Karpathy split file")
-    names = _file_names(file, root, told.images)
-    ids = [image.filename if image.cocoid is None else str(image.cocoid) for image in told.images]
-    pairs = [(name, said) for name, image in zip(names, told.images, strict=True) for said in image.sentences]
-    categories, image_categories = tables.no_categories()
+    content = read_json(file, _File, "a Karpathy split file")
+    names = _file_names(file, root, content.images)
+    pairs = [(name, said) for name, image in zip(names, content.images, strict=True) for said in image.sentences]
     annotations = Annotations(
-        images=tables.images(file, root, ids, names),
+        images=tables.images(file, _image_ids(content.images), names, tables.paths_below(root, names)),
         captions=tables.captions(
             file,
             [name for name, _ in pairs],
-            [str(said.sentid) for _, said in pairs],
+            [tables.source_id(said.sentid) for _, said in pairs],
             [said.raw for _, said in pairs],
         ),
-        splits=tables.splits(_members(names, told.images)),
-        categories=categories,
-        image_categories=image_categories,
+        splits=tables.splits(_members(names, content.images)),
     )
-    return told.dataset, annotations
+    return content.dataset, annotations
+
+
+def _image_ids(images: list[_Image]) -> list[str]:
+    named = [image for image in images if image.cocoid is None]
+    repeated = len({image.filename for image in named}) < len(named)
+
+    def image_id(image: _Image) -> str:
+        if image.cocoid is not None:
+            return tables.source_id(image.cocoid)
+        return f"{image.filepath}/{image.filename}" if repeated and image.filepath else image.filename
+
+    return [image_id(image) for image in images]
 
 
 def _file_names(file: Path, root: Path, images: list[_Image]) -> list[str]:
     loose = [image.filename for image in images if not image.filepath]
-    folder = photo_folder(root, loose, otherwise="") if loose else ""
+    folder = image_folder(root, loose, otherwise="") if loose else ""
     return [tables.file_name(file, image.filename, image.filepath or folder) for image in images]
 
 

@@ -34,24 +34,23 @@ _ELSEWHERE = re.compile(r"/|[A-Za-z]:|.*[\\\0]", re.DOTALL)
 
 def images(
     source: Path,
-    root: Path,
     source_ids: Sequence[str],
     file_names: Sequence[str],
+    paths: Sequence[str],
     sizes: Sequence[tuple[int | None, int | None]] | None = None,
 ) -> pa.Table:
-    """The images table; `file_names` are relative to `root`, `sizes` are widths and heights.
+    """The images table; `paths` are absolute, `sizes` are widths and heights.
 
     Raises DatasetError naming `source` for an image id or a file name that occurs twice.
     """
     check_unique(source, "image id", source_ids)
     check_unique(source, "file name", file_names)
-    base = _absolute(root)
     sizes = sizes or [(None, None)] * len(source_ids)
     return table(
         IMAGES,
         source_ids,
         file_names,
-        [f"{base}/{name}" for name in file_names],
+        paths,
         [width for width, _ in sizes],
         [height for _, height in sizes],
     )
@@ -74,9 +73,9 @@ def table(schema: pa.Schema, *columns: Sequence[object]) -> pa.Table:
     return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)
 
 
-def no_categories() -> tuple[pa.Table, pa.Table]:
-    """The two empty category tables of a source that tells none."""
-    return CATEGORIES.empty_table(), IMAGE_CATEGORIES.empty_table()
+def source_id(value: float | str) -> str:
+    """An id as text. Some writers turn integers into floating-point numbers: 1.0 is the id 1."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def file_name(source: Path, name: str, folder: str = "") -> str:
@@ -106,6 +105,15 @@ def ordinals(keys: Sequence[str]) -> list[int]:
     """For each key, how many equal ones came before it."""
     counters: defaultdict[str, count[int]] = defaultdict(count)
     return [next(counters[key]) for key in keys]
+
+
+def paths_below(folder: Path, names: Sequence[str]) -> list[str]:
+    """The absolute paths of names below `folder`; a name that is absolute itself stays as it is.
+
+    Raises DatasetError for a folder whose name is not UTF-8.
+    """
+    base = _absolute(folder)
+    return [name if name.startswith("/") else f"{base}/{name}" for name in names]
 
 
 def _absolute(root: Path) -> str:

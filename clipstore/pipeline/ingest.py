@@ -1,5 +1,5 @@
 """Bring annotations into the catalog: a source is read whole, compared with what is there, and only what differs is
-written, in one transaction. Photos need not be there; the missing ones are counted.
+written, in one transaction. Image files need not be there; the missing ones are counted.
 """
 
 from __future__ import annotations
@@ -7,14 +7,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipstore.catalog import Row, Session
-from clipstore.datasets import coco, csv_file, flickr, karpathy
-from clipstore.errors import DatasetError, check_name
+from clipstore.datasets import coco, csv_file, flickr, karpathy, tables
+from clipstore.datasets.image_files import Finder
+from clipstore.errors import DatasetError
+from clipstore.pipeline import ingest_checks as checks
 from clipstore.pipeline.evaluations import forget_stale
 from clipstore.pipeline.store import Store
 from clipstore.records import Annotations
@@ -40,17 +43,37 @@ _STEPS = (
     ("remove_orphans", "captions removed"),
     ("remove_from_drawn_splits", "images removed from drawn splits"),
     ("remove_orphan_categories", None),
+)
+
+# And those of a source that states categories.
+_CATEGORY_STEPS = (
+    ("remove_image_categories", None),
     ("update_categories", None),
     ("add_categories", None),
     ("add_image_categories", None),
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """How to ingest.
+
+    Attributes:
+        clean: clean captions as the study did it (sql/ingest/clean.sql); what cleaning drops is not taken in.
+        replace: let a source replace what another place gave under the same name, and let an empty one empty it.
+        images: the folder of the image files, where they are not in the source's usual one.
+    """
+
+    clean: bool = False
+    replace: bool = False
+    images: Path | None = None
+
+
 @dataclass(kw_only=True)
 class Ingested:
     """What an ingest did: rows by what happened to them, the splits as they now are, evaluations that went stale.
 
-    `cleaned`: what cleaning dropped, by the reason why; None: the captions are as they came.
+    `cleaned`: what cleaning dropped, by the reason why; None: the captions are as they came. `warnings`: one line each.
     """
 
     dataset: str
@@ -58,107 +81,128 @@ class Ingested:
     cleaned: dict[str, int] | None = None
     splits: list[Row] = field(default_factory=list)
     forgotten: list[Row] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class _Target(NamedTuple):
+    """The data set that is ingested into: its name, the kind of its source, and where that is."""
+
+    name: str
+    kind: str
+    root: Path
 
 
 def ingest_coco(
-    store: Store, root: Path, *, name: str = "coco", splits: Iterable[str] = (), clean: bool = False
+    store: Store,
+    root: Path,
+    *,
+    name: str = "coco",
+    splits: Iterable[str] = (),
+    options: IngestOptions = IngestOptions(),
 ) -> Ingested:
     """COCO's own layout: ROOT/annotations/captions_<split>.json and ROOT/<split>/; without `splits`, all."""
-    wanted = tuple(splits) or coco.splits(root)
-    sources = {root / "annotations" / f"captions_{split}.json": coco.read(root, split) for split in wanted}
-    return _ingest(store, sources, name=name, kind="coco", root=root, clean=clean)
+    checks.check_dataset_name(name)
+    sources = {
+        root / "annotations" / f"captions_{split}.json": coco.read(root, split, options.images)
+        for split in tuple(splits) or coco.splits(root)
+    }
+    return _ingest(store, sources, _Target(name, "coco", root), options)
 
 
-def ingest_flickr(store: Store, root: Path, *, name: str = "flickr8k", clean: bool = False) -> Ingested:
-    """Flickr8k's own layout: a caption file, an image folder, split lists."""
-    return _ingest(store, {root: flickr.read(root)}, name=name, kind="flickr", root=root, clean=clean)
-
-
-def ingest_karpathy(store: Store, file: Path, root: Path, *, name: str | None = None, clean: bool = False) -> Ingested:
-    """A file of Karpathy's splits, with the photos below `root`; without `name`, the one in the file."""
-    told, annotations = karpathy.read(file, root)
-    return _ingest(store, {file: annotations}, name=name or told, kind="karpathy", root=root, clean=clean)
-
-
-def ingest_csv(store: Store, file: Path, *, name: str | None = None, clean: bool = False) -> Ingested:
-    """A table of image_path, caption; without `name`, the file's."""
-    return _ingest(
-        store, {file: csv_file.read(file)}, name=name or file.stem, kind="csv", root=file.parent, clean=clean
-    )
-
-
-def _ingest(
-    store: Store, sources: Mapping[Path, Annotations], *, name: str, kind: str, root: Path, clean: bool
+def ingest_flickr(
+    store: Store, root: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
 ) -> Ingested:
+    """The layout of Flickr8k or Flickr30k: a captions file, an image folder, split lists; without `name`, its own."""
+    file = flickr.captions_file(root)
+    name = name or flickr.CAPTION_FILES[file.name]
+    checks.check_dataset_name(name)
+    return _ingest(store, {root: flickr.read(root, options.images)}, _Target(name, "flickr", root), options)
+
+
+def ingest_karpathy(
+    store: Store, file: Path, root: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
+) -> Ingested:
+    """A file of Karpathy's splits, with the images below `root`; without `name`, the one in the file."""
+    stated, annotations = karpathy.read(file, root)
+    if not (name or stated):
+        message = f"{file} does not name its data set: give a --name"
+        raise DatasetError(message)
+    checks.check_dataset_name(name or stated or "", source=None if name else file)
+    return _ingest(store, {file: annotations}, _Target(name or stated or "", "karpathy", root), options)
+
+
+def ingest_csv(
+    store: Store, file: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
+) -> Ingested:
+    """A table of image_path, caption; without `name`, the file's."""
+    annotations = csv_file.read(file, options.images)
+    checks.check_dataset_name(name or file.stem, source=None if name else file)
+    return _ingest(store, {file: annotations}, _Target(name or file.stem, "csv", file.parent), options)
+
+
+def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, options: IngestOptions) -> Ingested:
     """Merge sources that were read already: a large file takes a while, and the catalog is open no longer than needed.
 
-    With `clean`, captions are cleaned as the study did it (sql/ingest/clean.sql), and what it drops is not taken in.
-
     Raises:
-        DatasetError: the name is that of drawn splits, of a data set of another kind with other captions, or of one
-            that was (or was not) cleaned; or cleaning would leave nothing, since no photo is there.
-        BadNameError: the data set or a split cannot be named so.
+        DatasetError: the name is that of drawn splits, or of a data set that was (or was not) cleaned; a source is
+            empty, or differs from what another place gave; or cleaning would leave nothing, since no image is there.
+        BadNameError: a split cannot be named so.
     """
-    check_name("data set", name)
-    done = Ingested(dataset=name, cleaned={} if clean else None)
+    done = Ingested(dataset=target.name, cleaned={} if options.clean else None)
+    for file, source in sources.items():
+        checks.check_split_names(file, source, target.kind)
+        if not options.replace:
+            checks.check_images(file, source)
+    located = {file: _locate(file, source, target, done) for file, source in sources.items()}
     with store.catalog.write(create=True) as session:
-        drawn = session.row("ingest/dataset_of_group", name=name)
-        if drawn:
-            message = f"{name!r} is a group of splits drawn by 'clipstore split' ({drawn['name']}): give another --name"
-            raise DatasetError(message)
-        session.run("ingest/add_dataset", name=name, kind=kind, root=str(root.absolute()), cleaned=clean)
-        session.run("ingest/set_root", name=name, root=str(root.absolute()))
-        for file, annotations in sources.items():
-            session.run("ingest/this_dataset", name=name, source=str(file.absolute()))
-            _merge(session, annotations, done)
-        _check_kind(session, done, kind)
+        checks.check_free(session, target.name)
+        place = str(target.root.absolute())
+        session.run("ingest/add_dataset", name=target.name, kind=target.kind, root=place, cleaned=options.clean)
+        session.run("ingest/set_root", name=target.name, root=place)
+        for file, source in located.items():
+            session.run("ingest/this_dataset", name=target.name, source=str(file.absolute()))
+            checks.check_cleaned(session, cleaned=options.clean)
+            with checks.kept_unless_replaced(session, file, source, target.kind, replace=options.replace):
+                _merge(session, source, done)
         done.forgotten = forget_stale(session)
     return done
 
 
-def _check_kind(session: Session, done: Ingested, kind: str) -> None:
-    """Two kinds of source may share images under one name as long as they agree on the captions."""
-    known = session.rows("ingest/kind")[0]
-    if known["cleaned"] != (done.cleaned is not None):
-        message = (
-            f"{done.dataset!r} is in the store {'with' if known['cleaned'] else 'without'} --clean: ingest it the same "
-            "way again, or give another --name"
-        )
-        raise DatasetError(message)
-    before = known["kind"]
-    if before != kind and (done.changes["captions removed"] or done.changes["captions changed"]):
-        message = (
-            f"{done.dataset!r} was ingested from {before}, and this {kind} source has other captions for its images, "
-            "which it would replace: give another --name"
-        )
-        raise DatasetError(message)
+def _locate(file: Path, source: Annotations, target: _Target, done: Ingested) -> Annotations:
+    """A source with the paths of its image files as the disk has them, and whether each is `present`."""
+    finder = Finder()
+    paths = source.images["path"].to_pylist()
+    found = [finder.find(path) for path in paths]
+    done.warnings += source.warnings
+    if paths and not any(found):
+        done.warnings.append(checks.none_present(file, paths, target.root, target.kind))
+    actual = pa.array([there or path for there, path in zip(found, paths, strict=True)], pa.string())
+    images = source.images.set_column(source.images.schema.get_field_index("path"), "path", actual)
+    return replace(source, images=images.append_column("present", pa.array(map(bool, found), pa.bool_())))
 
 
 def _merge(session: Session, source: Annotations, done: Ingested) -> None:
-    images = source.images.append_column("present", _present(source.images["path"]))
     if done.cleaned is not None:
-        source, images = _cleaned(session, source, images, done.cleaned)
+        source = _cleaned(session, source, done.cleaned)
     session.stage(
-        staged_images=_numbered(images),
+        staged_images=_numbered(source.images),
         staged_captions=source.captions,
         staged_splits=source.splits,
-        staged_categories=_numbered(source.categories),
-        staged_image_categories=source.image_categories,
+        staged_categories=_numbered(_or_empty(source.categories, tables.CATEGORIES)),
+        staged_image_categories=_or_empty(source.image_categories, tables.IMAGE_CATEGORIES),
     )
-    splits = source.splits["split"].unique().to_pylist()
-    for split in splits:
-        check_name("split", split)
-    for step, changed in _STEPS:
+    steps = _STEPS if source.categories is None else (*_STEPS, *_CATEGORY_STEPS)
+    for step, changed in steps:
         count = session.run(f"ingest/{step}")
         if changed:
             done.changes[changed] = done.changes.get(changed, 0) + count
+    splits = source.splits["split"].unique().to_pylist()
     done.splits += session.rows("ingest/split_sizes", splits=[f"{done.dataset}/{split}" for split in splits])
 
 
-def _cleaned(
-    session: Session, source: Annotations, images: pa.Table, dropped: dict[str, int]
-) -> tuple[Annotations, pa.Table]:
-    """A source with its captions cleaned and without images whose photo is missing; what was dropped is counted."""
+def _cleaned(session: Session, source: Annotations, dropped: dict[str, int]) -> Annotations:
+    """A source with its captions cleaned and without images whose file is missing; what was dropped is counted."""
+    images = source.images
     session.stage(source_captions=source.captions, staged_images=images)
     judged = session.table("ingest/clean")
     kept = images.filter(images["present"])
@@ -173,29 +217,21 @@ def _cleaned(
         what = f"captions {one['values']}"
         dropped[what] = dropped.get(what, 0) + one["counts"]
 
-    def of_kept(table: pa.Table) -> pa.Table:
-        return table.filter(pc.is_in(table["image"], kept["file_name"]))
+    def of_kept(table: pa.Table | None) -> pa.Table | None:
+        return None if table is None else table.filter(pc.is_in(table["image"], kept["file_name"]))
 
     return replace(
         source,
+        images=kept,
         captions=judged.filter(judged["dropped"].is_null()).drop_columns("dropped"),
         splits=of_kept(source.splits),
         image_categories=of_kept(source.image_categories),
-    ), kept
+    )
+
+
+def _or_empty(table: pa.Table | None, schema: pa.Schema) -> pa.Table:
+    return schema.empty_table() if table is None else table
 
 
 def _numbered(table: pa.Table) -> pa.Table:
     return table.append_column("place", pa.array(np.arange(table.num_rows)))
-
-
-def _present(paths: pa.ChunkedArray) -> pa.Array:
-    """Which photos exist. Folders are listed once: a look at each of 100,000 paths takes far longer."""
-    listed: dict[str, set[str]] = {}
-    answer = []
-    for path in paths.to_pylist():
-        folder, _, file = path.rpartition("/")
-        if folder not in listed:
-            place = Path(folder)
-            listed[folder] = {entry.name for entry in place.iterdir()} if place.is_dir() else set()
-        answer.append(file in listed[folder])
-    return pa.array(answer, pa.bool_())

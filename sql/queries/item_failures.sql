@@ -1,12 +1,13 @@
--- Items with a problem and its reason: photos that are missing, and photos or captions that gave no vector.
+-- Items with a problem and its reason: images that are missing, and images or captions that gave no vector.
+-- `path` is where the image file is, or should be.
 SELECT *, count(*) OVER () AS total_rows
 FROM (
-    SELECT datasets.name AS dataset, NULL AS model, 'image' AS tower, file_name AS item, problem AS reason
+    SELECT datasets.name AS dataset, NULL AS model, 'image' AS tower, file_name AS item, problem AS reason, path
     FROM images
     JOIN datasets USING (dataset_id)
     WHERE problem IS NOT NULL
     UNION ALL
-    SELECT DISTINCT datasets.name, models.name, failures.tower, file_name, reason
+    SELECT DISTINCT datasets.name, models.name, failures.tower, file_name, reason, path
     FROM item_failures AS failures
     JOIN towers ON failures.fingerprint IN (towers.fingerprint, towers.backbone)
     JOIN models USING (model_id)
@@ -14,7 +15,7 @@ FROM (
     JOIN datasets USING (dataset_id)
     WHERE failures.tower = 'image' AND problem IS NULL AND ($model IS NULL OR models.name = $model)
     UNION ALL
-    SELECT datasets.name, models.name, failures.tower, concat(file_name, ': ', captions.text), reason
+    SELECT datasets.name, models.name, failures.tower, concat(file_name, ': ', captions.text), reason, path
     FROM item_failures AS failures
     JOIN towers USING (fingerprint)
     JOIN models USING (model_id)
