@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from math import comb
-import itertools
 
 
 def reciprocal_rank(greater: int, tied: int, positives: int) -> Fraction:
