@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipstore import choices
 from clipstore.cli.options import json_option, memory_option, store_option
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--split", required=True, help="The split to measure on, such as coco/val2017.")
 @click.option(
     "--protocol",
-    type=click.Choice(["standard", "paired-rows", "coco-1k", "eccv", "cxc"]),
+    type=click.Choice(list(choices.PROTOCOLS)),
     default="standard",
     show_default=True,
     help="standard: any caption of an image counts. paired-rows: image to text, each caption for itself. coco-1k: "
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--captions",
-    type=click.Choice(["first5", "all"]),
+    type=click.Choice(choices.CAPTIONS),
     help="Which captions of an image count. [default: first5 for coco-1k, eccv and cxc, else all]",
 )
 @click.option("--partial", is_flag=True, help="Measure what is embedded so far, and say so.")
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
 @click.option(
     "--screen",
-    type=click.Choice(["auto", "bf16", "fp32", "fp64"]),
+    type=click.Choice(choices.SCREENS),
     default="auto",
     show_default=True,
     help="The precision of the first pass; the ranks are the same with each.",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipstore import shards
+from clipstore import choices, shards
 from clipstore.catalog import Row
 from clipstore.demo.vectors import MadeVectors
 from clipstore.pipeline.device import checked_device
@@ -40,10 +40,13 @@ class BenchOptions:
     dim: int = 512
     seed: int = 0
     repeat: int = 3
-    screen: str = "auto"
+    screen: choices.Screen = "auto"
     memory: int = 8 * 2**30
     device: str = "cpu"
     on_progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        choices.check(self)
 
 
 def bench_eval(options: BenchOptions) -> Row:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from clipstore import choices
 from clipstore.catalog import Row, Session, scratch
 from clipstore.datasets.extended import all_positives
 from clipstore.errors import VectorError
@@ -24,7 +25,6 @@ from clipstore.pipeline.evaluations import forget, metrics_in, result
 from clipstore.pipeline.models import find_model
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.protocols import (
-    CAPTIONS,
     FIRST,
     Mask,
     Task,
@@ -55,19 +55,22 @@ class EvalOptions:
     `unseen`: only images that none of the models evaluated together was trained on ask, and captions of them.
     """
 
-    protocol: str = "standard"
-    captions: str | None = None
+    protocol: choices.Protocol = "standard"
+    captions: choices.Captions | None = None
     partial: bool = False
     memory: int = 8 * 2**30
     device: str = "cpu"
-    screen: str = "auto"
+    screen: choices.Screen = "auto"
     unseen: bool = False
     on_progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        choices.check(self)
 
     @property
     def caption_set(self) -> str:
         """Which captions stand in the gallery: "all" or "first5"."""
-        return self.captions or CAPTIONS[self.protocol]
+        return self.captions or choices.PROTOCOLS[self.protocol]
 
 
 @dataclass(frozen=True, kw_only=True)
