@@ -6,9 +6,7 @@ A dataclass of options gives such a field one of the types below, which are stri
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
 
 from clipstore.errors import OptionError, nearest
@@ -48,8 +46,7 @@ def check(options: Any) -> None:
     Raises:
         OptionError: a value is none of them; with the nearest.
     """
-    kind: Hashable = type(options)
-    for field, (choice, optional) in _choices(kind).items():
+    for field, (choice, optional) in _choices(type(options)).items():
         value = getattr(options, field)
         if not (value is None and optional):
             check_word(choice.name, value, choice.words)
@@ -66,8 +63,7 @@ def check_word(name: str, value: object, words: tuple[str, ...]) -> None:
         raise OptionError(message)
 
 
-@cache
-def _choices(options: Any) -> dict[str, tuple[Choice, bool]]:
+def _choices(options: type[Any]) -> dict[str, tuple[Choice, bool]]:
     """The fields of a dataclass that are one of a few words, and whether each may be None."""
     found = {}
     for field, hint in get_type_hints(options, include_extras=True).items():
