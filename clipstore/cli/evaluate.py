@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 @click.command("eval")
-@click.option("--model", "models", multiple=True, help="The model; may be repeated. [default: all with vectors]")
+@click.option(
+    "--model", "models", multiple=True, help="The model; may be repeated. [default: all whose vectors are complete]"
+)
 @click.option("--split", required=True, help="The split to measure on, such as coco/val2017.")
 @click.option(
     "--protocol",
@@ -60,8 +62,10 @@ def evaluate(models: tuple[str, ...], split: str, store: Store, *, as_json: bool
     from clipstore.reporting.tables import print_json
 
     with shown_progress() as on_progress:
-        evaluations = verb.evaluate(store, models, split, verb.EvalOptions(**how, on_progress=on_progress))
+        done = verb.evaluate_split(store, models, split, verb.EvalOptions(**how, on_progress=on_progress))
+        for one in done.skipped:
+            on_progress.say(f"skipped {one['model']}: {one['reason']}")
     if as_json:
-        print_json({"evaluations": evaluations})
+        print_json({"evaluations": done.evaluations, "skipped": done.skipped})
     else:
-        print_evaluations(evaluations)
+        print_evaluations(done.evaluations)
