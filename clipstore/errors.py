@@ -63,6 +63,10 @@ class BadNameError(ClipstoreError):
     """A new name that would not fit where names go: in commands, paths and group/split."""
 
 
+class OptionError(ClipstoreError):
+    """An option that is one of a few words is none of them."""
+
+
 class NotFoundError(ClipstoreError):
     """A name (model, split, query, parameter) that the store does not know."""
 

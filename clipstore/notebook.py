@@ -54,7 +54,13 @@ class Notebook:
         partial: bool = False,
         unseen: bool = False,
     ) -> dict[str, Any]:
-        """Evaluate a model on a split, as `clipstore eval --json` does; the answer's "evaluations" holds this one."""
+        """Evaluate a model on a split, as `clipstore eval --json` does; the answer's "evaluations" holds this one.
+
+        Raises:
+            OptionError: `protocol` or `captions` is none of those that there are; nothing is evaluated.
+            NotFoundError: no such model or split.
+            VectorError: vectors are missing, or the split does not fit the protocol.
+        """
         from clipstore.pipeline.evaluate import EvalOptions, evaluate
 
         options = EvalOptions(protocol=protocol, captions=captions, partial=partial, unseen=unseen)

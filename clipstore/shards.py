@@ -9,7 +9,8 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from clipstore.errors import ShardError
 
 FORMAT = "clipstore-shard"
 FORMAT_VERSION = 1
+
+_IMPORTED = "imported"  # the family of vectors that no model here can compute again
+_BLOCK_BYTES = 2**22  # read at once for a checksum
 
 # Every attribute that a shard carries beside the format's own, and how it is read back.
 _ATTRIBUTES: Mapping[str, type] = {
@@ -108,6 +112,7 @@ def write_shard(
         shard = read_shard(temporary, check=True)
         temporary.replace(path)
         _flush(path.parent)
+        _checked[path] = stamp(path)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
@@ -125,16 +130,35 @@ def read_shard(path: Path, *, check: bool = False) -> Shard:
     try:
         with h5py.File(path, "r", locking=False) as file:  # immutable: nobody to lock out
             shard = _describe(path, file)
-            if check and shard.checksum != _checksum(file["values"][:], shard.contents, shard.failures):
-                message = f"the shard {path} is damaged: its checksum does not agree; remove the file and embed again"
-                raise ShardError(message)
+            if check and shard.checksum != _checksum(_blocks(file["values"]), shard.contents, shard.failures):
+                raise _damaged(shard)
             return shard
     except (OSError, KeyError, ValueError, RuntimeError) as error:  # HDF5 and h5py have all of these for damage
         raise _unreadable(path, error) from error
 
 
+def check(path: Path) -> None:
+    """Compare a shard with its checksum, unless this process did so since its file was last written.
+
+    Reads the whole file once (SHA-256, about half a second per 300 MB where the processor has no instruction for it);
+    each later call costs the time of one `stat`.
+
+    Raises:
+        ShardError: the file is missing, cannot be read, or its vectors are not those that were written.
+    """
+    now = stamp(path)
+    if _checked.get(path) != now:
+        read_shard(path, check=True)
+        _checked[path] = now
+
+
+def forget_checks() -> None:
+    """Have every shard compared with its checksum again when it is next read, as in a new process."""
+    _checked.clear()
+
+
 def read_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """The given rows of a shard, in the order asked, in the type stored.
+    """The given rows of a shard, in the order asked, in the type stored, without looking at its checksum.
 
     Raises:
         ShardError: the file is missing or cannot be read.
@@ -161,6 +185,10 @@ class Stamp:
     modified_ns: int | None
 
 
+# The stamps of files that agreed with their checksums in this process.
+_checked: dict[Path, Stamp] = {}
+
+
 def stamp(path: Path) -> Stamp:
     """The stamp of a file as it is now."""
     try:
@@ -184,9 +212,13 @@ def check_unchanged(path: Path, before: Stamp) -> None:
 def gather(paths: Sequence[Path], which: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
     """Row `rows[i]` of the shard `paths[which[i]]` for each i, as (N, D); float32 unless every row is float16.
 
+    No row is returned of a shard that does not agree with its checksum (see `check`).
+
     Raises:
-        ShardError: a file is missing or cannot be read.
+        ShardError: a file is missing, cannot be read, or is damaged.
     """
+    for one in np.unique(which).tolist():
+        check(paths[one])
     parts = [(np.flatnonzero(which == one), paths[one]) for one in np.unique(which)]
     read = [(places, read_rows(path, rows[places])) for places, path in parts]
     gathered = np.empty((len(rows), read[0][1].shape[1]), dtype=np.result_type(*(part for _, part in read)))
@@ -216,7 +248,7 @@ def _fill(
         _set(file, name, kind(getattr(info, name)))
     _set(file, "dim", values.shape[1])
     _set(file, "dtype", str(values.dtype))
-    _set(file, "checksum", _checksum(values, list(contents), dict(failures)))
+    _set(file, "checksum", _checksum([values], list(contents), dict(failures)))
     reasons = [reason.encode() for reason in failures.values()]
     file.create_dataset("values", data=values)
     file.create_dataset("content", data=np.array(contents, dtype="S64"))
@@ -275,11 +307,29 @@ def _describe(path: Path, file: h5py.File) -> Shard:
     )
 
 
-def _checksum(values: NDArray[Any], contents: list[str], failures: dict[str, str]) -> str:
+def _blocks(values: h5py.Dataset) -> Iterator[NDArray[Any]]:
+    """The rows in order, a few megabytes at a time."""
+    rows = max(1, _BLOCK_BYTES // max(1, values.shape[1] * values.dtype.itemsize))
+    for low in range(0, len(values), rows):
+        yield values[low : low + rows]
+
+
+def _checksum(blocks: Iterable[NDArray[Any]], contents: list[str], failures: dict[str, str]) -> str:
     """SHA-256 over the rows in C order, then the content keys and the failures as JSON."""
-    digest = hashlib.sha256(np.ascontiguousarray(values).data)
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(np.ascontiguousarray(block).data)
     digest.update(json.dumps([contents, failures]).encode())
     return digest.hexdigest()
+
+
+def _damaged(shard: Shard) -> ShardError:
+    model = shlex.quote(shard.info.model)
+    again = "import" if shard.info.family == _IMPORTED else "embed --model"
+    return ShardError(
+        f"the shard {shard.path} is damaged: its {shard.info.kind} do not agree with its checksum; delete the file and "
+        f"run 'clipstore {again} {model}' to recompute it"
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> ShardError:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from numpy.typing import NDArray
+from ties import reciprocal_rank
 
 import clipstore
 from clipstore.datasets.extended import extended_positives
@@ -64,7 +65,7 @@ def by_number(comparison: Mapping[str, Any], place: int = 0) -> dict[tuple[str, 
 # Four images with two captions, all equal to their image under `right`. Under `wrong` both captions of image 0 look
 # like image 1. image → text: 0 sees all eight captions tie at 0, two of them right: expected rank 9 / 3; 1 sees four
 # captions tie at 1, two of them right: 5 / 3. text → image: the captions of 0 find 1 first and three images tied at 0:
-# 1 + 4 / 2.
+# 1 + 4 / 2, and the mean of 1/2, 1/3 and 1/4 is 13/36.
 
 EYE = np.eye(4, dtype=np.float32)
 OWNERS = {f"{image}{which}": image for image in range(4) for which in "ab"}
@@ -88,7 +89,7 @@ def test_fixed_and_broken(hold: Run, compare: RunJson, cli_json: RunJson) -> Non
     ranks = numbers["image_to_text", "mean_rank"]
     assert (ranks["baseline"], ranks["value"]) == (1, pytest.approx((3 + 5 / 3 + 2) / 4))
     assert ranks["difference"] == pytest.approx((2 + 2 / 3) / 4)
-    assert numbers["text_to_image", "mrr"]["difference"] == pytest.approx(-2 * (2 / 3) / 8)
+    assert numbers["text_to_image", "mrr"]["difference"] == pytest.approx(-2 * (1 - 13 / 36) / 8)
 
     back = compare("wrong", "right")
     assert back["models"][0]["queries"][0] == {
@@ -141,7 +142,11 @@ def values(scores: NDArray[Any], right: NDArray[np.bool_]) -> NDArray[np.float64
         positives = int((right[row] & (scores[row] == best)).sum())
         rank = greater + (tied + 1) / (positives + 1)
         within = [min(max(k - greater, 0), tied) for k in (1, 5, 10)]
-        told[row] = [*(1 - comb(tied - positives, s) / comb(tied, s) for s in within), 1 / rank, rank]
+        told[row] = [
+            *(1 - comb(tied - positives, s) / comb(tied, s) for s in within),
+            reciprocal_rank(greater, tied, positives),
+            rank,
+        ]
     return told
 
 

@@ -18,6 +18,7 @@ import pytest
 from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ties import reciprocal_rank
 
 import clipstore
 
@@ -67,6 +68,8 @@ def exactly(expected: Mapping[str, Any]) -> Any:
 # Three images with three, one and two captions. In a query's row, g candidates score above the best positive, T share
 # its score, and p of those T are positives:
 #   Recall@K = 1 - C(T-p, K-g) / C(T, K-g) where g < K < g + T, else 0 or 1;  expected rank = g + (T+1) / (p+1)
+#   MRR = E[1 / (g + R)], the mean over the places R of the first positive in the tie, not 1 / expected rank: for one
+#   positive (1/(g+1) + ... + 1/(g+T)) / T; for a below, first with chance 2/3 and second with 1/3, 5/6
 #
 # image → text        a1   a2   a3   b1   c1   c2    best              g  T  p   R@1          R@5   rank
 #   a = e1            1*   1*   0*   1    0    0     a1, a2 (with b1)  0  3  2   1 - 1/3      1     4/3
@@ -88,13 +91,13 @@ GOLDEN = {
     "text_retrieval_recall@1": F(13, 45),  # (2/3 + 0 + 1/5) / 3
     "text_retrieval_recall@5": F(14, 15),  # (1 + 4/5 + 1) / 3
     "text_retrieval_recall@10": 1,
-    "text_retrieval_mrr": F(4, 9),  # (3/4 + 1/4 + 1/3) / 3
+    "text_retrieval_mrr": F(79, 150),  # (5/6 + 29/100 + 137/300) / 3
     "text_retrieval_median_rank": 3,  # from 0: 1/3, 2, 3; the middle one is 2
     "text_retrieval_mean_rank": F(25, 9),  # (4/3 + 4 + 3) / 3
     "image_retrieval_recall@1": F(1, 3),  # 2 of 6
     "image_retrieval_recall@5": 1,
     "image_retrieval_recall@10": 1,
-    "image_retrieval_mrr": F(107, 180),  # (1 + 1 + 2/5 + 1/3 + 1/2 + 1/3) / 6
+    "image_retrieval_mrr": F(43, 72),  # (1 + 1 + 5/12 + 1/3 + 1/2 + 1/3) / 6
     "image_retrieval_median_rank": 2,  # from 0: 0, 0, 1, 1.5, 2, 2; the median 1.25, its floor 1
     "image_retrieval_mean_rank": F(25, 12),  # 12.5 / 6
     "rsum": 100 * (F(13, 45) + F(14, 15) + 1 + F(1, 3) + 1 + 1),
@@ -128,7 +131,7 @@ def test_golden_paired_rows(measure: Callable[..., Any]) -> None:
             "text_retrieval_recall@1": F(13, 90),  # (1/3 + 1/3 + 1/5) / 6
             "text_retrieval_recall@5": F(67, 90),  # (3 + 2/3 + 4/5) / 6
             "text_retrieval_recall@10": 1,
-            "text_retrieval_mrr": F(13, 40),  # (1/2 + 1/2 + 1/5 + 1/4 + 1/3 + 1/6) / 6
+            "text_retrieval_mrr": F(2107, 5400),  # (11/18 + 11/18 + 37/180 + 29/100 + 137/300 + 1/6) / 6
             "text_retrieval_median_rank": 3,  # from 0: 1, 1, 2, 3, 4, 5; the median 2.5, its floor 2
             "text_retrieval_mean_rank": F(11, 3),  # 22 / 6
             "text_retrieval_r_precision": F(13, 90),  # R = 1: Recall@1
@@ -153,13 +156,13 @@ def test_golden_ties_across_the_fifth_place(measure: Callable[..., Any]) -> None
             "text_retrieval_recall@1": F(1, 4),
             "text_retrieval_recall@5": F(11, 12),
             "text_retrieval_recall@10": 1,
-            "text_retrieval_mrr": F(57, 140),  # (3/14 + 3/5) / 2
+            "text_retrieval_mrr": F(113, 240),  # ((1/2 1/4 + 1/3 1/5 + 1/6 1/6) + (1/2 + 1/3 1/2 + 1/6 1/3)) / 2
             "text_retrieval_median_rank": 3,  # from 0: 2/3, 11/3; the median 13/6, its floor 2
             "text_retrieval_mean_rank": F(19, 6),
             "image_retrieval_recall@1": F(2, 7),  # 4 halves of 7
             "image_retrieval_recall@5": 1,
             "image_retrieval_recall@10": 1,
-            "image_retrieval_mrr": F(25, 42),  # (4 * 2/3 + 3 * 1/2) / 7
+            "image_retrieval_mrr": F(9, 14),  # (4 * 3/4 + 3 * 1/2) / 7
             "image_retrieval_median_rank": 1,  # from 0: four of 1/2, three of 1
             "image_retrieval_mean_rank": F(12, 7),
             "rsum": 100 * (F(1, 4) + F(11, 12) + 1 + F(2, 7) + 1 + 1),
@@ -177,12 +180,12 @@ def test_a_constant_scorer_gets_chance(measure: Callable[..., Any], vector: Vect
     """30 images with two captions each, all alike: T = 60 and p = 2, T = 30 and p = 1."""
     captions = {f"i{n}": {f"c{n}": vector, f"d{n}": vector} for n in range(30)}
     told = measure(dict.fromkeys(captions, vector), captions)
-    expected = {"text_retrieval_mrr": F(3, 61), "text_retrieval_mean_rank": F(61, 3)}
+    expected = {"text_retrieval_mrr": reciprocal_rank(0, 60, 2), "text_retrieval_mean_rank": F(61, 3)}
     expected |= {
         "text_retrieval_median_rank": 20,
         "image_retrieval_median_rank": 15,
     }  # floor(58/3) + 1, floor(14.5) + 1
-    expected |= {"image_retrieval_mrr": F(2, 31), "image_retrieval_mean_rank": F(31, 2)}
+    expected |= {"image_retrieval_mrr": sum(F(1, n) for n in range(1, 31)) / 30, "image_retrieval_mean_rank": F(31, 2)}
     for k in (1, 5, 10):
         expected[f"text_retrieval_recall@{k}"] = 1 - F(comb(58, k), comb(60, k))
         expected[f"image_retrieval_recall@{k}"] = F(k, 30)
@@ -211,7 +214,7 @@ def enumerated(queries: list[tuple[list[float], set[int]]]) -> dict[str, float]:
     ]
     recalls = {f"recall@{k}": mean(mean(Fraction(rank <= k) for rank in ranks) for ranks in firsts) for k in (1, 5, 10)}
     return recalls | {
-        "mrr": mean(1 / rank for rank in expected),
+        "mrr": mean(mean(Fraction(1, rank) for rank in ranks) for ranks in firsts),
         "mean_rank": mean(expected),
         "median_rank": floor(median(rank - 1 for rank in expected)) + 1,
         "map@r": mean(mean(one for one, _ in told) for told in precisions),

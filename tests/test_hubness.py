@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 from scipy.stats import skew
+from ties import reciprocal_rank
 
 from clipstore.ranking import BadRowError, Bank, Ranks, normalised_ranks, rank_pairs
 from clipstore.ranking.query_bank import bank_terms
@@ -94,7 +95,7 @@ def expected(scores: Matrix, right: NDArray[np.bool_]) -> dict[str, Any]:
     order = np.argsort(-scores, axis=1, kind="stable")[:, :10]
     times = np.bincount(order.ravel(), minlength=scores.shape[1])
     told: dict[str, Any] = {
-        "mrr": np.mean(1 / (greater + (tied + 1) / (wins + 1))),
+        "mrr": np.mean([float(reciprocal_rank(*map(int, tie))) for tie in zip(greater, tied, wins, strict=True)]),
         "mean_times": times.mean(),
         "largest": times.max(),
         "skewness": skew(times),

@@ -9,7 +9,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from click.testing import Result
@@ -20,6 +19,7 @@ from clipstore.pipeline.models import find_model
 from clipstore.pipeline.store import Store
 from clipstore.pipeline.transfer import import_vectors as take_in
 from clipstore.pipeline.vectors import gallery
+from clipstore.shards import read_rows, read_shard, write_shard
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
@@ -210,14 +210,21 @@ def test_what_a_model_was_trained_on_is_said(cli: Run, cli_json: RunJson, small:
     assert "unknown split" in cli("model", "trained", "m", "--split", "nowhere/at", code=1).stderr
 
 
+def write_again(path: Path, place: tuple[int, int], value: float) -> None:
+    """Put a sound shard with one other value in the place of a shard."""
+    shard = read_shard(path)
+    values = read_rows(path, np.arange(len(shard.contents)))
+    values[place] = value
+    write_shard(path, shard.info, values, shard.contents, shard.failures)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_vector_that_is_no_number_is_named_with_its_shard(
     cli: Run, sql: Ask, store: Path, small: str, value: float
 ) -> None:
-    """Import refuses such vectors; a shard can still have been made or damaged elsewhere."""
+    """Import refuses such vectors; a shard can still have been made elsewhere."""
     (shard,) = sql("SELECT file FROM shards WHERE tower = 'text'")
-    with h5py.File(store / shard["file"], "r+") as file:
-        file["values"][3, 1] = value
+    write_again(store / shard["file"], (3, 1), value)
     message = cli("eval", "--split", small, code=1).stderr
     assert "text 21" in message
     assert shard["file"] in message
@@ -229,8 +236,7 @@ def test_a_shard_that_changes_while_it_is_read_is_an_error(cli: Run, sql: Ask, s
         found = gallery(Store(store), session, model, small, partial=False)
     assert found.images.vectors[:].shape == (4, 4)
     (shard,) = sql("SELECT file FROM shards WHERE tower = 'image'")
-    with h5py.File(store / shard["file"], "r+") as file:
-        file["values"][0, 0] = 0.5
+    write_again(store / shard["file"], (0, 0), 0.5)
     with pytest.raises(ShardError, match="changed while it was read"):
         found.images.vectors[:]
 
@@ -266,6 +272,7 @@ def test_bench_eval_tells_what_it_measured(cli: Run, cli_json: RunJson) -> None:
     told = cli_json("bench", "eval", "--images", 600, "--captions", 3000, "--dim", 64, "--repeat", 1)
     assert (told["images"], told["captions"], told["dim"]) == (600, 3000, 64)
     assert told["share"] == pytest.approx(told["seconds"] / told["product_seconds"])
+    assert told["checksum_ratio"] == pytest.approx(told["seconds"] / told["unchecked_seconds"])
     assert 0 < told["rechecked"] < 1
     assert 0 < told["image_retrieval_recall@1"] < 1
     assert "fp32 products alone" in cli("bench", "eval", "--images", 70, "--captions", 300, "--dim", 16).stdout

@@ -18,6 +18,7 @@ import duckdb
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from ties import reciprocal_rank
 
 import clipstore
 from clipstore import catalog
@@ -206,7 +207,7 @@ def averages(places: list[Place]) -> dict[str, Any]:
         "queries": len(places),
         "recall@1": pytest.approx(np.mean([place.recall(1) for place in places])),
         "recall@10": pytest.approx(np.mean([place.recall(10) for place in places])),
-        "mrr": pytest.approx(np.mean([1 / place.rank for place in places])),
+        "mrr": pytest.approx(np.mean([float(reciprocal_rank(*place)) for place in places])),
     }
 
 

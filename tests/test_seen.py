@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from ties import reciprocal_rank
 
 import clipstore
 
@@ -73,7 +74,7 @@ def expected(scores: NDArray[np.float32], right: NDArray[np.bool_], asked: Itera
         for k in (1, 5, 10):
             within = min(max(k - greater, 0), tied)
             found[f"recall@{k}"].append(1 - comb(tied - positives, within) / comb(tied, within))
-        found["mrr"].append(1 / (greater + (tied + 1) / (positives + 1)))
+        found["mrr"].append(float(reciprocal_rank(greater, tied, positives)))
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipstore import choices
 from clipstore.cli.options import json_option, memory_option, store_option
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def bench() -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the made vectors.")
 @click.option(
     "--screen",
-    type=click.Choice(["auto", "bf16", "fp32", "fp64"]),
+    type=click.Choice(choices.SCREENS),
     default="auto",
     show_default=True,
     help="The precision of the first pass; fp32 shows what a processor without bfloat16 takes.",
@@ -70,7 +71,7 @@ def bench_eval(*, as_json: bool, **what: Any) -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the weights and the drawn photos.")
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    type=click.Choice(choices.PRECISIONS),
     default="auto",
     show_default=True,
     help="As of 'clipstore embed'.",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipstore import choices
 from clipstore.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 @click.option("--split", required=True, help="The split that all were evaluated on, such as coco/val2017.")
 @click.option(
     "--protocol",
-    type=click.Choice(["standard", "paired-rows", "coco-1k", "eccv", "cxc"]),
+    type=click.Choice(list(choices.PROTOCOLS)),
     default="standard",
     show_default=True,
     help="The protocol of the evaluations.",
 )
 @click.option(
-    "--captions", type=click.Choice(["first5", "all"]), help="Their captions. [default: those of the last evaluation]"
+    "--captions", type=click.Choice(choices.CAPTIONS), help="Their captions. [default: those of the last evaluation]"
 )
 @click.option("--unseen", is_flag=True, help="Evaluations that asked with unseen images alone.")
 @store_option

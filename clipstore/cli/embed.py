@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipstore import choices
 from clipstore.cli.options import json_option, memory_option, store_option
 
 if TYPE_CHECKING:
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--model", "models", multiple=True, required=True, help="The model; may be repeated.")
 @click.option("--split", "splits", multiple=True, help="A split; may be repeated. [default: the whole catalog]")
-@click.option("--only", type=click.Choice(["images", "captions"]), help="One tower alone.")
+@click.option("--only", type=click.Choice(choices.ITEM_KINDS), help="One tower alone.")
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    type=click.Choice(choices.PRECISIONS),
     default="auto",
     show_default=True,
     help="What the model computes in. auto: as the model, or one of the same base, was embedded before; else fp16 on "
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--store-dtype",
-    type=click.Choice(["float32", "float16"]),
+    type=click.Choice(choices.STORED_TYPES),
     default="float32",
     show_default=True,
     help="What new vectors are stored as; those that are there stay as they are.",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipstore import choices
 from clipstore.cli.options import json_option, memory_option, store_option
 
 if TYPE_CHECKING:
@@ -13,11 +14,13 @@ if TYPE_CHECKING:
 
 
 @click.command("eval")
-@click.option("--model", "models", multiple=True, help="The model; may be repeated. [default: all with vectors]")
+@click.option(
+    "--model", "models", multiple=True, help="The model; may be repeated. [default: all whose vectors are complete]"
+)
 @click.option("--split", required=True, help="The split to measure on, such as coco/val2017.")
 @click.option(
     "--protocol",
-    type=click.Choice(["standard", "paired-rows", "coco-1k", "eccv", "cxc"]),
+    type=click.Choice(list(choices.PROTOCOLS)),
     default="standard",
     show_default=True,
     help="standard: any caption of an image counts. paired-rows: image to text, each caption for itself. coco-1k: "
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--captions",
-    type=click.Choice(["first5", "all"]),
+    type=click.Choice(choices.CAPTIONS),
     help="Which captions of an image count. [default: first5 for coco-1k, eccv and cxc, else all]",
 )
 @click.option("--partial", is_flag=True, help="Measure what is embedded so far, and say so.")
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
 @click.option(
     "--screen",
-    type=click.Choice(["auto", "bf16", "fp32", "fp64"]),
+    type=click.Choice(choices.SCREENS),
     default="auto",
     show_default=True,
     help="The precision of the first pass; the ranks are the same with each.",
@@ -59,8 +62,10 @@ def evaluate(models: tuple[str, ...], split: str, store: Store, *, as_json: bool
     from clipstore.reporting.tables import print_json
 
     with shown_progress() as on_progress:
-        evaluations = verb.evaluate(store, models, split, verb.EvalOptions(**how, on_progress=on_progress))
+        done = verb.evaluate_split(store, models, split, verb.EvalOptions(**how, on_progress=on_progress))
+        for one in done.skipped:
+            on_progress.say(f"skipped {one['model']}: {one['reason']}")
     if as_json:
-        print_json({"evaluations": evaluations})
+        print_json({"evaluations": done.evaluations, "skipped": done.skipped})
     else:
-        print_evaluations(evaluations)
+        print_evaluations(done.evaluations)

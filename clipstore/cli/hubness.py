@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--model", "models", multiple=True, help="The model; may be repeated. [default: all with vectors]")
+@click.option(
+    "--model", "models", multiple=True, help="The model; may be repeated. [default: all whose vectors are complete]"
+)
 @click.option("--split", required=True, help="The split to rank, such as coco/val2017.")
 @click.option("--bank", help="A split, best that of the training, whose captions and images are the bank of queries.")
 @click.option("--beta", default=20.0, show_default=True, help="How sharply the bank's scores count.")
@@ -36,8 +38,10 @@ def hubness(models: tuple[str, ...], split: str, store: Store, *, as_json: bool,
     from clipstore.reporting.tables import print_json
 
     with shown_progress() as on_progress:
-        told = verb.hubness(store, models, split, verb.HubnessOptions(**how, on_progress=on_progress))
+        told, skipped = verb.hubness(store, models, split, verb.HubnessOptions(**how, on_progress=on_progress))
+        for one in skipped:
+            on_progress.say(f"skipped {one['model']}: {one['reason']}")
     if as_json:
-        print_json({"hubness": told})
+        print_json({"hubness": told, "skipped": skipped})
     else:
         print_hubness(told)

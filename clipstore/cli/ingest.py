@@ -67,7 +67,8 @@ def ingest_coco(
 ) -> None:
     """Ingest COCO annotations and images.
 
-    COCO's own layout: ROOT/annotations/captions_<split>.json, and the images in ROOT/<split>/. Where instances_<split>.json is there too, its categories are taken in. A file_name may have its folder in it.
+    COCO's own layout: ROOT/annotations/captions_<split>.json, and the images in ROOT/<split>/. Where
+    instances_<split>.json is there too, its categories are taken in. A file_name may have its folder in it.
 
     Example: clipstore ingest coco /data/coco --split val2017
     """
@@ -90,8 +91,9 @@ def ingest_flickr(
 ) -> None:
     """Ingest Flickr8k or Flickr30k captions, images and splits.
 
-    Their own layout: a captions file, the image folder, split lists. The captions file is Flickr8k.token.txt or captions.txt, or Flickr30k's results_20130124.token or
-    results.csv. Makes NAME/train, NAME/dev and NAME/test where their lists are there, and NAME/all.
+    Their own layout: a captions file, the image folder, split lists. The captions file is
+    Flickr8k.token.txt or captions.txt, or Flickr30k's results_20130124.token or results.csv. Makes
+    NAME/train, NAME/dev and NAME/test where their lists are there, and NAME/all.
 
     Example: clipstore ingest flickr /data/flickr8k
     """
@@ -114,8 +116,7 @@ def ingest_karpathy(
 ) -> None:
     """Ingest a file of Karpathy's splits.
 
-    FILE is dataset_coco.json or its like, the images lie below ROOT.
-    FILE is dataset_coco.json or its like, the photos lie below ROOT. Makes NAME/train,
+    FILE is dataset_coco.json or its like, the images lie below ROOT. Makes NAME/train,
     NAME/restval, NAME/val and NAME/test.
 
     Example: clipstore ingest karpathy dataset_coco.json /data/coco
@@ -139,9 +140,10 @@ def ingest_csv(
 ) -> None:
     """Ingest a CSV file of image paths and captions.
 
-    Its columns are image_path, caption and, optionally, image_id, caption_id, split. They are separated by ',', ';', a tab or '|'. Common other names of the two needed columns are
-    recognized, such as filepath and title, or file_name and text. Paths are absolute, or relative to the
-    file. Without a split column, all rows are NAME/all; all captions of an image are in one split.
+    Its columns are image_path, caption and, optionally, image_id, caption_id, split. They are separated by
+    ',', ';', a tab or '|'. Common other names of the two needed columns are recognized, such as filepath
+    and title, or file_name and text. Paths are absolute, or relative to the file. Without a split column,
+    all rows are NAME/all; all captions of an image are in one split.
 
     Example: clipstore ingest csv photos/captions.csv --name holidays
     """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipstore import choices
 from clipstore.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
@@ -31,24 +32,24 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--thumbnails",
-    type=click.Choice(["inline", "folder"]),
+    type=click.Choice(choices.THUMBNAILS),
     help="Photos in the page itself, or in a folder beside it. [default: inline up to 5,000 photos]",
 )
 @click.option(
     "--map",
-    type=click.Choice(["umap", "tsne", "none"]),
+    type=click.Choice(choices.MAPS),
     default="umap",
     show_default=True,
     help="How each model's vectors are laid out in a plane; the first two need the extra clipstore[map].",
 )
 @click.option(
     "--protocol",
-    type=click.Choice(["standard", "paired-rows", "coco-1k", "eccv", "cxc"]),
+    type=click.Choice(list(choices.PROTOCOLS)),
     default="standard",
     show_default=True,
     help="The protocol that the sections below the metric tables are about.",
 )
-@click.option("--captions", type=click.Choice(["first5", "all"]), help="Where both were measured: which count.")
+@click.option("--captions", type=click.Choice(choices.CAPTIONS), help="Where both were measured: which count.")
 @click.option("--unseen", is_flag=True, help="The evaluations that asked with unseen images alone.")
 @store_option
 @json_option

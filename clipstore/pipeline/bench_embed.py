@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clipstore import choices
 from clipstore.catalog import Row
 from clipstore.demo.scenes import CAPTIONS, draw_examples
 from clipstore.encoders.packing import batches_of
@@ -52,12 +53,15 @@ class BenchEmbedOptions:
     captions: int = 5000
     repeat: int = 3
     seed: int = 0
-    precision: str = "auto"
+    precision: choices.Precision = "auto"
     memory: int = 8 * 2**30
     device: str | None = None
     compiled: bool = False
     read_delay: float = 0.0
     on_progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        choices.check(self)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipstore import shards
+from clipstore import choices, shards
 from clipstore.catalog import Row
 from clipstore.demo.vectors import MadeVectors
 from clipstore.pipeline.device import checked_device
@@ -40,21 +40,24 @@ class BenchOptions:
     dim: int = 512
     seed: int = 0
     repeat: int = 3
-    screen: str = "auto"
+    screen: choices.Screen = "auto"
     memory: int = 8 * 2**30
     device: str = "cpu"
     on_progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        choices.check(self)
 
 
 def bench_eval(options: BenchOptions) -> Row:
     """Rank made vectors from shards, and multiply the same vectors in float32, in turn; medians of both.
 
-    The peak of memory is of the whole process, before the vectors are in memory for the bare products.
+    Each turn ranks twice: with every shard compared with its checksum, as the first evaluation of a process does it
+    ("seconds"), and without ("unchecked_seconds"); "checksum_ratio" is the median of the turns' quotients. The peak of
+    memory is of the whole process, before the vectors are in memory for the bare products.
     """
     # Imported here and not above: `--help` needs no torch.
     import torch
-
-    from clipstore.ranking import rank_pairs
 
     device = checked_device(options.device)
     made = MadeVectors(images=options.images, captions=options.captions, dim=options.dim, seed=options.seed)
@@ -63,23 +66,20 @@ def bench_eval(options: BenchOptions) -> Row:
     with tempfile.TemporaryDirectory(prefix="clipstore-bench-") as folder:
         images = _stored(Path(folder), "image", made.image_blocks(), options)
         texts = _stored(Path(folder), "text", made.caption_blocks(), options)
-        few = np.zeros((1, 2), dtype=np.int64)
-        rank_pairs(images[:64], texts[:64], few, device=device, screen=options.screen)  # compiles, once a machine
-        ranked, products, peak = [], [], 0
+        vectors = _Vectors(images=images, texts=texts, pairs=pairs)
+        few = [np.arange(min(64, len(side.rows))) for side in (images, texts)]
+        small = _Vectors(images=images.at(few[0]), texts=texts.at(few[1]), pairs=np.zeros((1, 2), dtype=np.int64))
+        _ranked(small, device, options)  # compiles, once a machine
+        checked: list[float] = []
+        unchecked: list[float] = []
+        products, peak = [], 0
         for turn in range(options.repeat):
-            began = time.perf_counter()
-            ranks = rank_pairs(
-                images,
-                texts,
-                pairs,
-                top_k=TOP_K,
-                memory=options.memory,
-                device=device,
-                screen=options.screen,
-                on_progress=lambda done, total: options.on_progress("captions ranked", done, total),
-            )
-            ranked.append(time.perf_counter() - began)
-            peak = peak if turn else peak_memory()
+            for check in (True, False) if turn % 2 == 0 else (False, True):  # neither always gains from being second
+                if check:
+                    shards.forget_checks()
+                seconds, ranks = _ranked(vectors, device, options)
+                (checked if check else unchecked).append(seconds)
+                peak = peak or peak_memory()
             products.append(_product_seconds(images[:], texts[:], device, options))
     return {
         "images": options.images,
@@ -88,13 +88,42 @@ def bench_eval(options: BenchOptions) -> Row:
         "device": device,
         "threads": torch.get_num_threads(),
         "screen": ranks.screen,
-        "seconds": median(ranked),
+        "seconds": median(checked),
+        "unchecked_seconds": median(unchecked),
+        "checksum_ratio": median(one / other for one, other in zip(checked, unchecked, strict=True)),
         "product_seconds": median(products),
-        "share": median(one / other for one, other in zip(ranked, products, strict=True)),
+        "share": median(one / other for one, other in zip(checked, products, strict=True)),
         "rechecked": ranks.rechecked / (options.images * options.captions),
         "peak_memory": peak,
         **_recall(ranks),
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Vectors:
+    """What is ranked: `pairs` (P, 2) are rows of `images` and `texts`."""
+
+    images: StoredRows
+    texts: StoredRows
+    pairs: NDArray[np.int64]
+
+
+def _ranked(vectors: _Vectors, device: str, options: BenchOptions) -> tuple[float, Ranks]:
+    """The seconds that ranking takes, and the ranks."""
+    from clipstore.ranking import rank_pairs
+
+    began = time.perf_counter()
+    ranks = rank_pairs(
+        vectors.images,
+        vectors.texts,
+        vectors.pairs,
+        top_k=TOP_K,
+        memory=options.memory,
+        device=device,
+        screen=options.screen,
+        on_progress=lambda done, total: options.on_progress("captions ranked", done, total),
+    )
+    return time.perf_counter() - began, ranks
 
 
 def _stored(folder: Path, tower: str, blocks: Iterator[NDArray[np.float32]], options: BenchOptions) -> StoredRows:

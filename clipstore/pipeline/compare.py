@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clipstore import choices
 from clipstore.catalog import Row, Session
 from clipstore.errors import ComparisonError
 from clipstore.paired import Estimates, Method, Paired, estimate, holm
@@ -45,9 +46,12 @@ class CompareOptions:
     `captions` is "all", "first5" or None: those of each model's last evaluation.
     """
 
-    protocol: str = "standard"
-    captions: str | None = None
+    protocol: choices.Protocol = "standard"
+    captions: choices.Captions | None = None
     unseen: bool = False
+
+    def __post_init__(self) -> None:
+        choices.check(self)
 
 
 def compare(store: Store, names: Iterable[str], split: str, options: CompareOptions) -> Row:

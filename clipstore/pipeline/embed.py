@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipstore import choices
 from clipstore.catalog import Session, keep_waiting
 from clipstore.errors import ModelError
 from clipstore.pipeline.ahead import Clock, Read
@@ -44,9 +45,9 @@ class EmbedOptions:
     """
 
     splits: tuple[str, ...] = ()
-    only: str | None = None
-    precision: str = "auto"
-    store_dtype: str = "float32"
+    only: choices.ItemKind | None = None
+    precision: choices.Precision = "auto"
+    store_dtype: choices.StoredType = "float32"
     memory: int = 8 * 2**30
     devices: tuple[str, ...] = ()
     compiled: bool = False
@@ -54,6 +55,9 @@ class EmbedOptions:
     dry_run: bool = False
     on_progress: Progress = silent
     read: Read = Path.read_bytes
+
+    def __post_init__(self) -> None:
+        choices.check(self)
 
 
 @dataclass(kw_only=True)

@@ -16,15 +16,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from clipstore import choices
 from clipstore.catalog import Row, Session, keep_waiting, scratch
 from clipstore.datasets.extended import all_positives
 from clipstore.errors import VectorError
 from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.evaluations import forget, metrics_in, result
-from clipstore.pipeline.models import find_model
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.protocols import (
-    CAPTIONS,
     FIRST,
     Mask,
     Task,
@@ -34,7 +33,7 @@ from clipstore.pipeline.protocols import (
     without_positive,
 )
 from clipstore.pipeline.store import Store, split_id
-from clipstore.pipeline.vectors import Gallery, Items, StoredRows, bad_row, gallery
+from clipstore.pipeline.vectors import Gallery, Items, StoredRows, bad_row, gallery, of_models
 from clipstore.records import Model
 
 if TYPE_CHECKING:
@@ -55,19 +54,22 @@ class EvalOptions:
     `unseen`: only images that none of the models evaluated together was trained on ask, and captions of them.
     """
 
-    protocol: str = "standard"
-    captions: str | None = None
+    protocol: choices.Protocol = "standard"
+    captions: choices.Captions | None = None
     partial: bool = False
     memory: int = 8 * 2**30
     device: str = "cpu"
-    screen: str = "auto"
+    screen: choices.Screen = "auto"
     unseen: bool = False
     on_progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        choices.check(self)
 
     @property
     def caption_set(self) -> str:
         """Which captions stand in the gallery: "all" or "first5"."""
-        return self.captions or CAPTIONS[self.protocol]
+        return self.captions or choices.PROTOCOLS[self.protocol]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,29 +86,49 @@ class Measured:
     seen: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
-def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> list[Row]:
-    """Evaluate models (none named: all that have vectors of it) on a split, replacing what was measured before.
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """Evaluations as `clipstore eval --json` has them, and models that were not evaluated: "model" and "reason"."""
 
-    Returns, for each, "model", "split", "protocol", "metrics" and "measured_on", as `clipstore eval --json` has it.
+    evaluations: list[Row]
+    skipped: list[Row]
+
+
+def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> list[Row]:
+    """The evaluations of `evaluate_split`: for models that are named, of which none is skipped."""
+    return evaluate_split(store, names, split, options).evaluations
+
+
+def evaluate_split(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> Evaluated:
+    """Evaluate models on a split, replacing what was measured before.
+
+    With none named, all that have vectors of it; those of which some are missing are skipped. Each evaluation has
+    "model", "split", "protocol", "metrics" and "measured_on".
 
     Raises:
         NotFoundError: a model or the split has no such name.
-        VectorError: items have no vectors yet (and not `partial`), nothing is left to rank, the split does not fit the
-            protocol, or the memory is too small.
-        ShardError: a shard cannot be read, or changed meanwhile.
+        VectorError: items have no vectors yet (and not `partial`) for a model named or for any, nothing is left to
+            rank, the split does not fit the protocol, or the memory is too small.
+        ShardError: a shard cannot be read, is damaged, or changed meanwhile.
         CatalogError: the catalog cannot be written. A result that is complete waits until it can.
     """
-    wanted = models_to_measure(store, names, split)
-    store.catalog.check_writable()  # ranking can take minutes: a busy catalog is said before
-    models = [find_model(store, name) for name in wanted]
+    store.catalog.check_writable()  # ranking can take minutes: a busy catalog is reported before
     first = FIRST if options.caption_set == "first5" else None
     with store.catalog.read() as session:
-        found = [gallery(store, session, model, split, partial=options.partial, first=first) for model in models]
+        ready, skipped = of_models(
+            store,
+            session,
+            names,
+            split,
+            lambda model: gallery(store, session, model, split, partial=options.partial, first=first),
+        )
+        models, found = [model for model, _ in ready], [one for _, one in ready]
         # One set of queries for all models, so that their numbers can stand in one table.
         silent = [_seen(session, models if options.unseen else [], one) for one in found]
     for one, ids in zip(found, silent, strict=True):
         if len(ids) == one.images.table.num_rows:
-            message = f"{' and '.join(wanted)} were trained on every image of {split}: nothing in it is unseen"
+            named = " and ".join(model.name for model in models)
+            message = f"{named} were trained on every image of {split}: nothing in it is unseen"
             raise VectorError(message)
     # Each is let go after its turn: what models share is read once.
     shared: dict[tuple[str, int], StoredRows] = {}
@@ -122,24 +144,7 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
             told.append(_evaluate(store, model, split, read, options, ids))
         with store.catalog.write() as session:
             _note_extra_positives(session, split)
-    return told
-
-
-def models_to_measure(store: Store, names: Iterable[str], split: str) -> list[str]:
-    """The models named, each once; none named: all that have vectors of an image of the split.
-
-    Raises:
-        NotFoundError: there is no such split.
-        VectorError: none is named, and none has vectors.
-    """
-    with store.catalog.read() as session:
-        target = split_id(session, split)
-        wanted = list(dict.fromkeys(names))
-        wanted = wanted or [row["name"] for row in session.rows("evaluate/models", split_id=target)]
-    if not wanted:
-        message = f"no model has vectors of {split} yet: run 'clipstore embed --model NAME --split {split}' first"
-        raise VectorError(message)
-    return wanted
+    return Evaluated(evaluations=told, skipped=skipped)
 
 
 def _note_extra_positives(session: Session, split: str) -> None:

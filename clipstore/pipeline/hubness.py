@@ -10,11 +10,10 @@ import numpy as np
 from clipstore.catalog import Row, Session, scratch
 from clipstore.errors import VectorError
 from clipstore.pipeline.device import checked_device
-from clipstore.pipeline.evaluate import EvalOptions, Measured, evaluation_stamp, keep, measure, models_to_measure
-from clipstore.pipeline.models import find_model
+from clipstore.pipeline.evaluate import EvalOptions, Measured, evaluation_stamp, keep, measure
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.store import Store, split_id
-from clipstore.pipeline.vectors import Gallery, gallery
+from clipstore.pipeline.vectors import Gallery, gallery, of_models
 from clipstore.records import Model
 
 PLAIN, SOFTMAX, DYNAMIC = "none", "inverted softmax", "dynamic inverted softmax"
@@ -33,12 +32,13 @@ class HubnessOptions:
     on_progress: Progress = silent
 
 
-def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOptions) -> list[Row]:
-    """Rank a split with models (none named: all that have vectors of it), plainly and, with a bank, corrected.
+def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOptions) -> tuple[list[Row], list[Row]]:
+    """Rank a split with models, plainly and, with a bank, corrected.
 
-    Returns, for each, "model", "split", "images", "captions", "gallery_digest", "bank" and "rows": a row for each
-    correction and direction, with metrics and hubness. Images of the bank that stand in the split too are left out of
-    it and counted.
+    With none named, all that have vectors of the split; those of which some are missing are skipped: their "model" and
+    "reason" are returned beside. Of each other, "model", "split", "images", "captions", "gallery_digest", "bank" and
+    "rows": a row for each correction and direction, with metrics and hubness. Images of the bank that stand in the
+    split too are left out of it and counted.
 
     Raises:
         NotFoundError: a model or a split has no such name.
@@ -46,18 +46,34 @@ def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOpti
             of range.
     """
     checked_device(options.device)
-    return [
-        _of_model(store, find_model(store, name), split, options) for name in models_to_measure(store, names, split)
-    ]
-
-
-def _of_model(store: Store, model: Model, split: str, options: HubnessOptions) -> Row:
     with store.catalog.read() as session:
-        found = gallery(store, session, model, split, partial=None)
-        stamp = evaluation_stamp(session, model, split, found)
-        bank, left_out = None, 0
-        if options.bank is not None:
-            bank, left_out = _bank(store, session, model, split, options.bank)
+        ready, skipped = of_models(
+            store, session, names, split, lambda model: _prepared(store, session, model, split, options)
+        )
+    return [_of_model(model, prepared, split, options) for model, prepared in ready], skipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """What is ranked for a model, what that is, and the bank with the images that were left out of it."""
+
+    found: Gallery
+    stamp: Row
+    bank: Gallery | None = None
+    left_out: int = 0
+
+
+def _prepared(store: Store, session: Session, model: Model, split: str, options: HubnessOptions) -> _Prepared:
+    found = gallery(store, session, model, split, partial=None)
+    stamp = evaluation_stamp(session, model, split, found)
+    if options.bank is None:
+        return _Prepared(found=found, stamp=stamp)
+    bank, left_out = _bank(store, session, model, split, options.bank)
+    return _Prepared(found=found, stamp=stamp, bank=bank, left_out=left_out)
+
+
+def _of_model(model: Model, prepared: _Prepared, split: str, options: HubnessOptions) -> Row:
+    found, stamp, bank, left_out = prepared.found, prepared.stamp, prepared.bank, prepared.left_out
     how = EvalOptions(memory=options.memory, device=options.device, on_progress=options.on_progress)
     plain = measure(model.name, found, stamp, how)
     measured = {PLAIN: plain, **(_corrected(plain, bank, options) if bank else {})}

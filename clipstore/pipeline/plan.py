@@ -95,9 +95,10 @@ def scope_of(session: Session, model: Model, model_id: int, tower: Tower, *, ret
     summary = Embedded(model=model.name, tower=tower.tower, fingerprint=tower.fingerprint)
     asked: dict[str, Any] = {"model_id": model_id, "fingerprint": tower.fingerprint}
     kind = KIND[tower.tower]
-    counted = session.rows(f"embed/count_{kind}", **asked)[0]
     if tower.backbone:
         asked["backbone"] = tower.backbone
+    counted = session.rows(f"embed/count_{kind}", **asked)[0]
+    if tower.backbone:
         summary.missing = session.rows("embed/missing_photos")[0]["missing"]
     pending = session.table(f"embed/scope_{kind}", retry=retry, **asked)
     summary.reused = counted["done"]

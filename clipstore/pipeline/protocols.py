@@ -20,9 +20,6 @@ Mask = NDArray[np.bool_]
 FIRST = 5  # captions of an image with --captions first5
 _FOLD, _FOLDS = 1000, 5  # images of a fold of coco-1k
 
-# The captions that a protocol is defined on, where a user does not say otherwise.
-CAPTIONS = {"standard": "all", "paired-rows": "all", "coco-1k": "first5", "eccv": "first5", "cxc": "first5"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Task:

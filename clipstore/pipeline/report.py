@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from clipstore import choices
 from clipstore.catalog import Row
 from clipstore.errors import NotFoundError
 from clipstore.pipeline import sections
@@ -38,13 +39,16 @@ class ReportOptions:
 
     splits: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
-    protocol: str = "standard"
-    captions: str | None = None
+    protocol: choices.Protocol = "standard"
+    captions: choices.Captions | None = None
     unseen: bool = False
     out: Path | None = None
-    thumbnails: str | None = None
-    map: str = "umap"
+    thumbnails: choices.Thumbnails | None = None
+    map: choices.MapMethod = "umap"
     on_progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        choices.check(self)
 
     def choice(self) -> dict[str, str]:
         """Which of a split's evaluations it is about, as parameters of the named queries."""
@@ -98,8 +102,10 @@ def tables(store: Store, options: ReportOptions, form: str) -> str:
 
     Raises:
         NotFoundError: a split or model is unknown or was not measured so, with the command that measures it.
+        OptionError: there is no such format.
         OSError: the file cannot be written.
     """
+    choices.check_word("format", form, ("md", "tex"))
     subjects = [_subject(store, split, options) for split in _splits(store, options)]
     compared = [told for told in map(sections.comparison, subjects) if "reason" not in told]
     text = paper(store, [subject.split for subject in subjects], options.models, form, compared)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 
 from clipstore import shards
 from clipstore.catalog import Row, Session
-from clipstore.errors import VectorError
+from clipstore.errors import JobError, ModelError, NotFoundError, VectorError
 from clipstore.pipeline.models import IMPORTED, changed, current_towers, find_model
 from clipstore.pipeline.store import Store, split_id
 from clipstore.records import Model, Tower
 
 if TYPE_CHECKING:
     from clipstore.ranking import BadRowError
+
+Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +149,39 @@ def gallery(
     pairs = np.stack([image_rows, np.arange(len(image_rows))], axis=1)
     size = images.table.num_rows + images.left_out.num_rows + images.pending.num_rows
     return Gallery(images=images, texts=texts, pairs=pairs, images_in_split=size, lacking=lacking)
+
+
+def of_models(
+    store: Store, session: Session, names: Iterable[str], split: str, prepare: Callable[[Model], Prepared]
+) -> tuple[list[tuple[Model, Prepared]], list[Row]]:
+    """What `prepare` makes of each model; none named: of all that have vectors of an image of the split.
+
+    Of those, models for which it raises an error are skipped: their "model" and "reason" are returned beside.
+
+    Raises:
+        NotFoundError: there is no such split.
+        VectorError: none is named, and none has all the vectors.
+        And what `prepare` raises for a model that is named.
+    """
+    target = split_id(session, split)
+    if named := list(dict.fromkeys(names)):
+        return [(model, prepare(model)) for model in [find_model(store, name) for name in named]], []
+    candidates = [row["name"] for row in session.rows("evaluate/models", split_id=target)]
+    ready, skipped = [], []
+    for name in candidates:
+        try:
+            model = find_model(store, name)
+            ready.append((model, prepare(model)))
+        except (VectorError, NotFoundError, ModelError, JobError) as error:
+            skipped.append({"model": name, "reason": str(error)})
+    if not ready:
+        message = f"no model has vectors of {split} yet: run 'clipstore embed --model NAME --split {split}' first"
+        if skipped:
+            more = len(skipped) - 1
+            others = f" (and {more} more model{'s are' if more > 1 else ' is'} incomplete too)" if more else ""
+            message = skipped[0]["reason"] + others
+        raise VectorError(message)
+    return ready, skipped
 
 
 def embedded_items(

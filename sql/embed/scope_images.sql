@@ -1,5 +1,5 @@
--- The distinct photos in scope without a vector of a model's image tower, in order, with where the store has their
--- features; those whose failure is known only when they are to be tried again.
+-- The distinct photos in scope without a vector of a model's image tower or without features (their shard is gone), in
+-- order, with where the store has their features; those whose failure is known only when they are to be tried again.
 WITH items AS (
     SELECT items.content, min(items.image_id) AS image_id
     FROM image_items AS items
@@ -16,10 +16,11 @@ SELECT
     shards.file AS features_file,
     features.row AS features_row
 FROM items
-ANTI JOIN vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
+LEFT JOIN vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
 ANTI JOIN item_failures AS failed
     ON NOT $retry AND failed.fingerprint IN ($fingerprint, $backbone) AND failed.content = items.content
 JOIN images ON images.image_id = items.image_id
 LEFT JOIN vectors AS features ON features.fingerprint = $backbone AND features.content = items.content
 LEFT JOIN shards ON shards.shard_id = features.shard_id
+WHERE vectors.content IS NULL OR features.content IS NULL
 ORDER BY items.image_id;

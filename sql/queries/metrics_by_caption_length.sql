@@ -15,7 +15,7 @@ SELECT
     count(*) AS queries,
     avg(hit_chance(1, n_greater, tied, tied_positives) ORDER BY query_id, own_pair) AS "recall@1",
     avg(hit_chance(10, n_greater, tied, tied_positives) ORDER BY query_id, own_pair) AS "recall@10",
-    avg(1 / expected_rank ORDER BY query_id, own_pair) AS mrr
+    avg(reciprocal_rank(n_greater, tied, tied_positives) ORDER BY query_id, own_pair) AS mrr
 FROM asked
 GROUP BY evaluation_id, model, split, caption_words
 ORDER BY evaluation_id, min(words);

@@ -12,7 +12,7 @@ SELECT
     hit_chance(1, n_greater, tied, tied_positives) AS "recall@1",
     hit_chance(5, n_greater, tied, tied_positives) AS "recall@5",
     hit_chance(10, n_greater, tied, tied_positives) AS "recall@10",
-    1 / expected_rank AS mrr,
+    reciprocal_rank(n_greater, tied, tied_positives) AS mrr,
     expected_rank AS mean_rank
 FROM query_ranks
 LEFT JOIN query_folds USING (evaluation_id, direction, query_id);

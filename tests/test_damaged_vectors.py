@@ -1,0 +1,164 @@
+"""Stored vectors that changed on disk: every command that reads them refuses, and names the shard and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import Result
+
+import clipstore
+from clipstore import shards
+from clipstore.errors import ShardError
+
+Run = Callable[..., Result]
+RunJson = Callable[..., Any]
+Ask = Callable[[str], list[dict[str, Any]]]
+Damage = Callable[[np.memmap[Any, Any]], None]
+
+
+def zero_half(rows: np.memmap[Any, Any]) -> None:
+    rows[: len(rows) // 2] = 0
+
+
+def flip_an_exponent_bit(rows: np.memmap[Any, Any]) -> None:
+    """The lowest bit of the exponent of one value in every third row: twice or half as much."""
+    rows.view(np.uint32)[::3, 5] ^= np.uint32(1 << 23)
+
+
+def damage(path: Path, how: Damage) -> None:
+    """Change a shard's rows in the file's own bytes, as a disk would; its checksum stays."""
+    with h5py.File(path, "r") as file:
+        values = file["values"]
+        place, shape, dtype = values.id.get_offset(), values.shape, values.dtype
+    how(np.memmap(path, dtype=dtype, mode="r+", offset=place, shape=shape))
+
+
+def shard_of(sql: Ask, store: Path, tower: str, kind: str = "vectors") -> Path:
+    (row,) = sql(f"SELECT file FROM shards WHERE tower = '{tower}' AND kind = '{kind}'")
+    return store / str(row["file"])
+
+
+@pytest.fixture
+def embedded(cli: Run, scenes: Path) -> str:
+    """A split embedded with the bundled model."""
+    cli("ingest", "coco", scenes, "--name", "scenes")
+    cli("embed", "--model", "demo", "--split", "scenes/val")
+    return "scenes/val"
+
+
+@pytest.fixture
+def imported(cli: Run, import_vectors: Run, tmp_path: Path) -> Iterator[str]:
+    """The same without a model: vectors from elsewhere."""
+    rows = "".join(f"{number}.jpg,this is {number},{number},{number}\n" for number in range(30))
+    (tmp_path / "g.csv").write_text("image_path,caption,image_id,caption_id\n" + rows)
+    cli("ingest", "csv", tmp_path / "g.csv")
+    vectors = np.random.default_rng(3).normal(size=(30, 16)).astype(np.float32)
+    again: tuple[Any, ...] = ("m", "g/all", dict(enumerate(vectors)), dict(enumerate(vectors)))
+    import_vectors(*again)
+    yield "g/all"
+    import_vectors(*again)  # what the message says
+    assert cli("eval", "--split", "g/all", "--json").exit_code == 0
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+@pytest.mark.parametrize("how", [zero_half, flip_an_exponent_bit])
+def test_every_command_refuses(
+    imported: str, cli: Run, sql: Ask, store: Path, tmp_path: Path, how: Damage, tower: str
+) -> None:
+    shard = shard_of(sql, store, tower)
+    damage(shard, how)
+    said = f"the shard {shard} is damaged: its vectors do not agree with its checksum; delete the file and run"
+    for words in (
+        ("eval", "--split", imported),
+        ("eval", "--split", imported, "--protocol", "paired-rows", "--json"),
+        ("hubness", "--split", imported),
+        ("export", "vectors", "--model", "m", "--split", imported, tmp_path / "out"),
+    ):
+        error = cli(*words, code=1).stderr
+        assert f"{said} 'clipstore import m'" in error, words
+    with pytest.raises(ShardError, match="is damaged"):
+        clipstore.open(store).vectors("m", imported, f"{'image' if tower == 'image' else 'caption'}s")
+    assert sql("SELECT count(*) AS n FROM evaluations") == [{"n": 0}]
+    shard.unlink()
+
+
+def test_embed_recomputes_what_was_deleted(embedded: str, cli: Run, cli_json: RunJson, sql: Ask, store: Path) -> None:
+    before = cli_json("eval", "--split", embedded)["evaluations"][0]["metrics"]
+    shard = shard_of(sql, store, "text")
+    damage(shard, zero_half)
+    for words in (("eval", "--split", embedded), ("retrieve", "a red circle", "--model", "demo", "--split", embedded)):
+        assert f"{shard} is damaged" in (error := cli(*words, code=1).stderr) if words[0] == "eval" else True
+    assert "run 'clipstore embed --model demo'" in error
+    image = shard_of(sql, store, "image")
+    damage(image, flip_an_exponent_bit)
+    assert (
+        f"{image} is damaged" in cli("retrieve", "a red circle", "--model", "demo", "--split", embedded, code=1).stderr
+    )
+    shard.unlink()
+    image.unlink()
+    cli("embed", "--model", "demo")
+    assert cli_json("eval", "--split", embedded)["evaluations"][0]["metrics"] == before
+
+
+JOB = """
+[model]
+family = "clip"
+base = "bundled:demo"
+[train]
+split = "half/train"
+validation = "half/val"
+epochs = 1
+"""
+
+
+def test_training_refuses_damaged_features(
+    embedded: str, cli: Run, sql: Ask, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "tuned.toml").write_text(JOB)
+    cli("split", "half", "--from", embedded, "--validation", 0.5)
+    features = shard_of(sql, store, "image", "features")
+    damage(features, flip_an_exponent_bit)
+    error = cli("train", "--model", "tuned", code=1).stderr
+    assert f"the shard {features} is damaged: its features do not agree" in error
+    assert "run 'clipstore embed --model demo'" in error
+    features.unlink()
+    cli("embed", "--model", "demo")
+    cli("train", "--model", "tuned")
+
+
+def test_a_file_is_compared_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted at the system's own door: the shard's file is hashed at the first reading and after a change."""
+    values = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    info = shards.ShardInfo(
+        kind="vectors",
+        tower="text",
+        fingerprint="f" * 64,
+        model="m",
+        family="clip",
+        precision="fp32",
+        normalised=True,
+        cut=0,
+        software="{}",
+    )
+    path = tmp_path / "text-1.h5"
+    shards.write_shard(path, info, values, [f"{n:064x}" for n in range(50)], {})
+    shards.forget_checks()
+    hashed = []
+    sha256 = shards.hashlib.sha256
+    monkeypatch.setattr(shards.hashlib, "sha256", lambda *words: (hashed.append(1), sha256(*words))[1])
+    which, rows = np.zeros(50, dtype=np.int64), np.arange(50)
+    for _ in range(5):
+        assert np.array_equal(shards.gather([path], which, rows), values)
+    assert len(hashed) == 1
+    damage(path, flip_an_exponent_bit)
+    for _ in range(2):  # a damaged shard is never taken for a sound one
+        with pytest.raises(ShardError, match="is damaged"):
+            shards.gather([path], which, rows)
+    assert len(hashed) == 3

@@ -1,0 +1,56 @@
+"""Without a model named, what is complete is evaluated, and what is not is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+Run = Callable[..., Result]
+RunJson = Callable[..., Any]
+
+
+@pytest.fixture
+def vectors(cli: Run, tmp_path: Path) -> dict[int, Any]:
+    """g/all has ten images with a caption each; their vectors."""
+    rows = "".join(f"{number}.jpg,this is {number},{number},{number}\n" for number in range(10))
+    (tmp_path / "g.csv").write_text("image_path,caption,image_id,caption_id\n" + rows)
+    cli("ingest", "csv", tmp_path / "g.csv")
+    return dict(enumerate(np.random.default_rng(2).normal(size=(10, 4)).astype(np.float32)))
+
+
+def test_incomplete_models_are_skipped_and_named(
+    cli: Run, cli_json: RunJson, import_vectors: Run, vectors: dict[int, Any]
+) -> None:
+    few = {number: vectors[number] for number in range(4)}
+    import_vectors("whole", "g/all", vectors, vectors)
+    import_vectors("half", "g/all", vectors, few)
+    import_vectors("quarter", "g/all", few, few)
+    lacking = {"half": "0 images and 6 captions", "quarter": "6 images and 6 captions"}
+    for command, key in (("eval", "evaluations"), ("hubness", "hubness")):
+        told = cli_json(command, "--split", "g/all")
+        assert [one["model"] for one in told[key]] == ["whole"]
+        assert {one["model"]: one["reason"].split(" of g/all")[0] for one in told["skipped"]} == lacking
+        errors = cli(command, "--split", "g/all").stderr
+        assert all(f"skipped {model}: {words} of g/all have no vectors" in errors for model, words in lacking.items())
+        for model, words in lacking.items():  # named, it is an error as before
+            named = ("--model", "whole", "--model", model)
+            assert words in cli(command, "--split", "g/all", *named, code=1).stderr
+    assert cli_json("eval", "--split", "g/all", "--model", "whole")["skipped"] == []
+    partial = cli_json("eval", "--split", "g/all", "--partial")
+    assert [one["model"] for one in partial["evaluations"]] == ["half", "quarter", "whole"]
+    assert partial["skipped"] == []
+
+
+def test_it_is_an_error_where_none_is_complete(cli: Run, import_vectors: Run, vectors: dict[int, Any]) -> None:
+    assert "no model has vectors of g/all yet" in cli("eval", "--split", "g/all", code=1).stderr
+    few = {number: vectors[number] for number in range(4)}
+    import_vectors("half", "g/all", few, vectors)
+    error = cli("eval", "--split", "g/all", code=1).stderr
+    assert "6 images and 0 captions of g/all have no vectors of half yet" in error
+    import_vectors("other", "g/all", few, few)
+    assert "(and 1 more model is incomplete too)" in cli("eval", "--split", "g/all", code=1).stderr
