@@ -96,7 +96,7 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
         ShardError: a shard cannot be read, or changed meanwhile.
     """
     wanted = models_to_measure(store, names, split)
-    models = [find_model(store, name) for name in wanted]
+    models = list({model.name: model for model in (find_model(store, name) for name in wanted)}.values())
     first = FIRST if options.caption_set == "first5" else None
     with store.catalog.read() as session:
         found = [gallery(store, session, model, split, partial=options.partial, first=first) for model in models]
