@@ -30,7 +30,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from clipstore.errors import JobError, nearest
+from clipstore.errors import JobError, NotFoundError, nearest
 from clipstore.packaged import folder
 from clipstore.records import Job, Lora, Measure, Model, Training
 
@@ -48,6 +48,33 @@ def job_files() -> dict[str, Path]:
         for file in sorted(place.glob("*.toml")):
             found.setdefault(file.stem, file)
     return found
+
+
+def is_path(word: str) -> bool:
+    """Whether a word can only be the path of a job file, and not a name."""
+    return "/" in word or word.endswith(".toml")
+
+
+def job_file(word: str) -> Path:
+    """The file of a job given by name or by path: ./jobs/NAME.toml for a name, else the packaged job.
+
+    The path jobs/NAME.toml is the packaged job of that name where there is no such file here.
+
+    Raises:
+        NotFoundError: there is no such job; with the nearest one.
+    """
+    jobs, file = job_files(), Path(word)
+    if word in jobs:
+        return jobs[word]
+    if not is_path(word):
+        raise NotFoundError.of("job", word, jobs, otherwise="a job is a file jobs/NAME.toml, or the path of one")
+    packaged = folder("jobs") / file.name
+    if not file.is_file() and file.parent == Path("jobs") and packaged.is_file():
+        return packaged
+    if not file.is_file():
+        message = f"no job file {word}{nearest(file.stem, jobs)}: give the path of a .toml file, or a job's name"
+        raise NotFoundError(message)
+    return file
 
 
 def read_job(file: Path) -> Job:

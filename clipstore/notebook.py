@@ -31,18 +31,23 @@ class Notebook:
 
         return run_sql(self._store, statement)
 
-    def vectors(self, model: str, split: str, what: str) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
-        """The catalog ids (N,) and the stored vectors (N, D) of the "images" or "captions" of a split.
+    def vectors(
+        self, model: str, split: str, what: str, *, ids: str = "source"
+    ) -> tuple[NDArray[np.int64 | np.str_], NDArray[np.floating[Any]]]:
+        """The ids (N,) and the stored vectors (N, D) of the "images" or "captions" of a split.
 
-        Items without a vector are not among them.
+        Items without a vector are not among them. With ids="source" the ids are the data set's own, as
+        `clipstore import` takes them: int64 where all are integers, else strings. With ids="catalog" they are the
+        catalog's `image_id` or `caption_id` (int64), which mean something in this store alone.
 
         Raises:
             NotFoundError: no such model or split.
-            VectorError: the model was never embedded, or `what` is something else.
+            VectorError: the model was never embedded, `what` or `ids` is something else, or two items of the split
+                have one source id.
         """
         from clipstore.pipeline.vectors import read_vectors
 
-        return read_vectors(self._store, model, split, what)
+        return read_vectors(self._store, model, split, what, ids=ids)
 
     def evaluate(
         self,

@@ -127,7 +127,7 @@ def _place(scores: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> Place:
 @pytest.fixture
 def truth(store: Path) -> Measured:
     notebook = clipstore.open(store)
-    images, texts = (notebook.vectors("demo", "scenes/val", what) for what in ("images", "captions"))
+    images, texts = (notebook.vectors("demo", "scenes/val", what, ids="catalog") for what in ("images", "captions"))
     names = dict(zip(*notebook.sql("SELECT image_id, file_name FROM images").to_pydict().values(), strict=True))
     rows = notebook.sql("SELECT caption_id, text, image_id FROM captions").to_pylist()
     known = {row["caption_id"]: row for row in rows}

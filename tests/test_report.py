@@ -84,11 +84,8 @@ def import_noisy(store: Path, root: Path) -> None:
     words: list[object] = []
     for option, what in (("image", "images"), ("caption", "captions")):
         ids, vectors = clipstore.open(store).vectors("demo", SPLIT, what)
-        of_catalog = {
-            row[f"{option}_id"]: row["source_id"] for row in clipstore.open(store).sql(f"FROM {what}").to_pylist()
-        }
         np.save(root / f"{what}.npy", vectors + rng.normal(0, 0.05, vectors.shape).astype(np.float32))
-        np.save(root / f"{what}_ids.npy", np.array([of_catalog[one] for one in ids.tolist()]))
+        np.save(root / f"{what}_ids.npy", ids)
         words += [f"--{what}", root / f"{what}.npy", f"--{option}-ids", root / f"{what}_ids.npy"]
     command(store, "import", "noisy", "--split", SPLIT, *words)
 

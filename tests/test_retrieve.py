@@ -100,8 +100,8 @@ class Gallery:
     def __init__(self, store: Path, model: str) -> None:
         notebook = clipstore.open(store)
         self.model = find_model(Store(store), model)
-        self.images, self.image_vectors = notebook.vectors(model, SPLIT, "images")
-        self.captions, self.caption_vectors = notebook.vectors(model, SPLIT, "captions")
+        self.images, self.image_vectors = notebook.vectors(model, SPLIT, "images", ids="catalog")
+        self.captions, self.caption_vectors = notebook.vectors(model, SPLIT, "captions", ids="catalog")
         rows = notebook.sql("SELECT image_id, path FROM images").to_pylist()
         self.paths = {row["image_id"]: row["path"] for row in rows}
         rows = notebook.sql("SELECT caption_id, image_id, text FROM captions").to_pylist()
@@ -250,7 +250,8 @@ def test_the_json_says_what_was_searched(retrieve: Ask, cli_json: Ask, store: Pa
     assert query["kind"] == "sentence"
     assert [len(answer["hits"]) for answer in query["answers"]] == [5, 5]
     hit = query["answers"][0]["hits"][0]
-    assert list(hit) == ["position", "item_id", "source_id", "image_id", "caption", "photo", "score", "right"]
+    keys = ["item_id", "source_id", "image_id", "image_source_id"]
+    assert list(hit) == ["position", *keys, "caption", "photo", "score", "right"]
     assert hit["caption"] is None
     for one in told["models"]:
         (evaluation,) = cli_json("eval", "--model", one["model"], "--split", SPLIT)["evaluations"]
@@ -592,8 +593,8 @@ def test_real_photos(cli: Run, test_data: Path, tmp_path: Path, monkeypatch: pyt
     inside = {query["query"]: query for query in told["queries"] if query["in_split"]}
     assert len(inside) == 79
     notebook = clipstore.open(tmp_path / "coco")
-    images, image_vectors = notebook.vectors("demo", "coco/val2017", "images")
-    captions, caption_vectors = notebook.vectors("demo", "coco/val2017", "captions")
+    images, image_vectors = notebook.vectors("demo", "coco/val2017", "images", ids="catalog")
+    captions, caption_vectors = notebook.vectors("demo", "coco/val2017", "captions", ids="catalog")
     paths = {row["image_id"]: row["path"] for row in notebook.sql("SELECT image_id, path FROM images").to_pylist()}
     scores = image_vectors.astype(np.float64) @ caption_vectors.astype(np.float64).T
     for image, row in zip(images.tolist(), scores, strict=True):

@@ -251,7 +251,7 @@ def test_an_exported_model_opens_anywhere(
 
 def assert_texts(clip: Any, store: Path, sql: Run) -> None:
     """A transformers model gives the vectors that the store has of `mine`, for t/val's captions."""
-    ids, ours = clipstore.open(store).vectors("mine", "t/val", "captions")
+    ids, ours = clipstore.open(store).vectors("mine", "t/val", "captions", ids="catalog")
     texts = {row["caption_id"]: row["text"] for row in sql("SELECT caption_id, text FROM captions")}
     tokens = AutoTokenizer.from_pretrained(BUNDLED)(
         [texts[one] for one in ids.tolist()], padding=True, return_tensors="pt"

@@ -39,11 +39,9 @@ def stored(store: Path, model: str = "m", split: str = "d/all") -> dict[str, lis
     """Every vector of a split by its item's source id."""
     notebook = clipstore.open(store)
     found: dict[str, list[float]] = {}
-    for what, table in (("images", "images"), ("captions", "captions")):
-        names = notebook.sql(f"SELECT {table[:-1]}_id AS id, source_id FROM {table}").to_pylist()
-        source = {row["id"]: row["source_id"] for row in names}
+    for what in ("images", "captions"):
         ids, vectors = notebook.vectors(model, split, what)
-        found |= {source[one]: vector for one, vector in zip(ids.tolist(), vectors.tolist(), strict=True)}
+        found |= dict(zip(map(str, ids.tolist()), vectors.tolist(), strict=True))
     return found
 
 
@@ -98,9 +96,8 @@ def test_ids_may_be_integers_in_any_order(cli: Run, import_vectors: Run, store: 
     ]
     import_vectors("m", "scenes/val", *sides)
     ids, vectors = clipstore.open(store).vectors("m", "scenes/val", "captions")
-    source = clipstore.open(store).sql("SELECT caption_id, source_id FROM captions").to_pylist()
-    named = {row["caption_id"]: row["source_id"] for row in source}
-    rows = [sides[1][int(named[one])] for one in ids.tolist()]
+    assert ids.dtype == np.int64
+    rows = [sides[1][one] for one in ids.tolist()]
     expected = [row / np.linalg.norm(row) for row in rows]
     np.testing.assert_allclose(vectors, expected, atol=1e-7)
 
@@ -249,8 +246,8 @@ def test_export_rows_are_aligned(cli: Run, import_vectors: Run, tmp_path: Path) 
     assert (told["folder"], told["rows"], told["pending_captions"]) == (str(out), 5, 0)
     images, texts, rows = exported(out)
     expected = unit(IMAGES | CAPTIONS)
-    assert images.tolist() == [expected[row["image_id"]] for row in rows]
-    assert texts.tolist() == [expected[row["caption_id"]] for row in rows]
+    assert images.tolist() == [expected[row["image_source_id"]] for row in rows]
+    assert texts.tolist() == [expected[row["caption_source_id"]] for row in rows]
     assert [(row["image_path"], row["caption"]) for row in rows] == [
         (str(tmp_path / f"{said[0]}.jpg"), f"caption {said}") for said in CAPTIONS
     ]
@@ -264,7 +261,7 @@ def test_export_leaves_out_what_has_no_vector(cli: Run, import_vectors: Run, tmp
     assert not (tmp_path / "out").exists()
     assert "pending: 1 images, 3 captions" in cli(*words, "--partial").stdout
     images, texts, rows = exported(tmp_path / "out")
-    assert [row["caption_id"] for row in rows] == ["a2", "c1"]
+    assert [row["caption_source_id"] for row in rows] == ["a2", "c1"]
     assert (len(images), len(texts)) == (2, 2)
 
 
@@ -273,7 +270,7 @@ def test_what_was_exported_can_be_imported(cli: Run, import_vectors: Run, store:
     cli("export", "vectors", "--model", "m", "--split", "d/all", tmp_path / "out")
     images, texts, rows = exported(tmp_path / "out")
     sides = [
-        {row[f"{what}_id"]: vector for row, vector in zip(rows, vectors.tolist(), strict=True)}
+        {row[f"{what}_source_id"]: vector for row, vector in zip(rows, vectors.tolist(), strict=True)}
         for what, vectors in (("image", images), ("caption", texts))
     ]
     import_vectors("n", "d/all", *sides)
@@ -311,9 +308,13 @@ def test_notebook_vectors(import_vectors: Run, store: Path) -> None:
     import_vectors("m", "d/all", {name: IMAGES[name] for name in "ac"}, CAPTIONS)
     notebook = clipstore.open(store)
     ids, vectors = notebook.vectors("m", "d/all", "images")
+    assert ids.tolist() == ["a", "c"]
+    ids, vectors = notebook.vectors("m", "d/all", "images", ids="catalog")
     assert (ids.dtype, vectors.dtype, vectors.shape) == (np.int64, np.float32, (2, 2))
     named = notebook.sql("SELECT image_id FROM images WHERE source_id IN ('a', 'c') ORDER BY image_id")
     assert ids.tolist() == named["image_id"].to_pylist()
+    with pytest.raises(VectorError, match=r"'source' .* or 'catalog'"):
+        notebook.vectors("m", "d/all", "images", ids="image_id")
     with pytest.raises(VectorError, match="pictures"):
         notebook.vectors("m", "d/all", "pictures")
     with pytest.raises(NotFoundError, match="'d/all'"):

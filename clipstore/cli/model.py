@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def model() -> None:
     """List, show and record models.
 
-    A name is a job file ./jobs/NAME.toml, else a packaged job, else what 'model add' recorded.
+    A name is a job file ./jobs/NAME.toml, else a packaged job, else what 'model add' recorded. A name that
+    a job and a recorded model give to different things is refused by every command.
 
     Example: clipstore model list
     """
@@ -34,15 +35,18 @@ def add(name: str, base: str, family: str, adapter: str | None, store: Store, *,
 
     Example: clipstore model add tuned --base openai/clip-vit-base-patch32 --adapter runs/tuned/best
     """
-    from clipstore.pipeline.models import add_model, show_model
+    from clipstore.pipeline.models import ORIGINS, add_model, show_model
     from clipstore.reporting.tables import print_json
 
     def warn(warning: str) -> None:
         click.echo(f"clipstore: warning: {warning}", err=True)
 
     add_model(store, name, base=base, family=family, adapter=adapter, on_warning=warn)
+    shown = show_model(store, name)
     if as_json:
-        print_json(show_model(store, name))
+        print_json(shown)
+    elif shown["from"] not in ORIGINS:
+        click.echo(f"{name}: this model is the job {shown['from']} already; nothing to record")
     else:
         click.echo(f"{name}: recorded; 'clipstore embed --model {name}' is next")
 

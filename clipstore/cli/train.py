@@ -12,6 +12,8 @@ from clipstore.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
     from clipstore.pipeline.store import Store
+    from clipstore.records import Job
+    from clipstore.reporting.progress import Shown
 
 _device = click.option("--device", help="Where it runs, such as cuda:1. [default: cuda where there is one, else cpu]")
 _restart = click.option(
@@ -20,7 +22,9 @@ _restart = click.option(
 
 
 @click.command()
-@click.option("--model", required=True, help="The model to train: a job with a table [train].")
+@click.option(
+    "--model", required=True, help="The model to train: a job with a table [train], by its name or its file's path."
+)
 @_restart
 @_device
 @store_option
@@ -29,9 +33,9 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
     """Fine-tune a model by LoRA as its job says.
 
     It learns from image features in the store; what is missing of the base's features is embedded
-    first. Each epoch is measured exactly on the validation split. Killed and started again, it goes
-    on where it was. The adapter is STORE/adapters/MODEL/best, metrics.csv beside it has a line an
-    epoch.
+    first. Each epoch is measured exactly on the validation split. Safe to interrupt: run the same
+    command again to resume; with more epochs or patience in the job than before, training is
+    extended. The adapter is STORE/adapters/MODEL/best, metrics.csv beside it has a line an epoch.
 
     Example: clipstore train --model full
     """
@@ -42,14 +46,17 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
     from clipstore.reporting.tables import print_json
     from clipstore.reporting.training import epoch_line, print_training
 
+    job = find_job(store, model)
     with shown_progress() as shown:
+        _say_packaged(model, job, shown)
         options = TrainOptions(
             restart=restart,
             device=device,
             on_progress=shown,
-            on_epoch=lambda epoch: shown.say(epoch_line(model, asdict(epoch))),
+            on_epoch=lambda epoch: shown.say(epoch_line(job.model.name, asdict(epoch))),
+            on_note=shown.say,
         )
-        told = verb(store, find_job(store, model), options).row()
+        told = verb(store, job, options).row()
     if as_json:
         print_json(told)
     else:
@@ -57,19 +64,21 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
 
 
 @click.command()
-@click.argument("job", type=click.Path(path_type=Path))
+@click.argument("job")
 @_restart
 @_device
 @store_option
 @json_option
-def run(job: Path, store: Store, *, restart: bool, device: str | None, as_json: bool) -> None:
+def run(job: str, store: Store, *, restart: bool, device: str | None, as_json: bool) -> None:
     """Train, embed and evaluate as a job says.
 
-    The splits that it is measured on are those of its table [eval], else its validation split. What
-    was done already is not done again.
+    JOB is a name, as 'model list' has it, or the path of a job file; jobs/NAME.toml is the packaged job
+    where there is no such file here. The splits that it is evaluated on are those of its table [eval],
+    else its validation split. What was done already is not done again.
 
     Example: clipstore run jobs/full.toml
     """
+    from clipstore.pipeline.models import find_job
     from clipstore.pipeline.run import run_job
     from clipstore.pipeline.train import TrainOptions
     from clipstore.reporting.metrics import print_evaluations
@@ -77,18 +86,29 @@ def run(job: Path, store: Store, *, restart: bool, device: str | None, as_json: 
     from clipstore.reporting.tables import print_json
     from clipstore.reporting.training import epoch_line, print_training
 
+    named = find_job(store, job)
     with shown_progress() as shown:
+        _say_packaged(job, named, shown)
         options = TrainOptions(
             restart=restart,
             device=device,
             on_progress=shown,
-            on_epoch=lambda epoch: shown.say(epoch_line(job.stem, asdict(epoch))),
+            on_epoch=lambda epoch: shown.say(epoch_line(named.model.name, asdict(epoch))),
+            on_note=shown.say,
         )
         done = run_job(store, job, options)
     trained = done.trained.row() if done.trained else None
     if as_json:
-        print_json({"trained": trained, "evaluations": done.evaluations})
+        print_json({"job": str(done.job), "trained": trained, "evaluations": done.evaluations})
         return
     if trained:
         print_training(trained)
     print_evaluations(done.evaluations)
+
+
+def _say_packaged(word: str, job: Job, shown: Shown) -> None:
+    """Say so where the path of a job file stands for the packaged job."""
+    from clipstore.jobs import is_path
+
+    if is_path(word) and job.file != Path(word):
+        shown.say(f"{word} is not in this folder: using the packaged job {job.file}")

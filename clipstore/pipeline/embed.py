@@ -92,7 +92,7 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
         ModelError: a model cannot be had, or its vectors were imported.
         ShardError: a shard cannot be written.
     """
-    models = [find_model(store, name) for name in dict.fromkeys(names)]
+    models = list({model.name: model for model in (find_model(store, name) for name in names)}.values())
     with store.catalog.read() as session:
         splits = [split_id(session, name) for name in options.splits] or None
     store.catalog.check_writable()

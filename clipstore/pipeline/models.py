@@ -15,19 +15,20 @@ from clipstore.encoders.fingerprint import describe, files_key
 from clipstore.encoders.former import former_fingerprints
 from clipstore.encoders.sources import PHOTOS
 from clipstore.errors import JobError, ModelError, NotFoundError, check_name
-from clipstore.jobs import checked_model, job_files, read_job
+from clipstore.jobs import checked_model, is_path, job_file, job_files, read_job
 from clipstore.pipeline.device import best_precision, checked_device
 from clipstore.pipeline.store import Store, split_id
 from clipstore.records import Job, Model, Tower
 
 IMPORTED = "imported"
+ORIGINS = ("job", "added", "imported")  # how a recorded model came into the catalog
 
 _MODEL_FIELDS = tuple(field.name for field in fields(Model))
 _TOWER_FIELDS = tuple(field.name for field in fields(Tower))
 
 
 def find_model(store: Store, name: str) -> Model:
-    """The model `name`: ./jobs/NAME.toml, else the packaged job, else what the catalog recorded.
+    """The model `name`: ./jobs/NAME.toml, else the packaged job, else what the catalog recorded; or a job by its path.
 
     The model of a job that trains is what its training left in this store.
 
@@ -38,13 +39,14 @@ def find_model(store: Store, name: str) -> Model:
     """
     if name not in job_files():
         recorded = _recorded(store)
-        if name not in recorded:
+        if name in recorded:
+            return _model(recorded[name])
+        if not is_path(name):
             message = "'clipstore model add' records one, and so does a job file jobs/NAME.toml"
             raise NotFoundError.of("model", name, {*job_files(), *recorded}, otherwise=message)
-        return _model(recorded[name])
     job = find_job(store, name)
     if waiting(store, job):
-        message = f"{name} is not trained in this store yet: run 'clipstore train --model {name}' first"
+        message = f"{job.model.name} is not trained in this store yet: run 'clipstore train --model {name}' first"
         raise ModelError(message)
     return job_model(store, job)
 
@@ -55,16 +57,18 @@ def waiting(store: Store, job: Job) -> bool:
 
 
 def find_job(store: Store, name: str) -> Job:
-    """The job `name`: ./jobs/NAME.toml, else the packaged one.
+    """The job `name`, given by name or by path (see `job_file`).
 
     Raises:
         NotFoundError: there is no such job; with the nearest one.
+        JobError: it cannot be read, or another job has its name and says something else.
         ModelError: a recorded model has the name and means something else.
     """
-    jobs = job_files()
-    if name not in jobs:
-        raise NotFoundError.of("job", name, jobs, otherwise="a job is a file jobs/NAME.toml")
-    job = read_job(jobs[name])
+    job = read_job(job_file(name))
+    other = job_files().get(job.model.name)
+    if other and replace(read_job(other), file=job.file) != job:
+        message = f"{job.file} and {other} are two jobs of one name: rename one, so that the name means one thing"
+        raise JobError(message)
     check_meaning(store, job_model(store, job), job.file)
     return job
 
@@ -84,6 +88,13 @@ def base_model(store: Store, job: Job) -> Model:
             if model == replace(job.model, name=name):
                 return model
     model = replace(job.model, name=f"{job.model.name}.base")
+    row = _recorded(store).get(model.name)
+    if row and _model(row) != model:
+        message = (
+            f"the base of the job {job.file} is to be recorded as {model.name!r}, but the store recorded "
+            f"{_other(row, model)} under that name: 'clipstore model remove {model.name}', or rename the job"
+        )
+        raise ModelError(message)
     with store.catalog.write() as session:
         record_model(session, model, origin="added")
     return model
@@ -93,15 +104,28 @@ def check_meaning(store: Store, model: Model, file: Path) -> None:
     """Refuse a job whose name is that of a recorded model which means something else.
 
     Raises:
-        ModelError: with both bases.
+        ModelError: with what differs.
     """
-    row = _recorded(store).get(model.name)
-    if row and row["origin"] != "job" and _model(row) != model:
-        message = (
-            f"{model.name!r} means two things: {file} says base {model.base}, and the store recorded "
-            f"base {row['base']}: rename the job, or use another store"
-        )
-        raise ModelError(message)
+    problem = _two_meanings(_recorded(store).get(model.name), model, file)
+    if problem:
+        raise ModelError(problem)
+
+
+def _two_meanings(row: Row | None, model: Model, file: Path) -> str | None:
+    """What is wrong where a job's model and a recorded one of its name differ; None: nothing is."""
+    if not row or row["origin"] == "job" or _model(row) == model:
+        return None
+    return (
+        f"{model.name!r} means two things, the job {file} and another model that the store recorded, with "
+        f"{_other(row, model)}: rename the job, or remove the recorded one with 'clipstore model remove {model.name}'"
+    )
+
+
+def _other(row: Row, model: Model) -> str:
+    """Where a recorded model is not as `model` is: the recorded values, and those of the model."""
+    return " and ".join(
+        f"{key} {row[key]!r} (not {getattr(model, key)!r})" for key in _MODEL_FIELDS if row[key] != getattr(model, key)
+    )
 
 
 def add_model(
@@ -115,6 +139,7 @@ def add_model(
 ) -> Model:
     """Record a model, local folders by their absolute path; the same again changes nothing.
 
+    The name of a job, of this folder or packaged, means that job: the very model of it is not recorded a second time.
     An adapter that clipstore trained brings the list of the photos that it was trained on.
 
     Raises:
@@ -126,8 +151,10 @@ def add_model(
     model = checked_model(name=name, where=f"model add {name}", base=base, family=family, adapter=adapter)
     job = job_files().get(name)
     if job and job_model(store, read_job(job)) != model:
-        message = f"{name!r} is the name of the job {job}: choose another name"
+        message = f"{name!r} is the name of the job {job}, which is another model: choose another name"
         raise ModelError(message)
+    if job:
+        return model
     for warning in check_model(model):
         on_warning(warning)
     with store.catalog.write(create=True) as session:
@@ -160,16 +187,16 @@ def note_training(store: Store, name: str, splits: Iterable[str]) -> Row:
 
 
 def list_models(store: Store) -> list[Row]:
-    """Every model that can be named, with where the name comes from; a job that cannot be read has its "problem"."""
-    rows = {
-        name: {"from": row["origin"], "problem": None, **_described(_model(row))}
-        for name, row in _recorded(store).items()
-    }
+    """Every model that can be named, with where the name comes from, and the "problem" of one that cannot be used."""
+    recorded = _recorded(store)
+    rows = {name: {"from": row["origin"], "problem": None, **_described(_model(row))} for name, row in recorded.items()}
     for name, file in job_files().items():
         try:
             job = read_job(file)
             model = job_model(store, job)
-            problem = "not trained yet" if waiting(store, job) else None
+            problem = _two_meanings(recorded.get(name), model, file) or (
+                "not trained yet" if waiting(store, job) else None
+            )
             rows[name] = {"from": str(file), "problem": problem, **_described(model)}
         except JobError as error:
             rows[name] = {"from": str(file), "problem": str(error), **dict.fromkeys(_MODEL_FIELDS[1:])}
@@ -186,13 +213,17 @@ def _absolute(place: str) -> str:
 
 
 def show_model(store: Store, name: str) -> Row:
-    """A model's description, and what the store holds of each of its towers."""
-    model = job_model(store, find_job(store, name)) if name in job_files() else find_model(store, name)
+    """A model's description, where its name comes from, and what the store holds of each of its towers."""
+    named = name in job_files() or (is_path(name) and name not in _recorded(store))
+    job = find_job(store, name) if named else None
+    model = job_model(store, job) if job else find_model(store, name)
     towers: list[Row] = []
+    row: Row | None = None
     with suppress(NotFoundError), store.catalog.read() as session:  # a model can be named before there is a store
-        row = session.row("model/find", name=name)
+        row = session.row("model/find", name=model.name)
         towers = session.rows("model/holdings", model_id=row["model_id"]) if row else []
-    return asdict(model) | {"towers": towers}
+    origin = str(job.file) if job else row and row["origin"]
+    return asdict(model) | {"from": origin, "towers": towers}
 
 
 def record_model(session: Session, model: Model, *, origin: str) -> int:

@@ -277,12 +277,15 @@ class _Search:
 
 
 def _described(store: Store, asked: _Asked, rows: Ids) -> dict[int, Row]:
-    """What a hit says of an item, by its row in the gallery: ids, caption, photo, and the image that it is (of)."""
+    """What a hit says of an item, by its row in the gallery: caption, photo, and ids of the item and of its image.
+
+    `item_id` and `image_id` are the catalog's; `source_id` and `image_source_id` are the data set's own.
+    """
     wanted = np.unique(rows)
     table = asked.gallery.table.take(pa.array(wanted))
     with store.catalog.read() as session:
         session.stage(found_images=table.select(["image_id"]))
-        photos = {row["image_id"]: row["path"] for row in session.rows("retrieve/photos")}
+        images = {row["image_id"]: row for row in session.rows("retrieve/photos")}
         captions: dict[int, str] = {}
         if asked.kind == "image":
             session.stage(found_captions=table.select(["caption_id"]))
@@ -293,8 +296,9 @@ def _described(store: Store, asked: _Asked, rows: Ids) -> dict[int, Row]:
             "item_id": item[key],
             "source_id": item["source_id"],
             "image_id": item["image_id"],
+            "image_source_id": images[item["image_id"]]["source_id"],
             "caption": captions.get(item[key]),
-            "photo": photos[item["image_id"]],
+            "photo": images[item["image_id"]]["path"],
         }
         for place, item in zip(wanted.tolist(), table.to_pylist(), strict=True)
     }

@@ -23,6 +23,7 @@ from clipstore.pipeline.embed import EmbedOptions, embed
 from clipstore.pipeline.evaluate import EvalOptions, evaluation_stamp, measure, metrics_of
 from clipstore.pipeline.evaluations import forget
 from clipstore.pipeline.learned import Learned, Pairs
+from clipstore.pipeline.locks import training_lock
 from clipstore.pipeline.mine import wrong_captions
 from clipstore.pipeline.models import base_model, job_model, record_model
 from clipstore.pipeline.progress import Progress, silent
@@ -48,6 +49,7 @@ class TrainOptions:
     device: str | None = None
     on_progress: Progress = silent
     on_epoch: Callable[[Epoch], None] = lambda _epoch: None
+    on_note: Callable[[str], None] = lambda _line: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +57,14 @@ class Trained:
     """What training gave.
 
     Attributes:
+        job: the job's file.
         images, captions: how many were trained on.
         left_out_images, left_out_captions: those of the split that were not: photos missing or failed, empty captions.
         precision: what the towers computed in.
     """
 
     model: str
+    job: Path
     adapter: Path
     images: int
     captions: int
@@ -84,7 +88,7 @@ def train(store: Store, job: Job, options: TrainOptions) -> Trained:
         JobError: the job has no table [train].
         ModelError: the base cannot be had, or lacks a module that the adapter is to sit on.
         TrainingError: the splits cannot be trained on, the loss is no number any more, a checkpoint cannot be written,
-            or the one that is there is of another base, other settings or other data.
+            the one that is there is of another base, other settings or other data, or another process trains this job.
     """
     if job.training is None:
         message = f"{job.file} has no table [train]: 'clipstore embed --model {job.model.name}' uses the model as it is"
@@ -95,9 +99,21 @@ def train(store: Store, job: Job, options: TrainOptions) -> Trained:
     device = checked_device(options.device)
     precision = mixed_precision(training.precision, device)
     from clipstore.encoders.tuning import TunedClip
-    from clipstore.training import check_agrees
 
     tuned = TunedClip(base, training, precision=precision, device=device)
+    with training_lock(store, job.model.name):
+        return _train(store, job, base, tuned, splits, options)
+
+
+def _train(
+    store: Store, job: Job, base: Model, tuned: TunedClip, splits: dict[str, Row], options: TrainOptions
+) -> Trained:
+    """Train, with the job's adapter held."""
+    from clipstore.training import left_to_train
+
+    assert job.training is not None  # train looked
+    training, device = job.training, checked_device(options.device)
+    precision = mixed_precision(training.precision, device)
     _embed_base(store, base, training, device, options.on_progress)
     with store.catalog.read() as session:
         _check_apart(session, training)
@@ -110,12 +126,13 @@ def train(store: Store, job: Job, options: TrainOptions) -> Trained:
         )
         raise TrainingError(message)
     about = _about(job, base, splits, pairs, precision)
-    if not options.restart:  # before the store is told what the model is trained on: a former adapter may stay
-        check_agrees(store.adapters / job.model.name, about)
-    _enter(store, job, restart=options.restart)
+    # Before the store is told what the model is trained on: a former adapter may stay.
+    anew = options.restart or left_to_train(store.adapters / job.model.name, about, training)
+    _enter(store, job, restart=options.restart, anew=anew)
     fitted = _fit(store, job, base, tuned, pairs, about, options)
     return Trained(
         model=job.model.name,
+        job=job.file,
         adapter=store.adapters / job.model.name / "best",
         images=pairs.images,
         captions=pairs.table.num_rows,
@@ -153,6 +170,7 @@ def _fit(
         about=about,
         on_step=lambda done, total, words: options.on_progress(f"{name}: training", done, total, words),
         on_epoch=options.on_epoch,
+        on_note=lambda line: options.on_note(f"{name}: {line}"),
     )
     return fit(tuned, Captions.of(ids, pairs.numbers), training, handed)
 
@@ -205,10 +223,10 @@ def _embed_base(store: Store, base: Model, training: Training, device: str, on_p
         embed(store, [base.name], EmbedOptions(splits=(split,), only=only, devices=(device,), on_progress=on_progress))
 
 
-def _enter(store: Store, job: Job, *, restart: bool) -> None:
+def _enter(store: Store, job: Job, *, restart: bool, anew: bool) -> None:
     """Record the model and what it is trained on, before there is anything that could be scored.
 
-    A training that begins makes what was measured of a former one stale.
+    A training that has something left to do (`anew`) may change the adapter: what was measured of it is removed.
     """
     assert job.training is not None  # train looked
     folder = store.adapters / job.model.name
@@ -216,7 +234,7 @@ def _enter(store: Store, job: Job, *, restart: bool) -> None:
         model_id = record_model(session, job_model(store, job), origin="job")
         session.run("model/forget_training_images", model_id=model_id)
         session.run("model/trained", model_id=model_id, split_id=split_id(session, job.training.split))
-        if restart or not folder.exists():
+        if anew:
             forget(session, [row["evaluation_id"] for row in session.rows("evaluate/of_model", model_id=model_id)])
     if restart:
         shutil.rmtree(folder, ignore_errors=True)

@@ -77,7 +77,8 @@ def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, p
     """Write a split's vectors as clip-retrieval lays them out, one row a caption.
 
     FOLDER/img_emb/img_emb_0.npy and FOLDER/text_emb/text_emb_0.npy hold row i of the image and of the caption of
-    row i of FOLDER/metadata/metadata_0.parquet (image_path, caption, image_id, caption_id).
+    row i of FOLDER/metadata/metadata_0.parquet (image_path, caption, image_source_id, caption_source_id). Ids are those
+    of the data set, as `import_vectors` takes them; the catalog's mean nothing outside its store.
 
     Returns how many rows there are, and how many images and captions were left out.
 

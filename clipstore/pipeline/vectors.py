@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from clipstore.ranking import BadRowError
 
 Prepared = TypeVar("Prepared")
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")  # as str(int) writes it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +169,8 @@ def of_models(
     """
     target = split_id(session, split)
     if named := list(dict.fromkeys(names)):
-        return [(model, prepare(model)) for model in [find_model(store, name) for name in named]], []
+        models = {model.name: model for model in [find_model(store, name) for name in named]}
+        return [(model, prepare(model)) for model in models.values()], []
     candidates = [row["name"] for row in session.rows("evaluate/models", split_id=target)]
     ready, skipped = [], []
     for name in candidates:
@@ -253,19 +258,46 @@ def _items(store: Store, session: Session, tower: Tower, table: pa.Table) -> Ite
 
 
 def read_vectors(
-    store: Store, model: str, split: str, what: str
-) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
-    """The catalog ids (N,) and the vectors (N, D) of the "images" or the "captions" of a split that have one.
+    store: Store, model: str, split: str, what: str, *, ids: str = "source"
+) -> tuple[NDArray[np.int64 | np.str_], NDArray[np.floating[Any]]]:
+    """The ids (N,) and the vectors (N, D) of the "images" or the "captions" of a split that have one.
+
+    `ids` is "source": the data set's own ids, which `import_vectors` takes (see `source_ids`); or "catalog": the
+    catalog's image_id or caption_id, int64, for joins in SQL.
 
     Raises:
         NotFoundError: no such model or split.
-        VectorError: the model was never embedded, or `what` is something else.
+        VectorError: the model was never embedded, `what` or `ids` is something else, or two items have one source id.
     """
     if what not in ("images", "captions"):
         message = f"vectors of {what!r}? ask for 'images' or 'captions'"
+        raise VectorError(message)
+    if ids not in ("source", "catalog"):
+        message = f"ids={ids!r}: use 'source' (the data set's own ids) or 'catalog' (image_id or caption_id)"
         raise VectorError(message)
     found = find_model(store, model)
     with store.catalog.read() as session:
         images, captions = embedded_items(store, session, found, split)
     items, key = (images, "image_id") if what == "images" else (captions, "caption_id")
-    return items.table[key].to_numpy(), items.vectors[:]
+    if ids == "catalog":
+        return items.table[key].to_numpy(), items.vectors[:]
+    return source_ids(items.table["source_id"].to_pylist(), f"{what} of {split}"), items.vectors[:]
+
+
+def source_ids(ids: list[str], whose: str) -> NDArray[np.int64 | np.str_]:
+    """Source ids (N,) as `clipstore import` takes them: int64 where each is written as an int64 is, else strings.
+
+    "007" stays a string: as a number it would come back as "7".
+
+    Raises:
+        VectorError: an id occurs twice, so that it does not say which item is meant.
+    """
+    if len(set(ids)) < len(ids):
+        twice = next(name for name, times in Counter(ids).items() if times > 1)
+        message = f"two {whose} have the source id {twice!r}: ask for ids='catalog', which differ"
+        raise VectorError(message)
+    return np.array(ids, dtype=np.int64 if all(map(_is_int64, ids)) else np.str_)
+
+
+def _is_int64(text: str) -> bool:
+    return bool(_INTEGER.fullmatch(text)) and -(2**63) <= int(text) < 2**63

@@ -34,8 +34,13 @@ def print_training(told: Row) -> None:
         style="dim",
         soft_wrap=True,
     )
+    if told["extended"]:
+        grown = ", ".join(f"{key} {before} -> {now}" for key, (before, now) in told["extended"].items())
+        say.print(f"extended: {grown}", style="dim")
     if told["resumed"]:
         say.print(f"taken up at epoch {told['resumed'][0]}, after {told['resumed'][1]:,} of its steps", style="dim")
+    ended = f"ended after epoch {told['history'][-1]['epoch']} by {told['stopped_by']}; job: {told['job']}"
+    say.print(ended, style="dim", soft_wrap=True)
     gain = best["metrics"][told["watch"]] - base["metrics"][told["watch"]]
     say.print(
         f"best: epoch {best['epoch']}, {told['watch']} {gain:+.3f} against the base: {told['adapter']}", soft_wrap=True

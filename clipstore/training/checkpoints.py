@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from clipstore.errors import TrainingError
+from clipstore.records import Lora, Training
 
 FILE = "training.json"
 
-# What of a checkpoint's training.json must be as it is now for training to go on, and what it is called.
-_SAME = {
-    "base_digest": "another base: the weights differ",
-    "training": "other settings of [train]",
-    "text": "another prompt or cleaning of captions",
-    "splits": "other images or captions in its splits",
-    "training_images": "other photos",
-}
+# Settings of [train] that may be greater than a checkpoint's: training goes on for longer.
+_EXTENSIONS = ("epochs", "patience")
 
 Told = dict[str, Any]
 
@@ -66,6 +62,8 @@ def write_json(folder: Path, told: Told) -> None:
 def read_json(folder: Path, about: Told) -> Told | None:
     """The training.json of a checkpoint to go on from; None when there is no checkpoint.
 
+    More epochs or more patience than the checkpoint's are no other settings: see `extensions`.
+
     Raises:
         TrainingError: it is of another base, other settings or other data than `about` says, or cannot be read.
     """
@@ -74,7 +72,7 @@ def read_json(folder: Path, about: Told) -> Told | None:
         return None
     try:
         told: Told = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        different = [words for key, words in _SAME.items() if told[key] != json.loads(json.dumps(about[key]))]
+        different = _differences(told, json.loads(json.dumps(about)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"the checkpoint {folder} cannot be read ({error!r}): begin anew with --restart"
         raise TrainingError(message) from error
@@ -82,6 +80,53 @@ def read_json(folder: Path, about: Told) -> Told | None:
         message = f"the checkpoint {folder} is of {' and of '.join(different)}: begin anew with --restart, or go back"
         raise TrainingError(message)
     return told
+
+
+def extensions(told: Told, about: Told) -> dict[str, tuple[int, int]]:
+    """The settings of [train] that let a checkpoint's training go on for longer: before, and now."""
+    before, now = told["training"], about["training"]
+    return {key: (before[key], now[key]) for key in _EXTENSIONS if now[key] > before[key]}
+
+
+def _differences(told: Told, now: Told) -> list[str]:
+    """In what a checkpoint's training.json differs from what training is asked for now, in words."""
+    different = []
+    if told["base_digest"] != now["base_digest"]:
+        different.append("another base: the weights differ")
+    settings = _other(_settings(told["training"]), _settings(now["training"]), may_grow=_EXTENSIONS)
+    if settings:
+        different.append(f"other settings of [train] ({settings})")
+    texts = _other(told["text"], now["text"])
+    if texts:
+        different.append(f"another prompt or cleaning of captions ({texts})")
+    splits = sorted(name for name, digest in now["splits"].items() if told["splits"].get(name, digest) != digest)
+    if splits:
+        different.append(f"other images or captions in {' and '.join(splits)}")
+    if told["training_images"] != now["training_images"]:
+        counts = f"{told['training_images']['count']}, and {now['training_images']['count']} now"
+        different.append(f"other photos ({counts})")
+    return different
+
+
+def _other(before: Told, now: Told, may_grow: Sequence[str] = ()) -> str:
+    """The keys whose values differ, with both values; nothing where none does."""
+    keys = [
+        key for key, value in now.items() if before.get(key) != value and not (key in may_grow and value > before[key])
+    ]
+    return "; ".join(f"{key} {json.dumps(before.get(key))}, the job says {json.dumps(now[key])}" for key in keys)
+
+
+def _settings(training: Told) -> Told:
+    """The table [train] with its table lora, one key a setting; settings that it does not have yet have their default."""
+    told = {**_defaults(Training), **training}
+    lora = {**_defaults(Lora), **told.pop("lora")}
+    return told | {f"lora.{key}": value for key, value in lora.items()}
+
+
+def _defaults(record: type[Training] | type[Lora]) -> Told:
+    """The defaults of a record's fields, as JSON has them."""
+    defaults = {one.name: one.default for one in fields(record) if one.default is not MISSING and one.name != "lora"}
+    return dict(json.loads(json.dumps(defaults)))
 
 
 def write_text(file: Path, text: str) -> None:

@@ -67,6 +67,7 @@ class Handed:
         photos: the SHA-256 of each photo that is trained on, for whoever gets the adapter.
         about: what training.json says beside the position; a checkpoint must agree with it to be resumed.
         on_step: steps done and all steps, with words on how it goes.
+        on_note: a line on how training goes on.
     """
 
     images: Callable[[Ints], torch.Tensor]
@@ -77,15 +78,22 @@ class Handed:
     about: dict[str, Any]
     on_step: Callable[[int, int, str], None]
     on_epoch: Callable[[Epoch], None]
+    on_note: Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """How training went: every epoch, the best one, and where a former run was taken up (epoch and steps done)."""
+    """How training went: every epoch, the best one, and where a former run was taken up (epoch and steps done).
+
+    `extended` has the settings, epochs and patience, that were greater than the former run's: before, and now.
+    `stopped_by` is "epochs" or "patience".
+    """
 
     history: list[Epoch]
     best: Epoch
     resumed: tuple[int, int] | None
+    extended: dict[str, tuple[int, int]]
+    stopped_by: str
 
 
 @dataclass(kw_only=True)
@@ -102,10 +110,18 @@ class _Position:
         """The trained epoch with the greatest `watch`, the first of equals."""
         return max((one for one in self.history if one.epoch), key=lambda one: one.metrics[watch], default=None)
 
-    def over(self, training: Training) -> bool:
+    def over(self, training: Training) -> str | None:
+        """What ends training here, "patience" or "epochs"; None: it goes on."""
         best = self.best(training.watch)
-        stale = best is not None and self.epoch - 1 - best.epoch >= training.patience
-        return stale or self.epoch > training.epochs
+        if self.epoch > training.epochs:
+            return "epochs"
+        return "patience" if best is not None and self.epoch - 1 - best.epoch >= training.patience else None
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> _Position:
+        """The position of a checkpoint's training.json."""
+        position = told["position"]
+        return cls(**position | {"history": [Epoch(**one) for one in position["history"]]})
 
 
 def fit(learner: Kept, captions: Captions, training: Training, handed: Handed) -> Fitted:
@@ -120,18 +136,32 @@ def fit(learner: Kept, captions: Captions, training: Training, handed: Handed) -
         run.close_epoch(0)
     while not run.position.over(training):
         run.epoch()
-    best = run.position.best(training.watch)
+    best, stopped_by = run.position.best(training.watch), run.position.over(training)
     assert best is not None  # there is at least one epoch
-    return Fitted(history=run.position.history, best=best, resumed=resumed)
+    assert stopped_by is not None
+    return Fitted(
+        history=run.position.history, best=best, resumed=resumed, extended=run.extended, stopped_by=stopped_by
+    )
 
 
-def check_agrees(folder: Path, about: dict[str, Any]) -> None:
-    """Refuse to go on from a checkpoint of another base, other settings or other data.
+def left_to_train(folder: Path, about: dict[str, Any], training: Training) -> bool:
+    """Whether the checkpoint of a training leaves something to do; without one, everything.
 
     Raises:
-        TrainingError: with what differs.
+        TrainingError: the checkpoint is of another base, other settings or other data; with what differs.
     """
-    checkpoints.read_json(folder / LAST, about)
+    told = checkpoints.read_json(folder / LAST, about)
+    return told is None or _Position.of(told).over(training) is None
+
+
+def learning_rate(training: Training, step: int, total: int) -> float:
+    """The learning rate of a step (from 0) of `total`: a linear rise, then as it is or half a cosine down to zero."""
+    if step < training.warmup:
+        return training.learning_rate * (step + 1) / training.warmup
+    if training.decay == "none":
+        return training.learning_rate
+    part = (step - training.warmup) / max(1, total - training.warmup)
+    return training.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
 
 
 class _Run:
@@ -148,6 +178,7 @@ class _Run:
         self._wrong: Ints = np.empty((0, 0), dtype=np.int64)
         self._mined = False
         self.position = _Position()
+        self.extended: dict[str, tuple[int, int]] = {}
 
     def resume(self) -> tuple[int, int] | None:
         """Take up the checkpoint `last`; the epoch and the steps done in it."""
@@ -162,9 +193,29 @@ class _Run:
         set_random_state(state["random"])
         if state["wrong"] is not None:
             self._wrong, self._mined = state["wrong"].numpy(), True
-        position = told["position"]
-        self.position = _Position(**position | {"history": [Epoch(**one) for one in position["history"]]})
+        self.position = _Position.of(told)
+        self.extended = checkpoints.extensions(told, self._handed.about)
+        if self.extended:
+            self._handed.on_note(self._extension())
         return self.position.epoch, self.position.step
+
+    def _extension(self) -> str:
+        """What goes on for longer, and how the learning rate goes on."""
+        training, position = self._training, self.position
+        grown = " and ".join(f"{key} {before} -> {now}" for key, (before, now) in self.extended.items())
+        ended = position.over(training)
+        if ended:
+            return f"{grown}, but nothing is left to train: it stopped by {ended}, so raise {ended}"
+        line = (
+            f"{grown}: training goes on in epoch {position.epoch} at the learning rate "
+            f"{self._rate(position.epoch, position.step):.3g}"
+        )
+        if training.decay == "none" or "epochs" not in self.extended:
+            return f"{line}, as if it had never stopped"
+        return (
+            f"{line}, by the {training.decay} over {training.epochs} epochs; the epochs before went by the "
+            f"{training.decay} over {self.extended['epochs'][0]}"
+        )
 
     def epoch(self) -> None:
         """Train the rest of an epoch, measure, and keep."""
@@ -245,15 +296,8 @@ class _Run:
             self._wrong, self._mined = self._handed.mine(bool(done)), True
 
     def _rate(self, epoch: int, step: int) -> float:
-        """The learning rate of a step: a linear rise, then as it is or half a cosine down to zero."""
-        training = self._training
-        step += (epoch - 1) * self._steps
-        if step < training.warmup:
-            return training.learning_rate * (step + 1) / training.warmup
-        if training.decay == "none":
-            return training.learning_rate
-        part = (step - training.warmup) / max(1, self._total() - training.warmup)
-        return training.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
+        """The learning rate of a step of an epoch."""
+        return learning_rate(self._training, (epoch - 1) * self._steps + step, self._total())
 
     def _total(self) -> int:
         return self._steps * self._training.epochs

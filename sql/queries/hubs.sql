@@ -10,6 +10,7 @@ SELECT
     split,
     direction,
     item_id,
+    coalesce(captions.source_id, images.source_id) AS source_id,
     coalesce(captions.text, images.file_name) AS item,
     times,
     sum(times) OVER (PARTITION BY evaluation_id, direction)

@@ -2,8 +2,8 @@
 SELECT
     images.path AS image_path,
     captions.text AS caption,
-    images.source_id AS image_id,
-    captions.source_id AS caption_id
+    images.source_id AS image_source_id,
+    captions.source_id AS caption_source_id
 FROM exported
 JOIN captions USING (caption_id)
 JOIN images USING (image_id)

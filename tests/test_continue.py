@@ -1,0 +1,281 @@
+"""A training that is continued, refused or already running; jobs by name and by path; names that mean one thing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_train import QUICK, command, digest, environment, ingested, job, metrics_csv
+
+from clipstore.packaged import folder
+from clipstore.pipeline.locks import removing_shards, training_lock, writing_shards
+from clipstore.pipeline.store import Store
+
+Run = Callable[..., Any]
+
+__all__ = ["ingested"]  # a fixture
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ingested: Path, store: Path) -> Path:
+    """A working folder of this test's own, its store filled."""
+    (tmp_path / "here" / "jobs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copytree(ingested, store)
+    return tmp_path / "here"
+
+
+# ---- more epochs, more patience ----
+
+
+def test_more_epochs_continue_to_the_weights_of_one_long_training(
+    here: Path, store: Path, cli: Run, cli_json: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(store, tmp_path / "whole")
+    job("mine", "epochs = 3\npatience = 3")
+    cli("train", "--model", "mine", "--store", tmp_path / "whole")
+    job("mine", "epochs = 1\npatience = 1")
+    cli("train", "--model", "mine")
+    job("mine", "epochs = 3\npatience = 3")
+    result = cli("train", "--model", "mine")
+    assert "mine: epochs 1 -> 3 and patience 1 -> 3: training goes on in epoch 2" in result.stderr
+    assert "extended: epochs 1 -> 3, patience 1 -> 3" in result.stdout
+    for name in ("best", "last"):
+        assert digest(store / "adapters" / "mine" / name) == digest(tmp_path / "whole" / "adapters" / "mine" / name)
+    assert metrics_csv(store, "mine") == metrics_csv(tmp_path / "whole", "mine")
+    again = cli_json("train", "--model", "mine")
+    assert (again["extended"], again["stopped_by"], len(again["history"])) == ({}, "epochs", 4)
+
+
+def test_a_cosine_is_laid_over_all_epochs_and_said(here: Path, store: Path, cli: Run, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "whole")
+    settings = 'decay = "cosine"\nwarmup = 3\nepochs = '
+    job("mine", f"{settings}3")
+    cli("train", "--model", "mine", "--store", tmp_path / "whole")
+    job("mine", f"{settings}1")
+    cli("train", "--model", "mine")
+    job("mine", f"{settings}3")
+    told = cli("train", "--model", "mine").stderr
+    assert "by the cosine over 3 epochs; the epochs before went by the cosine over 1" in told
+    rates, whole = ([row["learning_rate"] for row in metrics_csv(at, "mine")] for at in (store, tmp_path / "whole"))
+    assert rates[2:] == whole[2:]
+    assert float(rates[1]) < float(whole[1])  # the first epoch ended its own cosine
+    assert f"learning rate {1e-3 * _half_cosine(6, 3, 18):.3g}," in told
+
+
+def _half_cosine(step: int, warmup: int, total: int) -> float:
+    import math
+
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+
+
+def test_an_extension_that_leaves_nothing_to_do_says_what_to_raise(here: Path, store: Path, cli: Run) -> None:
+    job("mine", "epochs = 1")
+    cli("train", "--model", "mine")
+    job("mine", "epochs = 1\npatience = 9")
+    assert "nothing is left to train: it stopped by epochs, so raise epochs" in cli("train", "--model", "mine").stderr
+
+
+def test_an_extension_removes_what_was_measured_of_the_adapter(here: Path, cli: Run, sql: Run) -> None:
+    file = job("mine", "epochs = 1", rest='[eval]\nsplits = ["t/val"]\n')
+    cli("run", file)
+    count = "SELECT count(*) AS n FROM evaluations JOIN models USING (model_id) WHERE name = 'mine'"
+    cli("train", "--model", "mine")
+    assert sql(count) == [{"n": 1}]  # nothing was left to do
+    job("mine", "epochs = 2")
+    cli("train", "--model", "mine")
+    assert sql(count) == [{"n": 0}]
+
+
+@pytest.mark.parametrize(
+    ("train", "lora", "words"),
+    [
+        ("epochs = 1", "", ["epochs 2, the job says 1"]),
+        ("patience = 2", "", ["patience 3, the job says 2"]),
+        ("learning_rate = 1e-4\nbatch = 8", "", ["batch 16, the job says 8; learning_rate 0.001, the job says 0.0001"]),
+        ("mask_siblings = true", "", ["mask_siblings false, the job says true"]),
+        ("", 'r = 4\nmodules = ["q_proj"]', ["lora.r 8, the job says 4", 'lora.modules ["q_proj", "v_proj"], the job']),
+    ],
+)
+def test_the_setting_that_differs_is_named(
+    here: Path, store: Path, cli: Run, train: str, lora: str, words: list[str]
+) -> None:
+    fake_checkpoint(store, here, cli)
+    job("mine", train, lora=lora)
+    told = cli("train", "--model", "mine", code=1).stderr
+    assert not [word for word in ["other settings of [train]", *words] if word not in told], told
+    assert "--restart" in told
+
+
+def fake_checkpoint(store: Path, here: Path, cli: Run) -> None:
+    """A checkpoint of the job `mine` as QUICK has it: trained once for the whole module."""
+    kept = store.parent.parent / "checkpoint-of-mine"
+    if not kept.exists():
+        job("mine")
+        cli("train", "--model", "mine")
+        shutil.copytree(store / "adapters", kept)
+    shutil.rmtree(store / "adapters", ignore_errors=True)
+    shutil.copytree(kept, store / "adapters")
+
+
+def test_a_checkpoint_without_a_newer_setting_has_its_default(here: Path, store: Path, cli: Run, cli_json: Run) -> None:
+    job("mine", "epochs = 1")
+    cli("train", "--model", "mine")
+    for name in ("best", "last"):
+        file = store / "adapters" / "mine" / name / "training.json"
+        told = json.loads(file.read_text())
+        del told["training"]["mask_siblings"]
+        file.write_text(json.dumps(told))
+    assert cli_json("train", "--model", "mine")["resumed"] == [2, 0]
+    job("mine", "epochs = 1\nmask_siblings = true")
+    assert "mask_siblings false, the job says true" in cli("train", "--model", "mine", code=1).stderr
+
+
+# ---- two at once ----
+
+# Trains, and holds still when the first epoch was measured.
+_HOLD = """
+import sys
+from pathlib import Path
+from clipstore.pipeline.models import find_job
+from clipstore.pipeline.store import Store
+from clipstore.pipeline.train import TrainOptions, train
+
+def hold(epoch):
+    print(f"epoch {epoch.epoch}", flush=True)
+    sys.stdin.readline()
+
+store = Store(Path(sys.argv[1]))
+train(store, find_job(store, "mine"), TrainOptions(device="cpu", on_epoch=hold))
+"""
+
+
+def test_two_trainings_of_one_job_do_not_run_at_once(here: Path, store: Path, cli: Run, cli_json: Run) -> None:
+    job("mine")
+    job("other", "epochs = 1")
+    words = [sys.executable, "-c", _HOLD, str(store)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, env=environment(store), **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "epoch 0\n"
+        for more in ((), ("--restart",)):
+            told = cli("train", "--model", "mine", *more, code=1).stderr
+            assert f"mine is being trained by process {process.pid}" in told
+        cli("train", "--model", "other")  # another adapter is free
+        process.kill()
+    assert cli_json("train", "--model", "mine")["history"][-1]["epoch"] == 2  # released, though it was killed
+
+
+def test_locks_exclude_as_they_say(store: Path) -> None:
+    at = Store(store)
+    with training_lock(at, "a"), training_lock(at, "b"):
+        with pytest.raises(Exception, match="a is being trained by process"), training_lock(at, "a"):
+            pass
+    with writing_shards(at), writing_shards(at):
+        with pytest.raises(Exception, match="is writing shards"), removing_shards(at):
+            pass
+    with removing_shards(at), pytest.raises(Exception, match="'clipstore gc' is removing"), writing_shards(at):
+        pass
+
+
+# ---- a job by name and by path ----
+
+
+def test_run_and_train_take_a_name_and_a_path_alike(here: Path, store: Path, cli: Run, cli_json: Run) -> None:
+    file = job("mine", "epochs = 1")
+    by_name = cli_json("run", "mine")
+    assert by_name["job"] == "jobs/mine.toml"
+    for word in (file, file.absolute(), "mine"):
+        again = cli_json("train", "--model", word)
+        assert (again["model"], again["resumed"]) == ("mine", [2, 0])
+        assert cli_json("run", word)["evaluations"][0]["model"] == "mine"
+    for words in (("embed", "--split", "t/val"), ("eval", "--split", "t/val"), ("model", "show")):
+        option = () if words[0] == "model" else ("--model",)
+        cli(*words, *option, file)
+    assert [row["name"] for row in cli_json("model", "list")["models"]].count("mine") == 1
+
+
+def test_a_job_elsewhere_is_trained_by_its_path_and_then_known_by_its_name(
+    here: Path, cli: Run, cli_json: Run, tmp_path: Path
+) -> None:
+    file = job("mine", "epochs = 1")
+    other = file.rename(tmp_path / "mine.toml")
+    cli("train", "--model", other)
+    cli("embed", "--model", "mine", "--split", "t/val")
+    assert cli_json("eval", "--model", "mine", "--split", "t/val")["evaluations"][0]["model"] == "mine"
+    job("mine", "epochs = 1\nseed = 9")
+    assert "two jobs of one name" in cli("train", "--model", other, code=1).stderr
+
+
+def test_the_path_of_a_packaged_job_works_from_any_folder(here: Path, store: Path, cli: Run) -> None:
+    told = cli("run", "jobs/demo-full.toml", code=1)
+    assert "unknown split 'whole/train'" in told.stderr.splitlines()[-1]
+    with_path = cli("model", "show", "jobs/demo-full.toml").stdout
+    assert str(folder("jobs") / "demo-full.toml") in with_path
+    assert "no job file elsewhere/demo-full.toml" in cli("run", "elsewhere/demo-full.toml", code=1).stderr
+    assert (
+        "no job file jobs/demo-ful.toml (did you mean 'demo-full'?)" in cli("run", "jobs/demo-ful.toml", code=1).stderr
+    )
+    assert "did you mean 'demo-full'" in cli("run", "demo-ful", code=1).stderr
+
+
+def test_the_packaged_job_is_named_when_it_stands_for_a_path(here: Path, store: Path, cli: Run) -> None:
+    (here / "jobs" / "demo-full.toml").write_text(f'[model]\nbase = "bundled:demo"\n[train]\n{QUICK}')
+    assert "packaged" not in cli("train", "--model", "jobs/demo-full.toml").stderr
+    shutil.rmtree(here / "jobs")
+    answer = subprocess.run(
+        command("run", "jobs/demo-full.toml"), env=environment(store), capture_output=True, text=True, check=False
+    )
+    packaged = folder("jobs") / "demo-full.toml"
+    assert f"jobs/demo-full.toml is not in this folder: using the packaged job {packaged}" in answer.stderr
+
+
+# ---- a name means one thing ----
+
+
+def test_a_name_that_means_two_things_is_refused_everywhere(here: Path, cli: Run, cli_json: Run) -> None:
+    cli("model", "add", "mine", "--base", "bundled:demo")
+    job("mine")
+    for words in (
+        ("model", "show", "mine"),
+        ("embed", "--model", "mine"),
+        ("eval", "--model", "mine", "--split", "t/val"),
+        ("train", "--model", "mine"),
+        ("run", "jobs/mine.toml"),
+        ("export", "model", "mine", "out"),
+        ("retrieve", "a dog", "--model", "mine", "--split", "t/val"),
+    ):
+        told = cli(*words, code=1).stderr
+        assert "'mine' means two things" in told, words
+        assert "adapter None (not " in told
+        assert "clipstore model remove mine" in told
+    rows = {row["name"]: row for row in cli_json("model", "list")["models"]}
+    assert "means two things" in rows["mine"]["problem"]
+
+
+def test_the_name_of_a_job_is_not_recorded_a_second_time(here: Path, cli: Run, cli_json: Run, sql: Run) -> None:
+    before = sql("FROM models")
+    said = cli("model", "add", "demo", "--base", "bundled:demo").stdout
+    assert said == f"demo: this model is the job {folder('jobs') / 'demo.toml'} already; nothing to record\n"
+    assert sql("FROM models") == before
+    (here / "jobs" / "demo.toml").write_text('[model]\nbase = "bundled:demo"\nprompt = "a {}"\n')
+    shown = cli_json("model", "show", "demo")
+    assert (shown["prompt"], shown["from"]) == ("a {}", "jobs/demo.toml")
+    assert cli_json("embed", "--model", "demo", "--split", "t/val", "--dry-run")["embedded"]
+    assert "is the name of the job" in cli("model", "add", "demo", "--base", "bundled:demo", code=1).stderr
+
+
+def test_the_base_of_a_job_replaces_no_model_of_its_name(here: Path, cli: Run, cli_json: Run) -> None:
+    file = job("mine")
+    file.write_text(file.read_text().replace("[train]", "clean = true\n[train]", 1))
+    cli("model", "add", "mine.base", "--base", "bundled:demo")
+    told = cli("train", "--model", "mine", code=1).stderr
+    assert "recorded as 'mine.base'" in told
+    assert "clean False (not True)" in told
+    assert cli_json("model", "show", "mine.base")["clean"] is False
