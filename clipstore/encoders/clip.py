@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +22,9 @@ from transformers import AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
 from clipstore.encoders import forward
-from clipstore.encoders.images import Preprocessing, read_preprocessing
+from clipstore.encoders.images import Preprocessing, prepared, read_preprocessing
 from clipstore.encoders.packing import pack, row_tokens
+from clipstore.encoders.probe import CAPTION, probe_image
 from clipstore.encoders.sources import adapter_files, heads_file, locate, preprocessor_file
 from clipstore.errors import ModelError
 from clipstore.records import Model
@@ -165,9 +166,25 @@ class ClipEncoder:
     @torch.inference_mode()
     def text_vectors(self, ids: Sequence[Sequence[int]]) -> Floats:
         """Text vectors, not normalised, of a batch of token ids: float32 (B, dim)."""
+        return self._text_vectors(ids, self._read)
+
+    @torch.inference_mode()
+    def probe(self) -> dict[str, Floats]:
+        """The vectors (dim,) of a fixed image and a fixed caption, by tower; not through torch's compiler."""
+        pixels = torch.from_numpy(prepared(probe_image(), self.preprocessing)[None].copy())
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # for one item, threads would wait for one another longer than they compute
+        try:
+            features = _numpy(forward.see(self._model.vision_model, self._values(self._there(pixels))))
+            texts = self._text_vectors(self.tokenize([CAPTION]).ids, forward.read)
+            return {"image": self.project(features)[0], "text": texts[0]}
+        finally:
+            torch.set_num_threads(threads)
+
+    def _text_vectors(self, ids: Sequence[Sequence[int]], read: Callable[..., torch.Tensor]) -> Floats:
         packed = pack([one[: self._end(one) + 1] for one in ids])
         laid = (packed.tokens, packed.positions, packed.attends, packed.ends)
-        states = self._read(self._model.text_model, *(self._there(torch.from_numpy(array)) for array in laid))
+        states = read(self._model.text_model, *(self._there(torch.from_numpy(array)) for array in laid))
         return _numpy(self._model.text_projection(states))
 
     def seen(self, pixels: torch.Tensor) -> torch.Tensor:

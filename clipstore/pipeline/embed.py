@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipstore import choices
-from clipstore.catalog import Session, keep_waiting
+from clipstore.catalog import Row, Session, keep_waiting
 from clipstore.errors import ModelError
 from clipstore.pipeline.ahead import Clock, Read
 from clipstore.pipeline.device import checked_device, free_memory
@@ -21,6 +21,7 @@ from clipstore.pipeline.encode import Encoding, Pieces, Rows, Work, encode, enco
 from clipstore.pipeline.models import IMPORTED, find_model, model_towers, record_model, record_towers
 from clipstore.pipeline.photos import look_at_photos
 from clipstore.pipeline.plan import KIND, Embedded, Scope, scope_of, work_of
+from clipstore.pipeline.probes import add_probes, check_probes
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.registry import forget_lost, register
 from clipstore.pipeline.store import Store, split_id
@@ -158,7 +159,7 @@ class _Embedding:
         if left and not run.encoder:
             self._load(run, scopes)
         elif not run.encoder:
-            self._settle(run, [])
+            self._settle(run, [], [])
         for scope, source in left:
             self._carry_out([run], [scope], source)
         run.encoder = None
@@ -207,21 +208,26 @@ class _Embedding:
         run.encoder = ClipEncoder(checkpoint, device=device if roomy else "cpu")
         exact = [encode_rows(plan, self._trial(run, scope)) for scope, plan in tried]
         run.encoder = ClipEncoder(checkpoint, precision=precision, device=device, compiled=self._options.compiled)
+        probes = check_probes(self._store, run.model.name, run.towers, run.encoder)
         checks = []
         for (scope, plan), wanted in zip(tried, exact, strict=True):
             cosines = _cosines(wanted, encode_rows(plan, self._trial(run, scope)))
             if cosines:
                 checks.append((scope.tower, len(cosines), min(cosines)))
-        self._settle(run, checks)
+        self._settle(run, checks, probes)
 
-    def _settle(self, run: _Run, checks: list[tuple[Tower, int, float]]) -> None:
-        """Enter a model and its towers into the catalog, and what their precision costs: items tried, least cosine."""
+    def _settle(self, run: _Run, checks: list[tuple[Tower, int, float]], probes: list[Row]) -> None:
+        """Enter a model and its towers into the catalog, with their probes where those are new.
+
+        `checks` is what their precision costs: items tried, least cosine.
+        """
         for tower, _, least in checks:
             run.least_cosine[tower.tower] = min(least, run.least_cosine.get(tower.tower, least))
         if self._options.dry_run:
             return
         with self._store.catalog.write() as session:
             _record(session, self._store, run)
+            add_probes(session, probes)
             for tower, items, least in checks:
                 told = {"fingerprint": tower.fingerprint, "items": items, "least_cosine": least}
                 session.run("embed/add_precision_check", **told)

@@ -25,6 +25,7 @@ from clipstore.pipeline.encode import Encoding, encode_rows
 from clipstore.pipeline.evaluate import evaluation_stamp
 from clipstore.pipeline.models import IMPORTED, find_model
 from clipstore.pipeline.plan import KIND
+from clipstore.pipeline.probes import check_probes
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.store import Store, split_id
 from clipstore.pipeline.vectors import Gallery, Items, bad_row, gallery
@@ -259,6 +260,7 @@ class _Search:
 
             device = checked_device(self._options.device)
             loaded.append(ClipEncoder(load_clip(model), precision=tower.precision, device=device))
+            check_probes(self._store, model.name, [tower], loaded[0])
         encoder, done, lock = loaded[0], 0, Lock()
 
         def tried(items: int) -> None:

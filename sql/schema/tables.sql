@@ -200,3 +200,11 @@ CREATE TABLE IF NOT EXISTS extra_positives (
     image_id BIGINT NOT NULL,
     caption_id BIGINT NOT NULL
 );
+
+-- What a tower gave for a fixed image or caption when its fingerprint was first used, and the libraries it ran on.
+CREATE TABLE IF NOT EXISTS probes (
+    fingerprint VARCHAR NOT NULL,
+    device VARCHAR NOT NULL,            -- cpu, cuda
+    software VARCHAR NOT NULL,
+    vector FLOAT[] NOT NULL
+);

@@ -1,0 +1,86 @@
+"""The stored probe of a fingerprint: equal fingerprints promise equal vectors, and here the promise is tested.
+
+When a fingerprint is first used, the vectors of a fixed image and a fixed caption go into the catalog. Whenever a model
+with that fingerprint is loaded again, it must give them again: another version of a library, or another device, may
+compute differently from the same files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipstore.catalog import Row, Session
+from clipstore.errors import ModelError
+from clipstore.pipeline.store import Store
+from clipstore.records import Tower
+
+if TYPE_CHECKING:
+    from clipstore.encoders.clip import ClipEncoder
+
+# The largest 1 - cosine, at the precision that the fingerprint covers. Between kinds of devices bf16 rounds otherwise:
+# 1 - cosine to fp32 is 1e-5 to 1e-4 there.
+LARGEST_DISTANCE = 1e-4
+LARGEST_BF16_DISTANCE = 1e-3
+
+_SOFTWARE = ("torch", "transformers", "peft", "tokenizers", "pillow")
+
+Floats = NDArray[np.float32]
+
+
+def check_probes(store: Store, model: str, towers: Iterable[Tower], encoder: ClipEncoder) -> list[Row]:
+    """Compare the probes of a loaded model with the stored ones; those that are not stored yet, for `add_probes`.
+
+    Raises:
+        ModelError: a fingerprint has a stored probe, and the model gives another vector.
+    """
+    vectors, device, fresh = encoder.probe(), encoder.device.type, []
+    with store.catalog.read() as session:
+        for tower in towers:
+            vector, row = vectors[tower.tower], session.row("model/probe", fingerprint=tower.fingerprint)
+            if row:
+                _check(model, tower, vector, row, device)
+            else:
+                own = {"fingerprint": tower.fingerprint, "device": device, "software": _software()}
+                fresh.append(own | {"vector": vector.tolist()})
+    return fresh
+
+
+def add_probes(session: Session, probes: Iterable[Row]) -> None:
+    """Note the probes of fingerprints that are used for the first time."""
+    for row in probes:
+        if session.row("model/probe", fingerprint=row["fingerprint"]) is None:
+            session.run("model/add_probe", **row)
+
+
+def _check(model: str, tower: Tower, vector: Floats, row: Row, device: str) -> None:
+    stored = np.array(row["vector"], dtype=np.float64)
+    distance = _distance(vector.astype(np.float64), stored)
+    rounded_otherwise = tower.precision == "bf16" and device != row["device"]
+    if distance > (LARGEST_BF16_DISTANCE if rounded_otherwise else LARGEST_DISTANCE):
+        message = (
+            f"{model}: the {tower.tower} tower has the fingerprint {tower.fingerprint[:12]}, and gives other vectors "
+            f"than those stored under it (cosine {1 - distance:.5f} for the stored probe): they were made on "
+            f"{row['device']} with {row['software']}, now it is {device} with {_software()}; go back to those, or take "
+            "another --store"
+        )
+        raise ModelError(message)
+
+
+def _distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """1 - cosine; between vectors that have no direction (zero, not finite) 0 where both are so, else 2."""
+    if one.shape != other.shape:
+        return 2.0
+    norms = [float(np.linalg.norm(vector)) for vector in (one, other)]
+    valid = [np.isfinite(norm) and norm > 0 for norm in norms]
+    if not all(valid):
+        return 0.0 if not any(valid) else 2.0
+    return 1.0 - float((one / norms[0]) @ (other / norms[1]))
+
+
+def _software() -> str:
+    return ", ".join(f"{name} {version(name)}" for name in _SOFTWARE)

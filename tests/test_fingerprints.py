@@ -1,0 +1,303 @@
+"""Equal fingerprints promise equal vectors: each key of each configuration and each tokenizer file is changed in turn."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from clip_folder import build_lora, edit_json
+from peft import LoHaConfig, LoraConfig, get_peft_model
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
+from clipstore.encoders.clip import ClipEncoder, load_clip
+from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.images import pixels
+from clipstore.encoders.sources import tokenizer_files
+from clipstore.encoders.untrained import Sizes, write_untrained
+from clipstore.errors import ModelError
+from clipstore.records import Model
+
+TINY = Sizes(dim=16, text=(16, 2, 2), vision=(16, 2, 2), patch=16, pixels=32)
+TEXTS = ["a red circle", "two blue squares  above THREE green stars", "zz, one of; the <|endoftext|> 7 hearts", "é 猫"]
+PARTS = ("image", "backbone", "text")
+
+Change = Callable[[Path], None]
+
+
+class Measured(NamedTuple):
+    """A model's fingerprints and vectors, by part."""
+
+    fingerprints: dict[str, str | None]
+    vectors: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of few weights, its tokenizer in one tokenizer.json. Copy it before changing it."""
+    folder = write_untrained(tmp_path_factory.mktemp("tiny") / "clip", sizes=TINY)
+    edit_json(folder / "preprocessor_config.json", size=32, crop_size=32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with vocab.json, merges.txt and special_tokens_map.json instead of tokenizer.json."""
+    folder = Path(shutil.copytree(tiny, tmp_path_factory.mktemp("pairs") / "clip"))
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+    merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in whole["model"]["merges"])
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{pair}\n" for pair in merges), encoding="utf-8")
+    end = "<|endoftext|>"
+    tokens = {"bos_token": "<|startoftext|>", "eos_token": end, "unk_token": end, "pad_token": end}
+    (folder / "special_tokens_map.json").write_text(json.dumps(tokens))
+    return folder
+
+
+def model_of(folder: Path, adapter: Path | None = None) -> Model:
+    return Model(name="m", family="clip", base=str(folder), adapter=adapter and str(adapter))
+
+
+def fingerprints(model: Model) -> dict[str, str | None]:
+    image, text = describe(model, "fp32")
+    return {"image": image.fingerprint, "backbone": image.backbone, "text": text.fingerprint}
+
+
+def measured(model: Model) -> Measured | None:
+    """What a model is and gives, or None where it is refused in words."""
+    try:
+        own = fingerprints(model)
+        encoder = ClipEncoder(load_clip(model))
+        features = encoder.image_features(np.stack([pixels(photo, encoder.preprocessing) for photo in _photos()]))
+        texts = encoder.text_vectors(encoder.tokenize(TEXTS).ids)
+    except ModelError:
+        return None
+    return Measured(own, {"backbone": features, "image": encoder.project(features), "text": texts})
+
+
+def _photos() -> Iterator[bytes]:
+    values = np.random.default_rng(0)
+    for width, height in ((45, 33), (32, 80)):
+        buffer = io.BytesIO()
+        Image.fromarray(values.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(buffer, "PNG")
+        yield buffer.getvalue()
+
+
+class Mutations:
+    """A folder that is changed in one way at a time, and what came of it."""
+
+    def __init__(self, folder: Path, place: Path, model: Callable[[Path], Model]) -> None:
+        self._folder, self._place, self._model = folder, place, model
+        before = measured(model(folder))
+        assert before is not None
+        self._before = before
+        self.counts: Counter[str] = Counter()
+
+    def check(self, name: str, change: Change) -> None:
+        """Vectors that differ have fingerprints that differ; a refusal in words is as good."""
+        copy = self._place / "changed"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self._folder, copy)
+        change(copy)
+        after = measured(self._model(copy))
+        if after is None:
+            self.counts["refused"] += 1
+            return
+        vectors = [part for part in PARTS if not _equal(self._before.vectors[part], after.vectors[part])]
+        prints = [part for part in PARTS if self._before.fingerprints[part] != after.fingerprints[part]]
+        assert set(vectors) <= set(prints), f"{name}: other vectors of {vectors}, other fingerprints of {prints}"
+        self.counts["other vectors" if vectors else "other fingerprints alone" if prints else "no change"] += 1
+
+    def keys(self, file: str, *within: str, more: dict[str, Any] | None = None) -> None:
+        """Change each key of a JSON file, or of a table in it: to other values, to null, and left out."""
+        told = _table(json.loads((self._folder / file).read_text()), within)
+        for key, value in (dict.fromkeys(more or {}) | told).items():
+            values = [(more or {})[key]] if key in (more or {}) else []
+            for other in [*_others(key, value), *values, None, ...]:
+                self.check(f"{file} {'.'.join([*within, key])} = {other!r}", _edit(file, within, key, other))
+            self.counts["keys"] += 1
+
+    def report(self, words: str) -> None:
+        print(f"{words}: {dict(self.counts)}")  # pytest -rP shows it
+
+
+def _table(told: dict[str, Any], within: tuple[str, ...]) -> dict[str, Any]:
+    for name in within:
+        told = told[name]
+    return told
+
+
+def _edit(file: str, within: tuple[str, ...], key: str, value: object) -> Change:
+    def change(folder: Path) -> None:
+        told = json.loads((folder / file).read_text())
+        table = _table(told, within)
+        if value is ...:
+            table.pop(key, None)
+        else:
+            table[key] = value
+        (folder / file).write_text(json.dumps(told))
+
+    return change
+
+
+def _others(key: str, value: Any) -> list[Any]:
+    """Other values of a key that a library may take."""
+    if key.endswith("_act"):
+        return ["gelu", "relu"]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, 2 * value]
+    if isinstance(value, float):
+        return [value + 0.25]
+    if isinstance(value, str):
+        return [f"{value}x"]
+    if isinstance(value, list):
+        return [value[:1], [*value[1:], *value[:1]]] if value else [[1]]
+    return [{}, 1, True]
+
+
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and np.array_equal(one, other)
+
+
+# What a configuration may say beside what the small model's says: transformers reads all of it.
+MORE = {
+    "text_config_dict": {"hidden_act": "relu", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2},
+    "vision_config_dict": {"hidden_act": "relu", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2},
+    "tokenizer_class": "BertTokenizer",
+    "transformers_weights": "other.safetensors",
+    "quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True},
+    "attn_implementation": "eager",
+    "fusion_config": {},
+    "torch_dtype": "float16",
+    "tie_word_embeddings": True,
+    "return_dict": False,
+}
+
+
+def test_each_key_of_a_configuration(tiny: Path, tmp_path: Path) -> None:
+    other = load_file(tiny / "model.safetensors")
+    folder = Path(shutil.copytree(tiny, tmp_path / "clip"))
+    save_file({name: weight * 1.5 for name, weight in other.items()}, folder / "other.safetensors")
+    mutations = Mutations(folder, tmp_path, model_of)
+    mutations.keys("config.json", more=MORE)
+    for tower, known in (("text", CLIPTextConfig()), ("vision", CLIPVisionConfig())):
+        extra = {"dtype": "float16", "torch_dtype": "bfloat16", "_attn_implementation": "eager", "id2label": {"0": "a"}}
+        mutations.keys("config.json", f"{tower}_config", more=dict.fromkeys(known.to_dict()) | extra)
+    mutations.report("config.json")
+    assert mutations.counts["keys"] > 60
+    assert mutations.counts["other vectors"] > 15
+
+
+def test_each_key_of_a_preprocessing(tiny: Path, tmp_path: Path) -> None:
+    mutations = Mutations(tiny, tmp_path, model_of)
+    more = {"rescale_factor": 0.5, "do_rescale": False, "do_convert_rgb": False, "do_pad": True}
+    mutations.keys("preprocessor_config.json", more=more)
+    for size in ({"shortest_edge": 40}, {"height": 32, "width": 32}, {"height": 50, "width": 40}, 64):
+        mutations.check(f"size {size}", _edit("preprocessor_config.json", (), "size", size))
+    own = json.loads((tiny / "preprocessor_config.json").read_text())
+    for words, told in (("nested", {"image_processor": own | {"resample": 0}}), ("unused", own | {"resample": 0})):
+        mutations.check(words, lambda folder, told=told: _write(folder / "processor_config.json", told))
+    mutations.report("preprocessor_config.json")
+    assert mutations.counts["other vectors"] > 8
+
+
+def _write(file: Path, told: dict[str, Any]) -> None:
+    file.write_text(json.dumps(told))
+
+
+def test_each_tokenizer_file(tiny: Path, tiny_pairs: Path, tmp_path: Path) -> None:
+    files: set[str] = set()
+    for folder in (tiny, tiny_pairs):
+        mutations = Mutations(folder, tmp_path, model_of)
+        mutations.keys("tokenizer_config.json", more={"add_prefix_space": True, "do_lower_case": False, "unk_token": "a"})
+        for file in [*tokenizer_files(folder), folder / "added_tokens.json", folder / "special_tokens_map.json"]:
+            for number, change in enumerate(_token_changes(file.name)):
+                mutations.check(f"{file.name} {number}", change)
+                files.add(file.name)
+        mutations.report(f"tokenizer files {[file.name for file in tokenizer_files(folder)]}")
+        assert mutations.counts["other vectors"] >= 4
+    print(f"kinds of tokenizer files: {sorted(files)}")
+    assert len(files) == 6
+
+
+def _token_changes(name: str) -> Iterator[Change]:
+    """Changes to a tokenizer file, or the file where there is none."""
+    if name == "added_tokens.json":
+        yield lambda folder: _write(folder / name, {"circle": 300, "blue": 301})
+    elif name == "special_tokens_map.json":
+        yield lambda folder: _write(folder / name, {"additional_special_tokens": ["red"]})
+        yield lambda folder: _write(folder / name, {"eos_token": "a</w>"})
+    elif name == "merges.txt":
+        yield lambda folder: (folder / name).write_text("\n".join((folder / name).read_text().splitlines()[:40]))
+    elif name == "vocab.json":
+        yield lambda folder: _write(folder / name, _swapped(json.loads((folder / name).read_text())))
+    elif name == "tokenizer.json":
+        for key in ("normalizer", "pre_tokenizer", "post_processor"):
+            yield _edit(name, (), key, None)
+        yield lambda folder: _write(folder / name, _swapped_whole(json.loads((folder / name).read_text())))
+    elif name == "tokenizer_config.json":
+        yield lambda folder: (folder / name).unlink()
+
+
+def _swapped(vocabulary: dict[str, int]) -> dict[str, int]:
+    """Two words with each other's ids, of those that the texts have."""
+    one, other = [word for word in vocabulary if word.endswith("</w>") and len(word) > 6][:2]
+    every = [word for word in vocabulary if len(word.removesuffix("</w>")) == 1]
+    pairs = [(one, other), *zip(every[::2], every[1::2], strict=False)]
+    ids = {name: vocabulary[partner] for pair in pairs for name, partner in (pair, pair[::-1])}
+    return vocabulary | ids
+
+
+def _swapped_whole(told: dict[str, Any]) -> dict[str, Any]:
+    told["model"]["vocab"] = _swapped(told["model"]["vocab"])
+    return told
+
+
+def build_loha(base: Path, place: Path) -> Path:
+    torch.manual_seed(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = LoHaConfig(r=2, alpha=4, target_modules=["q_proj", "v_proj"], init_weights=False)
+        get_peft_model(CLIPModel.from_pretrained(base), config).save_pretrained(place)
+    return place
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "loha"])
+def test_each_key_of_an_adapter(kind: str, tiny: Path, tmp_path: Path) -> None:
+    if kind == "loha":
+        adapter = build_loha(tiny, tmp_path / "adapter")
+    else:
+        adapter = build_lora(tiny, tmp_path / "adapter", targets=["q_proj", "v_proj"], use_dora=kind == "dora")
+    mutations = Mutations(adapter, tmp_path, lambda folder: model_of(tiny, folder))
+    known = {field.name for field in dataclasses.fields(LoHaConfig if kind == "loha" else LoraConfig)}
+    more: dict[str, Any] = {
+        "target_modules": ["q_proj"],
+        "exclude_modules": ["v_proj"],
+        "layers_to_transform": [0],
+        "rank_pattern": {"q_proj": 4},
+        "alpha_pattern": {"q_proj": 64},
+        "peft_type": "LOHA" if kind == "lora" else "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+    }
+    if kind == "lora":
+        more |= {"init_lora_weights": "pissa", "bias": "all"}
+    mutations.keys("adapter_config.json", more=dict.fromkeys(known - more.keys(), 3) | more)
+    mutations.report(f"adapter_config.json of a {kind}")
+    assert mutations.counts["other vectors"] > 3
