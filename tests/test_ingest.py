@@ -189,7 +189,7 @@ def test_a_changed_caption_keeps_its_id(cli_json: Callable[..., Any], sql: Ask, 
     before = snapshot(sql, SOURCE_TABLES)
     changed(evaluated, 12, "a puppy")
     told = cli_json("ingest", "coco", evaluated, "--name", "d")
-    assert {what: count for what, count in told["changes"].items() if count} == {"captions changed": 1}
+    assert {what: count for what, count in told["changes"].items() if count} == {"captions_changed": 1}
     for row in before["captions"]:
         row["text"] = "a puppy" if row["source_id"] == "12" else row["text"]
     assert snapshot(sql, SOURCE_TABLES) == before
@@ -198,7 +198,7 @@ def test_a_changed_caption_keeps_its_id(cli_json: Callable[..., Any], sql: Ask, 
 def test_what_the_source_no_longer_has_goes(cli_json: Callable[..., Any], sql: Ask, evaluated: Path) -> None:
     write_coco(evaluated, IMAGES[:1], CAPTIONS[:1])
     told = cli_json("ingest", "coco", evaluated, "--name", "d")
-    assert told["changes"]["images removed"] == 1
+    assert told["changes"]["images_removed"] == 1
     assert told["changes"]["captions_removed"] == 2  # one of the image that stays, one of the image that goes
     assert captions_of(sql) == {"val/a.jpg": ["a dog"], "other/o.jpg": ["an owl"]}
     assert members_of(sql) == {"d/val": ["val/a.jpg"], "d/other": ["other/o.jpg"]}
@@ -253,7 +253,7 @@ def test_a_split_that_the_file_drops_goes(cli: Run, cli_json: Callable[..., Any]
     file = write_csv(tmp_path / "c.csv", [("a.jpg", "a dog", "train"), ("b.jpg", "a cat", "val")], header)
     cli("ingest", "csv", file)
     write_csv(file, [("a.jpg", "a dog", "train"), ("b.jpg", "a cat", "test")], header)
-    assert cli_json("ingest", "csv", file)["changes"]["splits removed"] == 1
+    assert cli_json("ingest", "csv", file)["changes"]["splits_removed"] == 1
     assert members_of(sql) == {"c/train": ["a.jpg"], "c/test": ["b.jpg"]}
 
 

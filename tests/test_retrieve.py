@@ -260,15 +260,19 @@ def test_the_json_says_what_was_searched(retrieve: Ask, cli_json: Ask, store: Pa
         assert {key: one["measured_on"][key] for key in same} == {key: evaluation["measured_on"][key] for key in same}
 
 
-def test_the_table_names_each_query_and_model_once(cli: Run, place: Path) -> None:
+def test_each_row_of_the_table_names_its_query_and_model(cli: Run, place: Path) -> None:
     photo = sorted((place / "scenes" / "val").iterdir())[0]
     words = ("--model", "demo", "--model", "worded", "--split", SPLIT, "--top", 3)
     out = cli("retrieve", photo, "red circles and squares", *words).stdout
     rows = [line.split() for line in out.splitlines()]
-    assert rows[1] == ["query", "model", "position", "item", "score", "right"]
-    assert sum("red circles" in line for line in out.splitlines()) == 1
+    assert rows[1] == ["query", "model", "position", "source_id", "item", "score", "right"]
+    assert sum("red circles and squares   " in line for line in out.splitlines()) == 6
     assert [row[row.index("1") - 1] for row in rows if "1" in row[:7]] == ["demo", "worded"] * 2
     assert "yes" in out
+    assert [line for line in out.splitlines() if line.startswith("worded: ")] == [
+        "worded: 3 of 120 captions for each image",
+        "worded: 3 of 24 images for each sentence",
+    ]
     assert "24 images, 120 captions" in out
 
 

@@ -105,7 +105,7 @@ def show(name: str, store: Store, *, as_json: bool) -> None:
     Example: clipstore model show demo
     """
     from clipstore.pipeline.models import show_model
-    from clipstore.reporting.tables import print_json, print_table
+    from clipstore.reporting.tables import cell, print_json, print_table
 
     told = show_model(store, name)
     if as_json:
@@ -113,5 +113,5 @@ def show(name: str, store: Store, *, as_json: bool) -> None:
         return
     for key, value in told.items():
         if key != "towers" and value is not None:
-            click.echo(f"{key:8} {value}")
+            click.echo(f"{key:8} {cell(value)}")
     print_table(told["towers"], empty="not embedded yet")

@@ -1,0 +1,607 @@
+"""Tables at every width against their JSON, row limits, streams of every encoding, and the command lists."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipstore.catalog import statement
+from clipstore.cli import main
+from clipstore.packaged import folder
+from clipstore.pipeline.query import list_queries, run_query, run_sql
+from clipstore.pipeline.store import Store
+from clipstore.reporting import embedding, metrics, tables, training
+from clipstore.reporting.comparison import print_comparison
+from clipstore.reporting.retrieval import print_retrieval
+from clipstore.reporting.story import print_demo
+
+Run = Callable[..., Result]
+Printer = Callable[[], None]
+
+WIDTHS = (None, 40, 60, 80, 120, 200)  # None: a pipe
+DATASET = "a-data-set-with-quite-a-long-name"
+SPLIT = f"{DATASET}/val"
+LONG_MODEL = "a-model-of-a-very-long-name_v2.1-rank16"
+OTHER_MODEL = "another-model-of-a-long-name_v2.2"
+QUERIES = sorted(path.stem for path in (folder("sql") / "queries").glob("*.sql"))
+LIMITED = [name for name in QUERIES if "$limit" in statement(f"queries/{name}")]
+NINE = "SELECT " + ", ".join(f"123456789 AS column_{letter}" for letter in "abcdefghi")
+
+
+class _Terminal(io.StringIO):
+    """A terminal as far as `print_table` can see."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def printed(width: int | None, call: Callable[[], object]) -> str:
+    """What `call` prints on a terminal `width` columns wide, or (None) into a pipe; without styles."""
+    out = io.StringIO() if width is None else _Terminal()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
+        patch.setenv("TERM", "xterm")
+        patch.setenv("COLUMNS", str(width or 80))
+        call()
+    return re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+
+
+# --- a store with long names
+
+
+@pytest.fixture(scope="module")
+def place(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of drawn scenes: the bundled model and two imported ones, evaluated; a drawn split; and another data set
+    whose first two photos are missing.
+    """
+    root = tmp_path_factory.mktemp("tables")
+    for name, first in (("scenes", 0), ("lacking", 2)):
+        (root / name / "val").mkdir(parents=True)
+        (root / name / "annotations").symlink_to(scenes / "annotations")
+        for photo in sorted((scenes / "val").iterdir())[first:]:
+            (root / name / "val" / photo.name).symlink_to(photo)
+    run = partial(_run, root / "store")
+    run("ingest", "coco", root / "scenes", "--name", DATASET)
+    run("ingest", "coco", root / "lacking", "--name", "lacking")
+    run("split", "a-group-of-splits-with-a-long-name", "--from", SPLIT, "--validation", "0.25")
+    run("embed", "--model", "demo", "--split", SPLIT)
+    for seed, model in enumerate((LONG_MODEL, OTHER_MODEL)):
+        run("import", model, *_vectors(Store(root / "store"), root / f"vectors{seed}", seed))
+    run("eval", "--split", SPLIT)
+    return root
+
+
+def _run(store: Path, *words: object, charset: str = "utf-8", code: int = 0) -> Result:
+    runner = CliRunner(env={"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"}, charset=charset)
+    result = runner.invoke(main, [str(word) for word in words])
+    assert result.exit_code == code, (words, result.output, result.exception)
+    return result
+
+
+def _vectors(store: Store, target: Path, seed: int) -> list[object]:
+    """Options of `import`: seeded vectors of the split's images and captions."""
+    target.mkdir()
+    words: list[object] = ["--split", SPLIT]
+    for what in ("images", "captions"):
+        ids = sorted(set(run_sql(store, f"SELECT source_id FROM {what}")["source_id"].to_pylist()))
+        rows = np.random.default_rng(seed).normal(size=(len(ids), 8)).astype(np.float32)
+        for option, array in ((f"--{what}", rows), (f"--{what[:-1]}-ids", np.array(ids))):
+            np.save(target / f"{option}.npy", array)
+            words += [option, target / f"{option}.npy"]
+    return words
+
+
+@pytest.fixture(scope="module")
+def answers(place: Path) -> dict[str, Any]:
+    """What the commands that take long print with --json, each run once."""
+    models = [word for name in ("demo", LONG_MODEL, OTHER_MODEL) for word in ("--model", name)]
+    commands: dict[str, list[object]] = {
+        "eval": ["eval", *models, "--split", SPLIT],
+        "compare": ["compare", "demo", LONG_MODEL, OTHER_MODEL, "--split", SPLIT],
+        "hubness": ["hubness", "--model", LONG_MODEL, "--split", SPLIT],
+        "embed": ["embed", "--model", "demo", "--split", SPLIT],
+        "dry-run": ["embed", "--model", "demo", "--dry-run"],
+        "retrieve": [
+            *("retrieve", place / "scenes" / "val" / "000000000002.jpg", "red circles and squares", "--top", 3),
+            *("--model", "demo", "--split", SPLIT),
+        ],
+        "bench-eval": ["bench", "eval", "--images", 50, "--captions", 100, "--dim", 8, "--repeat", 1],
+    }
+    return {name: json.loads(_run(place / "store", *words, "--json").stdout) for name, words in commands.items()}
+
+
+# --- every command's tables, at every width, against the JSON
+
+
+class Case(NamedTuple):
+    """What a command prints: its result as JSON has it, the call that prints it, and the keys that the text leaves
+    out. `exact`: no number is rounded.
+    """
+
+    told: Any
+    call: Printer
+    left_out: frozenset[str] = frozenset()
+    exact: bool = False
+
+
+def _command(place: Path, *words: object, left_out: str = "") -> Case:
+    told = json.loads(_run(place / "store", *words, "--json").stdout)
+
+    def call() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CLIPSTORE_STORE", str(place / "store"))
+            main.main([str(word) for word in words], standalone_mode=False)
+
+    return Case(told, call, frozenset(left_out.split()))
+
+
+def _answer(table: pa.Table) -> Case:
+    out = io.StringIO()
+    with redirect_stdout(out):
+        tables.print_rows(table, "json")
+    return Case(json.loads(out.getvalue()), lambda: tables.print_rows(table, "table"), exact=True)
+
+
+_OF_EVALUATION = (
+    "evaluation_id unseen asked_images lost_positives images_without_positive captions_without_positive partial "
+    "pending_images pending_captions evaluated_at gallery_digest rechecked scores caption_set seconds peak_memory "
+    "text_retrieval_map@r text_retrieval_r_precision image_retrieval_map@r image_retrieval_r_precision"
+)
+
+
+def _evaluations(answers: Mapping[str, Any]) -> Case:
+    """Three models' evaluations, as if of a gallery of COCO's size."""
+    told = copy.deepcopy(answers["eval"])
+    for number, evaluation in enumerate(told["evaluations"]):
+        evaluation["measured_on"] |= {"images": 123_287, "captions": 616_767, "tied_pairs": 1_234_567 + number}
+        evaluation["measured_on"] |= {"left_out_images": 1_234, "left_out_captions": 6_170, "seen_images": 20_000}
+        evaluation["metrics"] |= {"image_retrieval_mean_rank": 41_399.5, "text_retrieval_median_rank": 308_383.0}
+    return Case(told, lambda: metrics.print_evaluations(told["evaluations"]), frozenset(_OF_EVALUATION.split()))
+
+
+def _epochs(answers: Mapping[str, Any]) -> dict[str, Any]:
+    """A training as `clipstore train --json` has it, with twelve epochs."""
+    measured = answers["eval"]["evaluations"][0]["metrics"]
+    history = [
+        {
+            "epoch": epoch,
+            "loss": 4.25 / epoch if epoch else None,
+            "metrics": measured | {"text_retrieval_recall@1": 0.101 + epoch / 1000},
+            "learning_rate": 1e-5 / epoch if epoch else None,
+            "seconds": 7384.0 + epoch,
+        }
+        for epoch in range(12)
+    ]
+    return {
+        "model": LONG_MODEL,
+        "adapter": f"/store/adapters/{LONG_MODEL}/best",
+        "images": 113_287,
+        "captions": 566_747,
+        "left_out_images": 1_234,
+        "left_out_captions": 6_170,
+        "precision": "fp32",
+        "watch": "text_retrieval_recall@1",
+        "history": history,
+        "best": history[11],
+        "resumed": (3, 123_456),
+    }
+
+
+_OF_TRAINING = (
+    "text_retrieval_median_rank text_retrieval_mean_rank image_retrieval_median_rank image_retrieval_mean_rank rsum"
+)
+_OF_EMBED = "fingerprint clock seconds planned workers pieces lost_shards least_cosine size estimate"
+
+
+def _embedded(answers: Mapping[str, Any]) -> Case:
+    """A long run's summary, as if of COCO."""
+    rows = copy.deepcopy(answers["embed"]["embedded"])
+    for row in rows:
+        row |= {"model": LONG_MODEL, "done": 616_767, "reused": 123_456_789, "seconds": 8_000.0, "size": 1_263_139_840}
+        row["clock"] = dict.fromkeys(row["clock"], 1234.5)
+
+    def call() -> None:
+        tables.print_table(embedding.summary_rows(rows, dry_run=False))
+
+    return Case(rows, call, frozenset({*_OF_EMBED.split()}))
+
+
+def _demo(place: Path, answers: Mapping[str, Any]) -> Case:
+    """What `clipstore demo` prints, of this store's results."""
+    store = Store(place / "store")
+    told = {
+        "folder": "demo",
+        "models": ["demo", LONG_MODEL, OTHER_MODEL],
+        "split": SPLIT,
+        "splits": run_query(store, "splits", ()).to_pylist(),
+        "trained": [_epochs(answers)],
+        "embedded": answers["embed"]["embedded"],
+        "evaluations": answers["eval"]["evaluations"],
+        "queries": [
+            {"name": name, "parameters": ("limit=5",), "rows": run_query(store, name, ("limit=5",)).to_pylist()}
+            for name in ("failures", "hubs")
+        ],
+    }
+    return Case(told, lambda: print_demo(told), frozenset(f"{_OF_EVALUATION} {_OF_EMBED}".split()))
+
+
+_OF_COMPARISON = (
+    f"{_OF_EVALUATION} flips resamples seed confidence comparisons clusters gallery image_fingerprint text_fingerprint "
+    "precision dtype left_out_images left_out_captions split_digest seen_images baseline direction metric"
+)
+_OF_RETRIEVAL = (
+    f"{_OF_EVALUATION} kind in_split item_id image_id photo caption split top left_out_images left_out_captions "
+    "seen_images"
+)
+_OF_BENCH = "repeat seed product_rate rate text_retrieval_recall@1 image_retrieval_recall@1 seconds product_seconds"
+
+CASES: dict[str, Callable[[Path, dict[str, Any]], Case]] = {
+    "ingest": lambda place, _: _command(
+        place, "ingest", "coco", place / "scenes", "--name", DATASET, left_out="changes"
+    ),
+    "split": lambda place, _: _command(
+        place, "split", "a-group-of-splits-with-a-long-name", "--from", SPLIT, "--validation", "0.25"
+    ),
+    "stats": lambda place, _: _command(place, "stats", "--split", SPLIT, left_out="distinct_captions caption_lengths"),
+    "model list": lambda place, _: _command(place, "model", "list"),
+    "model show": lambda place, _: _command(place, "model", "show", LONG_MODEL),
+    "import": lambda place, _: _command(
+        place, "import", LONG_MODEL, *_vectors(Store(place / "store"), place / f"again{os.urandom(4).hex()}", 0)
+    ),
+    "embed": lambda _, answers: _embedded(answers),
+    "embed --dry-run": lambda _, answers: Case(
+        answers["dry-run"],
+        lambda: tables.print_table(embedding.summary_rows(answers["dry-run"]["embedded"], dry_run=True)),
+        frozenset({*_OF_EMBED.split(), "done", "cut"} - {"planned"}),
+    ),
+    "eval": lambda _, answers: _evaluations(answers),
+    "compare": lambda _, answers: Case(
+        answers["compare"], lambda: print_comparison(answers["compare"]), frozenset(_OF_COMPARISON.split())
+    ),
+    "hubness": lambda _, answers: Case(
+        answers["hubness"], lambda: metrics.print_hubness(answers["hubness"]["hubness"]), frozenset({"hub_share"})
+    ),
+    "retrieve": lambda _, answers: Case(
+        answers["retrieve"], lambda: print_retrieval(answers["retrieve"]), frozenset(_OF_RETRIEVAL.split())
+    ),
+    "train": lambda _, answers: Case(
+        _epochs(answers),
+        lambda: training.print_training(_epochs(answers)),
+        frozenset({*_OF_TRAINING.split(), *_OF_EVALUATION.split()} - {"seconds"}),
+    ),
+    "bench eval": lambda _, answers: Case(
+        answers["bench-eval"], lambda: metrics.print_bench(answers["bench-eval"]), frozenset(_OF_BENCH.split())
+    ),
+    "demo": _demo,
+    "sql": lambda place, _: _answer(run_sql(Store(place / "store"), NINE)),
+    "sql, all types": lambda place, _: _answer(
+        run_sql(
+            Store(place / "store"),
+            "SELECT 1234567.891::DOUBLE AS big_float, 41399::DOUBLE AS whole_float, 0.1::REAL AS real_value, "
+            "1e-17::DOUBLE AS tiny, 170141183460469231731687303715884105727::HUGEINT AS huge, "
+            "12345.6789::DECIMAL(18, 4) AS decimal_value, DATE '2026-11-26' AS day, "
+            "'one_long_name_' || repeat('x', 90) AS name, repeat('a caption of many words ', 20) AS caption, "
+            "[123456789, 987654321] AS list",
+        )
+    ),
+    "query": lambda _place, _: _answer(list_queries()),
+    **{
+        f"query {name}": lambda place, _, name=name: _answer(run_query(Store(place / "store"), name, ()))
+        for name in QUERIES
+    },
+}
+
+UNITS = {10: "KB", 20: "MB", 30: "GB"}  # by the power of two
+CHECKED: Counter[str] = Counter()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_value_of_the_json_is_whole_in_the_text(name: str, place: Path, answers: dict[str, Any]) -> None:
+    case = CASES[name](place, answers)
+    values = list(leaves(case.told, case.left_out))
+    pipe = words_of(printed(None, case.call))
+    for width in WIDTHS:
+        text = printed(width, case.call)
+        squeezed = " ".join(text.split())
+        for key, value in values:
+            missing = [part for part in parts_of(value) if not occurs(forms(key, part, case.exact), squeezed)]
+            assert not missing, f"{key} = {value!r} is not in {name} at {width}:\n{text}"
+        lost = pipe - words_of(text)
+        assert not lost, f"{name} at {width} lost {lost}:\n{text}"
+        CHECKED["values"] += len(values)
+        CHECKED["words"] += pipe.total()
+    CHECKED["commands"] += 1
+
+
+def test_how_much_was_checked() -> None:
+    told = f"{CHECKED['commands']} outputs x {len(WIDTHS)} widths: {CHECKED['values']:,} values of JSON found whole, "
+    print(told + f"{CHECKED['words']:,} words of the pipe's text found on the terminal")  # pytest -rP shows it
+    if CHECKED["commands"] == len(CASES):  # not where tests were chosen by name
+        assert CHECKED["values"] > 10_000
+
+
+def leaves(value: Any, left_out: frozenset[str], key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a result, each with the nearest key, without nulls and what is below the keys left out."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if name not in left_out:
+                yield from leaves(item, left_out, name)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from leaves(item, left_out, key)
+    elif value is not None and value != "":
+        yield key, value
+
+
+def parts_of(value: Any) -> list[Any]:
+    """What must be whole: a value, but of text that may wrap (long, with blanks) each word."""
+    return value.split() if isinstance(value, str) and len(value) > 24 else [value]
+
+
+def forms(key: str, value: Any, exact: bool) -> list[str]:
+    """How a table may write a value: as it is; else, in tables that round, rounded in one of their ways."""
+    if isinstance(value, bool):
+        return ["yes" if value else "no"]
+    if isinstance(value, str):
+        shown = {"image_to_text": "image → text", "text_to_image": "text → image"}
+        metric = {"recall@1": "Recall@1", "recall@5": "Recall@5", "recall@10": "Recall@10"}
+        short = [value[:12]] if key.endswith(("digest", "fingerprint")) else []
+        return [" ".join(value.split()), shown.get(value, value), metric.get(value, value), *short]
+    plain = [repr(value), f"{value:,}"]
+    if exact:
+        return plain
+    if isinstance(value, int):
+        return [*plain, f"{value / 2**20:,.0f} MB", *(f"{value / 2**at:.1f} {unit}" for at, unit in UNITS.items())]
+    places = (1, 2, 3, 4) if abs(value) >= 1 else (3, 4)
+    rounded = [f"{value:{sign}{comma}.{digits}f}" for sign in ("", "+") for comma in ("", ",") for digits in places]
+    wide = [f"{value:.0f}"] if abs(value) >= 10 else []
+    return [*plain, *rounded, *wide, f"{value:.1%}", f"{value:.2%}", f"{value:.2g}", tables.duration(value)]
+
+
+def occurs(candidates: list[str], text: str) -> bool:
+    """Whether one of these is in the text, and not as a part of a longer word or number."""
+    return any(re.search(rf"(?<![\w.])(?<!\d,){re.escape(one)}(?!\w|[.,]\d)", text) for one in candidates)
+
+
+def words_of(text: str) -> Counter[str]:
+    """The words of a text, without rules and bars, and the same for a table and for records."""
+    plain = re.sub(r"[─█]+", " ", text).replace("@", " @")
+    return Counter(word.rstrip(":") for word in plain.split() if word != ":")
+
+
+# --- the layout
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.integers(1, 4).flatmap(
+        lambda columns: st.lists(
+            st.lists(
+                st.one_of(
+                    st.integers(),
+                    st.floats(allow_nan=False),
+                    st.text("abcäß漢🙂_-/.", max_size=40),
+                    st.lists(st.text("abc漢", min_size=1, max_size=9), max_size=30).map(" ".join),
+                ),
+                min_size=columns,
+                max_size=columns,
+            ),
+            min_size=1,
+            max_size=5,
+        )
+    ),
+    width=st.integers(10, 200),
+)
+def test_no_width_loses_a_word_or_a_digit(rows: list[list[Any]], width: int) -> None:
+    named = [{f"my_col_{number}": value for number, value in enumerate(row)} for row in rows]
+    text = printed(width, lambda: tables.print_table(named))
+    words = Counter(text.split())
+    wanted = Counter(word for row in rows for value in row for word in tables.cell(value).split())
+    assert not wanted - words
+    assert all(f"my_col_{number}" in text for number in range(len(rows[0])))
+    if "my_col_0:" not in words:  # a table, not records
+        from rich.cells import cell_len
+
+        assert max(map(cell_len, text.splitlines())) <= width
+
+
+def test_a_table_that_does_not_fit_is_printed_as_records() -> None:
+    rows = [{"a_name": 123456789, "another_name": f"model-{number}"} for number in (1, 2)]
+    assert printed(20, lambda: tables.print_table(rows)) == (
+        "\n row 1 of 2\n a_name: 123456789\n another_name: model-1\n"
+        "\n row 2 of 2\n a_name: 123456789\n another_name: model-2\n\n"
+    )
+
+
+def test_the_metric_table_fits_80_columns_with_its_headings_broken(answers: dict[str, Any]) -> None:
+    text = printed(80, lambda: metrics.print_evaluations(answers["eval"]["evaluations"][:1]))
+    assert "row 1" not in text
+    assert re.search(r"^ model +direction +Recall +Recall +Recall +MRR +median +mean +RSUM$", text, re.MULTILINE)
+
+
+def test_control_characters_are_shown_as_escapes() -> None:
+    rows = [{"text": "two\nlines\x1b[31m", "word": ":dog: [bold]"}]
+    for width in WIDTHS:
+        text = printed(width, lambda: tables.print_table(rows))
+        assert r"two\nlines\x1b[31m" in text
+        assert ":dog: [bold]" in text
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_real_terminal(width: int, place: Path) -> None:
+    text = on_terminal(width, place / "store", "sql", NINE)
+    assert text.split().count("123456789") == 9
+    assert all(f"column_{letter}:" in text for letter in "abcdefghi")
+    for name in (DATASET, "missing_photos"):
+        assert name in on_terminal(width, place / "store", "query", "splits")
+
+
+def on_terminal(width: int, store: Path, *words: str) -> str:
+    """What a command prints on a pseudo-terminal of this width."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    environment |= {"CLIPSTORE_STORE": str(store), "TERM": "xterm"}
+    command = [sys.executable, "-c", "from clipstore.cli import main; main()", *words]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        text = b""
+        while part := _read(ours):
+            text += part
+    os.close(ours)
+    assert process.returncode == 0, text
+    return re.sub(r"\x1b\[[0-9;]*m", "", text.decode())
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # how Linux says that the other side is closed
+        return b""
+
+
+# --- row limits
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_limit_says_how_many_rows_there_are(name: str, place: Path) -> None:
+    store = Store(place / "store")
+    given = ("baseline=demo", f"model={LONG_MODEL}") if name == "changes" else ()
+    whole = run_query(store, name, (*given, f"limit={10**9}"))
+    first = run_query(store, name, (*given, "limit=1"))
+    assert "total_rows" not in whole.column_names
+    assert (first.num_rows, tables.total_rows(first)) == (1, whole.num_rows)
+    note = f"1 of {whole.num_rows:,} rows: -p limit={whole.num_rows} prints all"
+    words = ["query", name, *(word for pair in (*given, "limit=1") for word in ("-p", pair))]
+    if whole.num_rows > 1:
+        assert _run(place / "store", *words).stdout.splitlines()[-1] == note
+        as_csv = _run(place / "store", *words, "--format", "csv")
+        assert (note in as_csv.stderr, note in as_csv.stdout) == (True, False)
+        assert len(json.loads(_run(place / "store", *words, "--json").stdout)) == 1
+    assert "rows: -p limit" not in printed(None, lambda: tables.print_rows(whole, "table"))
+
+
+def test_a_limit_counts_the_failures_of_one_kind(place: Path) -> None:
+    store = Store(place / "store")
+    kinds = Counter(run_query(store, "failures", (f"limit={10**9}",))["kind"].to_pylist())
+    for kind, count in kinds.items():
+        assert tables.total_rows(run_query(store, "failures", (f"kind={kind}", "limit=1"))) == count
+
+
+def test_the_lists_of_stats_say_how_many_there_are(place: Path, tmp_path: Path) -> None:
+    told = json.loads(_run(place / "store", "stats", "--split", SPLIT, "--json").stdout)
+    text = _run(place / "store", "stats", "--split", SPLIT).stdout
+    assert f"Longest captions, 5 of {told['captions']:,}" in text
+    assert f"Most frequent words, 20 of {told['vocabulary']:,}" in text
+    texts = [f"text {number}" for number in range(7)] * 2 + ["another"]
+    lines = [f"{number}.jpg,{text}" for number, text in enumerate(texts)]
+    (tmp_path / "repeats.csv").write_text("\n".join(["image_path,caption", *lines]))
+    _run(tmp_path / "store", "ingest", "csv", tmp_path / "repeats.csv")
+    words = ("stats", "--split", "repeats/all")
+    assert json.loads(_run(tmp_path / "store", *words, "--json").stdout)["repeated_texts"] == 7
+    assert "Texts that stand most often, 5 of 7" in _run(tmp_path / "store", *words).stdout
+
+
+# --- streams that are not UTF-8
+
+
+@pytest.mark.parametrize("charset", ["cp1252", "latin-1", "ascii"])
+def test_printing_never_fails(charset: str, place: Path) -> None:
+    store = place / "store"
+    greek = "SELECT 'π → Ärger' AS text, 123456789 AS number"
+    escaped = "π → Ärger".encode(charset, "clipstore.readable").decode(charset)
+    for form in ("table", "csv"):
+        assert escaped in _run(store, "sql", greek, "--format", form, charset=charset).stdout
+    assert json.loads(_run(store, "sql", greek, "--json", charset=charset).stdout)[0]["text"] == "π → Ärger"
+    for words in (
+        ("compare", "demo", LONG_MODEL, "--split", SPLIT),
+        ("stats", "--split", SPLIT),
+        ("query",),
+        ("eval", "--model", LONG_MODEL, "--split", SPLIT),
+        ("hubness", "--model", LONG_MODEL, "--split", SPLIT),
+    ):
+        assert _run(store, *words, charset=charset).stdout
+    assert "unknown model" in _run(store, "model", "show", "Ä\udcff→", charset=charset, code=1).stderr
+
+
+def test_csv_says_that_its_encoding_lacks_characters(place: Path) -> None:
+    words = ("sql", "SELECT 'π' AS a", "--format", "csv")
+    assert "cp1252 lacks characters" in _run(place / "store", *words, charset="cp1252").stderr
+    assert not _run(place / "store", *words).stderr
+    assert not _run(place / "store", "sql", "SELECT 'ä' AS a", "--format", "csv", charset="cp1252").stderr
+
+
+def test_a_table_stays_aligned_where_characters_are_replaced(place: Path) -> None:
+    text = _run(place / "store", "sql", "VALUES ('π', 1), ('a', 2)", charset="ascii").stdout
+    assert text == "\n col0     col1\n -------------\n \\u03c0      1\n a           2\n\n"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_process_with_another_encoding(encoding: str, place: Path) -> None:
+    command = [sys.executable, "-c", "from clipstore.cli import main; main()", "stats", "--split", SPLIT]
+    environment = os.environ | {"CLIPSTORE_STORE": str(place / "store"), "PYTHONIOENCODING": encoding}
+    ran = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"####" in ran.stdout  # bars
+
+
+# --- JSON keys, and the command lists
+
+
+def test_no_key_of_json_has_a_blank(place: Path, answers: dict[str, Any]) -> None:
+    store = place / "fresh"
+    ingested = [
+        json.loads(_run(store, "ingest", "coco", place / "lacking", "--name", name, *words, "--json").stdout)
+        for name, words in (("a", ()), ("b", ("--clean",)))
+    ]
+    assert ingested[0]["changes"]["images_added"] == 24
+    assert ingested[1]["cleaned"]["images_without_a_photo"] == 2
+    told = [*ingested, answers, *(case(place, answers).told for case in CASES.values())]
+    assert [key for key in keys(told) if " " in key] == []
+
+
+def keys(value: Any) -> Iterator[str]:
+    """Every key of a result."""
+    if isinstance(value, Mapping):
+        yield from value
+    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        yield from keys(item)
+
+
+def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize(("path", "command"), [pytest.param(*one, id=" ".join(one[0])) for one in commands()])
+def test_a_summary_fits_the_command_list(path: tuple[str, ...], command: click.Command) -> None:
+    summary = (command.help or "").split("\n\n")[0]
+    assert "\n" not in summary
+    assert len(summary) < 60
+    assert summary.endswith(".")
+    shown = CliRunner().invoke(main, [*path[:-1], "--help"], terminal_width=80)
+    assert re.search(rf"^  {path[-1]} +{re.escape(summary)}$", shown.output, re.MULTILINE), shown.output
