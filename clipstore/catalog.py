@@ -42,6 +42,7 @@ _SCHEMA = (
     "schema/words",
     "views/image_items",
     "views/caption_items",
+    "views/evaluation_names",
     "views/positive_ranks",
     "views/query_ranks",
     "views/query_changes",
@@ -55,6 +56,7 @@ _SCHEMA = (
     "views/hubness",
     "views/caption_facts",
     "views/failed_queries",
+    "views/failure_kind_names",
     "views/failure_kinds",
     "views/named_failures",
     "views/retrieval_failures",
@@ -85,6 +87,7 @@ class Session:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, allow_network: bool = False) -> None:
         self._connection, self._allow_network = connection, allow_network
+        self._offline = False  # whether the extensions that are loaded were looked at
 
     def stage(self, **tables: pa.Table) -> None:
         """Make Arrow tables visible to statements under their names, until the session ends."""
@@ -135,13 +138,17 @@ class Session:
             kind = parsed.type.name
         except ValueError:  # a kind that the Python module does not know, such as UPDATE EXTENSIONS
             kind = "OTHER"
-        if kind in _CAN_REACH_NETWORK:
+        imports = kind == "PRAGMA" and "import" in parsed.query.lower()  # runs the statements of a file
+        if kind in _CAN_REACH_NETWORK or imports:
             message = f"statements that attach databases, load extensions or change settings are refused; {_ALLOW}"
             raise CatalogError(message)
+        if self._offline:
+            return
         loaded = self.table("catalog/loaded_extensions").column(0).to_pylist()
         if loaded:
             message = f"another connection of this process has loaded {', '.join(loaded)} here; {_ALLOW}"
             raise CatalogError(message)
+        self._offline = True
 
     def _answer(self, text: str, parameters: Mapping[str, object]) -> pa.Table:
         relation = self._connection.sql(text, params=dict(parameters) or None)

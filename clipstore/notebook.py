@@ -20,16 +20,19 @@ class Notebook:
     def __init__(self, folder: str | Path) -> None:
         self._store = Store(Path(folder).absolute())
 
-    def sql(self, statement: str) -> pa.Table:
-        """The answer to one SQL statement, on a catalog open for reading alone.
+    def sql(self, statement: str, *, allow_network: bool = False) -> pa.Table:
+        """The result of one SQL statement, on a catalog open for reading alone.
+
+        Only with `allow_network` may it install or load extensions of DuckDB, or open network addresses.
 
         Raises:
-            CatalogError: DuckDB refuses the statement.
+            CatalogError: DuckDB refuses the statement, or the catalog is held for too long by another process, thread
+                or connection.
             NotFoundError: there is no store.
         """
         from clipstore.pipeline.query import run_sql
 
-        return run_sql(self._store, statement)
+        return run_sql(self._store, statement, allow_network=allow_network)
 
     def vectors(
         self, model: str, split: str, what: str, *, ids: str = "source"

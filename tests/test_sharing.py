@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pytest
 from click.testing import Result
+from tiny_store import SPLIT, build_store
 
 import clipstore
 from clipstore import catalog
@@ -27,23 +28,16 @@ from clipstore.pipeline.store import Store
 
 Run = Callable[..., Result]
 
-SPLIT = "s/all"
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_store(tmp_path_factory.mktemp("sharing"))
 
 
 @pytest.fixture
-def notebook(store: Path, cli: Run, import_vectors: Run, tmp_path: Path) -> Notebook:
-    """A store of 20 images with two captions each, and a model of imported vectors."""
-    rows = [f"{image:02}.jpg,{word} {image}" for image in range(20) for word in ("one", "two")]
-    file = tmp_path / "s.csv"
-    file.write_text("\n".join(["image_path,caption", *rows]))
-    cli("ingest", "csv", file)
-    ids = clipstore.open(store).sql("SELECT image_id, source_id FROM images ORDER BY image_id").to_pydict()["source_id"]
-    captions = clipstore.open(store).sql("SELECT source_id FROM captions ORDER BY caption_id").to_pydict()["source_id"]
-    vectors = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
-    import_vectors(
-        "m", SPLIT, dict(zip(ids, vectors[:20], strict=True)), dict(zip(captions, vectors[20:], strict=True))
-    )
-    return clipstore.open(store)
+def notebook(made: Path, store: Path) -> Notebook:
+    """A copy of the store for each test."""
+    return clipstore.open(shutil.copytree(made, store))
 
 
 @pytest.fixture

@@ -6,38 +6,50 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from clipstore.catalog import named, parameters_of, statement
-from clipstore.errors import CatalogError, NotFoundError
+from clipstore.catalog import Session, named, parameters_of, statement
+from clipstore.errors import CatalogError, NotFoundError, nearest
 from clipstore.pipeline.store import Store
 
 TOTAL_ROWS = "total_rows"  # a column of the queries that have a limit; in the answer, a key of the table's metadata
 
 
-def run_sql(store: Store, text: str) -> pa.Table:
-    """The answer to a user's statement, on a catalog open for reading alone.
+def run_sql(store: Store, text: str, *, allow_network: bool = False) -> pa.Table:
+    """The result of a user's statement, on a catalog open for reading alone.
+
+    Only with `allow_network` may it install or load extensions of DuckDB, or open network addresses.
 
     Raises:
         CatalogError: DuckDB refuses it.
         NotFoundError: there is no store.
     """
-    with store.catalog.read() as session:
+    with store.catalog.read(allow_network=allow_network) as session:
         return session.ask(text)
 
 
-def run_query(store: Store, name: str, given: Iterable[str]) -> pa.Table:
-    """The answer to a named question; `given` are KEY=VALUE, and what is not given is null.
+def run_query(store: Store, name: str, given: Iterable[str], *, allow_network: bool = False) -> pa.Table:
+    """The result of a named query; `given` are KEY=VALUE, and what is not given is null.
 
     Where a limit may have left rows out, the table's metadata has how many there are: `total_rows`.
 
     Raises:
-        NotFoundError: no such question or parameter, with the nearest.
-        CatalogError: a value does not fit.
+        NotFoundError: no such query, parameter or value of a parameter, with the nearest.
+        CatalogError: a parameter is not KEY=VALUE, or is there twice.
     """
     known = [query.split("/")[1] for query in named("queries")]
     if name not in known:
         raise NotFoundError.of("query", name, known, otherwise="'clipstore query' lists them")
     text = statement(f"queries/{name}")
-    values: dict[str, str | None] = dict.fromkeys(parameters_of(text))
+    values = _values(name, parameters_of(text), given)
+    with store.catalog.read(allow_network=allow_network) as session:
+        for key, value in values.items():
+            if value is not None:
+                _check_value(session, f"parameter {key} of {name}", key, value)
+        return _without_total(session.ask(text, values))
+
+
+def _values(name: str, parameters: Iterable[str], given: Iterable[str]) -> dict[str, str | None]:
+    """The values of a query's parameters; null where none is given."""
+    values: dict[str, str | None] = dict.fromkeys(parameters)
     for pair in given:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -45,9 +57,35 @@ def run_query(store: Store, name: str, given: Iterable[str]) -> pa.Table:
             raise CatalogError(message)
         if key not in values:
             raise NotFoundError.of(f"parameter of {name}", key, values)
+        if values[key] is not None:
+            message = f"parameter {key} of {name} is given twice: {values[key]!r} and {value!r}"
+            raise CatalogError(message)
         values[key] = value
-    with store.catalog.read() as session:
-        return _without_total(session.ask(text, values))
+    return values
+
+
+def _check_value(session: Session, parameter: str, key: str, value: str) -> None:
+    """Hold a value to what sql/parameters/KEY.sql accepts.
+
+    The statement lists all values, or gives back a $value that it accepts, and then its first line says what that is.
+
+    Raises:
+        NotFoundError: it is not accepted.
+        CatalogError: the statement cannot tell, such as of a file on the network.
+    """
+    text = statement(f"parameters/{key}")
+    judged = "value" in parameters_of(text)
+    try:
+        accepted = session.ask(text, {"value": value} if judged else {})["value"].to_pylist()
+    except CatalogError as error:
+        message = f"{parameter}: {error}"
+        raise CatalogError(message) from error
+    if value in accepted:
+        return
+    message = f"{parameter}: unknown value {value!r}{nearest(value, accepted)}"
+    if judged:
+        message = f"{parameter}: {value!r} is not {text.splitlines()[0].removeprefix('-- ')}"
+    raise NotFoundError(message if value else f"{parameter} is empty: give a value, or leave the parameter out")
 
 
 def _without_total(table: pa.Table) -> pa.Table:

@@ -1,9 +1,5 @@
 -- Why queries failed: the share of each kind among the failures and among all queries, in the order of the rules.
-WITH kinds (place, kind) AS (
-    VALUES (1, 'equal_caption'), (2, 'near_duplicate'), (3, 'extra_positive'), (4, 'hub'), (5, 'wrong_attribute'),
-        (6, 'wrong_count'), (7, 'wrong_relation'), (8, 'wrong_categories'), (9, 'unclassified')
-),
-asked AS (
+WITH asked AS (
     SELECT evaluation_id, model, split, direction, count(*) AS queries
     FROM query_ranks
     JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
@@ -21,6 +17,6 @@ SELECT
     coalesce(failures / sum(failures) OVER (PARTITION BY evaluation_id, direction), 0) AS of_failures,
     coalesce(failures / queries, 0) AS of_queries
 FROM asked
-CROSS JOIN kinds
+CROSS JOIN failure_kind_names
 LEFT JOIN counted USING (evaluation_id, direction, kind)
 ORDER BY evaluation_id, direction, place;

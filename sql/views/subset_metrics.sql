@@ -43,11 +43,16 @@ long AS (
     UNPIVOT per_direction
     ON COLUMNS(* EXCLUDE (evaluation_id, subset, direction))
     INTO NAME metric VALUE value
+),
+measures AS (
+    SELECT evaluation_id, subset, direction, metric, value FROM long
+    UNION ALL
+    SELECT evaluation_id, subset, 'both', 'rsum', 100 * sum(value ORDER BY metric, direction)
+    FROM long
+    WHERE metric LIKE 'recall@%'
+    GROUP BY evaluation_id, subset
+    HAVING count(*) = 6
 )
-SELECT evaluation_id, subset, direction, metric, value FROM long
-UNION ALL
-SELECT evaluation_id, subset, 'both', 'rsum', 100 * sum(value ORDER BY metric, direction)
-FROM long
-WHERE metric LIKE 'recall@%'
-GROUP BY evaluation_id, subset
-HAVING count(*) = 6;
+SELECT evaluation_id, model, split, protocol, subset, direction, metric, value
+FROM measures
+JOIN evaluation_names USING (evaluation_id);

@@ -1,0 +1,2 @@
+-- The caption sets of evaluations.
+FROM (VALUES ('all'), ('first5')) AS caption_sets (value);

@@ -1,0 +1,2 @@
+-- The models of the store.
+SELECT name AS value FROM models;

@@ -1,0 +1,2 @@
+-- The splits of the store.
+SELECT name AS value FROM splits;

@@ -1,0 +1,261 @@
+"""Questions that are wrong or dangerous: unknown values, the network, statements as people have them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from click.testing import CliRunner, Result
+from tiny_store import SPLIT, build_store
+
+import clipstore
+from clipstore.catalog import named, parameters_of, statement
+from clipstore.cli import main
+from clipstore.errors import CatalogError
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_store(tmp_path_factory.mktemp("asking"), evaluated=True)
+
+
+@pytest.fixture
+def store(made: Path) -> Path:
+    """The same store for all tests: asking writes nothing."""
+    return made
+
+
+# --- parameters of the named queries
+
+PARAMETERS = [
+    (name.split("/")[1], parameter) for name in named("queries") for parameter in sorted(parameters_of(statement(name)))
+]
+CHECKED = {"unseen", "limit", "k", "query", "file"}  # accepted by a rule; of the others all values are known
+
+
+@pytest.mark.parametrize(("query", "parameter"), PARAMETERS)
+def test_an_unknown_value_is_an_error_that_names_the_parameter(cli: Run, query: str, parameter: str) -> None:
+    told = cli("query", query, "-p", f"{parameter}=nonsense", code=1).stderr
+    assert told.startswith(f"clipstore: parameter {parameter} of {query}: ")
+    assert "'nonsense'" in told
+    assert ("is not a" in told or "is not true or false" in told or "is not the" in told) == (parameter in CHECKED)
+    assert ("did you mean" in told or "there are: " in told) == (parameter not in CHECKED)
+    empty = cli("query", query, "-p", f"{parameter}=", code=1).stderr
+    assert f"parameter {parameter} of {query} is empty" in empty
+    twice = cli("query", query, "-p", f"{parameter}=1", "-p", f"{parameter}=2", code=1).stderr
+    assert f"parameter {parameter} of {query} is given twice" in twice
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "near"),
+    [
+        ("kind", "wrongcount", "'wrong_count'"),
+        ("direction", "t2i", "image_to_text, text_to_image"),
+        ("direction", "text_to_images", "'text_to_image'"),
+        ("model", "n", "there are: m"),
+        ("split", "s/al", "'s/all'"),
+        ("protocol", "paired_rows", "'paired-rows'"),
+        ("captions", "first", "'first5'"),
+        ("limit", "0", "a whole number from 1"),
+        ("limit", "-5", "a whole number from 1"),
+        ("limit", "1.5", "a whole number from 1"),
+        ("limit", "9" * 19, "a whole number from 1"),
+        ("unseen", "maybe", "true or false"),
+    ],
+)
+def test_the_nearest_value_is_named(cli: Run, parameter: str, value: str, near: str) -> None:
+    told = cli("query", "failures", "-p", f"{parameter}={value}", code=1).stderr
+    assert f"parameter {parameter} of failures: " in told
+    assert near in told
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (
+            "failures",
+            "model=m",
+            f"split={SPLIT}",
+            "direction=text_to_image",
+            "limit=5",
+            "protocol=standard",
+            "captions=all",
+        ),
+        ("failures", "unseen=false", "limit=999999999999999999"),
+        ("hubs", "k=10"),
+        ("ranks", "query=1"),
+        ("changes", "baseline=m", "model=m", "change=fixed"),
+    ],
+)
+def test_known_values_are_accepted(cli: Run, given: tuple[str, ...]) -> None:
+    name, *pairs = given
+    cli("query", name, *(word for pair in pairs for word in ("-p", pair)))
+
+
+def test_more_results_than_are_kept_is_an_error(cli: Run) -> None:
+    assert "from 1 to 10" in cli("query", "hubs", "-p", "k=11", code=1).stderr
+
+
+def test_the_kinds_are_those_that_failures_have(cli_json: Callable[..., Any]) -> None:
+    kinds = [row["kind"] for row in cli_json("sql", "FROM failure_kind_names ORDER BY place")]
+    rules = statement("views/failure_kinds")
+    assert [row["kind"] for row in cli_json("query", "failure_kinds")] == kinds * 2
+    assert len(kinds) == 9
+    assert all(f"'kind': '{kind}'" in rules for kind in kinds)
+
+
+# --- statements as people have them
+
+
+def test_a_statement_may_begin_with_a_comment(cli: Run) -> None:
+    for words in (
+        ["-- how many\nSELECT count(*) AS n FROM images"],
+        ["--how many\nSELECT count(*) AS n FROM images"],
+        ["-- model=x\nSELECT count(*) AS n FROM images"],
+        ["--", "-- how many\nSELECT count(*) AS n FROM images"],
+    ):
+        for place in (["--json", *words], [*words, "--json"] if words[0] != "--" else ["--json", *words]):
+            assert json.loads(cli("sql", *place).stdout) == [{"n": 20}]
+    assert "No such option" in cli("sql", "--jsom", "SELECT 1", code=2).stderr
+    assert "one SQL statement" in cli("sql", "-- nothing but this", code=1).stderr
+
+
+def test_a_statement_is_read_from_stdin(store: Path) -> None:
+    runner = CliRunner(env={"CLIPSTORE_STORE": str(store)})
+    text = "-- é\nSELECT 'é' AS letter;\n"
+    for given in (text.encode(), b"\xef\xbb\xbf" + text.encode()):
+        result = runner.invoke(main, ["sql", "-", "--json"], input=given)
+        assert json.loads(result.stdout) == [{"letter": "é"}]
+    result = runner.invoke(main, ["sql", "-"], input=text.encode("latin-1"))
+    assert result.exit_code == 1
+    assert result.stderr == "clipstore: the statement on stdin is not UTF-8: byte 3 is 0xe9\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("SELECT fingerprin FROM towers", 'Candidate bindings: "fingerprint"'),
+        ("FROM imagess", 'Did you mean "images"?'),
+        ("SELECT abs('a', 'b')", "Candidate functions: abs("),
+        ("SELECT 1\nFROM imagess\nWHERE 1 = 1", 'Did you mean "images"?'),
+    ],
+)
+def test_hints_are_kept_in_one_line(cli: Run, text: str, hint: str) -> None:
+    told = cli("sql", text, code=1).stderr
+    assert hint in told
+    assert "LINE" not in told
+    assert "^" not in told
+
+
+# --- the network
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPServer]:
+    """A server on loopback that keeps the paths it was asked for."""
+    paths: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        http.paths = paths  # type: ignore[attr-defined]
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        yield http
+        http.shutdown()
+        thread.join()
+
+
+REACHING = [
+    "FROM read_csv('{address}/x.csv')",
+    "FROM '{address}/x.parquet'",
+    "SELECT * FROM read_text('ht' || 'tp' || substr('{address}', 5) || '/x')",
+    "COPY (SELECT 1) TO '{address}/x.csv'",
+    "ATTACH '{address}/x.duckdb' (READ_ONLY)",
+    "INSTALL httpfs FROM '{address}'",
+    "FORCE INSTALL httpfs FROM '{address}'",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "UPDATE EXTENSIONS",
+    "SET autoload_known_extensions = true",
+    "IMPORT DATABASE '/nowhere'",
+    "SELECT * FROM sqlite_scan('a', 'b')",
+]
+
+
+@pytest.fixture
+def repository(store: Path, server: HTTPServer, tmp_path: Path) -> Iterator[str]:
+    """A connection of this process for which the server is DuckDB's repository of extensions; the server's address."""
+    address = f"http://127.0.0.1:{server.server_port}"
+    with duckdb.connect(str(store / "catalog.duckdb"), read_only=True) as foreign:
+        foreign.execute(f"SET autoinstall_extension_repository = '{address}/repository'")
+        foreign.execute(f"SET custom_extension_repository = '{address}/repository'")
+        foreign.execute(f"SET extension_directory = '{tmp_path}'")
+        yield address
+        assert foreign.sql("SELECT current_setting('autoinstall_known_extensions')").fetchall() == [(True,)]
+
+
+@pytest.mark.parametrize("text", REACHING)
+def test_statements_do_not_reach_the_network(store: Path, server: Any, repository: str, text: str) -> None:
+    with pytest.raises(CatalogError, match="allow_network=True"):
+        clipstore.open(store).sql(text.format(address=repository))
+    assert server.paths == []
+
+
+def test_parameters_do_not_reach_the_network(cli: Run, server: Any, repository: str) -> None:
+    told = cli("query", "training", "-p", f"file={repository}/x.csv", code=1).stderr
+    assert "parameter file of training" in told
+    assert "--allow-network" in told
+    assert server.paths == []
+
+
+def test_the_network_is_reached_where_that_is_allowed(cli: Run, store: Path, server: Any, repository: str) -> None:
+    """DuckDB asks for its extension first, which this repository does not have."""
+    statement = f"FROM read_csv('{repository}/x.csv')"
+    with pytest.raises(CatalogError, match="httpfs"):
+        clipstore.open(store).sql(statement, allow_network=True)
+    assert len(server.paths) == 1
+    assert "httpfs" in server.paths[0]
+    cli("sql", statement, "--allow-network", code=1)
+    cli("query", "training", "-p", f"file={repository}/x.csv", "--allow-network", code=1)
+    assert len(server.paths) == 3
+    with pytest.raises(CatalogError, match="allow_network=True"):
+        clipstore.open(store).sql(statement)
+    assert len(server.paths) == 3
+
+
+def test_local_files_are_read(cli_json: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("a,b\n1,2\n")
+    assert cli_json("sql", f"FROM read_csv('{file}')") == [{"a": 1, "b": 2}]
+
+
+# --- rows that say what they are of
+
+
+def test_metrics_say_what_they_are_of(cli_json: Callable[..., Any]) -> None:
+    rows = cli_json("sql", "FROM metrics")
+    columns = ["evaluation_id", "model", "split", "protocol", "direction", "metric", "value"]
+    assert all(list(row) == columns for row in rows)
+    assert {(row["model"], row["split"], row["protocol"]) for row in rows} == {("m", SPLIT, "standard")}
+    for view in ("subset_metrics", "named_failures", "retrieval_failures"):
+        (row,) = cli_json("sql", f"FROM {view} LIMIT 1")
+        assert (row["model"], row["split"], row["protocol"]) == ("m", SPLIT, "standard")
+    told = {(row["direction"], row["metric"]): row["value"] for row in rows}
+    assert told == {(row["direction"], row["metric"]): row["value"] for row in cli_json("query", "metrics")}
