@@ -96,9 +96,9 @@ def _read_bytes(file: Path) -> bytes:
 
 def _check_kind(file: Path, data: bytes) -> None:
     """Name a file that is something else than text in UTF-8."""
-    if data.startswith(_UTF16):
+    if data.startswith(_UTF16) or b"\0" in data[:2]:  # no text in UTF-8 begins with a NUL
         raise DatasetError(f"{file} is UTF-16; save it as UTF-8")
-    start = data[:32].lower()
+    start = data[:80].lstrip().lower()
     for mark, kind, remedy in _OTHER_KINDS:
         if start.startswith(mark.lower()):
             raise DatasetError(f"{file} {kind}; {remedy}")

@@ -23,6 +23,7 @@ from urllib.request import (
     UnknownHandler,
 )
 
+from clipstore.captions import is_blank
 from clipstore.errors import PhotoError, QueryError
 from clipstore.pipeline.ahead import READERS
 
@@ -106,7 +107,7 @@ def _photo(path: Path) -> Query:
 
 
 def _sentence(text: str) -> Query:
-    if not text.strip():
+    if is_blank(text):
         message = "an empty sentence asks for nothing: leave it out"
         raise QueryError(message)
     return Query(name=_shown(text), kind="sentence")

@@ -1,7 +1,7 @@
 -- What each split of a data set holds.
 SELECT splits.name AS split, count(DISTINCT image_id) AS images, count(caption_id) AS captions,
     count(DISTINCT image_id) FILTER (WHERE problem IS NOT NULL) AS missing_photos,
-    count(caption_id) FILTER (WHERE trim(text, E' \t\r\n') = '') AS empty_captions
+    count(caption_id) FILTER (WHERE is_blank(text)) AS empty_captions
 FROM splits
 JOIN split_images USING (split_id)
 JOIN images USING (image_id)

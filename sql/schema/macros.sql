@@ -1,9 +1,27 @@
 -- The exact text and the content key of an item, for one model.
 
--- The cleaning of captions that a job may ask for (`[model] clean = true`): lower case, nothing outside
--- [a-z0-9 .,'], white space folded.
+-- Is nothing to be seen in a text? White space and control characters, and what Unicode lets a program ignore
+-- (Default_Ignorable_Code_Point: zero width, joiners, marks of direction, fillers). clipstore/captions.py says the same.
+CREATE OR REPLACE MACRO is_blank(text) AS
+    regexp_full_match(
+        text,
+        '[\x00-\x20\x7f-\x{a0}\x{ad}\x{34f}\x{61c}\x{115f}\x{1160}\x{1680}\x{17b4}\x{17b5}\x{180b}-\x{180f}'
+        '\x{2000}-\x{200f}\x{2028}-\x{202f}\x{205f}-\x{206f}\x{3000}\x{3164}\x{fe00}-\x{fe0f}\x{feff}\x{ffa0}'
+        '\x{fff0}-\x{fff8}\x{1bca0}-\x{1bca3}\x{1d173}-\x{1d17a}\x{e0000}-\x{e0fff}]*'
+    );
+
+-- White space of every kind, as Python's str.split has it, folded to one blank; none at the ends.
+CREATE OR REPLACE MACRO fold_spaces(text) AS
+    trim(regexp_replace(
+        text,
+        '[\x09-\x0d\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+',
+        ' ', 'g'
+    ));
+
+-- The cleaning of captions that a job may ask for (`[model] clean = true`): lower case, white space folded, nothing
+-- outside [a-z0-9 .,'].
 CREATE OR REPLACE MACRO clean_caption(caption) AS
-    trim(regexp_replace(regexp_replace(lower(caption), '[^a-z0-9\s.,'']', '', 'g'), '\s+', ' ', 'g'));
+    trim(regexp_replace(regexp_replace(fold_spaces(lower(caption)), '[^a-z0-9 .,'']', '', 'g'), ' +', ' ', 'g'));
 
 -- The words of a caption, by white space and in lower case: Python's text.lower().split(), whose white space is these.
 CREATE OR REPLACE MACRO caption_words(caption) AS
@@ -30,9 +48,9 @@ CREATE OR REPLACE MACRO singular(word) AS
 CREATE OR REPLACE MACRO cleaned_if(caption, clean) AS
     CASE WHEN clean THEN clean_caption(caption) ELSE caption END;
 
--- An empty caption stays empty, whatever the prompt around it.
+-- A blank caption is empty, whatever the prompt around it.
 CREATE OR REPLACE MACRO model_text(caption, prompt, clean) AS
-    CASE WHEN trim(cleaned_if(caption, clean), E' \t\r\n') = '' THEN ''
+    CASE WHEN is_blank(cleaned_if(caption, clean)) THEN ''
         ELSE replace(coalesce(prompt, '{}'), '{}', cleaned_if(caption, clean))
     END;
 

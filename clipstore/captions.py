@@ -1,0 +1,17 @@
+"""What makes a caption blank, for Python; sql/schema/macros.sql has the same as `is_blank`."""
+
+from __future__ import annotations
+
+import re
+
+# White space, control characters, and Unicode's Default_Ignorable_Code_Point.
+_BLANK = re.compile(
+    "[\x00-\x20\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f"
+    "\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*"
+)
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing is to be seen in a text: white space, control characters and characters of zero width alone."""
+    return _BLANK.fullmatch(text) is not None

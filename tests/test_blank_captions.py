@@ -1,0 +1,136 @@
+"""Blank captions are empty everywhere: counted, cleaned away, embedded as failures, not trained on, not asked with."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from click.testing import Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipstore.captions import is_blank
+from clipstore.catalog import scratch
+
+Run = Callable[..., Result]
+Ask = Callable[[str], list[dict[str, Any]]]
+
+BLANKS = ["", " ", "\t \r\n", "\u00a0", "\u200b", "\u3000\u2003", "\ufeff\u2060", "\x00\x85", "\u200e\u3164\u00ad"]
+ALLOWED = "abcdefghijklmnopqrstuvwxyz0123456789 .,'"
+EVERY = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+
+
+def in_sql(expression: str, texts: list[str]) -> list[Any]:
+    """The value of an expression over `text` for each text, in order."""
+    with scratch() as session:
+        session.stage(texts=pa.table({"place": range(len(texts)), "text": pa.array(texts, pa.string())}))
+        rows = session.ask(f"SELECT {expression} AS value FROM texts ORDER BY place")
+    values: list[Any] = rows["value"].to_pylist()
+    return values
+
+
+def test_sql_and_python_agree_on_every_character() -> None:
+    assert in_sql("is_blank(text)", EVERY) == [is_blank(one) for one in EVERY]
+
+
+def test_white_space_and_controls_are_blank_and_what_can_be_seen_is_not() -> None:
+    fillers = "\u115f\u1160\u3164\uffa0"  # letters of Hangul that are not drawn
+    for one in EVERY:
+        category = unicodedata.category(one)
+        if one.isspace() or category in ("Zs", "Zl", "Zp", "Cc"):
+            assert is_blank(one), hex(ord(one))
+        if category[0] in "LNPS" and one not in fillers:
+            assert not is_blank(one), hex(ord(one))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.text(st.sampled_from("a \u00a0\u200b\u3000\t")), min_size=1))
+def test_a_text_is_blank_when_each_character_is(texts: list[str]) -> None:
+    expected = [all(is_blank(one) for one in text) for text in texts]
+    assert [is_blank(text) for text in texts] == expected
+    assert in_sql("is_blank(text)", texts) == expected
+    assert in_sql("model_text(text, 'a photo of {}', false) = ''", texts) == expected
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("aB \u00a0\u2003.!")), min_size=1))
+def test_cleaning_folds_white_space_of_every_kind(texts: list[str]) -> None:
+    lower = in_sql("lower(text)", texts)
+    expected = ["".join(one for one in " ".join(text.split()) if one in ALLOWED) for text in lower]
+    assert in_sql("clean_caption(text)", texts) == [re.sub(" +", " ", text).strip(" ") for text in expected]
+
+
+def test_a_space_that_does_not_break_parts_words_when_cleaned() -> None:
+    assert in_sql("clean_caption(text)", ["A\u00a0Dog\u3000runs", "a\u200bdog"]) == ["a dog runs", "adog"]
+
+
+def test_every_reader_counts_them_alike(cli_json: Any, sql: Ask, tmp_path: Path) -> None:
+    captions = ["a dog", *BLANKS]
+    expected = len(BLANKS)
+    images = [{"id": 1, "file_name": "a.jpg"}]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "captions_v.json").write_text(
+        json.dumps(
+            {
+                "images": images,
+                "annotations": [{"id": at, "image_id": 1, "caption": text} for at, text in enumerate(captions)],
+            }
+        )
+    )
+    sentences = [{"raw": text, "sentid": at} for at, text in enumerate(captions)]
+    karpathy = {"dataset": "k", "images": [{"filename": "a.jpg", "split": "v", "sentences": sentences}]}
+    (tmp_path / "k.json").write_text(json.dumps(karpathy))
+    of_one_line = [text for text in captions if not set("\r\n") & set(text)]
+    tokens = "\n".join(f"a.jpg#{at}\t{text}" for at, text in enumerate(of_one_line))
+    (tmp_path / "Flickr8k.token.txt").write_text(tokens)
+    table = "image_path,caption\n" + "".join(f'a.jpg,"{text}"\n' for text in captions if "\x00" not in text)
+    (tmp_path / "t.csv").write_text(table, newline="")
+    assert [
+        cli_json("ingest", *words)["splits"][0]["empty_captions"]
+        for words in (
+            ["coco", tmp_path],
+            ["karpathy", tmp_path / "k.json", tmp_path],
+            ["flickr", tmp_path],
+            ["csv", tmp_path / "t.csv"],
+        )
+    ] == [expected, expected, expected - 1, expected - 1]
+
+
+def test_blank_captions_are_dropped_by_cleaning(cli_json: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    captions = ["a dog", *(text for text in BLANKS if "\x00" not in text)]
+    table = "image_path,caption\n" + "".join(f'a.jpg,"{text}"\n' for text in captions)
+    (tmp_path / "t.csv").write_text(table, newline="")
+    assert cli_json("ingest", "csv", tmp_path / "t.csv", "--clean")["cleaned"]["captions empty"] == len(captions) - 1
+
+
+def test_blank_captions_are_embedded_as_failures_and_left_out(cli: Run, cli_json: Any, scenes: Path, sql: Ask) -> None:
+    table = scenes / "blank.csv"
+    image = json.loads((scenes / "annotations" / "captions_val.json").read_text())["images"][0]["file_name"]
+    captions = ["a red square", *(text for text in BLANKS if "\x00" not in text)]
+    table.write_text(
+        "image_path,caption\n" + "".join(f'val/{image},"{text}"\n' for text in captions), newline="", encoding="utf-8"
+    )
+    cli("ingest", "csv", table)
+    table.unlink()
+    cli("embed", "--model", "demo", "--split", "blank/all")
+    reasons = {row["reason"] for row in cli_json("query", "item_failures")}
+    assert reasons == {"the caption is empty"}
+    provenance = cli_json("eval", "--model", "demo", "--split", "blank/all")["evaluations"][0]["measured_on"]
+    assert (provenance["captions"], provenance["left_out_captions"]) == (1, len(captions) - 1)
+    trained_on = sql("SELECT text FROM caption_items JOIN models USING (model_id) WHERE name = 'demo' AND text != ''")
+    assert trained_on == [{"text": "a red square"}]
+
+
+@pytest.mark.parametrize("sentence", [text for text in BLANKS if "\x00" not in text], ids=ascii)
+def test_nothing_is_asked_with_a_blank_sentence(cli: Run, scenes: Path, sentence: str) -> None:
+    cli("ingest", "coco", scenes)
+    message = cli("retrieve", sentence, "--model", "demo", "--split", "coco/val", code=1).stderr
+    assert "empty sentence" in message
