@@ -37,6 +37,8 @@ def evaluation(model: str, values: Mapping[str, float], **measured_on: Any) -> T
         "images": 1000,
         "captions": 5000,
         "asked_images": 1000,
+        "image_queries": 1000,
+        "caption_queries": 5000,
         "seen_images": 0,
         "images_without_positive": 0,
         "captions_without_positive": 0,

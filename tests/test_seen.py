@@ -114,6 +114,8 @@ def test_seen_and_unseen_are_told_apart(
     for subset, images in (("seen", SEEN), ("unseen", UNSEEN)):
         told = after["a"][subset]
         assert (told["images"], told["share"]) == (len(images), len(images) / IMAGES)
+        captions = int(np.isin(image_of, images).sum())
+        assert (told["image_queries"], told["caption_queries"]) == (len(images), captions)
         assert_metrics(told["metrics"], oracle(scores["a"], image_of, images))
     assert after["a"]["measured_on"]["seen_images"] == len(SEEN)
     assert not {"seen", "unseen"} & (before["a"].keys() | after["b"].keys())
@@ -128,7 +130,7 @@ def test_the_whole_is_the_mean_of_its_parts(
     cli("model", "trained", "b", "--split", f"d{seed}-{count}/train")
     told = evaluations(cli_json)["b"]
     if told["seen"]["images"] == IMAGES:
-        assert told["unseen"] == {"images": 0, "share": 0.0, "metrics": {}}
+        assert told["unseen"] == {"images": 0, "share": 0.0, "image_queries": 0, "caption_queries": 0, "metrics": {}}
         return
     for name in ("recall@1", "recall@5", "mrr"):
         parts = [(told[part]["share"], told[part]["metrics"][f"text_retrieval_{name}"]) for part in ("seen", "unseen")]

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     type=click.Choice(choices.CAPTIONS),
     help="Which captions of an image count. [default: first5 for coco-1k, eccv and cxc, else all]",
 )
-@click.option("--partial", is_flag=True, help="Measure what is embedded so far, and say so.")
+@click.option(
+    "--partial", is_flag=True, help="Measure what is embedded so far, or few queries of eccv or cxc, and say so."
+)
 @click.option(
     "--unseen",
     is_flag=True,

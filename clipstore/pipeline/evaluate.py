@@ -28,6 +28,7 @@ from clipstore.pipeline.protocols import (
     Mask,
     Task,
     asking_with,
+    check_queries,
     lost_positives,
     tasks,
     without_positive,
@@ -200,6 +201,7 @@ def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions, *, sile
     lost = lost_positives(options.protocol, asked)
     asking = ~np.isin(found.images.table["image_id"].to_numpy(), [] if silent is None else silent)
     asked = [asking_with(task, found, asking) for task in asked]
+    check_queries(options.protocol, asked, partial=options.partial)
     ranked = [_rank(name, found, task, options, device, number) for number, task in enumerate(asked, 1)]
     evaluation = stamp | {
         "unseen": options.unseen,

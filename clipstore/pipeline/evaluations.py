@@ -9,6 +9,9 @@ from clipstore.catalog import Row, Session
 from clipstore.errors import NotFoundError
 from clipstore.pipeline.store import Store, split_id
 
+# What the number of a direction's queries is called in JSON. Under paired-rows an image is a query for each caption.
+_QUERIES = {"image_to_text": "image_queries", "text_to_image": "caption_queries"}
+
 # What a direction's metrics are called in JSON: named by what is retrieved.
 _JSON_NAMES = {"image_to_text": "text_retrieval_", "text_to_image": "image_retrieval_", "both": ""}
 
@@ -39,13 +42,15 @@ def result(session: Session, evaluation_id: int) -> Row:
     """One evaluation as `clipstore eval --json` prints it."""
     told = session.rows("evaluate/result", evaluation_id=evaluation_id)[0]
     told["evaluated_at"] = told["evaluated_at"].astimezone(UTC).isoformat(timespec="seconds")
+    queries = _queries(session, evaluation_id)
+    told |= queries["all"]
     return {
         "model": told.pop("model"),
         "split": told["split"],
         "protocol": told["protocol"],
         "metrics": metrics_in(session, evaluation_id),
         "measured_on": told,
-        **_subsets(session, evaluation_id),
+        **_subsets(session, evaluation_id, queries),
     }
 
 
@@ -58,8 +63,17 @@ def _named(rows: Iterable[Row]) -> dict[str, float]:
     return {f"{_JSON_NAMES[row['direction']]}{row['metric']}": row["value"] for row in rows}
 
 
-def _subsets(session: Session, evaluation_id: int) -> dict[str, Row]:
-    """What evaluation says under "seen" and "unseen": images asked with (trained on, or not), their share, metrics.
+def _queries(session: Session, evaluation_id: int) -> dict[str, Row]:
+    """How many queries there are, image to text and text to image: "all", and of those "seen" and "unseen"."""
+    counts = {subset: dict.fromkeys(_QUERIES.values(), 0) for subset in ("all", "seen", "unseen")}
+    for row in session.rows("evaluate/queries", evaluation_id=evaluation_id):
+        counts[row["subset"]][_QUERIES[row["direction"]]] = row["queries"]
+    return counts
+
+
+def _subsets(session: Session, evaluation_id: int, queries: dict[str, Row]) -> dict[str, Row]:
+    """What evaluation says under "seen" and "unseen": images asked with (trained on, or not), their share, the numbers
+    of queries, metrics.
 
     Nothing where it was trained on none of them.
     """
@@ -71,6 +85,7 @@ def _subsets(session: Session, evaluation_id: int) -> dict[str, Row]:
         subset: {
             "images": sizes.get(subset, 0),
             "share": sizes.get(subset, 0) / sum(sizes.values()),
+            **queries[subset],
             "metrics": _named(row for row in rows if row["subset"] == subset),
         }
         for subset in ("seen", "unseen")

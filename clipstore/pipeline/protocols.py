@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from clipstore.datasets.extended import extended_positives
+from clipstore.datasets.extended import SOURCES, extended_positives
 from clipstore.errors import VectorError
 from clipstore.pipeline.vectors import Gallery
 
@@ -19,6 +19,7 @@ Mask = NDArray[np.bool_]
 
 FIRST = 5  # captions of an image with --captions first5
 _FOLD, _FOLDS = 1000, 5  # images of a fold of coco-1k
+LEAST_QUERIES = 100  # of eccv and cxc, in each direction: fewer tell nothing of a model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,29 @@ def asking_with(task: Task, found: Gallery, asking: Mask) -> Task:
     by_image = asking[task.images[task.pairs[:, 0]]]
     by_caption = asking[image_of_caption[task.captions[task.pairs[:, 1]]]]
     return replace(task, from_image=task.from_image & by_image, from_caption=task.from_caption & by_caption)
+
+
+def check_queries(protocol: str, asked: list[Task], *, partial: bool) -> None:
+    """Hold a gallery to a number of the queries of eccv or cxc, unless `partial` says that a part will do.
+
+    Raises:
+        VectorError: fewer than LEAST_QUERIES are in it, in one direction.
+    """
+    if protocol not in SOURCES or partial:
+        return
+    counts = [
+        len(np.unique(np.concatenate([task.pairs[task.from_image, 0] for task in asked]))),
+        len(np.unique(np.concatenate([task.pairs[task.from_caption, 1] for task in asked]))),
+    ]
+    if min(counts) < LEAST_QUERIES:
+        to_text, to_image = extended_positives(protocol)
+        every = pc.count_distinct(to_text["image"]).as_py(), pc.count_distinct(to_image["caption"]).as_py()
+        message = (
+            f"{protocol} asks with {every[0]:,} images and {every[1]:,} captions of Karpathy's test split of COCO, and "
+            f"here are {counts[0]:,} and {counts[1]:,} of them, fewer than {LEAST_QUERIES}: evaluate coco/test, or "
+            "these few with --partial"
+        )
+        raise VectorError(message)
 
 
 def without_positive(found: Gallery, asked: list[Task]) -> tuple[int, int]:

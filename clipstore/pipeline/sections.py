@@ -25,7 +25,7 @@ from clipstore.pipeline.query import run_query
 from clipstore.pipeline.stats import split_stats
 from clipstore.pipeline.store import Store
 from clipstore.reporting.comparison import basis
-from clipstore.reporting.metrics import gallery_words, notes, vector_words
+from clipstore.reporting.metrics import gallery_words, notes, query_words, vector_words
 
 FIRST = 5  # hits of a query that the page shows
 
@@ -150,7 +150,7 @@ def _stamp(evaluation: Row) -> Row:
         "caption_set": on["caption_set"],
         "unseen": on["unseen"],
         "gallery_digest": on["gallery_digest"],
-        "gallery": gallery_words(on),
+        "gallery": f"{gallery_words(on)}; {query_words(on)}",
         "vectors": vector_words(on),
         "notes": notes(on),
     }

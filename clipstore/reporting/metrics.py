@@ -10,6 +10,7 @@ from clipstore.reporting.tables import console, print_table
 Evaluation = Mapping[str, Any]
 
 # A direction in words: by what is retrieved, as metrics are named in JSON, and by the catalog's name for it.
+_QUERIES = {"text_retrieval": "image_queries", "image_retrieval": "caption_queries"}
 RETRIEVED = {"text_retrieval": "image → text", "image_retrieval": "text → image"}
 DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 _COLUMNS = {
@@ -36,25 +37,25 @@ def print_evaluations(evaluations: Sequence[Evaluation]) -> None:
 
 
 def metric_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """One row a direction, and where some images were seen one for those and one for the others: Recall@K and MRR as
-    fractions, ranks from 1.
+    """One row a direction, and where some images were seen one for those and one for the others: how many queries,
+    Recall@K and MRR as fractions, ranks from 1.
     """
-    asked = {"": evaluation["metrics"]}
+    asked = {"": (evaluation["metrics"], evaluation["measured_on"])}
     for subset in ("seen", "unseen"):
         if evaluation.get(subset, {}).get("images"):
-            asked[f", {subset} ({evaluation[subset]['share']:.1%})"] = evaluation[subset]["metrics"]
+            part = evaluation[subset]
+            asked[f", {subset} ({part['share']:.1%})"] = part["metrics"], part
     return [
-        _metric_row(evaluation, words + which, prefix, metrics)
+        {"model": evaluation["model"], "direction": words + which, "queries": f"{counts[_QUERIES[prefix]]:,}"}
+        | _metric_cells(evaluation, prefix, metrics)
         for prefix, words in RETRIEVED.items()
-        for which, metrics in asked.items()
+        for which, (metrics, counts) in asked.items()
         if f"{prefix}_mrr" in metrics
     ]
 
 
-def _metric_row(evaluation: Evaluation, words: str, prefix: str, metrics: Mapping[str, float]) -> dict[str, Any]:
+def _metric_cells(evaluation: Evaluation, prefix: str, metrics: Mapping[str, float]) -> dict[str, Any]:
     return {
-        "model": evaluation["model"],
-        "direction": words,
         **{
             title: _shown(metrics[f"{prefix}_{name}"])
             for title, name in _COLUMNS.items()
@@ -68,7 +69,7 @@ def stamp(evaluation: Evaluation) -> list[str]:
     """What an evaluation was measured on, in lines to stand under a table."""
     on = evaluation["measured_on"]
     first = (
-        f"{evaluation['model']} on {gallery_words(on)}; {vector_words(on)}; "
+        f"{evaluation['model']} on {gallery_words(on)}; {query_words(on)}; {vector_words(on)}; "
         f"screened in {on['screen']}, {on['rechecked'] / on['scores']:.2%} of the "
         f"scores in float64 again; {on['seconds']:.1f} s, peak memory {on['peak_memory'] / 2**20:,.0f} MB"
     )
@@ -81,6 +82,12 @@ def gallery_words(on: Mapping[str, Any]) -> str:
         f"{on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, "
         f"{on['captions']:,} captions ({_CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}"
     )
+
+
+def query_words(on: Mapping[str, Any]) -> str:
+    """How many queries each direction has, of an evaluation's "measured_on"."""
+    counts = [f"{on[_QUERIES[prefix]]:,} {words}" for prefix, words in RETRIEVED.items() if on[_QUERIES[prefix]]]
+    return f"queries: {', '.join(counts)}"
 
 
 def vector_words(on: Mapping[str, Any]) -> str:
@@ -125,14 +132,19 @@ def notes(on: Mapping[str, Any]) -> list[str]:
             "captions (theirs, or failed themselves)"
         )
     if on["partial"]:
-        lines.append(
-            f"PARTIAL: {on['pending_images']:,} images and {on['pending_captions']:,} captions are not embedded yet"
-        )
+        lines += _partial_notes(on)
     if on["protocol"] == "paired-rows":
         lines.append(
             "paired-rows: each caption is asked for by its own image alone, so siblings compete, and Recall@1 cannot "
             f"exceed {on['images'] / on['captions']:.3f} here; never compare it with the standard protocol's"
         )
+    return lines
+
+
+def _partial_notes(on: Mapping[str, Any]) -> list[str]:
+    lines = [f"PARTIAL: {on['pending_images']:,} images and {on['pending_captions']:,} captions are not embedded yet"]
+    if on["protocol"] in ("eccv", "cxc"):
+        lines.append(f"PARTIAL: {query_words(on)}; {on['protocol']} has more on coco/test")
     return lines
 
 

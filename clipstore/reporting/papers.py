@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 from clipstore.reporting.comparison import cautions, method_words
-from clipstore.reporting.metrics import DIRECTIONS, RETRIEVED, gallery_words, notes, vector_words
+from clipstore.reporting.metrics import DIRECTIONS, RETRIEVED, gallery_words, notes, query_words, vector_words
 
 Told = Mapping[str, Any]
 
@@ -103,7 +103,7 @@ def _metric_table(evaluations: Sequence[Told]) -> _Table:
     own = [(model, "; ".join(note for note in said if note not in common)) for model, said in about]
     return _Table(
         key=f"{on['split']} {on['protocol']} {on['gallery_digest'][:8]}" + (" unseen" if on["unseen"] else ""),
-        caption=f"Retrieval on {gallery_words(on)}. R@K in percent.",
+        caption=f"Retrieval on {gallery_words(on)}; {query_words(on)}. R@K in percent.",
         texts=1,
         columns=[("", "model"), *((words, title) for words, title, _ in names)],
         rows=[[one["model"], *row] for one, row in zip(evaluations, rows, strict=True)],
