@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipstore.cli.groups import DefaultGroup
 from clipstore.cli.options import json_option, memory_option, store_option
+from clipstore.cli.removal import confirmed, yes_option
 
 if TYPE_CHECKING:
     from clipstore.pipeline.store import Store
+
+
+_PROTOCOLS = click.Choice(["standard", "paired-rows", "coco-1k", "eccv", "cxc"])
 
 
 @click.command("eval")
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--split", required=True, help="The split to measure on, such as coco/val2017.")
 @click.option(
     "--protocol",
-    type=click.Choice(["standard", "paired-rows", "coco-1k", "eccv", "cxc"]),
+    type=_PROTOCOLS,
     default="standard",
     show_default=True,
     help="standard: any caption of an image counts. paired-rows: image to text, each caption for itself. coco-1k: "
@@ -45,7 +50,7 @@ if TYPE_CHECKING:
 )
 @store_option
 @json_option
-def evaluate(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **how: Any) -> None:
+def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **how: Any) -> None:
     """Rank every image and caption of a split exactly, and print the metrics.
 
     Ranks and hits go into the catalog, where 'clipstore query' and 'clipstore sql' find them. The same
@@ -64,3 +69,31 @@ def evaluate(models: tuple[str, ...], split: str, store: Store, *, as_json: bool
         print_json({"evaluations": evaluations})
     else:
         print_evaluations(evaluations)
+
+
+evaluate = DefaultGroup(rank)
+
+
+@evaluate.command("remove")
+@click.option("--model", help="The model whose evaluations to remove.")
+@click.option("--split", help="The split whose evaluations to remove.")
+@click.option("--protocol", type=_PROTOCOLS, help="The protocol of the evaluations to remove.")
+@yes_option
+@store_option
+@json_option
+def remove(
+    model: str | None, split: str | None, protocol: str | None, store: Store, *, yes: bool, as_json: bool
+) -> None:
+    """Remove evaluations, with their ranks and hits.
+
+    Those that fit all of --model, --split and --protocol, of which one at least is given.
+
+    Example: clipstore eval remove --model tuned --split coco/val2017 --yes
+    """
+    from clipstore.pipeline.removal import remove_evaluations
+
+    confirmed(
+        lambda trial: remove_evaluations(store, model=model, split=split, protocol=protocol, dry_run=trial),
+        yes=yes,
+        as_json=as_json,
+    )
