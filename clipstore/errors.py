@@ -59,6 +59,10 @@ class QueryError(ClipstoreError):
     """What a split is asked with is no photo, folder, address or sentence, or none of it can be used."""
 
 
+class RemovalError(ClipstoreError):
+    """What is to be removed is not named clearly, is needed by something else, or was not confirmed."""
+
+
 class BadNameError(ClipstoreError):
     """A new name that would not fit where names go: in commands, paths and group/split."""
 

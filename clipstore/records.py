@@ -96,6 +96,8 @@ class Training:
         heads: train both projection heads too.
         temperature: CLIP's learned one, as it is or trained on.
         mask_siblings: two captions of one image in a batch are not each other's negatives.
+        mask_duplicates: two captions that are the same to the text tower (equal tokens, after cleaning and prompt) are
+            not each other's negatives, whatever their images.
         hard_negatives: captions that go into the batch beside each, from the hits that were wrong for its image.
         refresh_negatives: epochs after which those are looked for again; 0: the base model's stay.
         save_steps: steps after which a checkpoint is written within an epoch.
@@ -117,6 +119,7 @@ class Training:
     heads: bool = False
     temperature: Literal["frozen", "trained"] = "frozen"
     mask_siblings: bool = False
+    mask_duplicates: bool = False
     hard_negatives: CountOrNone = 0
     refresh_negatives: CountOrNone = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_train import QUICK, command, digest, environment, ingested, job, metrics_csv
 
+from clipstore.errors import ClipstoreError
 from clipstore.packaged import folder
 from clipstore.pipeline.locks import removing_shards, training_lock, writing_shards
 from clipstore.pipeline.store import Store
@@ -66,7 +68,7 @@ def test_a_cosine_is_laid_over_all_epochs_and_said(here: Path, store: Path, cli:
     rates, whole = ([row["learning_rate"] for row in metrics_csv(at, "mine")] for at in (store, tmp_path / "whole"))
     assert rates[2:] == whole[2:]
     assert float(rates[1]) < float(whole[1])  # the first epoch ended its own cosine
-    assert f"learning rate {1e-3 * _half_cosine(6, 3, 18):.3g}," in told
+    assert f"at the learning rate {1e-3 * _half_cosine(6, 3, 18):.3g}," in told
 
 
 def _half_cosine(step: int, warmup: int, total: int) -> float:
@@ -174,13 +176,12 @@ def test_two_trainings_of_one_job_do_not_run_at_once(here: Path, store: Path, cl
 
 def test_locks_exclude_as_they_say(store: Path) -> None:
     at = Store(store)
-    with training_lock(at, "a"), training_lock(at, "b"):
-        with pytest.raises(Exception, match="a is being trained by process"), training_lock(at, "a"):
-            pass
-    with writing_shards(at), writing_shards(at):
-        with pytest.raises(Exception, match="is writing shards"), removing_shards(at):
-            pass
-    with removing_shards(at), pytest.raises(Exception, match="'clipstore gc' is removing"), writing_shards(at):
+    taken = partial(pytest.raises, ClipstoreError)
+    with training_lock(at, "a"), training_lock(at, "b"), taken(match="a is being trained by"), training_lock(at, "a"):
+        pass
+    with writing_shards(at), writing_shards(at), taken(match="is writing shards"), removing_shards(at):
+        pass
+    with removing_shards(at), taken(match="'clipstore gc' is removing"), writing_shards(at):
         pass
 
 

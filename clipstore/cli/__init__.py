@@ -12,10 +12,13 @@ import click
 
 from clipstore.cli.bench import bench
 from clipstore.cli.compare import compare
+from clipstore.cli.dataset import dataset
 from clipstore.cli.demo import demo
 from clipstore.cli.embed import embed
 from clipstore.cli.evaluate import evaluate
+from clipstore.cli.gc import gc
 from clipstore.cli.hubness import hubness
+from clipstore.cli.info import info
 from clipstore.cli.ingest import ingest, split
 from clipstore.cli.model import model
 from clipstore.cli.query import query, sql
@@ -79,6 +82,7 @@ def main() -> None:
 for command in (
     ingest,
     split,
+    dataset,
     stats,
     model,
     import_vectors,
@@ -93,6 +97,8 @@ for command in (
     report,
     retrieve,
     export,
+    info,
+    gc,
     bench,
     demo,
 ):

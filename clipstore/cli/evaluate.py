@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipstore import choices
+from clipstore.cli.groups import DefaultGroup
 from clipstore.cli.options import json_option, memory_option, store_option
+from clipstore.cli.removal import confirmed, yes_option
 
 if TYPE_CHECKING:
     from clipstore.pipeline.store import Store
+
+
+_PROTOCOLS = click.Choice(list(choices.PROTOCOLS))
 
 
 @click.command("eval")
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--split", required=True, help="The split to measure on, such as coco/val2017.")
 @click.option(
     "--protocol",
-    type=click.Choice(list(choices.PROTOCOLS)),
+    type=_PROTOCOLS,
     default="standard",
     show_default=True,
     help="standard: any caption of an image counts. paired-rows: image to text, each caption for itself. coco-1k: "
@@ -50,7 +55,7 @@ if TYPE_CHECKING:
 )
 @store_option
 @json_option
-def evaluate(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **how: Any) -> None:
+def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **how: Any) -> None:
     """Rank a split exactly in both directions; print metrics.
 
     Ranks and hits go into the catalog, where 'clipstore query' and 'clipstore sql' find them. The same
@@ -71,3 +76,31 @@ def evaluate(models: tuple[str, ...], split: str, store: Store, *, as_json: bool
         print_json({"evaluations": done.evaluations, "skipped": done.skipped})
     else:
         print_evaluations(done.evaluations)
+
+
+evaluate = DefaultGroup(rank)
+
+
+@evaluate.command("remove")
+@click.option("--model", help="The model whose evaluations to remove.")
+@click.option("--split", help="The split whose evaluations to remove.")
+@click.option("--protocol", type=_PROTOCOLS, help="The protocol of the evaluations to remove.")
+@yes_option
+@store_option
+@json_option
+def remove(
+    model: str | None, split: str | None, protocol: str | None, store: Store, *, yes: bool, as_json: bool
+) -> None:
+    """Remove evaluations, with their ranks and hits.
+
+    Those that fit all of --model, --split and --protocol, of which one at least is given.
+
+    Example: clipstore eval remove --model tuned --split coco/val2017 --yes
+    """
+    from clipstore.pipeline.removal import remove_evaluations
+
+    confirmed(
+        lambda trial: remove_evaluations(store, model=model, split=split, protocol=protocol, dry_run=trial),
+        yes=yes,
+        as_json=as_json,
+    )

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipstore.cli.groups import DefaultGroup
 from clipstore.cli.options import Command, json_option, store_option
+from clipstore.cli.removal import confirmed, yes_option
 
 if TYPE_CHECKING:
     from clipstore.pipeline.ingest import Ingested
@@ -153,7 +155,7 @@ def ingest_csv(
     _print(verbs.ingest_csv(store, file, name=name, options=options), as_json=as_json)
 
 
-@click.command()
+@click.command("split")
 @click.argument("name")
 @click.option("--from", "origin", required=True, help="The split to draw from, such as coco/train2014.")
 @click.option("--images", type=click.IntRange(min=2), help="How many images to draw. [default: all]")
@@ -167,7 +169,7 @@ def ingest_csv(
 @click.option("--seed", default=42, show_default=True, help="Another seed draws other images.")
 @store_option
 @json_option
-def split(
+def draw(
     name: str, origin: str, images: int | None, validation: float, seed: int, store: Store, *, as_json: bool
 ) -> None:
     """Draw NAME/train and NAME/val from a split.
@@ -184,6 +186,32 @@ def split(
         print_json({"splits": sizes})
     else:
         print_table(sizes)
+
+
+split = DefaultGroup(draw)
+
+
+@split.command("remove")
+@click.argument("name", required=False)
+@click.option("--from", "origin", hidden=True)
+@yes_option
+@store_option
+@json_option
+def remove(name: str | None, origin: str | None, store: Store, *, yes: bool, as_json: bool) -> None:
+    """Remove a split, with its evaluations.
+
+    NAME is a split of a data set, such as coco/val2017, or a group that was drawn, such as 20k. A split that
+    others were drawn from is kept until they are removed. Images that no other split has go too.
+
+    Example: clipstore split remove 20k --yes
+    """
+    from clipstore.pipeline.removal import remove_split
+
+    if origin:
+        raise click.UsageError("splits cannot be named 'remove', which is a command: choose another name")
+    if not name:
+        raise click.UsageError("Missing argument 'NAME'.")
+    confirmed(lambda trial: remove_split(store, name, dry_run=trial), yes=yes, as_json=as_json)
 
 
 def _print(done: Ingested, *, as_json: bool) -> None:

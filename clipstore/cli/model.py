@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipstore.cli.options import json_option, store_option
+from clipstore.cli.removal import confirmed, yes_option
 
 if TYPE_CHECKING:
     from clipstore.pipeline.store import Store
@@ -115,3 +116,22 @@ def show(name: str, store: Store, *, as_json: bool) -> None:
         if key != "towers" and value is not None:
             click.echo(f"{key:8} {cell(value)}")
     print_table(told["towers"], empty="not embedded yet")
+
+
+@model.command("remove")
+@click.argument("name")
+@click.option("--adapter", is_flag=True, help="Remove STORE/adapters/NAME too: the weights that training left.")
+@yes_option
+@store_option
+@json_option
+def remove(name: str, store: Store, *, adapter: bool, yes: bool, as_json: bool) -> None:
+    """Remove a model and its evaluations from the store.
+
+    Its vectors stay until 'clipstore gc', its adapter without --adapter, and a job file of its name in any
+    case. The name may be used again.
+
+    Example: clipstore model remove tuned --yes
+    """
+    from clipstore.pipeline.removal import remove_model
+
+    confirmed(lambda trial: remove_model(store, name, adapter=adapter, dry_run=trial), yes=yes, as_json=as_json)

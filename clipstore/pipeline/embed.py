@@ -6,6 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from clipstore.errors import ModelError
 from clipstore.pipeline.ahead import Clock, Read
 from clipstore.pipeline.device import checked_device, free_memory
 from clipstore.pipeline.encode import Encoding, Pieces, Rows, Work, encode, encode_rows, finished, shard_path
+from clipstore.pipeline.locks import writing_shards
 from clipstore.pipeline.models import IMPORTED, find_model, model_towers, record_model, record_towers
 from clipstore.pipeline.photos import look_at_photos
 from clipstore.pipeline.plan import KIND, Embedded, Scope, scope_of, work_of
@@ -91,7 +93,7 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
     Raises:
         NotFoundError: a model or split has no such name, or there is no store.
         ModelError: a model cannot be had, or its vectors were imported.
-        ShardError: a shard cannot be written.
+        ShardError: a shard cannot be written, or another process is removing shards.
     """
     models = list({model.name: model for model in (find_model(store, name) for name in names)}.values())
     with store.catalog.read() as session:
@@ -111,9 +113,10 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
     for model in models:
         towers, key = model_towers(store, model, options.precision, *options.devices[:1])
         runs.append(_Run(model=model, towers=towers, key=key))
-    embedding = _Embedding(store, runs, splits, options)
-    embedding.photos()
-    return [summary for run in runs for summary in embedding.rest(run)]
+    with nullcontext() if options.dry_run else writing_shards(store):
+        embedding = _Embedding(store, runs, splits, options)
+        embedding.photos()
+        return [summary for run in runs for summary in embedding.rest(run)]
 
 
 class _Embedding:

@@ -162,11 +162,7 @@ def add_model(
         if row and _model(row) != model:
             message = f"{name!r} is recorded already, with base {row['base']}: choose another name"
             raise ModelError(message)
-        model_id = record_model(session, model, origin="added")
-        photos = Path(adapter or "") / PHOTOS
-        if adapter and photos.is_file():
-            session.stage(staged_photos=pa.table({"content": photos.read_text(encoding="utf-8").split()}))
-            session.run("model/training_photos", model_id=model_id)
+        record_model(session, model, origin="added")
     return model
 
 
@@ -236,7 +232,17 @@ def record_model(session: Session, model: Model, *, origin: str) -> int:
         session.run("model/forget", model_id=row["model_id"])
     model_id = int(row["model_id"] if row else new)
     session.run("model/add", model_id=model_id, origin=origin, **asdict(model))
+    if not row:
+        _note_photos(session, model, model_id)
     return model_id
+
+
+def _note_photos(session: Session, model: Model, model_id: int) -> None:
+    """Record the photos that the adapter of a model was trained on, where it comes with their list."""
+    photos = Path(model.adapter or "") / PHOTOS
+    if model.adapter and photos.is_file():
+        session.stage(staged_photos=pa.table({"content": photos.read_text(encoding="utf-8").split()}))
+        session.run("model/training_photos", model_id=model_id)
 
 
 def record_towers(session: Session, model_id: int, towers: tuple[Tower, ...], key: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipstore.catalog import Row, Session
-from clipstore.errors import DatasetError, check_name
+from clipstore.errors import BadNameError, DatasetError, check_name
 from clipstore.pipeline.store import Store, split_id
 
 
@@ -48,6 +48,9 @@ def _sizes(origin: str, total: int, images: int | None, validation: float) -> tu
 def _drawn_already(session: Session, name: str, drawn_from: str) -> bool:
     """Whether the group is there, drawn in this very way; any other use of its name is an error."""
     check_name("group of splits", name)
+    if name == "remove":
+        message = "splits cannot be named 'remove', which is a command of 'clipstore split': choose another name"
+        raise BadNameError(message)
     taken = session.rows("split/of_group", name=name)
     for row in taken:
         if row["drawn_from"] != drawn_from:

@@ -19,6 +19,7 @@ from clipstore.catalog import Row, Session, keep_waiting
 from clipstore.errors import ModelError, VectorError, check_name
 from clipstore.jobs import job_files
 from clipstore.pipeline.evaluations import forget
+from clipstore.pipeline.locks import writing_shards
 from clipstore.pipeline.models import IMPORTED, current_towers, find_model, record_model, record_towers
 from clipstore.pipeline.registry import register
 from clipstore.pipeline.store import Store, split_id
@@ -58,19 +59,25 @@ def import_vectors(
     model = Model(name=name, family=IMPORTED, base="vectors made elsewhere")
     towers = tuple(_tower(name, tower, dims[tower]) for tower in sides)
     contents = {tower: _contents(ids, keys[tower], f"{split} has no {tower}") for tower, (_, ids) in sides.items()}
-    made: list[Shard] = []
-    told: list[Row] = []
-    for tower, (rows, _) in zip(towers, sides.values(), strict=True):
-        written, counts = _write(store, tower, model, rows, contents[tower.tower])
-        made += written
-        told.append({"model": name, "tower": tower.tower, "rows": len(rows), **counts})
+    with writing_shards(store):
+        made: list[Shard] = []
+        told: list[Row] = []
+        for tower, (rows, _) in zip(towers, sides.values(), strict=True):
+            written, counts = _write(store, tower, model, rows, contents[tower.tower])
+            made += written
+            told.append({"model": name, "tower": tower.tower, "rows": len(rows), **counts})
+        _enter(store, model, towers, made)
+    return told
+
+
+def _enter(store: Store, model: Model, towers: tuple[Tower, ...], made: list[Shard]) -> None:
+    """Register imported shards as a model's; its evaluations are removed where anything changed."""
     with keep_waiting(), store.catalog.write() as session:
         model_id = record_model(session, model, origin="imported")
         renewed = current_towers(session, model_id) != towers
         record_towers(session, model_id, towers, key="")
         if _replace(session, store, made) or renewed:
             forget(session, [row["evaluation_id"] for row in session.rows("evaluate/of_model", model_id=model_id)])
-    return told
 
 
 def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, partial: bool = False) -> Row:

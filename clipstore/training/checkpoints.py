@@ -117,7 +117,7 @@ def _other(before: Told, now: Told, may_grow: Sequence[str] = ()) -> str:
 
 
 def _settings(training: Told) -> Told:
-    """The table [train] with its table lora, one key a setting; settings that it does not have yet have their default."""
+    """The table [train] with its table lora, one key a setting; settings that it lacks have their default."""
     told = {**_defaults(Training), **training}
     lora = {**_defaults(Lora), **told.pop("lora")}
     return told | {f"lora.{key}": value for key, value in lora.items()}

@@ -267,7 +267,8 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad()
-        loss = backward(self._learner, batch, chunk=training.chunk, mask_siblings=training.mask_siblings)
+        masks = {"mask_siblings": training.mask_siblings, "mask_duplicates": training.mask_duplicates}
+        loss = backward(self._learner, batch, chunk=training.chunk, **masks)
         norm = torch.nn.utils.clip_grad_norm_(self._weights, training.clip)
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
             self._stop(f"the loss is {loss} and its gradient {norm.item()}", rate)

@@ -54,6 +54,11 @@ class Batch:
     ids: list[list[int]]
     image: torch.Tensor
 
+    def texts(self) -> torch.Tensor:
+        """(B,), a number that two rows share when their captions have the same token ids."""
+        numbers: dict[tuple[int, ...], int] = {}
+        return torch.tensor([numbers.setdefault(tuple(one), len(numbers)) for one in self.ids], dtype=torch.long)
+
     def chunks(self, size: int) -> Iterator[Batch]:
         """The pairs in runs of `size`."""
         for start in range(0, len(self.ids), size):
@@ -62,45 +67,60 @@ class Batch:
 
 
 def contrastive_loss(
-    images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, image: torch.Tensor | None = None
+    images: torch.Tensor,
+    texts: torch.Tensor,
+    scale: torch.Tensor,
+    image: torch.Tensor | None = None,
+    text: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """InfoNCE in both directions, averaged (CLIP: Radford et al., 2021); row i of `images` belongs to row i of `texts`.
 
     Vectors (B, dim) are scaled to unit length, and all is computed in float32. With `image` (B,), two rows of one image
-    are not each other's negatives: they do not count in each other's sum.
+    are not each other's negatives: they do not count in each other's sum. With `text` (B,), two rows of one text are
+    not, either.
     """
     scores = scale.float() * normalize(images.float()) @ normalize(texts.float()).T
-    if image is not None:
-        siblings = (image[:, None] == image[None, :]).fill_diagonal_(fill_value=False)
-        scores = scores.masked_fill(siblings.to(scores.device), -torch.inf)
+    for number in (image, text):
+        if number is not None:
+            alike = (number[:, None] == number[None, :]).fill_diagonal_(fill_value=False)
+            scores = scores.masked_fill(alike.to(scores.device), -torch.inf)
     right = torch.arange(len(scores), device=scores.device)
     return (cross_entropy(scores, right) + cross_entropy(scores.T, right)) / 2
 
 
-def backward(learner: Learner, batch: Batch, *, chunk: int, mask_siblings: bool) -> float:
+def backward(
+    learner: Learner, batch: Batch, *, chunk: int, mask_siblings: bool, mask_duplicates: bool = False
+) -> float:
     """Add the gradient of a batch's loss to the learner's weights; the loss.
 
-    No more than `chunk` pairs have their activations held at once.
+    No more than `chunk` pairs have their activations held at once. The masks are those of `records.Training`.
     """
-    image = batch.image if mask_siblings else None
     if len(batch.ids) <= chunk:
-        loss = contrastive_loss(*_vectors(learner, batch), learner.scale(), image)
+        masks = _masks(batch, siblings=mask_siblings, duplicates=mask_duplicates)
+        loss = contrastive_loss(*_vectors(learner, batch), learner.scale(), *masks)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
     # Neighbours of like length leave little to pad, and the loss does not hang on the order.
     order = sorted(range(len(batch.ids)), key=lambda row: len(batch.ids[row]))
     batch = Batch(images=batch.images[order], ids=[batch.ids[row] for row in order], image=batch.image[order])
-    return _in_chunks(learner, batch, chunk, batch.image if mask_siblings else None)
+    return _in_chunks(learner, batch, chunk, _masks(batch, siblings=mask_siblings, duplicates=mask_duplicates))
 
 
-def _in_chunks(learner: Learner, batch: Batch, chunk: int, image: torch.Tensor | None) -> float:
+def _masks(batch: Batch, *, siblings: bool, duplicates: bool) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """What rows of a batch are not each other's negatives by: the numbers of their images, those of their texts."""
+    return batch.image if siblings else None, batch.texts() if duplicates else None
+
+
+def _in_chunks(
+    learner: Learner, batch: Batch, chunk: int, masks: tuple[torch.Tensor | None, torch.Tensor | None]
+) -> float:
     states, made = [], []
     with torch.no_grad():
         for part in batch.chunks(chunk):
             states.append(random_state())
             made.append(_vectors(learner, part))
     images, texts = (torch.cat(side).requires_grad_() for side in zip(*made, strict=True))
-    loss = contrastive_loss(images, texts, learner.scale(), image)
+    loss = contrastive_loss(images, texts, learner.scale(), *masks)
     loss.backward()  # type: ignore[no-untyped-call]
     for number, (part, state) in enumerate(zip(batch.chunks(chunk), states, strict=True)):
         own = slice(number * chunk, (number + 1) * chunk)

@@ -1,0 +1,64 @@
+"""`clipstore info`: what a store holds, where its bytes are, and the versions of what reads it."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from clipstore.catalog import FORMAT_VERSION, Row
+from clipstore.errors import NotFoundError
+from clipstore.pipeline.store import Store
+
+_PACKAGES = (
+    "clipstore", "duckdb", "torch", "transformers", "tokenizers", "peft", "safetensors", "h5py", "numpy", "pyarrow",
+    "pillow", "click",
+)  # fmt: skip
+
+
+def store_info(store: Store) -> Row:
+    """A store's format, counts, and bytes on disk, of all and by model; and the versions of the packages in use.
+
+    "store" is None where there is no store yet: the versions are there in any case. A model's "shard_bytes" are those
+    of the shards that its vectors lie in, of which "own_shard_bytes" are no other model's.
+
+    Raises:
+        CatalogError: the catalog is damaged, of a newer clipstore, or held by another process.
+    """
+    versions = {"python": platform.python_version()} | {name: found for name in _PACKAGES if (found := _version(name))}
+    shared: Row = {"versions": versions, "platform": platform.platform(), "format_read": FORMAT_VERSION}
+    try:
+        with store.catalog.read() as session:
+            stored = session.rows("catalog/format")[0]
+            counts = session.rows("info/counts")[0]
+            models = session.rows("info/models")
+    except NotFoundError:
+        return {"store": None, "folder": str(store.root), **shared}
+    for row in models:
+        row["adapter_bytes"] = folder_bytes(store.adapters / row["model"])
+    return {
+        "store": str(store.root),
+        "folder": str(store.root),
+        "format": stored["version"],
+        "counts": counts,
+        "bytes": {
+            "catalog": store.catalog.path.stat().st_size,
+            "shards": folder_bytes(store.shards),
+            "adapters": folder_bytes(store.adapters),
+            "reports": folder_bytes(store.reports),
+        },
+        "models": models,
+        **shared,
+    }
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files in a folder; links count as themselves."""
+    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_symlink() or file.is_file())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

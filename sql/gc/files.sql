@@ -1,0 +1,2 @@
+-- The files of all shards.
+SELECT file FROM shards;

@@ -1,0 +1,21 @@
+-- The shards of each model's towers and backbone, in bytes: all, and those that no other model has.
+WITH used AS (
+    SELECT model_id, fingerprint FROM towers
+    UNION
+    SELECT model_id, backbone FROM towers WHERE backbone IS NOT NULL
+),
+users AS (
+    SELECT fingerprint, count(*) AS models FROM used GROUP BY fingerprint
+)
+SELECT
+    models.name AS model,
+    coalesce(sum(items) FILTER (kind = 'vectors'), 0)::BIGINT AS vectors,
+    coalesce(sum(items) FILTER (kind = 'features'), 0)::BIGINT AS features,
+    coalesce(sum(bytes), 0)::BIGINT AS shard_bytes,
+    coalesce(sum(bytes) FILTER (users.models = 1), 0)::BIGINT AS own_shard_bytes
+FROM models
+LEFT JOIN used USING (model_id)
+LEFT JOIN users USING (fingerprint)
+LEFT JOIN shards USING (fingerprint)
+GROUP BY models.name
+ORDER BY models.name;

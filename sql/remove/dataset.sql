@@ -1,0 +1,2 @@
+-- A data set.
+DELETE FROM datasets WHERE name = $dataset;

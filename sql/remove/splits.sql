@@ -1,0 +1,2 @@
+-- Some splits.
+DELETE FROM splits WHERE split_id IN (SELECT unnest($splits::BIGINT[]));
