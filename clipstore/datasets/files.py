@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from clipstore.errors import DatasetError, nearest
+from clipstore.files import read_regular
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ def _check_header(file: Path, header: list[str], needed: Sequence[str], optional
 
 def _read_bytes(file: Path) -> bytes:
     try:
-        data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+        data = read_regular(file).removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError as error:
         siblings = [path.name for path in file.parent.glob("*") if path.suffix == file.suffix]
         raise DatasetError(f"{file} does not exist{nearest(file.name, siblings)}; check the path") from error

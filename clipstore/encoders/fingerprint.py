@@ -78,7 +78,8 @@ def files_key(model: Model, precision: str, *, fetch: bool = True) -> str:
     """
     files = model_files(model, fetch=fetch)
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps([_SCHEME, asdict(model), precision, stats]).encode()).hexdigest()
+    words = {key: value for key, value in asdict(model).items() if value or key != "exif_orientation"}
+    return hashlib.sha256(json.dumps([_SCHEME, words, precision, stats]).encode()).hexdigest()
 
 
 def describe(model: Model, precision: str) -> tuple[Tower, Tower]:
@@ -104,6 +105,7 @@ def describe(model: Model, precision: str) -> tuple[Tower, Tower]:
         return _digest(_SCHEME, model.family, precision, *what, lora, sorted(own), sorted(added))
 
     vision = [_settings(config.get("vision_config", {})), read_preprocessing(preprocessor_file(place)).key()]
+    vision += ["exif_orientation"] * model.exif_orientation  # nothing where it is off: former fingerprints stay
     tokenizer = [_tokenizer_digest(file) for file in tokenizer_files(place)]
     text = [_settings(config.get("text_config", {})), tokenizer, model.prompt, model.clean]
     dim = int(config.get("projection_dim", 512))

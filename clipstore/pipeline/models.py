@@ -101,7 +101,15 @@ def check_meaning(store: Store, model: Model, file: Path) -> None:
         raise ModelError(message)
 
 
-def add_model(store: Store, name: str, *, base: str, family: str = "clip", adapter: str | None = None) -> Model:
+def add_model(
+    store: Store,
+    name: str,
+    *,
+    base: str,
+    family: str = "clip",
+    adapter: str | None = None,
+    exif_orientation: bool = False,
+) -> Model:
     """Record a model, local folders by their absolute path; the same again changes nothing.
 
     An adapter that clipstore trained brings the list of the photos that it was trained on.
@@ -112,7 +120,14 @@ def add_model(store: Store, name: str, *, base: str, family: str = "clip", adapt
     """
     check_name("model", name)
     base, adapter = _absolute(base), adapter and _absolute(adapter)
-    model = checked_model(name=name, where=f"model add {name}", base=base, family=family, adapter=adapter)
+    model = checked_model(
+        name=name,
+        where=f"model add {name}",
+        base=base,
+        family=family,
+        adapter=adapter,
+        exif_orientation=exif_orientation,
+    )
     job = job_files().get(name)
     if job and job_model(store, read_job(job)) != model:
         message = f"{name!r} is the name of the job {job}: choose another name"

@@ -17,7 +17,7 @@ FILE = "training.json"
 _SAME = {
     "base_digest": "another base: the weights differ",
     "training": "other settings of [train]",
-    "text": "another prompt or cleaning of captions",
+    "text": "another prompt, cleaning of captions or orientation of images",
     "splits": "other images or captions in its splits",
     "training_images": "other photos",
 }
