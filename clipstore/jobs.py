@@ -7,6 +7,7 @@ base = "openai/clip-vit-base-patch32"     # a hub id, a local folder, or "bundle
 adapter = "adapters/mine"                 # optional: a PEFT folder; not for a job that trains
 prompt = "a photo of {}"                  # optional: what the text tower reads; {} is the caption
 clean = true                              # optional: lower-case and strip captions before the prompt
+exif_orientation = true                   # optional: turn images as their EXIF data says; CLIP does not
 
 [train]                                   # optional; the keys are the fields of records.Training
 split = "mine/train"
@@ -31,6 +32,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 import msgspec
 
 from clipstore.errors import JobError, NotFoundError, nearest
+from clipstore.files import read_regular
 from clipstore.packaged import folder
 from clipstore.records import Job, Lora, Measure, Model, Training
 
@@ -119,7 +121,7 @@ class _Reader:
     def __init__(self, file: Path) -> None:
         self._file = file
         try:
-            self._text = file.read_text(encoding="utf-8")
+            self._text = read_regular(file).decode("utf-8")
             self._told = tomllib.loads(self._text)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             message = f"cannot read the job {file}: {error}"

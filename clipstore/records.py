@@ -40,7 +40,8 @@ class Model:
     """A model as a user names it.
 
     `base` is a hub id, a local folder or "bundled:demo"; `adapter` a PEFT folder; `prompt` holds "{}" where the
-    caption goes; `clean` asks for the caption cleaning of `clean_caption` in sql/schema/macros.sql.
+    caption goes; `clean` asks for the caption cleaning of `clean_caption` in sql/schema/macros.sql; `exif_orientation`
+    turns images as their EXIF data says, which transformers does not.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Model:
     adapter: str | None = None
     prompt: str | None = None
     clean: bool = False
+    exif_orientation: bool = False
 
 
 Count = Annotated[int, Meta(ge=1)]

@@ -203,7 +203,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "too few ids": ("--caption-ids", lambda file: npy(file, ["a1", "a2"]), "5 integers or strings"),
     "ids in two dimensions": ("--image-ids", lambda file: npy(file, [["a"], ["b"], ["c"]]), "(3, 1)"),
     "float ids": ("--image-ids", lambda file: npy(file, [1.0, 2.0, 3.0]), "float64"),
-    "pickled": ("--image-ids", lambda file: np.save(file, np.array(["a", "b", None], object)), "cannot read"),
+    "pickled": ("--image-ids", lambda file: np.save(file, np.array(["a", "b", None], object)), "holds Python objects"),
     "text": ("--captions", lambda file: file.write_text("1 0\n0 1\n"), "cannot read"),
     "empty": ("--captions", lambda file: file.write_bytes(b""), "cannot read"),
     "cut short": ("--captions", lambda file: file.write_bytes(file.read_bytes()[:-8]), "cannot read"),

@@ -29,9 +29,12 @@ def model() -> None:
 @click.option("--base", required=True, help="A hub id, a local folder, or bundled:demo.")
 @click.option("--family", default="clip", show_default=True, help="The family of the model.")
 @click.option("--adapter", help="A PEFT folder to put on the base.")
+@click.option("--exif-orientation", is_flag=True, help="Turn images upright as their EXIF data says; CLIP does not.")
 @store_option
 @json_option
-def add(name: str, base: str, family: str, adapter: str | None, store: Store, *, as_json: bool) -> None:
+def add(
+    name: str, base: str, family: str, adapter: str | None, store: Store, *, exif_orientation: bool, as_json: bool
+) -> None:
     """Record a model under a name.
 
     Example: clipstore model add tuned --base openai/clip-vit-base-patch32 --adapter runs/tuned/best
@@ -42,7 +45,15 @@ def add(name: str, base: str, family: str, adapter: str | None, store: Store, *,
     def warn(warning: str) -> None:
         click.echo(f"clipstore: warning: {warning}", err=True)
 
-    add_model(store, name, base=base, family=family, adapter=adapter, on_warning=warn)
+    add_model(
+        store,
+        name,
+        base=base,
+        family=family,
+        adapter=adapter,
+        exif_orientation=exif_orientation,
+        on_warning=warn,
+    )
     shown = show_model(store, name)
     if as_json:
         print_json(shown)

@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from clipstore.errors import DatasetError, nearest
+from clipstore.files import read_regular
 
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ def list_folder(folder: Path) -> list[str]:
 
 def _read_bytes(file: Path) -> bytes:
     try:
-        data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+        data = read_regular(file).removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError as error:
         siblings = [path.name for path in file.parent.glob("*") if path.suffix == file.suffix]
         raise DatasetError(f"{file} does not exist{nearest(file.name, siblings)}; check the path") from error

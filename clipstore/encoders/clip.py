@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,7 +91,7 @@ def load_clip(model: Model) -> Checkpoint:
     return Checkpoint(
         clip=clip,
         tokenizer=_load_tokenizer(str(place), model.base),
-        preprocessing=read_preprocessing(preprocessor_file(place)),
+        preprocessing=replace(read_preprocessing(preprocessor_file(place)), exif_orientation=model.exif_orientation),
     )
 
 

@@ -102,7 +102,8 @@ def _covered(files: ModelFiles) -> bool:
     index_unused = not (files.place / "model.safetensors.index.json").is_file() or not (
         (files.place / "model.safetensors").is_file()
     )
-    return config and index_unused and files.tokenizer.keys() <= set(_TOKENIZER) and _adapter_covered(files.adapter)
+    known = index_unused and not files.preprocessing.exif_orientation
+    return config and known and files.tokenizer.keys() <= set(_TOKENIZER) and _adapter_covered(files.adapter)
 
 
 def _adapter_covered(adapter: dict[str, Any] | None) -> bool:

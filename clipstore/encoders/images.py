@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from clipstore.encoders.sources import read_json
 from clipstore.errors import ModelError, PhotoError
 
 # A photo that would unpack to more than Pillow's limit (some 89 million pixels) is refused, not warned about.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+# Damaged EXIF data say no orientation, and nobody else reads them.
+warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", category=UserWarning)
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 
 # What Pillow raises on damaged files, beside its own errors.
@@ -39,12 +41,39 @@ _DAMAGED = (
 )
 
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_HEIC = ("heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs", "mif1", "msf1")
+_OTHER_KINDS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the image: run 'git lfs pull'"),
+    (b"<!doctype html", "an HTML page, not an image: download it again"),
+    (b"<html", "an HTML page, not an image: download it again"),
+    (b"<svg", "SVG is not supported: convert it to PNG"),
+    (b"<?xml", "XML or SVG, not an image of pixels: convert it to PNG"),
+    (b"%pdf", "PDF is not supported: convert it to PNG"),
+    (b"\x1f\x8b", "a gzip file: unpack it"),
+    (b"\xff\x0a", "JPEG XL is not supported: convert it to JPEG"),
+    (b"\x00\x00\x00\x0cjxl ", "JPEG XL is not supported: convert it to JPEG"),
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocessing:
     """What a model's preprocessor_config.json asks for.
 
     Either `shortest_edge` or `resize` (height, width) says how the photo is resized (both None: not at all); then
     the centre of `crop` (height, width) is taken, multiplied by `scale`, and normalised by `mean` and `std`.
+    `exif_orientation` is the model's option, not the file's: turn the image as its EXIF data says, before all that.
+    transformers does not, and neither does clipstore by default.
     """
 
     shortest_edge: int | None
@@ -54,10 +83,13 @@ class Preprocessing:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    exif_orientation: bool = False
 
     def key(self) -> str:
-        """All of it as text, for a fingerprint."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """What the file asks for as text, for a fingerprint; the orientation is the model's and hashed with it."""
+        return json.dumps(
+            {name: value for name, value in asdict(self).items() if name != "exif_orientation"}, sort_keys=True
+        )
 
 
 def read_preprocessing(file: Path) -> Preprocessing:
@@ -112,7 +144,8 @@ def pixels(photo: bytes, how: Preprocessing) -> NDArray[np.uint8]:
     Raises:
         PhotoError: the bytes are not a photo that can be read, or it cannot be resized; with the reason.
     """
-    return prepared(decoded(photo), how)
+    image = decoded(photo)
+    return prepared(upright(image, photo) if how.exif_orientation else image, how)
 
 
 def prepared(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
@@ -125,7 +158,7 @@ def prepared(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
 
 
 def decoded(photo: bytes, *, least: int | None = None) -> Image.Image:
-    """A photo from its bytes, in three channels of 8 bits.
+    """A photo from its bytes, in three channels of 8 bits, as it lies in the file: `upright` turns it.
 
     With `least`, a JPEG may come smaller than it is, both sides at least so many pixels: decoded in a part of the time.
 
@@ -136,19 +169,68 @@ def decoded(photo: bytes, *, least: int | None = None) -> Image.Image:
         message = "the file is empty"
         raise PhotoError(message)
     try:
-        with Image.open(io.BytesIO(photo)) as image:
-            if least:
-                image.draft(image.mode, (least, least))
-            return _rgb(image)
+        return _opened(photo, least)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         message = f"more than {MAX_PIXELS} pixels: a decompression bomb, or a scan to shrink first"
         raise PhotoError(message) from error
     except UnidentifiedImageError as error:
-        message = "not an image that Pillow knows"
+        message = _other_kind(photo)
         raise PhotoError(message) from error
     except _DAMAGED as error:
         message = f"damaged: {' '.join(str(error).split()) or type(error).__name__}"
         raise PhotoError(message) from error
+
+
+def _opened(photo: bytes, least: int | None) -> Image.Image:
+    """A photo in three channels of 8 bits; a PNG whose text Pillow finds too large is read without its text."""
+    try:
+        with Image.open(io.BytesIO(photo)) as image:
+            if least:
+                image.draft(image.mode, (least, least))
+            return _rgb(image)
+    except ValueError:
+        bare = _without_text(photo)
+        if len(bare) == len(photo):
+            raise
+        return _opened(bare, least)
+
+
+def upright(image: Image.Image, photo: bytes) -> Image.Image:
+    """A decoded photo turned and mirrored as the EXIF data in its bytes say; as it is where they say nothing.
+
+    Of a TIFF as Pillow decodes it, for every program: that is turned already.
+    """
+    try:
+        with Image.open(io.BytesIO(photo)) as header:
+            orientation = None if header.format == "TIFF" else header.getexif().get(ExifTags.Base.Orientation)
+    except (*_DAMAGED, Warning):  # pixels were read: only what stands beside them is damaged
+        orientation = None
+    method = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _without_text(photo: bytes) -> bytes:
+    """A PNG without its text chunks (PNG specification, 11.3.4), which hold no pixels; anything else as it is."""
+    if not photo.startswith(_PNG):
+        return photo
+    kept, at = [_PNG], len(_PNG)
+    while at + 12 <= len(photo):
+        end = at + 12 + int.from_bytes(photo[at : at + 4])
+        if photo[at + 4 : at + 8] not in (b"tEXt", b"zTXt", b"iTXt"):
+            kept.append(photo[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def _other_kind(photo: bytes) -> str:
+    """What bytes that Pillow does not know are, and what to do."""
+    if photo[4:8] == b"ftyp":
+        brand = photo[8:12].decode("latin-1")
+        if brand in _HEIC:
+            return "HEIC is not supported: convert it to JPEG"
+        return f"a video or an image of the kind {brand.strip()!r}, which is not supported: convert it to JPEG"
+    start = photo[:64].lstrip().lower()
+    return next((kind for mark, kind in _OTHER_KINDS if start.startswith(mark)), "not an image that Pillow knows")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

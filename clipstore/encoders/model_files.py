@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class ModelFiles:
     Attributes:
         place: the folder of the base.
         config: the whole config.json.
-        preprocessing: all of a preprocessor's settings that pixels are made with.
+        preprocessing: all settings that pixels are made with: the preprocessor's, and the model's EXIF orientation.
         tokenizer: the SHA-256 of each tokenizer file, by its name.
         tensors, adapter_tensors, heads: of the base's weights, the adapter's, and the heads beside the adapter.
         adapter: the whole adapter_config.json; None without an adapter.
@@ -76,7 +76,7 @@ def read_model_files(model: Model, *, fetch: bool = True) -> ModelFiles:
     return ModelFiles(
         place=place,
         config=config,
-        preprocessing=preprocessing,
+        preprocessing=replace(preprocessing, exif_orientation=model.exif_orientation),
         tokenizer={file.name: _file_digest(file) for file in tokenizer_files(place)},
         tensors=base_tensors(place),
         adapter=read_json(adapter[0]) if adapter else None,

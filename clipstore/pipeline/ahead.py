@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clipstore.encoders.images import Preprocessing, decoded, prepared
+from clipstore.encoders.images import Preprocessing, decoded, prepared, upright
 from clipstore.errors import PhotoError
+from clipstore.files import read_regular
 
 READERS = 32  # threads that read photos: on a network disk one waits far longer than it works
 _AHEAD_BYTES = 256 * 2**20  # of photos that are ahead of the model, as files and as pixels
@@ -50,7 +51,7 @@ class Photo:
 
 
 def photos_ahead(
-    photos: Iterable[Photo], hows: Sequence[Preprocessing], clock: Clock, *, read: Read = Path.read_bytes
+    photos: Iterable[Photo], hows: Sequence[Preprocessing], clock: Clock, *, read: Read = read_regular
 ) -> Generator[tuple[str, list[Pixels]]]:
     """The content key of each photo, in order, and its pixels as each of `hows` wants them, decoded once."""
     room = sum(3 * how.crop[0] * how.crop[1] for how in hows)
@@ -111,7 +112,7 @@ def _prepared(photo: bytes, hows: Sequence[Preprocessing]) -> list[Pixels]:
     got: list[Pixels] = []
     for how in hows:
         try:
-            got.append(prepared(image, how))
+            got.append(prepared(upright(image, photo) if how.exif_orientation else image, how))
         except PhotoError as error:
             got.append(str(error))
     return got

@@ -25,6 +25,7 @@ from urllib.request import (
 
 from clipstore.captions import is_blank
 from clipstore.errors import PhotoError, QueryError
+from clipstore.files import read_regular
 from clipstore.pipeline.ahead import READERS
 
 PHOTOS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -95,7 +96,7 @@ def _there(word: str) -> Path | None:
 
 
 def _of_folder(folder: Path) -> list[Query]:
-    found = [_photo(path) for path in sorted(folder.iterdir()) if path.suffix.lower() in PHOTOS and path.is_file()]
+    found = [_photo(path) for path in sorted(folder.iterdir()) if path.suffix.lower() in PHOTOS and not path.is_dir()]
     if not found:
         message = f"no photo in {_shown(str(folder))}: nothing there ends in {', '.join(PHOTOS)}"
         raise QueryError(message)
@@ -128,7 +129,7 @@ def _looked_at(query: Query, folder: Path) -> tuple[Query, str | None]:
     if query.kind == "sentence":
         return query, None
     try:
-        photo = query.path.read_bytes() if query.path else _fetched(query.name)
+        photo = read_regular(query.path) if query.path else _fetched(query.name)
         content = hashlib.sha256(photo).hexdigest()
         path = query.path or folder / content
         if not query.path:

@@ -23,6 +23,7 @@ from clipstore import choices
 from clipstore.catalog import Row
 from clipstore.demo.scenes import CAPTIONS, draw_examples
 from clipstore.encoders.packing import batches_of
+from clipstore.files import read_regular
 from clipstore.pipeline.ahead import Clock, Photo, photos_ahead
 from clipstore.pipeline.device import best_precision, checked_device
 from clipstore.pipeline.embed import EmbedOptions, embed
@@ -164,7 +165,7 @@ def _embedded(folder: Path, fresh: Store, precision: str, options: BenchEmbedOpt
 
     def read(path: Path) -> bytes:
         time.sleep(delay)
-        return path.read_bytes()
+        return read_regular(path)
 
     how = EmbedOptions(
         precision=precision,
@@ -172,7 +173,7 @@ def _embedded(folder: Path, fresh: Store, precision: str, options: BenchEmbedOpt
         devices=(options.device,) if options.device else (),
         compiled=options.compiled,
         on_progress=options.on_progress,
-        read=read if delay else Path.read_bytes,
+        read=read if delay else read_regular,
     )
     images, texts = embed(store, [_NAME], how)
     shutil.rmtree(store.root)

@@ -16,6 +16,7 @@ import numpy as np
 from clipstore import choices
 from clipstore.catalog import Row, Session, keep_waiting
 from clipstore.errors import ModelError
+from clipstore.files import read_regular
 from clipstore.pipeline.ahead import Clock, Read
 from clipstore.pipeline.device import checked_device, free_memory
 from clipstore.pipeline.encode import Encoding, Pieces, Rows, Work, encode, encode_rows, finished, shard_path
@@ -57,7 +58,7 @@ class EmbedOptions:
     retry_failed: bool = False
     dry_run: bool = False
     on_progress: Progress = silent
-    read: Read = Path.read_bytes
+    read: Read = read_regular
 
     def __post_init__(self) -> None:
         choices.check(self)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from clipstore import shards
 from clipstore.encoders.packing import batches_of
 from clipstore.errors import ModelError, ShardError
+from clipstore.files import read_regular
 from clipstore.pipeline.ahead import Clock, Photo, Pixels, Read, photos_ahead
 from clipstore.pipeline.device import out_of_memory
 from clipstore.records import Model, ShardPlan
@@ -90,7 +91,7 @@ class Encoding:
     store_dtype: str = "float32"
     clock: Clock = field(default_factory=Clock)
     pieces: Pieces = field(default_factory=Pieces)
-    read: Read = Path.read_bytes
+    read: Read = read_regular
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ def encode(work: Iterable[Work], hows: Mapping[str, Encoding]) -> Iterator[list[
     """Embed the items of plans into shards; those of each piece of work as they are complete, in order.
 
     A plan's tower finds how it is carried out by its fingerprint. All plans have the same source. Vectors depend on
-    the plan, the model and the size of batches, never on what runs beside or ran before (except after the device ran
-    out of memory: batches are smaller then, and the last bits differ).
+    the plan, the model, the size of batches and the machine, never on what runs beside or ran before (except after the
+    device ran out of memory: batches are smaller then, and the last bits differ).
 
     For a plan of photos there are two shards: their vectors and their backbone features.
 

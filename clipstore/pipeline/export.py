@@ -58,7 +58,7 @@ def _only_origin(session: Session) -> str:
 def export_model(store: Store, name: str, folder: Path, *, merged: bool) -> Path:
     """Write a model to a new folder: `merged`, as a CLIP that transformers opens; else its adapter alone.
 
-    The prompt and the cleaning of captions are the job's: they are no part of what is written.
+    The prompt, the cleaning of captions and the orientation of images are the job's, and not written.
 
     Raises:
         ModelError: the folder is there already, the vectors were imported, or there is no adapter to write.

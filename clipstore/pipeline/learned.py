@@ -17,6 +17,7 @@ from clipstore import shards
 from clipstore.catalog import Session
 from clipstore.encoders.images import Preprocessing, pixels
 from clipstore.errors import PhotoError, TrainingError
+from clipstore.files import read_regular
 from clipstore.pipeline.encode import Encoding, encode_rows
 from clipstore.pipeline.models import current_towers
 from clipstore.pipeline.progress import Progress
@@ -96,7 +97,7 @@ class Pairs:
 
         def decode(number: int) -> NDArray[np.uint8]:
             try:
-                return pixels(Path(paths[number]).read_bytes(), how)
+                return pixels(read_regular(Path(paths[number])), how)
             except (OSError, PhotoError) as error:
                 message = f"the photo {paths[number]} can no longer be read ({error}): put it back, and train again"
                 raise TrainingError(message) from error

@@ -135,6 +135,7 @@ def add_model(
     base: str,
     family: str = "clip",
     adapter: str | None = None,
+    exif_orientation: bool = False,
     on_warning: Callable[[str], None] = lambda _warning: None,
 ) -> Model:
     """Record a model, local folders by their absolute path; the same again changes nothing.
@@ -148,7 +149,14 @@ def add_model(
     """
     check_name("model", name)
     base, adapter = _absolute(base), adapter and _absolute(adapter)
-    model = checked_model(name=name, where=f"model add {name}", base=base, family=family, adapter=adapter)
+    model = checked_model(
+        name=name,
+        where=f"model add {name}",
+        base=base,
+        family=family,
+        adapter=adapter,
+        exif_orientation=exif_orientation,
+    )
     job = job_files().get(name)
     if job and job_model(store, read_job(job)) != model:
         message = f"{name!r} is the name of the job {job}, which is another model: choose another name"

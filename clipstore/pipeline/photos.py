@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from clipstore.catalog import Row, keep_waiting
+from clipstore.files import check_regular, read_regular
 from clipstore.pipeline.ahead import READERS, Read
 from clipstore.pipeline.store import Store
 
@@ -28,7 +29,7 @@ _SEEN = pa.schema(
 
 @keep_waiting()
 def look_at_photos(
-    store: Store, splits: list[int] | None, on_progress: Callable[[int, int], None], *, read: Read = Path.read_bytes
+    store: Store, splits: list[int] | None, on_progress: Callable[[int, int], None], *, read: Read = read_regular
 ) -> None:
     """Bring the catalog's knowledge of the photos in some splits (None: all) up to date.
 
@@ -54,6 +55,7 @@ def look_at_photos(
 def _look(photo: Row, *, read: Read) -> Row | None:
     """What is new about a photo, or None."""
     try:
+        check_regular(Path(photo["path"]))
         stat = Path(photo["path"]).stat()
         if (stat.st_size, stat.st_mtime_ns) == (photo["size"], photo["modified_ns"]) and not photo["problem"]:
             return None

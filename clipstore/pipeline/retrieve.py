@@ -17,8 +17,9 @@ from PIL import Image
 
 from clipstore import shards
 from clipstore.catalog import Row, Session
-from clipstore.encoders.images import decoded
+from clipstore.encoders.images import decoded, upright
 from clipstore.errors import ModelError, PhotoError, QueryError
+from clipstore.files import read_regular
 from clipstore.pipeline.asking import Query, looked_at
 from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.encode import Encoding, encode_rows
@@ -384,7 +385,8 @@ def _pictures(told: Row, queries: Sequence[Query]) -> dict[str, Image.Image]:
 
 def _thumbnail(path: Path) -> Image.Image | None:
     try:
-        picture = decoded(path.read_bytes())
+        photo = read_regular(path)
+        picture = upright(decoded(photo), photo)
     except (OSError, PhotoError):
         return None
     picture.thumbnail((PICTURE, PICTURE))

@@ -7,17 +7,19 @@ from pathlib import Path
 
 from PIL import Image
 
-from clipstore.encoders.images import decoded
+from clipstore.encoders.images import decoded, upright
 from clipstore.errors import PhotoError
+from clipstore.files import read_regular
 
 SIDE = 160  # pixels of the longer side
 _QUALITY = 70
 
 
 def thumbnail(path: Path) -> bytes | None:
-    """A photo as WebP, its longer side at most SIDE pixels; None where it is gone or cannot be read."""
+    """A photo as WebP, upright, its longer side at most SIDE pixels; None where it is gone or cannot be read."""
     try:
-        image = decoded(path.read_bytes(), least=2 * SIDE)
+        photo = read_regular(path)
+        image = upright(decoded(photo, least=2 * SIDE), photo)
     except (OSError, PhotoError):
         return None
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

@@ -248,7 +248,8 @@ def _about(job: Job, base: Model, splits: dict[str, Row], pairs: Pairs, precisio
         "base": base.base,
         "base_digest": base_digest(base.base),
         "training": asdict(job.training) | {"precision": precision} if job.training else None,
-        "text": {"prompt": base.prompt, "clean": base.clean},
+        "text": {"prompt": base.prompt, "clean": base.clean}
+        | ({"exif_orientation": True} if base.exif_orientation else {}),  # off: as checkpoints had it before
         "splits": {name: told["digest"] for name, told in splits.items()},
         "training_images": {
             "count": pairs.images,

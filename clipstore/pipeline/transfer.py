@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from clipstore import shards
 from clipstore.catalog import Row, Session, keep_waiting
 from clipstore.errors import ModelError, VectorError, check_name
+from clipstore.files import check_regular
 from clipstore.jobs import job_files
 from clipstore.pipeline.evaluations import forget
 from clipstore.pipeline.locks import writing_shards
@@ -146,6 +148,8 @@ def _check_finite(file: Path, rows: NDArray[Any], ids: list[str]) -> None:
 
 def _load(file: Path) -> NDArray[Any]:
     try:
+        check_regular(file)
+        _check_no_objects(file)
         loaded = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         message = f"cannot read {file} as a .npy file: {error}"
@@ -155,6 +159,16 @@ def _load(file: Path) -> NDArray[Any]:
         message = f"{file} is an archive of arrays: give a .npy file with one array"
         raise VectorError(message)
     return loaded
+
+
+def _check_no_objects(file: Path) -> None:
+    """Refuse an array of Python objects, which only code in the file could restore."""
+    with file.open("rb") as opened, suppress(ValueError):  # no .npy file: np.load says what it is
+        version = np.lib.format.read_magic(opened)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        if header(opened)[2].hasobject:
+            message = f"{file} holds Python objects (dtype object): save it as an array of integers, strings or floats"
+            raise VectorError(message)
 
 
 def _keys(session: Session, split: str) -> dict[str, dict[str, str]]:

@@ -98,7 +98,7 @@ def _differences(told: Told, now: Told) -> list[str]:
         different.append(f"other settings of [train] ({settings})")
     texts = _other(told["text"], now["text"])
     if texts:
-        different.append(f"another prompt or cleaning of captions ({texts})")
+        different.append(f"another prompt, cleaning of captions or orientation of images ({texts})")
     splits = sorted(name for name, digest in now["splits"].items() if told["splits"].get(name, digest) != digest)
     if splits:
         different.append(f"other images or captions in {' and '.join(splits)}")
@@ -111,9 +111,11 @@ def _differences(told: Told, now: Told) -> list[str]:
 def _other(before: Told, now: Told, may_grow: Sequence[str] = ()) -> str:
     """The keys whose values differ, with both values; nothing where none does."""
     keys = [
-        key for key, value in now.items() if before.get(key) != value and not (key in may_grow and value > before[key])
+        key
+        for key in {**before, **now}
+        if before.get(key) != now.get(key) and not (key in may_grow and now[key] > before[key])
     ]
-    return "; ".join(f"{key} {json.dumps(before.get(key))}, the job says {json.dumps(now[key])}" for key in keys)
+    return "; ".join(f"{key} {json.dumps(before.get(key))}, the job says {json.dumps(now.get(key))}" for key in keys)
 
 
 def _settings(training: Told) -> Told:

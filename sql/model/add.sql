@@ -1,3 +1,3 @@
 -- A model's description.
-INSERT INTO models (model_id, name, family, base, adapter, prompt, clean, origin)
-VALUES ($model_id, $name, $family, $base, $adapter, $prompt, $clean, $origin);
+INSERT INTO models (model_id, name, family, base, adapter, prompt, clean, exif_orientation, origin)
+VALUES ($model_id, $name, $family, $base, $adapter, $prompt, $clean, $exif_orientation, $origin);

@@ -1,2 +1,2 @@
 -- One model.
-SELECT model_id, name, family, base, adapter, prompt, clean, origin FROM models WHERE name = $name;
+SELECT model_id, name, family, base, adapter, prompt, clean, exif_orientation, origin FROM models WHERE name = $name;

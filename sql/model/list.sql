@@ -1,2 +1,2 @@
 -- The models of the catalog.
-SELECT model_id, name, family, base, adapter, prompt, clean, origin FROM models ORDER BY name;
+SELECT model_id, name, family, base, adapter, prompt, clean, exif_orientation, origin FROM models ORDER BY name;

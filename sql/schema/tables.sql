@@ -70,8 +70,10 @@ CREATE TABLE IF NOT EXISTS models (
     adapter VARCHAR,
     prompt VARCHAR,
     clean BOOLEAN NOT NULL,
-    origin VARCHAR NOT NULL             -- job, added, imported
+    origin VARCHAR NOT NULL,            -- job, added, imported
+    exif_orientation BOOLEAN DEFAULT false -- images are turned upright as their EXIF data says
 );
+ALTER TABLE models ADD COLUMN IF NOT EXISTS exif_orientation BOOLEAN DEFAULT false; -- stores made before this option
 
 -- The current fingerprint of each tower of each model.
 CREATE TABLE IF NOT EXISTS towers (

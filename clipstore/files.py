@@ -1,0 +1,45 @@
+"""Reading files that users name: regular files only, so that no command waits for a named pipe or a device."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # the last two where there are any
+_KINDS = {
+    stat.S_IFIFO: "it is a named pipe, not a regular file",
+    stat.S_IFCHR: "it is a device, not a regular file",
+    stat.S_IFBLK: "it is a device, not a regular file",
+    stat.S_IFSOCK: "it is a socket, not a regular file",
+}
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no regular file, without opening it.
+
+    Raises:
+        OSError: it is a named pipe, a device, a socket or a folder, or it is not there; `strerror` says which.
+    """
+    _check_mode(path, path.stat().st_mode)
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        OSError: it is no regular file (see `check_regular`), or cannot be read.
+    """
+    check_regular(path)  # before it is opened: to open a device may already do something
+    with os.fdopen(os.open(path, _FLAGS), "rb") as file:
+        _check_mode(path, os.fstat(file.fileno()).st_mode)  # it may be another file by now
+        return file.read()
+
+
+def _check_mode(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        reason = _KINDS.get(stat.S_IFMT(mode), "it is not a regular file")
+        raise OSError(errno.EINVAL, reason, str(path))
