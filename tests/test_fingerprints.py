@@ -1,4 +1,4 @@
-"""Equal fingerprints promise equal vectors: each key of each configuration and each tokenizer file is changed in turn."""
+"""Equal fingerprints promise equal vectors: each key of a configuration and each tokenizer file is changed in turn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from clipstore.encoders.clip import ClipEncoder, load_clip
-from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.fingerprint import base_digest, describe
 from clipstore.encoders.images import pixels
 from clipstore.encoders.sources import tokenizer_files
 from clipstore.encoders.untrained import Sizes, write_untrained
@@ -67,6 +67,15 @@ def tiny_pairs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokens = {"bos_token": "<|startoftext|>", "eos_token": end, "unk_token": end, "pad_token": end}
     (folder / "special_tokens_map.json").write_text(json.dumps(tokens))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small are fastest in one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def model_of(folder: Path, adapter: Path | None = None) -> Model:
@@ -123,13 +132,15 @@ class Mutations:
         assert set(vectors) <= set(prints), f"{name}: other vectors of {vectors}, other fingerprints of {prints}"
         self.counts["other vectors" if vectors else "other fingerprints alone" if prints else "no change"] += 1
 
-    def keys(self, file: str, *within: str, more: dict[str, Any] | None = None) -> None:
-        """Change each key of a JSON file, or of a table in it: to other values, to null, and left out."""
-        told = _table(json.loads((self._folder / file).read_text()), within)
-        for key, value in (dict.fromkeys(more or {}) | told).items():
-            values = [(more or {})[key]] if key in (more or {}) else []
-            for other in [*_others(key, value), *values, None, ...]:
-                self.check(f"{file} {'.'.join([*within, key])} = {other!r}", _edit(file, within, key, other))
+    def keys(self, file: str, *within: str, more: dict[str, Any] | None = None, thorough: bool = False) -> None:
+        """Change each key of a JSON file, or of a table in it, and add those of `more`; thorough: in several ways."""
+        own, more = _table(json.loads((self._folder / file).read_text()), within), more or {}
+        for key in own | more:
+            values = [more[key]] if more.get(key) is not None else _others(key, own.get(key))
+            if thorough:
+                values = [*values, *_others(key, own.get(key)), None, ...]
+            for value in values if thorough else values[:1]:
+                self.check(f"{file} {'.'.join([*within, key])} = {value!r}", _edit(file, within, key, value))
             self.counts["keys"] += 1
 
     def report(self, words: str) -> None:
@@ -159,16 +170,17 @@ def _others(key: str, value: Any) -> list[Any]:
     """Other values of a key that a library may take."""
     if key.endswith("_act"):
         return ["gelu", "relu"]
-    if isinstance(value, bool):
-        return [not value]
-    if isinstance(value, int):
-        return [value + 1, 2 * value]
-    if isinstance(value, float):
-        return [value + 0.25]
-    if isinstance(value, str):
-        return [f"{value}x"]
-    if isinstance(value, list):
-        return [value[:1], [*value[1:], *value[:1]]] if value else [[1]]
+    match value:
+        case bool():
+            return [not value]
+        case int():
+            return [2 * value, value // 2, value + 1]
+        case float():
+            return [value + 0.25]
+        case str():
+            return [f"{value}x"]
+        case [first, *rest]:
+            return [[first], [*rest, first]]
     return [{}, 1, True]
 
 
@@ -191,18 +203,23 @@ MORE = {
 }
 
 
-def test_each_key_of_a_configuration(tiny: Path, tmp_path: Path) -> None:
+SHORT = pytest.param(False, id="short")
+THOROUGH = pytest.param(True, id="thorough", marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize("thorough", [SHORT, THOROUGH])
+def test_each_key_of_a_configuration(thorough: bool, tiny: Path, tmp_path: Path) -> None:
     other = load_file(tiny / "model.safetensors")
     folder = Path(shutil.copytree(tiny, tmp_path / "clip"))
     save_file({name: weight * 1.5 for name, weight in other.items()}, folder / "other.safetensors")
     mutations = Mutations(folder, tmp_path, model_of)
-    mutations.keys("config.json", more=MORE)
+    mutations.keys("config.json", more=MORE, thorough=thorough)
     for tower, known in (("text", CLIPTextConfig()), ("vision", CLIPVisionConfig())):
         extra = {"dtype": "float16", "torch_dtype": "bfloat16", "_attn_implementation": "eager", "id2label": {"0": "a"}}
-        mutations.keys("config.json", f"{tower}_config", more=dict.fromkeys(known.to_dict()) | extra)
+        mutations.keys("config.json", f"{tower}_config", more=dict.fromkeys(known.to_dict()) | extra, thorough=thorough)
     mutations.report("config.json")
     assert mutations.counts["keys"] > 60
-    assert mutations.counts["other vectors"] > 15
+    assert mutations.counts["other vectors"] >= 5
 
 
 def test_each_key_of_a_preprocessing(tiny: Path, tmp_path: Path) -> None:
@@ -226,7 +243,8 @@ def test_each_tokenizer_file(tiny: Path, tiny_pairs: Path, tmp_path: Path) -> No
     files: set[str] = set()
     for folder in (tiny, tiny_pairs):
         mutations = Mutations(folder, tmp_path, model_of)
-        mutations.keys("tokenizer_config.json", more={"add_prefix_space": True, "do_lower_case": False, "unk_token": "a"})
+        more = {"add_prefix_space": True, "do_lower_case": False, "unk_token": "a"}
+        mutations.keys("tokenizer_config.json", more=more)
         for file in [*tokenizer_files(folder), folder / "added_tokens.json", folder / "special_tokens_map.json"]:
             for number, change in enumerate(_token_changes(file.name)):
                 mutations.check(f"{file.name} {number}", change)
@@ -279,8 +297,20 @@ def build_loha(base: Path, place: Path) -> Path:
     return place
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora", "loha"])
-def test_each_key_of_an_adapter(kind: str, tiny: Path, tmp_path: Path) -> None:
+full = pytest.mark.full
+
+
+@pytest.mark.parametrize(
+    ("kind", "thorough"),
+    [
+        ("lora", False),
+        pytest.param("loha", False),
+        pytest.param("lora", True, marks=full),
+        pytest.param("dora", True, marks=full),
+        pytest.param("loha", True, marks=full),
+    ],
+)
+def test_each_key_of_an_adapter(kind: str, thorough: bool, tiny: Path, tmp_path: Path) -> None:
     if kind == "loha":
         adapter = build_loha(tiny, tmp_path / "adapter")
     else:
@@ -298,6 +328,126 @@ def test_each_key_of_an_adapter(kind: str, tiny: Path, tmp_path: Path) -> None:
     }
     if kind == "lora":
         more |= {"init_lora_weights": "pissa", "bias": "all"}
-    mutations.keys("adapter_config.json", more=dict.fromkeys(known - more.keys(), 3) | more)
+    mutations.keys("adapter_config.json", more=dict.fromkeys(known) | more, thorough=thorough)
     mutations.report(f"adapter_config.json of a {kind}")
-    assert mutations.counts["other vectors"] > 3
+    assert mutations.counts["other vectors"] >= 2
+
+
+# What must not change a fingerprint.
+
+
+def resave(folder: Path, **how: Any) -> None:
+    CLIPModel.from_pretrained(folder).save_pretrained(folder, **how)
+
+
+def shard(folder: Path) -> None:
+    resave(folder, max_shard_size="1MB")
+    (folder / "model.safetensors").unlink()
+
+
+def leave_shards(folder: Path) -> None:
+    """Several files, and then one again: transformers leaves the index there, and reads the one."""
+    shard(folder)
+    resave(folder)
+    assert (folder / "model.safetensors.index.json").is_file()
+
+
+def add_position_ids(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    ids = {"text_model": 77, "vision_model": 5}
+    tensors |= {f"{tower}.embeddings.position_ids": torch.arange(count)[None] for tower, count in ids.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def add_old_defaults(folder: Path) -> None:
+    """What a configuration of transformers 4 says beside what decides anything."""
+    generation = {
+        "_name_or_path": "",
+        "bad_words_ids": None,
+        "max_length": 20,
+        "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+    }
+    config = json.loads((folder / "config.json").read_text())
+    towers = {f"{name}_config": config[f"{name}_config"] | generation for name in ("text", "vision")}
+    edit_json(folder / "config.json", _commit_hash=None, text_config_dict=None, vision_config_dict=None, **towers)
+
+
+def rename(folder: Path) -> None:
+    names = {"_name_or_path": "x/y", "transformers_version": "4.1", "torch_dtype": "float16", "architectures": ["C"]}
+    config = json.loads((folder / "config.json").read_text())
+    towers = {f"{name}_config": config[f"{name}_config"] | names for name in ("text", "vision")}
+    edit_json(folder / "config.json", **names, **towers)
+
+
+def reverse_keys(folder: Path) -> None:
+    for file in (folder / "config.json", folder / "preprocessor_config.json"):
+        told = json.loads(file.read_text())
+        file.write_text(json.dumps(dict(reversed(told.items())), indent=4))
+
+
+def touch(folder: Path) -> None:
+    for file in folder.iterdir():
+        os.utime(file, (1, 1))
+
+
+def add_files(folder: Path) -> None:
+    for name in ("README.md", "chat_template.jinja", "generation_config.json", "training_args.bin", "results.json"):
+        (folder / name).write_text("{}")
+
+
+UNCHANGED = [resave, shard, leave_shards, add_position_ids, add_old_defaults, rename, reverse_keys, touch, add_files]
+
+
+@pytest.mark.parametrize("change", UNCHANGED)
+def test_what_changes_no_vector_changes_no_fingerprint(change: Change, tiny: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny, tmp_path / "moved"))
+    change(copy)
+    before, after = measured(model_of(tiny)), measured(model_of(copy))
+    assert before is not None
+    assert after is not None
+    assert before.fingerprints == after.fingerprints
+    assert base_digest(str(tiny)) == base_digest(str(copy))
+    for part in PARTS:
+        np.testing.assert_array_equal(before.vectors[part], after.vectors[part])
+
+
+def test_what_changes_no_vector_of_an_adapter_changes_no_fingerprint(tiny: Path, tmp_path: Path) -> None:
+    adapter = build_lora(tiny, tmp_path / "adapter", targets=["q_proj", "v_proj"])
+    before = fingerprints(model_of(tiny, adapter))
+    same = {
+        "base_model_name_or_path": "elsewhere/clip", "revision": "main", "peft_version": "0.1", "inference_mode": False,
+        "auto_mapping": {"base_model_class": "X"}, "target_modules": ["v_proj", "q_proj"],
+    }  # fmt: skip
+    edit_json(adapter / "adapter_config.json", **same)
+    (adapter / "README.md").write_text("a model card")
+    assert fingerprints(model_of(tiny, adapter)) == before
+
+
+def test_every_file_that_a_tokenizer_of_transformers_opens_is_known(tmp_path: Path) -> None:
+    sources = Path(transformers.__file__).parent
+    files = [*sources.glob("models/*/tokenization_*.py"), sources / "tokenization_utils_base.py"]
+    names: set[str] = set()
+    for file in files:
+        for table in re.findall(r"VOCAB_FILES_NAMES[^=]*=\s*({.*?})", file.read_text(encoding="utf-8"), re.DOTALL):
+            names |= set(re.findall(r':\s*"([^"]+)"', table))
+    assert len(names) > 20
+    for name in names | {"added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"}:
+        (tmp_path / name).write_text("")
+    (tmp_path / "chat_template.jinja").write_text("")
+    assert {file.name for file in tokenizer_files(tmp_path)} == {file.name for file in tmp_path.glob("*.*")} - {
+        "chat_template.jinja"
+    }
+
+
+def test_the_weights_beside_a_stale_index_are_those_that_are_loaded(tiny: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny, tmp_path / "clip"))
+    leave_shards(copy)
+    CLIPModel.from_pretrained(tiny).save_pretrained(copy, max_shard_size="1MB")
+    tensors = load_file(tiny / "model.safetensors")
+    other = {name: weight * 1.5 for name, weight in tensors.items()}
+    save_file(other, copy / "model.safetensors", metadata={"format": "pt"})
+    before, after = measured(model_of(tiny)), measured(model_of(copy))
+    assert before is not None
+    assert after is not None
+    assert not set(before.fingerprints.values()) & set(after.fingerprints.values())
+    assert not np.array_equal(before.vectors["image"], after.vectors["image"])

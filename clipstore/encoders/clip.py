@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
@@ -44,7 +45,8 @@ _MMAP_THRESHOLD, _LARGEST_BLOCK = -3, 32 * 2**20
 
 # What transformers and PEFT raise for files that do not fit, beside their own errors.
 _LOAD_ERRORS = (
-    *(OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, AssertionError, SafetensorError),
+    *(OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ImportError, AssertionError),
+    *(SafetensorError, StrictDataclassError),
 )
 _NAMED = 6  # tensors that a message names
 _SHARED = (
