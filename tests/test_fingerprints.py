@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from click.testing import Result
 from clip_folder import build_lora, edit_json
 from peft import LoHaConfig, LoraConfig, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel, CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig
 
 from clipstore.encoders.clip import ClipEncoder, load_clip
 from clipstore.encoders.fingerprint import base_digest, describe
@@ -37,6 +38,7 @@ TEXTS = ["a red circle", "two blue squares  above THREE green stars", "zz, one o
 PARTS = ("image", "backbone", "text")
 
 Change = Callable[[Path], None]
+Run = Callable[..., Result]
 
 
 class Measured(NamedTuple):
@@ -465,3 +467,106 @@ def test_the_weights_beside_a_stale_index_are_those_that_are_loaded(tiny: Path, 
     assert after is not None
     assert not set(before.fingerprints.values()) & set(after.fingerprints.values())
     assert not np.array_equal(before.vectors["image"], after.vectors["image"])
+
+
+# Adapters that were made elsewhere.
+
+
+def build_text_lora(base: Path, place: Path, **told: Any) -> Path:
+    """A LoRA on the linear modules of a CLIPTextModelWithProjection, as PEFT saves it."""
+    torch.manual_seed(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+        tuned = get_peft_model(CLIPTextModelWithProjection.from_pretrained(base), config)
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(weight, 0.05)
+    tuned.save_pretrained(place)
+    edit_json(place / "adapter_config.json", **told)
+    return place
+
+
+def test_an_adapter_of_the_text_tower_alone_leaves_images_as_they_are(tiny: Path, tmp_path: Path) -> None:
+    base = measured(model_of(tiny))
+    tuned = measured(model_of(tiny, build_text_lora(tiny, tmp_path / "adapter")))
+    assert base is not None
+    assert tuned is not None
+    assert {part for part in PARTS if base.fingerprints[part] != tuned.fingerprints[part]} == {"text"}
+    assert np.array_equal(base.vectors["image"], tuned.vectors["image"])
+    assert not np.array_equal(base.vectors["text"], tuned.vectors["text"])
+
+
+def test_an_adapter_that_would_change_a_tower_without_tensors_says_what_to_narrow(tiny: Path, tmp_path: Path) -> None:
+    adapter = build_text_lora(tiny, tmp_path / "adapter", init_lora_weights=False)
+    with pytest.raises(ModelError, match=r"no tensors for the image tower.* narrow target_modules"):
+        load_clip(model_of(tiny, adapter))
+
+
+@pytest.mark.parametrize("change", [{"target_modules": ["q_proj"]}, {"exclude_modules": ["v_proj"]}], ids=str)
+def test_tensors_that_are_not_applied_are_named(change: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
+    adapter = build_lora(tiny, tmp_path / "adapter", targets=["q_proj", "v_proj"])
+    before = fingerprints(model_of(tiny, adapter))
+    edit_json(adapter / "adapter_config.json", **change)
+    assert not set(before.values()) & set(fingerprints(model_of(tiny, adapter)).values())
+    with pytest.raises(ModelError, match=r"8 tensors that are not applied, .*layers\.0\.self_attn\.v_proj\.lora_A"):
+        load_clip(model_of(tiny, adapter))
+
+
+def test_a_foreign_adapter_is_added_with_a_warning(tiny: Path, tmp_path: Path, cli: Run) -> None:
+    adapter = build_lora(tiny, tmp_path / "adapter", targets=["q_proj"])
+    assert cli("model", "add", "own", "--base", tiny, "--adapter", adapter).stderr == ""
+    copy = shutil.copytree(tiny, tmp_path / "copy")
+    assert cli("model", "add", "copied", "--base", copy, "--adapter", adapter).stderr == ""
+    other = Path(shutil.copytree(tiny, tmp_path / "other"))
+    tensors = {name: weight * 1.5 for name, weight in load_file(tiny / "model.safetensors").items()}
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    said = cli("model", "add", "other", "--base", other, "--adapter", adapter).stderr
+    assert said.startswith("clipstore: warning: ")
+    assert f"names the base {tiny}, whose weights are not those of {other}" in said
+    edit_json(adapter / "adapter_config.json", base_model_name_or_path="org/no-such-clip")
+    said = cli("model", "add", "far", "--base", tiny, "--adapter", adapter).stderr
+    assert "org/no-such-clip, which is not on this machine" in said
+
+
+# What `model add` refuses.
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "siglip"}, "is a SigLIP model"),
+        ({"model_type": "siglip2"}, "is a SigLIP model"),
+        ({"model_type": "blip"}, "is a BLIP model"),
+        ({"model_type": "blip-2"}, "is a BLIP model"),
+        ({"model_type": "clip_vision_model"}, "is the vision tower of a CLIP alone"),
+        ({"model_type": "chinese_clip"}, "is a model of the type chinese_clip"),
+        ({"model_type": "clip", "vision_config": {}}, "is a CLIP without its text tower"),
+    ],
+    ids=str,
+)
+def test_other_models_are_refused_by_name(config: dict[str, Any], words: str, tmp_path: Path, cli: Run) -> None:
+    (tmp_path / "model").mkdir()
+    _write(tmp_path / "model/config.json", config)
+    assert words in cli("model", "add", "m", "--base", tmp_path / "model", code=1).stderr
+
+
+def test_an_open_clip_folder_is_refused_by_name(tmp_path: Path, cli: Run) -> None:
+    (tmp_path / "model").mkdir()
+    _write(tmp_path / "model/open_clip_config.json", {})
+    assert "is an OpenCLIP checkpoint" in cli("model", "add", "m", "--base", tmp_path / "model", code=1).stderr
+
+
+def test_an_adapter_in_the_folder_of_a_base_is_refused(tiny: Path, tmp_path: Path, cli: Run) -> None:
+    copy = Path(shutil.copytree(tiny, tmp_path / "clip"))
+    build_lora(tiny, copy, targets=["q_proj"])
+    assert "holds a PEFT adapter" in cli("model", "add", "m", "--base", copy, code=1).stderr
+
+
+def test_pixels_of_another_size_are_refused(tiny: Path, tmp_path: Path, cli: Run) -> None:
+    copy = Path(shutil.copytree(tiny, tmp_path / "clip"))
+    edit_json(copy / "preprocessor_config.json", size=48, crop_size=48)
+    said = cli("model", "add", "m", "--base", copy, code=1).stderr
+    assert "makes images of 48 x 48 pixels, and the model reads 32 x 32" in said
+    with pytest.raises(ModelError, match="48 x 48"):
+        describe(model_of(copy), "fp32")

@@ -172,14 +172,17 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def probe(self) -> dict[str, Floats]:
-        """The vectors (dim,) of a fixed image and a fixed caption, by tower; not through torch's compiler."""
+        """The vectors (dim,) of a fixed image and a fixed caption, by tower, and the image's features as "backbone".
+
+        Not through torch's compiler, which would compile for a batch of one.
+        """
         pixels = torch.from_numpy(prepared(probe_image(), self.preprocessing)[None].copy())
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # for one item, threads would wait for one another longer than they compute
         try:
             features = _numpy(forward.see(self._model.vision_model, self._values(self._there(pixels))))
             texts = self._text_vectors(self.tokenize([CAPTION]).ids, forward.read)
-            return {"image": self.project(features)[0], "text": texts[0]}
+            return {"image": self.project(features)[0], "backbone": features[0], "text": texts[0]}
         finally:
             torch.set_num_threads(threads)
 
