@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
@@ -44,7 +45,8 @@ _MMAP_THRESHOLD, _LARGEST_BLOCK = -3, 32 * 2**20
 
 # What transformers and PEFT raise for files that do not fit, beside their own errors.
 _LOAD_ERRORS = (
-    *(OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, AssertionError, SafetensorError),
+    *(OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ImportError, AssertionError),
+    *(SafetensorError, StrictDataclassError),
 )
 _NAMED = 6  # tensors that a message names
 _SHARED = (
@@ -170,14 +172,17 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def probe(self) -> dict[str, Floats]:
-        """The vectors (dim,) of a fixed image and a fixed caption, by tower; not through torch's compiler."""
+        """The vectors (dim,) of a fixed image and a fixed caption, by tower, and the image's features as "backbone".
+
+        Not through torch's compiler, which would compile for a batch of one.
+        """
         pixels = torch.from_numpy(prepared(probe_image(), self.preprocessing)[None].copy())
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # for one item, threads would wait for one another longer than they compute
         try:
             features = _numpy(forward.see(self._model.vision_model, self._values(self._there(pixels))))
             texts = self._text_vectors(self.tokenize([CAPTION]).ids, forward.read)
-            return {"image": self.project(features)[0], "text": texts[0]}
+            return {"image": self.project(features)[0], "backbone": features[0], "text": texts[0]}
         finally:
             torch.set_num_threads(threads)
 

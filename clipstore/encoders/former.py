@@ -53,12 +53,14 @@ def former_fingerprints(model: Model, precision: str) -> dict[str, str]:
         ModelError: the model's files cannot be had, or are not what they should be.
     """
     files = read_model_files(model)
-    if not _covered(files):
-        return {}
     tensors = stored_tensors(files.place)
     added = files.adapter_tensors + files.heads
+    if not _base_covered(files):
+        return {}
 
-    def digest(*what: object, parts: tuple[str, ...]) -> str:
+    def digest(*what: object, parts: tuple[str, ...]) -> str | None:
+        if tensors_of(files.adapter_tensors, *parts) and not _adapter_covered(files.adapter or {}):
+            return None
         own = tensors_of(added, *parts)
         lora = {name: (files.adapter or {}).get(name) for name in _ADAPTER} if own else None
         return _digest(_SCHEME, model.family, precision, *what, lora, tensors_of(tensors, *parts), own)
@@ -67,11 +69,12 @@ def former_fingerprints(model: Model, precision: str) -> dict[str, str]:
     tokenizer = [files.tokenizer[name] for name in _TOKENIZER if name in files.tokenizer]
     text = [_settings(files.config["text_config"]), tokenizer, model.prompt, model.clean]
     dim = int(files.config.get("projection_dim", 512))
-    return {
+    digests = {
         "image": digest("image", vision, dim, parts=("image backbone", "image head")),
         "backbone": digest("image backbone", vision, parts=("image backbone",)),
-        "text": digest("text", text, dim, parts=("text",)),
+        "text": digest("text", text, dim, parts=("text",)) if files.tokenizer.keys() <= set(_TOKENIZER) else None,
     }
+    return {part: fingerprint for part, fingerprint in digests.items() if fingerprint}
 
 
 def former_base_digests(files: ModelFiles) -> set[str]:
@@ -96,23 +99,20 @@ def _position_ids(config: dict[str, Any], tower: str) -> Tensor:
     return f"{tower}_model.embeddings.position_ids", f"I64 [1, {count}]", values
 
 
-def _covered(files: ModelFiles) -> bool:
-    """Whether the first scheme missed nothing of these files."""
-    config = {key for key, value in files.config.items() if value is not None} <= _CONFIG_HARMLESS
-    index_unused = not (files.place / "model.safetensors.index.json").is_file() or not (
-        (files.place / "model.safetensors").is_file()
-    )
-    known = index_unused and not files.preprocessing.exif_orientation
-    return config and known and files.tokenizer.keys() <= set(_TOKENIZER) and _adapter_covered(files.adapter)
+def _base_covered(files: ModelFiles) -> bool:
+    """Whether the first scheme missed nothing of the base that both towers depend on."""
+    said = {key for key, value in files.config.items() if value is not None}
+    index, single = (files.place / name for name in ("model.safetensors.index.json", "model.safetensors"))
+    known = said <= _CONFIG_HARMLESS and not files.preprocessing.exif_orientation
+    return known and not (index.is_file() and single.is_file())
 
 
-def _adapter_covered(adapter: dict[str, Any] | None) -> bool:
-    if adapter is None:
-        return True
+def _adapter_covered(adapter: dict[str, Any]) -> bool:
+    """Whether the first scheme missed nothing of an adapter's configuration."""
     others = {key: value for key, value in adapter.items() if key not in _ADAPTER_HARMLESS.union(_ADAPTER)}
-    unusual = {key: value for key, value in others.items() if value and value != _ADAPTER_DEFAULTS.get(key)}
-    missed = "init_lora_weights" in others and others["init_lora_weights"] is not True
-    return adapter.get("peft_type") == "LORA" and not unusual and not missed
+    return adapter.get("peft_type") == "LORA" and all(
+        value == _ADAPTER_DEFAULTS[key] if key in _ADAPTER_DEFAULTS else not value for key, value in others.items()
+    )
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -116,11 +116,19 @@ def _preprocessing(told: dict[str, Any]) -> Preprocessing:
         shortest_edge=edge,
         resize=resize,
         crop=crop,
-        resample=int(told.get("resample", Image.Resampling.BICUBIC)),
+        resample=int(Image.Resampling(told.get("resample", Image.Resampling.BICUBIC))),
         scale=float(told.get("rescale_factor", 1 / 255)) if told.get("do_rescale", True) else 1.0,
-        mean=tuple(told["image_mean"]) if told.get("do_normalize", True) else (0.0, 0.0, 0.0),
-        std=tuple(told["image_std"]) if told.get("do_normalize", True) else (1.0, 1.0, 1.0),
+        mean=_channels(told, "image_mean") if told.get("do_normalize", True) else (0.0, 0.0, 0.0),
+        std=_channels(told, "image_std") if told.get("do_normalize", True) else (1.0, 1.0, 1.0),
     )
+
+
+def _channels(told: dict[str, Any], key: str) -> tuple[float, ...]:
+    values = tuple(map(float, told[key]))
+    if len(values) != 3:
+        message = f"{key} has {len(values)} values, and an image three channels"
+        raise ValueError(message)
+    return values
 
 
 def _resizing(told: dict[str, Any]) -> tuple[int | None, tuple[int, int] | None]:

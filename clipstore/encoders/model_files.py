@@ -140,12 +140,13 @@ def tower_config(config: dict[str, Any], tower: str) -> dict[str, Any]:
     own, former = config.get(f"{tower}_config") or {}, config.get(f"{tower}_config_dict")
     if former is None:
         return dict(own)
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import CLIPTextConfig, CLIPVisionConfig
 
     resolve: Any = CLIPTextConfig if tower == "text" else CLIPVisionConfig
     try:
         return dict(own) | dict(resolve(**former).to_dict())
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, StrictDataclassError) as error:
         message = f"{tower}_config_dict in the model's config.json: {' '.join(str(error).split())}"
         raise ModelError(message) from error
 

@@ -28,6 +28,7 @@ from clipstore.pipeline.probes import add_probes, check_probes
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.registry import forget_lost, register
 from clipstore.pipeline.store import Store, split_id
+from clipstore.pipeline.unproven import proven_towers
 from clipstore.pipeline.workers import Recipe, encode_on, threads
 from clipstore.records import Model, ShardPlan, Tower
 from clipstore.shards import Shard, normalised
@@ -113,6 +114,8 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
     runs = []
     for model in models:
         towers, key = model_towers(store, model, options.precision, *options.devices[:1])
+        if not options.dry_run:
+            towers = proven_towers(store, model, towers, *options.devices[:1])
         runs.append(_Run(model=model, towers=towers, key=key))
     with nullcontext() if options.dry_run else writing_shards(store):
         embedding = _Embedding(store, runs, splits, options)

@@ -40,13 +40,15 @@ def check_probes(store: Store, model: str, towers: Iterable[Tower], encoder: Cli
     """
     vectors, device, fresh = encoder.probe(), encoder.device.type, []
     with store.catalog.read() as session:
-        for tower in towers:
-            vector, row = vectors[tower.tower], session.row("model/probe", fingerprint=tower.fingerprint)
+        parts = [(tower, tower.tower, tower.fingerprint) for tower in towers]
+        parts += [(tower, "backbone", tower.backbone) for tower, *_ in parts if tower.backbone]
+        for tower, part, fingerprint in parts:
+            row = session.row("model/probe", fingerprint=fingerprint)
             if row:
-                _check(model, tower, vector, row, device)
+                _check(model, tower, vectors[part], row, device)
             else:
-                own = {"fingerprint": tower.fingerprint, "device": device, "software": _software()}
-                fresh.append(own | {"vector": vector.tolist()})
+                own = {"fingerprint": fingerprint, "device": device, "software": _software()}
+                fresh.append(own | {"vector": vectors[part].tolist()})
     return fresh
 
 

@@ -1,0 +1,192 @@
+"""Stored vectors stay those of their model: probes, stores that are moved, and stores that an older clipstore made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+from click.testing import Result
+from clip_folder import edit_json
+
+import clipstore
+from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.former import former_fingerprints
+from clipstore.encoders.sources import locate
+from clipstore.records import Model
+
+Run = Callable[..., Result]
+Json = Callable[..., Any]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """The bundled model in a folder of this test's own."""
+    return Path(shutil.copytree(locate("bundled:demo"), tmp_path / "clip"))
+
+
+@pytest.fixture
+def embedded(base: Path, scenes: Path, tmp_path: Path, cli: Run) -> Path:
+    """The store, with the model "mine" embedded in fp32."""
+    cli("ingest", "coco", shutil.copytree(scenes, tmp_path / "scenes"))
+    cli("model", "add", "mine", "--base", base)
+    cli("embed", "--model", "mine", "--precision", "fp32")
+    return tmp_path / "store"
+
+
+def change(store: Path, *statements: str) -> None:
+    with duckdb.connect(str(store / "catalog.duckdb")) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def towers(cli_json: Json) -> dict[str, tuple[int, int]]:
+    """By tower of "mine", embedded again: how many items were done, and how many reused."""
+    rows = cli_json("embed", "--model", "mine")["embedded"]
+    return {row["tower"]: (row["done"], row["reused"]) for row in rows}
+
+
+NOTHING_DONE = {"image": (0, 24), "text": (0, 120)}
+
+# Captions lose their vectors, so that the model is loaded again.
+FORGET_TEXTS = "DELETE FROM vectors WHERE fingerprint IN (SELECT fingerprint FROM towers WHERE tower = 'text')"
+
+
+def test_each_tower_and_the_backbone_get_a_probe_once(embedded: Path, cli_json: Json, cli: Run) -> None:
+    cli("embed", "--model", "mine", "--retry-failed")
+    rows = cli_json("sql", "SELECT fingerprint, device, len(vector) AS dim FROM probes ORDER BY dim")
+    assert [(row["device"], row["dim"]) for row in rows] == [("cpu", 64), ("cpu", 64), ("cpu", 128)]
+    assert len({row["fingerprint"] for row in rows}) == 3
+
+
+def test_other_vectors_under_an_equal_fingerprint_are_an_error(embedded: Path, cli: Run) -> None:
+    change(embedded, FORGET_TEXTS, "UPDATE probes SET vector[1] = vector[1] + 0.5, software = 'torch 1.0'")
+    for words in (("embed",), ("retrieve", "a red circle", "--split", "coco/val")):
+        if words[0] == "retrieve":
+            change(embedded, "DELETE FROM vectors WHERE false")
+        said = cli(*words, "--model", "mine", code=1).stderr
+        assert "gives other vectors than those stored under it" in said or "no vectors" in said
+    assert "torch 1.0" in cli("embed", "--model", "mine", code=1).stderr
+
+
+def test_a_query_is_not_encoded_by_a_model_that_gives_other_vectors(embedded: Path, cli: Run) -> None:
+    change(embedded, "UPDATE probes SET vector = list_transform(vector, x -> -x)")
+    said = cli("retrieve", "a text of no caption", "--model", "mine", "--split", "coco/val", code=1).stderr
+    assert "cosine -1.00000 for the stored probe" in said
+
+
+@pytest.mark.parametrize("value", ["0", "'nan'::FLOAT", "'inf'::FLOAT"])
+def test_a_probe_without_a_direction_is_another_vector(value: str, embedded: Path, cli: Run) -> None:
+    change(embedded, FORGET_TEXTS, f"UPDATE probes SET vector = list_transform(vector, x -> {value})")
+    assert "gives other vectors" in cli("embed", "--model", "mine", code=1).stderr
+
+
+def test_a_difference_below_the_bound_is_none(embedded: Path, cli_json: Json) -> None:
+    change(embedded, FORGET_TEXTS, "UPDATE probes SET vector = list_transform(vector, x -> x * 1.0001)")
+    assert towers(cli_json)["text"] == (120, 0)
+
+
+# Moved and copied
+
+
+def test_a_moved_store_and_a_moved_base_change_nothing(
+    embedded: Path, base: Path, tmp_path: Path, cli: Run, cli_json: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = cli_json("eval", "--model", "mine", "--split", "coco/val")["evaluations"][0]["metrics"]
+    copy = Path(shutil.copytree(embedded, tmp_path / "copy"))
+    for file in base.iterdir():
+        file.touch()
+    again = cli_json("eval", "--model", "mine", "--split", "coco/val", "--store", copy)
+    assert again["evaluations"][0]["metrics"] == before
+    assert towers(cli_json) == NOTHING_DONE
+    base.rename(tmp_path / "gone")
+    assert cli_json("eval", "--model", "mine", "--split", "coco/val", "--store", copy)["evaluations"]
+
+
+def test_a_trained_model_of_a_moved_store_is_the_same(
+    scenes: Path, base: Path, tmp_path: Path, cli: Run, cli_json: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job's adapter lies in the store: where the store lies is no part of what the model is."""
+    cli("ingest", "coco", shutil.copytree(scenes, tmp_path / "scenes"))
+    cli("split", "half", "--from", "coco/val", "--validation", "0.5")
+    (tmp_path / "jobs").mkdir()
+    text = f'[model]\nbase = "{base}"\n[train]\nsplit = "half/train"\nvalidation = "half/val"\nepochs = 1\n'
+    (tmp_path / "jobs/mine.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    cli("train", "--model", "mine")
+    cli("embed", "--model", "mine")
+    moved = (tmp_path / "store").rename(tmp_path / "moved")
+    for _ in range(2):  # with its base, and without
+        assert cli_json("eval", "--model", "mine", "--split", "coco/val", "--store", moved)["evaluations"]
+        if base.exists():
+            rows = cli_json("embed", "--model", "mine", "--store", moved)["embedded"]
+            assert [(row["done"], row["reused"]) for row in rows] == [(0, 24), (0, 120)]
+            shutil.copytree(moved, tmp_path / "once more")
+            moved = tmp_path / "once more"
+            base.rename(tmp_path / "gone")
+
+
+def test_a_base_that_changed_is_told_before_its_old_vectors_are_ranked(embedded: Path, base: Path, cli: Run) -> None:
+    config = json.loads((base / "config.json").read_text())
+    edit_json(base / "config.json", text_config_dict=config["text_config"] | {"hidden_act": "relu"})
+    assert "has changed since" in cli("eval", "--model", "mine", "--split", "coco/val", code=1).stderr
+
+
+# Stores of an older clipstore
+
+
+def former_names(base: Path) -> dict[str, str]:
+    """What the first scheme calls what today's fingerprints name."""
+    model = Model(name="mine", family="clip", base=str(base))
+    image, text = describe(model, "fp32")
+    former = former_fingerprints(model, "fp32")
+    assert former.keys() == {"image", "backbone", "text"}
+    own = {"image": image.fingerprint, "backbone": str(image.backbone), "text": text.fingerprint}
+    return {own[part]: former[part] for part in own}
+
+
+@pytest.fixture
+def old(embedded: Path, base: Path) -> Path:
+    """The store as the first scheme had it: other fingerprints, and no probes."""
+    for name, former in former_names(base).items():
+        change(
+            embedded,
+            *(
+                f"UPDATE {table} SET fingerprint = '{former}' WHERE fingerprint = '{name}'"
+                for table in ("shards", "vectors")
+            ),
+            f"UPDATE towers SET fingerprint = '{former}', files_key = 'old' WHERE fingerprint = '{name}'",
+            f"UPDATE towers SET backbone = '{former}' WHERE backbone = '{name}'",
+        )
+    change(embedded, "DROP TABLE probes", "UPDATE store_format SET schema_digest = 'old'")
+    return embedded
+
+
+def test_an_old_store_keeps_its_vectors_once_a_few_are_made_again(
+    old: Path, base: Path, cli: Run, cli_json: Json
+) -> None:
+    cli("eval", "--model", "mine", "--split", "coco/val")
+    assert towers(cli_json) == NOTHING_DONE
+    names = {row["fingerprint"] for row in cli_json("sql", "SELECT fingerprint FROM probes")}
+    assert names == set(former_names(base).values())
+    assert towers(cli_json) == NOTHING_DONE
+
+
+def test_vectors_of_an_old_store_that_another_model_made_are_made_anew(
+    old: Path, base: Path, cli: Run, cli_json: Json
+) -> None:
+    ids, before = clipstore.open(old).vectors("mine", "coco/val", "captions")
+    change(
+        old,
+        "UPDATE vectors SET row = 119 - row WHERE fingerprint IN (SELECT fingerprint FROM towers WHERE tower = 'text')",
+    )
+    assert towers(cli_json) == {"image": (0, 24), "text": (120, 0)}
+    again, after = clipstore.open(old).vectors("mine", "coco/val", "captions")
+    assert list(again) == list(ids)
+    np.testing.assert_allclose(after, before, atol=1e-5)
+    assert towers(cli_json) == NOTHING_DONE
