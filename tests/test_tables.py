@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 from clipstore.catalog import statement
 from clipstore.cli import main
 from clipstore.packaged import folder
+from clipstore.pipeline import sections
 from clipstore.pipeline.query import list_queries, run_query, run_sql
 from clipstore.pipeline.store import Store
 from clipstore.reporting import embedding, metrics, tables, training
@@ -301,7 +302,8 @@ CASES: dict[str, Callable[[Path, dict[str, Any]], Case]] = {
             Store(place / "store"),
             "SELECT 1234567.891::DOUBLE AS big_float, 41399::DOUBLE AS whole_float, 0.1::REAL AS real_value, "
             "1e-17::DOUBLE AS tiny, 170141183460469231731687303715884105727::HUGEINT AS huge, "
-            "12345.6789::DECIMAL(18, 4) AS decimal_value, DATE '2026-11-26' AS day, "
+            "12345.6789::DECIMAL(18, 4) AS decimal_value, 12345678901234567890.12::DECIMAL(38, 2) AS long_decimal, "
+            "DATE '2026-11-26' AS day, "
             "'one_long_name_' || repeat('x', 90) AS name, repeat('a caption of many words ', 20) AS caption, "
             "[123456789, 987654321] AS list",
         )
@@ -522,6 +524,14 @@ def test_the_lists_of_stats_say_how_many_there_are(place: Path, tmp_path: Path) 
     words = ("stats", "--split", "repeats/all")
     assert json.loads(_run(tmp_path / "store", *words, "--json").stdout)["repeated_texts"] == 7
     assert "Texts that stand most often, 5 of 7" in _run(tmp_path / "store", *words).stdout
+
+
+def test_the_report_says_how_many_items_failed(tmp_path: Path) -> None:
+    lines = [f"{number}.jpg,text {number}" for number in range(205)]
+    (tmp_path / "missing.csv").write_text("\n".join(["image_path,caption", *lines]))
+    _run(tmp_path / "store", "ingest", "csv", tmp_path / "missing.csv")
+    told = sections.item_failures(Store(tmp_path / "store"))
+    assert (len(told["rows"]), told["total"]) == (200, 205)
 
 
 # --- streams that are not UTF-8

@@ -26,6 +26,7 @@ from clipstore.pipeline.stats import split_stats
 from clipstore.pipeline.store import Store
 from clipstore.reporting.comparison import basis
 from clipstore.reporting.metrics import gallery_words, notes, query_words, vector_words
+from clipstore.reporting.tables import total_rows
 
 FIRST = 5  # hits of a query that the page shows
 
@@ -351,5 +352,6 @@ def statistics(subject: Subject) -> Row:
 
 
 def item_failures(store: Store) -> Row:
-    """Photos and captions of the whole store that gave no vector."""
-    return ask(store, "item_failures", {"limit": _PROBLEMS}).rows()
+    """Photos and captions of the whole store that gave no vector: the first of them, and how many there are."""
+    answer = ask(store, "item_failures", {"limit": _PROBLEMS})
+    return {**answer.rows(), "total": total_rows(answer.table)}

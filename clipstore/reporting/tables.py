@@ -261,13 +261,18 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """A value in JSON's words: NaN and infinity are null, and the decimals of DuckDB's sums are numbers."""
+    """A value in JSON's words: NaN and infinity are null, and the decimals of DuckDB's sums are numbers.
+
+    A decimal with more digits than a float holds is a string, so that none is lost.
+    """
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        if value == value.to_integral_value():
+            return int(value)
+        return float(value) if Decimal(repr(float(value))) == value else str(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

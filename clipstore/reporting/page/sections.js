@@ -499,13 +499,13 @@ function datasetSection(split) {
       bars("Most frequent words", told.frequent_words, "word", "times", true),
       bars("Images that show a category", told.categories.slice(0, SHOWN_CATEGORIES), "category", "images", true),
     ),
-    told.repeated_captions.length ? part("Texts that stand most often", table("Texts that stand most often", repeated, told.repeated_captions)) : null,
+    told.repeated_captions.length ? part(`Texts that stand most often, ${count(told.repeated_captions.length)} of ${count(told.repeated_texts)}`, table("Texts that stand most often", repeated, told.repeated_captions)) : null,
     commands(told.commands),
   ];
 }
 
 function problemsSection() {
-  const { rows } = content.item_failures;
+  const { rows, total } = content.item_failures;
   if (!rows.length) return [empty("None: every photo and caption of the store that was embedded gave a vector."), commands(content.item_failures.commands)];
   const columns = [
     { title: "item", head: true, wide: true, of: (row) => row.item },
@@ -514,5 +514,6 @@ function problemsSection() {
     { title: "tower", of: (row) => row.tower },
     { title: "reason", wide: true, of: (row) => row.reason },
   ];
-  return [table("Items that failed", columns, rows), commands(content.item_failures.commands)];
+  const cut = total > rows.length ? element("p", {}, `${count(rows.length)} of ${count(total)} items are listed.`) : null;
+  return [cut, table("Items that failed", columns, rows), commands(content.item_failures.commands)];
 }
