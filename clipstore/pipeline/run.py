@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clipstore.catalog import Row, keep_waiting
+from clipstore.catalog import Row
 from clipstore.errors import JobError
 from clipstore.jobs import job_files, read_job
+from clipstore.patience import keep_waiting
 from clipstore.pipeline.embed import EmbedOptions, embed
 from clipstore.pipeline.evaluate import EvalOptions, evaluate
 from clipstore.pipeline.models import check_meaning, job_model, record_model
