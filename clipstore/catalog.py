@@ -8,14 +8,12 @@ the file where DuckDB lets them (see `rwlock`), also with connections that the p
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,14 +24,11 @@ import pyarrow as pa
 
 from clipstore.errors import CatalogError, NotFoundError
 from clipstore.packaged import folder
+from clipstore.patience import Wait
 from clipstore.rwlock import Holder, ReadWriteLock
 
 FORMAT_VERSION = 1
 BUSY_SECONDS = 10.0
-REMIND_SECONDS = 60.0  # between two lines of a wait without limit
-
-_log = logging.getLogger(__name__)
-_endless: ContextVar[bool] = ContextVar("_endless", default=False)
 
 # What makes a catalog, each after what it reads.
 _SCHEMA = (
@@ -160,37 +155,6 @@ def parameters_of(text: str) -> set[str]:
     return set().union(*(part.named_parameters for part in duckdb.extract_statements(text)))
 
 
-@contextmanager
-def keep_waiting() -> Iterator[None]:
-    """Within the block, wait for a busy catalog as long as it takes, so that the result of long work is not lost.
-
-    Who holds it is logged as a warning, which Python prints on stderr. Only an interrupt (Ctrl-C) ends the wait.
-    """
-    token = _endless.set(True)
-    try:
-        yield
-    finally:
-        _endless.reset(token)
-
-
-class _Wait:
-    """The patience of one open of the catalog."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._forever = path, _endless.get()
-        self._until = time.monotonic() + BUSY_SECONDS
-
-    def __call__(self, holder: str, error: Exception | None = None) -> None:
-        """Go on waiting for `holder` (who it is, and what to do), or raise CatalogError."""
-        if time.monotonic() <= self._until:
-            return
-        message = f"the catalog {self._path} is {holder}"
-        if not self._forever:
-            raise CatalogError(message) from error
-        _log.warning("waiting: %s; Ctrl-C gives up what is not written yet", message)
-        self._until = time.monotonic() + REMIND_SECONDS
-
-
 class _Process:
     """What this process has open of one catalog file: the lock of its threads, and what its statements may reach."""
 
@@ -301,7 +265,7 @@ class Catalog:
 
     @contextmanager
     def _open(self, *, read_only: bool, allow_network: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        process, wait = _Process.of(self.path), _Wait(self.path)
+        process, wait = _Process.of(self.path), Wait(f"the catalog {self.path}", BUSY_SECONDS)
         # A statement that may reach the network is alone in the process: the settings are those of all connections.
         alone = not read_only or allow_network
         turn = process.lock.writing(lambda: wait(_THREAD)) if alone else process.lock.reading()
@@ -320,7 +284,7 @@ class Catalog:
                 connection.close()
 
     def _connect(
-        self, lock: ReadWriteLock, holder: Holder, wait: _Wait, *, read_only: bool
+        self, lock: ReadWriteLock, holder: Holder, wait: Wait, *, read_only: bool
     ) -> duckdb.DuckDBPyConnection:
         """Connect, waiting while another process, or a connection of this one that cannot be shared, has the file."""
         while True:

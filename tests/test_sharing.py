@@ -20,9 +20,10 @@ from tiny_store import SPLIT, build_store
 
 import clipstore
 from clipstore import catalog
-from clipstore.catalog import Catalog, keep_waiting
+from clipstore.catalog import Catalog
 from clipstore.errors import CatalogError
 from clipstore.notebook import Notebook
+from clipstore.patience import keep_waiting
 from clipstore.pipeline.evaluate import EvalOptions, evaluate
 from clipstore.pipeline.store import Store
 
@@ -233,8 +234,8 @@ def test_a_wait_without_limit_is_on_stderr_and_ends_with_ctrl_c(notebook: Notebo
     """A process of its own: what a user sees, and that an interrupt ends it."""
 
     program = (
-        "import sys; from pathlib import Path; from clipstore import catalog; catalog.BUSY_SECONDS = 0.1\n"
-        "with catalog.keep_waiting(), catalog.Catalog(Path(sys.argv[1])).write(): pass"
+        "import sys; from pathlib import Path; from clipstore import catalog, patience; catalog.BUSY_SECONDS = 0.1\n"
+        "with patience.keep_waiting(), catalog.Catalog(Path(sys.argv[1])).write(): pass"
     )
     with held(file, read_only=True) as holder:
         words = [sys.executable, "-c", program, str(file)]

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipstore import choices
-from clipstore.catalog import Row, Session, keep_waiting
+from clipstore.catalog import Row, Session
 from clipstore.errors import ModelError
 from clipstore.files import read_regular
+from clipstore.patience import keep_waiting
 from clipstore.pipeline.ahead import Clock, Read
 from clipstore.pipeline.device import checked_device, free_memory
 from clipstore.pipeline.encode import Encoding, Pieces, Rows, Work, encode, encode_rows, finished, shard_path

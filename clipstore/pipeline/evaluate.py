@@ -17,9 +17,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from clipstore import choices
-from clipstore.catalog import Row, Session, keep_waiting, scratch
+from clipstore.catalog import Row, Session, scratch
 from clipstore.datasets.extended import all_positives
 from clipstore.errors import VectorError
+from clipstore.patience import keep_waiting
 from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.evaluations import forget, metrics_in, result
 from clipstore.pipeline.progress import Progress, silent

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from clipstore.catalog import Row, keep_waiting
+from clipstore.catalog import Row
 from clipstore.files import check_regular, read_regular
+from clipstore.patience import keep_waiting
 from clipstore.pipeline.ahead import READERS, Read
 from clipstore.pipeline.store import Store
 

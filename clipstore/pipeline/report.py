@@ -13,6 +13,7 @@ from pathlib import Path
 from clipstore import choices
 from clipstore.catalog import Row
 from clipstore.errors import NotFoundError
+from clipstore.patience import keep_waiting
 from clipstore.pipeline import sections
 from clipstore.pipeline.evaluations import evaluations_of
 from clipstore.pipeline.models import find_model
@@ -157,6 +158,7 @@ def _subject(store: Store, split: str, options: ReportOptions) -> Subject:
     )
 
 
+@keep_waiting()
 def _sections(subject: Subject, items: Items, options: ReportOptions) -> Row:
     """All that the page says about one split."""
     ranks = sections.Ranks(subject)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipstore.catalog import Row, keep_waiting
+from clipstore.catalog import Row
 from clipstore.errors import JobError
+from clipstore.patience import keep_waiting
 from clipstore.pipeline.embed import EmbedOptions, embed
 from clipstore.pipeline.evaluate import EvalOptions, evaluate
 from clipstore.pipeline.models import find_job, job_model, record_model

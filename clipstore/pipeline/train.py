@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from clipstore.catalog import Row, Session, keep_waiting
+from clipstore.catalog import Row, Session
 from clipstore.encoders.fingerprint import base_digest
 from clipstore.errors import JobError, TrainingError
+from clipstore.patience import keep_waiting
 from clipstore.pipeline.device import checked_device, mixed_precision
 from clipstore.pipeline.embed import EmbedOptions, embed
 from clipstore.pipeline.evaluate import EvalOptions, evaluation_stamp, measure, metrics_of

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clipstore import shards
-from clipstore.catalog import Row, Session, keep_waiting
+from clipstore.catalog import Row, Session
 from clipstore.errors import ModelError, VectorError, check_name
 from clipstore.files import check_regular
 from clipstore.jobs import job_files
+from clipstore.patience import keep_waiting
 from clipstore.pipeline.evaluations import forget
 from clipstore.pipeline.locks import writing_shards
 from clipstore.pipeline.models import IMPORTED, current_towers, find_model, record_model, record_towers
