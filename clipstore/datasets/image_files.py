@@ -22,24 +22,25 @@ class Finder:
     """
 
     def __init__(self) -> None:
+        self._folders: dict[str, str | None] = {}  # as it is written: as it is on disk
         self._listed: dict[str, set[str]] = {}
         self._composed: dict[str, dict[str, str]] = {}
 
     def find(self, path: str) -> str | None:
         """The path of the image file as the disk has it, or None."""
         folder, _, name = path.rpartition("/")
-        actual = self._folder(folder)
+        if folder not in self._folders:
+            self._folders[folder] = self._folder(folder)
+        actual = self._folders[folder]
         if actual is None:
             return None
         found = self._name(actual, name)
         return None if found is None else f"{actual}/{found}"
 
     def _folder(self, folder: str) -> str | None:
-        if self._names(folder) or not folder or Path(folder).is_dir():
+        if not folder or Path(folder).is_dir():
             return folder
-        if folder.isascii():
-            return None
-        return self.find(folder)
+        return None if folder.isascii() else self.find(folder)
 
     def _name(self, folder: str, name: str) -> str | None:
         names = self._names(folder)
