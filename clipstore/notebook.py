@@ -69,10 +69,10 @@ class Notebook:
             NotFoundError: no such model or split.
             VectorError: vectors are missing, or the split does not fit the protocol.
         """
-        from clipstore.pipeline.evaluate import EvalOptions, evaluate
+        from clipstore.pipeline.evaluate import EvalOptions, evaluate_split
 
         options = EvalOptions(protocol=protocol, captions=captions, partial=partial, unseen=unseen)
-        return {"evaluations": evaluate(self._store, [model], split, options)}
+        return vars(evaluate_split(self._store, [model], split, options))
 
     def compare(
         self,

@@ -64,6 +64,12 @@ def retrieve(
         found = verb(store, asked, models, split, options)
         for failure in found.told["failures"]:
             shown.say(f"{failure['query']}: not asked of {', '.join(failure['models'])}: {failure['reason']}")
+        for query in found.told["queries"]:
+            models_cut = [answer["model"] for answer in query["answers"] if answer["cut"]]
+            if models_cut:
+                shown.say(
+                    f"longer than {', '.join(models_cut)} reads, only its beginning was searched for: {query['query']}"
+                )
     if as_json:
         print_json(found.told)
     else:

@@ -26,7 +26,7 @@ from clipstore.encoders import forward
 from clipstore.encoders.images import Preprocessing, prepared, read_preprocessing
 from clipstore.encoders.packing import pack, row_tokens
 from clipstore.encoders.probe import CAPTION, probe_image
-from clipstore.encoders.sources import adapter_files, heads_file, locate, preprocessor_file
+from clipstore.encoders.sources import adapter_files, heads_file, locate, longest_text, preprocessor_file
 from clipstore.errors import ModelError
 from clipstore.records import Model
 
@@ -63,10 +63,15 @@ _Outputs = dict[str, torch.Tensor]  # by tower
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """Tokenized texts: their token ids, each cut to what the model reads, and how many were cut."""
+    """Tokenized texts: their token ids, each cut to what the model reads, and which of them were cut."""
 
     ids: list[list[int]]
-    cut: int
+    overlong: list[bool]
+
+    @property
+    def cut(self) -> int:
+        """How many were cut."""
+        return sum(self.overlong)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +157,11 @@ class ClipEncoder:
 
     def tokenize(self, texts: list[str]) -> Texts:
         """Token ids as the model's own tokenizer gives them, its start and end tokens included."""
-        told = self._tokenizer(texts, truncation=True, max_length=self._max_tokens)
-        return Texts(ids=told["input_ids"], cut=sum(bool(one.overflowing) for one in told.encodings))
+        return _tokenized(self._tokenizer, texts, self._max_tokens)
+
+    def writes_out(self, text: str) -> bool:
+        """Whether a start or end token, such as "<|endoftext|>", stands in a text in letters: as plain text here."""
+        return _writes_out(self._tokenizer, text)
 
     @torch.inference_mode()
     def image_features(self, pixels: NDArray[np.uint8]) -> Floats:
@@ -227,6 +235,40 @@ class ClipEncoder:
     def _there(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the device; on its way to a GPU it holds nobody up."""
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+
+def overlong(model: Model, texts: list[str]) -> list[bool]:
+    """Which texts are longer than a model reads, by its tokenizer; no weights are loaded.
+
+    Raises:
+        ModelError: the model's files cannot be had.
+    """
+    place = locate(model.base)
+    return _tokenized(_load_tokenizer(str(place), model.base), texts, longest_text(place)).overlong
+
+
+def _tokenized(tokenizer: Any, texts: list[str], longest: int) -> Texts:
+    """Token ids, at most `longest` of each text.
+
+    A start or end token that stands in a text in letters would end it there for the model, which reads no further: such
+    texts are split as plain text throughout. All others are tokenized as transformers does it by default.
+    """
+    spelled = [_writes_out(tokenizer, text) for text in texts]
+    ids: list[list[int]] = [[] for _ in texts]
+    cut = [False] * len(texts)
+    for plain in (False, True):
+        places = [place for place, one in enumerate(spelled) if one == plain]
+        if not places:
+            continue
+        some = [texts[place] for place in places]
+        told = tokenizer(some, truncation=True, max_length=longest, split_special_tokens=plain)
+        for place, own, encoding in zip(places, told["input_ids"], told.encodings, strict=True):
+            ids[place], cut[place] = own, bool(encoding.overflowing)
+    return Texts(ids=ids, overlong=cut)
+
+
+def _writes_out(tokenizer: Any, text: str) -> bool:
+    return any(token in text for token in (tokenizer.bos_token, tokenizer.eos_token) if token)
 
 
 def _keep_freed_memory() -> None:

@@ -274,6 +274,9 @@ class _Embedding:
 
     def _carry_out(self, runs: Sequence[_Run], scopes: Sequence[Scope], source: str) -> None:
         """Do the work of one source, for one scope of each run."""
+        if source == "texts":
+            writes_out = runs[0].loaded.writes_out
+            scopes[0].summary.special_tokens = sum(map(writes_out, scopes[0].pending["source"].to_pylist()))
         if self._options.dry_run:
             for run, scope in zip(runs, scopes, strict=True):
                 self._estimate(run, scope, source)

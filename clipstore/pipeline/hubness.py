@@ -47,6 +47,8 @@ def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOpti
     """
     checked_device(options.device)
     with store.catalog.read() as session:
+        if options.bank is not None:
+            split_id(session, options.bank)  # an unknown bank is no reason to skip a model
         ready, skipped = of_models(
             store, session, names, split, lambda model: _prepared(store, session, model, split, options)
         )

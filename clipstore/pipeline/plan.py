@@ -29,6 +29,7 @@ class Embedded:
         failed: items without a vector after it, those known from before included.
         missing: photos that could not be read at all, so that nobody knows their content.
         cut: texts longer than the model reads.
+        special_tokens: texts that contain a start or end token in letters, such as "<|endoftext|>": read as plain text.
         lost_shards: registered shards whose files are gone; their items were planned again.
         estimate: of a dry run alone: seconds that the run would take.
         size: bytes written, or those a dry run expects.
@@ -46,6 +47,7 @@ class Embedded:
     failed: int = 0
     missing: int = 0
     cut: int = 0
+    special_tokens: int = 0
     lost_shards: int = 0
     seconds: float = 0.0
     size: int = 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from clipstore import shards
 from clipstore.catalog import Row, Session
 from clipstore.encoders.images import decoded, upright
+from clipstore.encoders.sources import locate, longest_text
 from clipstore.errors import ModelError, PhotoError, QueryError
 from clipstore.files import read_regular
 from clipstore.pipeline.asking import Query, looked_at
@@ -125,7 +127,7 @@ def retrieve(
             "split": split,
             "top": options.top,
             "models": [{"model": model.name, "measured_on": on} for model, on in zip(models, stamps, strict=True)],
-            "queries": _joined(store, split, usable, models, answers),
+            "queries": _joined(store, split, usable, models, answers, search.cut),
             "failures": failures,
         }
         if not told["queries"]:
@@ -158,6 +160,7 @@ class _Search:
         self._store, self._options = store, options
         self._made: dict[str, _Vectors] = {}  # by a tower's fingerprint
         self.failures: list[tuple[Query, Model, str]] = []
+        self.cut: dict[tuple[Query, str], bool | None] = {}  # by a sentence and a model's name: see _overlong
 
     def ask(self, model: Model, queries: Sequence[Query], found: Gallery) -> _Hits:
         """The hits of each query that the model can read."""
@@ -184,6 +187,8 @@ class _Search:
 
     def _ask(self, model: Model, asked: _Asked, loaded: list[ClipEncoder]) -> _Hits:
         vectors = self._vectors(model, asked, loaded)
+        if asked.kind == "sentence":
+            self.cut |= _overlong(model, asked)
         read = [place for place, content in enumerate(asked.contents) if content in vectors.found]
         for query, content in zip(asked.queries, asked.contents, strict=True):
             if content not in vectors.found:
@@ -279,6 +284,23 @@ class _Search:
         )
 
 
+def _overlong(model: Model, asked: _Asked) -> dict[tuple[Query, str], bool | None]:
+    """Whether a model reads a part of each sentence alone, embedded now or before; None: its files are gone."""
+    try:
+        longest = longest_text(locate(model.base))
+        # A token is a byte at least, so that few sentences need the tokenizer.
+        sizes = [len(unicodedata.normalize("NFC", text).lower().encode()) + 2 for text in asked.sources]
+        doubtful = [text for text, size in zip(asked.sources, sizes, strict=True) if size > longest]
+        cut: dict[str, bool] = {}
+        if doubtful:
+            from clipstore.encoders.clip import overlong
+
+            cut = dict(zip(doubtful, overlong(model, doubtful), strict=True))
+    except ModelError:  # stored vectors suffice
+        return {(query, model.name): None for query in asked.queries}
+    return {(query, model.name): cut.get(text, False) for query, text in zip(asked.queries, asked.sources, strict=True)}
+
+
 def _described(store: Store, asked: _Asked, rows: Ids) -> dict[int, Row]:
     """What a hit says of an item, by its row in the gallery: caption, photo, and ids of the item and of its image.
 
@@ -313,11 +335,12 @@ def _joined(
     queries: Sequence[Query],
     models: Sequence[Model],
     answers: Sequence[_Hits],
+    cut: Mapping[tuple[Query, str], bool | None],
 ) -> list[Row]:
     """The queries that a model answered, each with the answers of all models, and which of the hits are right.
 
-    Right are the captions of an image with the photo's very bytes, and the images that have the sentence for a
-    caption; where the split has none, nobody knows.
+    Cut is a sentence that is longer than the model reads. Right are the captions of an image with the photo's very
+    bytes, and the images that have the sentence for a caption; where the split has none, nobody knows.
     """
     own = _own_images(store, split, queries)
     told = []
@@ -331,6 +354,7 @@ def _joined(
                 "answers": [
                     {
                         "model": model.name,
+                        "cut": cut.get((query, model.name), False),
                         "hits": [hit | {"right": hit["image_id"] in ids if ids else None} for hit in hits[query]],
                     }
                     for model, hits in zip(models, answers, strict=True)

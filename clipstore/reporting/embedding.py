@@ -33,6 +33,12 @@ def summary_notes(summaries: Sequence[Row]) -> list[str]:
         if row["lost_shards"]
     ]
     notes += [line for row in summaries if (line := _bottleneck(row))]
+    notes += [
+        f"{row['model']}: captions that contain a start or end token in letters, such as <|endoftext|>, which is read "
+        f"as plain text: {row['special_tokens']:,}"
+        for row in summaries
+        if row["special_tokens"]
+    ]
     for row in summaries:
         least, of = row["least_cosine"], f"{row['model']}, {row['tower']}s"
         if least is not None and least < _CLOSE:

@@ -1,0 +1,116 @@
+"""Captions with a start or end token in letters lose nothing; sentences that are cut are named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import AutoTokenizer
+
+import clipstore
+from clipstore.encoders.clip import ClipEncoder, load_clip, overlong
+from clipstore.encoders.sources import locate
+from clipstore.records import Model
+
+Run = Callable[..., Result]
+RunJson = Callable[..., Any]
+
+DEMO = Model(name="demo", family="clip", base="bundled:demo")
+TOKENS = ("<|startoftext|>", "<|endoftext|>")
+
+
+@cache
+def encoder() -> ClipEncoder:
+    return ClipEncoder(load_clip(DEMO))
+
+
+@cache
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(str(locate(DEMO.base)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=120), min_size=1, max_size=5))
+def test_ordinary_captions_are_tokenized_as_transformers_does(texts: list[str]) -> None:
+    expected = tokenizer()(texts, truncation=True, max_length=77)["input_ids"]
+    told = encoder().tokenize(texts)
+    assert told.ids == expected
+    whole = tokenizer()(texts)["input_ids"]
+    assert told.overlong == [len(ids) > 77 for ids in whole] == overlong(DEMO, texts)
+    assert told.cut == sum(told.overlong)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    parts=st.lists(
+        st.one_of(st.sampled_from(TOKENS), st.sampled_from(["a red circle", " ", "x", "on blue "])), min_size=2
+    )
+)
+def test_tokens_in_letters_are_plain_text(parts: list[str]) -> None:
+    """The only start and end tokens are those around the text, and the letters come back."""
+    text = "".join(parts)
+    (ids,) = encoder().tokenize([text]).ids
+    start, end = tokenizer().bos_token_id, tokenizer().eos_token_id
+    assert (ids[0], ids[-1], ids.count(start), ids.count(end)) == (start, end, 1, 1)
+    if len(ids) < 77:
+        assert tokenizer().decode(ids[1:-1]).replace(" ", "") == text.replace(" ", "")
+    assert encoder().writes_out(text) == any(token in text for token in TOKENS)
+
+
+def test_mixed_texts_keep_their_order() -> None:
+    texts = ["a red circle", "a <|endoftext|> b", "a blue square", "<|startoftext|>"]
+    together = encoder().tokenize(texts)
+    assert together.ids == [encoder().tokenize([text]).ids[0] for text in texts]
+
+
+LONG = "a red circle " + "and a blue square " * 40
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two photos with captions: ordinary ones, one with an end token in letters, one that is too long."""
+    for number, colour in enumerate(("red", "blue")):
+        Image.new("RGB", (32, 32), colour).save(tmp_path / f"{number}.png")
+    captions = ["a red circle", "a red circle <|endoftext|> beside a blue square", LONG.strip()]
+    rows = [f"0.png,{caption}" for caption in captions] + ["1.png,a blue square"]
+    (tmp_path / "c.csv").write_text("image_path,caption\n" + "\n".join(rows) + "\n")
+    return tmp_path / "c.csv"
+
+
+def test_embed_counts_them_and_reads_all_of_them(cli: Run, cli_json: RunJson, photos: Path, store: Path) -> None:
+    cli("ingest", "csv", photos, "--name", "c")
+    text = cli_json("embed", "--model", "demo", "--precision", "fp32")["embedded"][1]
+    assert (text["done"], text["cut"], text["special_tokens"]) == (4, 1, 1)
+    assert cli_json("embed", "--model", "demo")["embedded"][1]["special_tokens"] == 0  # nothing was read
+    ids, vectors = clipstore.open(store).vectors("demo", "c/all", "captions")
+    plain, spelled = vectors[:2]
+    assert len(ids) == 4
+    assert plain @ spelled < 0.9  # once 1.0: what came after the token was dropped
+    assert np.linalg.norm(spelled) == pytest.approx(1, abs=1e-6)
+
+
+def test_embed_says_so(cli: Run, photos: Path) -> None:
+    cli("ingest", "csv", photos, "--name", "c")
+    assert "such as <|endoftext|>, which is read as plain text: 1" in cli("embed", "--model", "demo").stdout
+
+
+def test_retrieve_says_which_sentences_it_cut(cli: Run, cli_json: RunJson, photos: Path) -> None:
+    """A caption of the store, whose vector is there, and a sentence that is embedded now, alike."""
+    cli("ingest", "csv", photos, "--name", "c")
+    cli("embed", "--model", "demo")
+    short, new = "a blue square", LONG + "and a green one"
+    words = ("retrieve", LONG.strip(), new, short, "--model", "demo", "--split", "c/all")
+    told = {query["query"]: query["answers"][0]["cut"] for query in cli_json(*words)["queries"]}
+    assert told == {LONG.strip(): True, new: True, short: False}
+    notes = [line for line in cli(*words).stderr.splitlines() if line.startswith("longer than demo reads")]
+    assert [line.split(": ", 1)[1] for line in notes] == [LONG.strip(), new]
+    (photo,) = cli_json("retrieve", photos.parent / "0.png", "--model", "demo", "--split", "c/all")["queries"]
+    assert photo["answers"][0]["cut"] is False
