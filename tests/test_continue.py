@@ -274,6 +274,22 @@ def test_the_name_of_a_job_is_not_recorded_a_second_time(here: Path, cli: Run, c
     assert "is the name of the job" in cli("model", "add", "demo", "--base", "bundled:demo", code=1).stderr
 
 
+def test_a_packaged_job_does_not_stand_for_one_of_another_folder(
+    here: Path, cli: Run, cli_json: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "jobs" / "pretrained.toml").write_text('[model]\nbase = "bundled:demo"\nclean = true\n')
+    cli("model", "trained", "pretrained", "--split", "t/train")  # recorded
+    monkeypatch.chdir(tmp_path)
+    for words in (("model", "show", "pretrained"), ("embed", "--model", "pretrained")):
+        told = cli(*words, code=1).stderr
+        assert "the packaged job" in told
+        assert "base 'bundled:demo' (not 'openai/clip-vit-base-patch32') and clean True (not False)" in told
+    rows = {row["name"]: row for row in cli_json("model", "list")["models"]}
+    assert "a job file of another folder" in rows["pretrained"]["problem"]
+    monkeypatch.chdir(here)
+    assert cli_json("model", "show", "pretrained")["base"] == "bundled:demo"
+
+
 def test_the_base_of_a_job_replaces_no_model_of_its_name(here: Path, cli: Run, cli_json: Run) -> None:
     file = job("mine")
     file.write_text(file.read_text().replace("[train]", "clean = true\n[train]", 1))
