@@ -57,6 +57,11 @@ def is_path(word: str) -> bool:
     return "/" in word or word.endswith(".toml")
 
 
+def is_packaged(file: Path) -> bool:
+    """Whether a job file is one that ships with clipstore."""
+    return file.parent == folder("jobs")
+
+
 def job_file(word: str) -> Path:
     """The file of a job given by name or by path: ./jobs/NAME.toml for a name, else the packaged job.
 

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from clipstore.cli import main
+from clipstore.cli.groups import DefaultGroup
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "duckdb", "transformers", "peft", "h5py", "pyarrow", "numpy", "PIL"}
@@ -36,7 +37,11 @@ def parse(line: str) -> click.Context:
     assert name == "clipstore"
     command: click.Command = main
     while isinstance(command, click.Group):
-        command = command.commands[words.pop(0)]
+        if isinstance(command, DefaultGroup) and words[:1] not in [[one] for one in command.commands]:
+            command = command.default
+            continue
+        name = words.pop(0)
+        command = command.commands[name]
     return command.make_context(name, words)
 
 

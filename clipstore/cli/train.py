@@ -48,13 +48,13 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
 
     job = find_job(store, model)
     with shown_progress() as shown:
-        _say_packaged(model, job, shown)
         options = TrainOptions(
             restart=restart,
             device=device,
             on_progress=shown,
             on_epoch=lambda epoch: shown.say(epoch_line(job.model.name, asdict(epoch))),
             on_note=shown.say,
+            on_begin=lambda: _say_packaged(model, job, shown),
         )
         told = verb(store, job, options).row()
     if as_json:
@@ -88,13 +88,13 @@ def run(job: str, store: Store, *, restart: bool, device: str | None, as_json: b
 
     named = find_job(store, job)
     with shown_progress() as shown:
-        _say_packaged(job, named, shown)
         options = TrainOptions(
             restart=restart,
             device=device,
             on_progress=shown,
             on_epoch=lambda epoch: shown.say(epoch_line(named.model.name, asdict(epoch))),
             on_note=shown.say,
+            on_begin=lambda: _say_packaged(job, named, shown),
         )
         done = run_job(store, job, options)
     trained = done.trained.row() if done.trained else None
@@ -103,6 +103,8 @@ def run(job: str, store: Store, *, restart: bool, device: str | None, as_json: b
         return
     if trained:
         print_training(trained)
+    else:
+        click.echo(f"job: {done.job}")
     print_evaluations(done.evaluations)
 
 

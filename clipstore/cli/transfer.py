@@ -73,7 +73,8 @@ def export_vectors(model: str, split: str, folder: Path, store: Store, *, partia
     """Export a split's vectors as numpy and parquet.
 
     In clip-retrieval's layout, one row a caption: FOLDER/img_emb/img_emb_0.npy,
-    FOLDER/text_emb/text_emb_0.npy, FOLDER/metadata/metadata_0.parquet.
+    FOLDER/text_emb/text_emb_0.npy, FOLDER/metadata/metadata_0.parquet. The metadata name items by the
+    data set's own ids, image_source_id and caption_source_id, as 'clipstore import' takes them.
 
     Example: clipstore export vectors --model demo --split demo/all out
     """

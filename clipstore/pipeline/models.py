@@ -15,7 +15,7 @@ from clipstore.encoders.fingerprint import describe, files_key
 from clipstore.encoders.former import former_fingerprints
 from clipstore.encoders.sources import PHOTOS
 from clipstore.errors import JobError, ModelError, NotFoundError, check_name
-from clipstore.jobs import checked_model, is_path, job_file, job_files, read_job
+from clipstore.jobs import checked_model, is_packaged, is_path, job_file, job_files, read_job
 from clipstore.pipeline.device import best_precision, checked_device
 from clipstore.pipeline.store import Store, split_id
 from clipstore.records import Job, Model, Tower
@@ -112,9 +112,20 @@ def check_meaning(store: Store, model: Model, file: Path) -> None:
 
 
 def _two_meanings(row: Row | None, model: Model, file: Path) -> str | None:
-    """What is wrong where a job's model and a recorded one of its name differ; None: nothing is."""
-    if not row or row["origin"] == "job" or _model(row) == model:
+    """What is wrong where a job's model and a recorded one of its name differ; None: nothing is.
+
+    A job file of this folder may have been edited since its model was recorded. A packaged job never is: there the
+    model is that of another folder's file. The store's own folder may have another path by now.
+    """
+    if not row or _model(row) == model:
         return None
+    if row["origin"] == "job":
+        if not is_packaged(file) or _model(row) == replace(model, adapter=row["adapter"]):
+            return None
+        return (
+            f"{model.name!r} means two things, the packaged job {file} and a job file of another folder that the store "
+            f"recorded, with {_other(row, model)}: work in that folder, or 'clipstore model remove {model.name}'"
+        )
     return (
         f"{model.name!r} means two things, the job {file} and another model that the store recorded, with "
         f"{_other(row, model)}: rename the job, or remove the recorded one with 'clipstore model remove {model.name}'"

@@ -48,7 +48,8 @@ class Removal:
 
     def lines(self) -> Iterator[str]:
         """What goes, and what remains, a line each."""
-        counts = ", ".join(f"{count:,} {what}" for what, count in self.removed.items() if count)
+        counted = ((count, what.removesuffix("s") if count == 1 else what) for what, count in self.removed.items())
+        counts = ", ".join(f"{count:,} {what}" for count, what in counted if count)
         yield f"{self.what}: {counts or 'nothing goes with it'}"
         yield from (f"remains: {sentence}" for sentence in self.remains)
 
@@ -74,7 +75,7 @@ def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: boo
                 removal.removed["training images"] = removal.removed.get("training images", 0) + count
             session.run("model/forget", model_id=row["model_id"])
         if folder.is_dir() and adapter:
-            removal.removed["files of its adapter"] = sum(file.is_file() for file in folder.rglob("*"))
+            removal.removed["adapter files"] = sum(file.is_file() for file in folder.rglob("*"))
             if not dry_run:
                 shutil.rmtree(folder)
         elif folder.is_dir():

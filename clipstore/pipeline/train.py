@@ -44,13 +44,17 @@ _SOFTWARE = ("clipstore", "torch", "transformers", "peft", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """How to train. With `restart`, what a former training of the job left is removed first."""
+    """How to train. With `restart`, what a former training of the job left is removed first.
+
+    `on_begin` is called when all was checked and training begins; `on_note` takes a line on how it goes on.
+    """
 
     restart: bool = False
     device: str | None = None
     on_progress: Progress = silent
     on_epoch: Callable[[Epoch], None] = lambda _epoch: None
     on_note: Callable[[str], None] = lambda _line: None
+    on_begin: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,7 @@ def _train(
     # Before the store is told what the model is trained on: a former adapter may stay.
     anew = options.restart or left_to_train(store.adapters / job.model.name, about, training)
     _enter(store, job, restart=options.restart, anew=anew)
+    options.on_begin()
     fitted = _fit(store, job, base, tuned, pairs, about, options)
     return Trained(
         model=job.model.name,

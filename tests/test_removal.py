@@ -1,0 +1,473 @@
+"""What can be removed from a store: what goes with it, what remains, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from test_train import environment
+
+import clipstore
+from clipstore.cli import main
+from clipstore.errors import BadNameError, ShardError
+from clipstore.pipeline.garbage import collect_garbage
+from clipstore.pipeline.locks import removing_shards, writing_shards
+from clipstore.pipeline.split import draw_split
+from clipstore.pipeline.store import Store
+
+Run = Callable[..., Any]
+
+TABLES = (
+    "datasets", "splits", "split_images", "images", "captions", "categories", "image_categories", "models", "towers",
+    "shards", "vectors", "evaluations", "ranks", "hits", "seen_images", "training_images", "training_photos",
+)  # fmt: skip
+SIZE = 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the data sets d (splits a and b, 8 images each with a caption) and e (all), and the models m and n,
+    imported and evaluated on all three splits; d.csv and e.csv beside it. Copy it before changing it.
+    """
+    root = tmp_path_factory.mktemp("removal")
+    rng = np.random.default_rng(1)
+
+    def run(*words: object) -> None:
+        done = CliRunner().invoke(main, [*map(str, words), "--store", str(root / "store")])
+        assert done.exit_code == 0, done.output
+
+    for name, splits in (("d", "ab"), ("e", " ")):
+        with (root / f"{name}.csv").open("w", newline="") as file:
+            items = [(split.strip(), f"{split.strip()}{n}") for split in splits for n in range(SIZE)]
+            rows = [(f"{name}{item}.jpg", f"caption {item}", item, item, split) for split, item in items]
+            csv.writer(file).writerows([("image_path", "caption", "image_id", "caption_id", "split"), *rows])
+        run("ingest", "csv", root / f"{name}.csv")
+    for split, ids in (("d/a", "a"), ("d/b", "b"), ("e/all", "")):
+        np.save(root / "ids.npy", np.array([f"{ids}{n}" for n in range(SIZE)]))
+        for model in ("m", "n"):
+            words: list[object] = []
+            for side in ("image", "caption"):
+                np.save(root / f"{side}.npy", rng.normal(size=(SIZE, 4)).astype(np.float32))
+                words += [f"--{side}s", root / f"{side}.npy", f"--{side}-ids", root / "ids.npy"]
+            run("import", model, "--split", split, *words)
+    for split in ("d/a", "d/b", "e/all"):
+        run("eval", "--split", split)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def filled(folder: Path, store: Path) -> None:
+    """This test's own copy of the store."""
+    shutil.copytree(folder / "store", store)
+
+
+@pytest.fixture
+def count(sql: Run) -> Callable[[], dict[str, int]]:
+    """How many rows each table has."""
+    words = ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in TABLES)
+    return lambda: sql(f"SELECT {words}")[0]
+
+
+def changed(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    return {table: before[table] - after[table] for table in TABLES if before[table] != after[table]}
+
+
+# ---- models ----
+
+
+def test_a_model_goes_with_its_evaluations_and_leaves_its_vectors(cli: Run, cli_json: Run, count: Run) -> None:
+    cli("model", "trained", "m", "--split", "d/a")
+    before, others = count(), cli_json("query", "evaluations", "-p", "model=n")
+    told = cli_json("model", "remove", "m", "--yes")
+    assert told["removed"] == {
+        "evaluations": 3,
+        "ranks": 48,
+        "hits": before["hits"] // 2,
+        "towers": 2,
+        "training images": SIZE,
+    }
+    assert [line.split(" (")[0] for line in told["remains"]] == [
+        f"24 vectors of its {side} tower" for side in ("image", "text")
+    ]
+    gone = {"models": 1, "towers": 2, "evaluations": 3, "ranks": 48, "hits": before["hits"] // 2}
+    assert changed(before, count()) == gone | {"training_images": SIZE}
+    assert cli_json("query", "evaluations", "-p", "model=n") == others
+    assert "unknown model 'm'" in cli("eval", "--model", "m", "--split", "d/a", code=1).stderr
+    cli("model", "add", "m", "--base", "bundled:demo")  # the name is free again
+    assert cli_json("model", "show", "m")["base"] == "bundled:demo"
+
+
+def test_an_unknown_model_is_named_with_the_nearest(cli: Run) -> None:
+    assert "unknown model 'mm' (did you mean 'm'?)" in cli("model", "remove", "mm", "--yes", code=1).stderr
+    assert "the store holds nothing of demo, which is the job" in cli("model", "remove", "demo", "--yes", code=1).stderr
+
+
+def test_a_trained_model_keeps_its_adapter_unless_asked(cli: Run, cli_json: Run, store: Path, sql: Run) -> None:
+    """Its adapter says what it was trained on when it is recorded again."""
+    adapter = store / "adapters" / "demo-full"
+    (adapter / "best").mkdir(parents=True)
+    photos = ["0" * 64, "1" * 64]
+    (adapter / "best" / "training_images.txt").write_text("".join(f"{photo}\n" for photo in photos))
+    cli("model", "trained", "demo-full", "--split", "d/a")
+    known = "SELECT content FROM training_photos ORDER BY content"
+    assert [row["content"] for row in sql(known)] == photos
+    told = cli("model", "remove", "demo-full", "--yes").stdout
+    assert f"remains: its adapter {adapter}; --adapter removes it too" in told
+    assert "remains: the job" in told
+    assert sql(known) == []
+    cli("model", "trained", "demo-full", "--split", "d/a")
+    assert [row["content"] for row in sql(known)] == photos
+    told = cli_json("model", "remove", "demo-full", "--adapter", "--yes")
+    assert told["removed"]["adapter files"] == 1
+    assert not adapter.exists()
+
+
+# ---- splits and data sets ----
+
+
+def test_a_split_goes_with_its_images_and_evaluations(cli_json: Run, count: Run) -> None:
+    before = count()
+    told = cli_json("split", "remove", "d/a", "--yes")
+    hits = told["removed"].pop("hits")
+    assert told["removed"] == {"evaluations": 2, "ranks": 4 * SIZE, "splits": 1, "captions": SIZE, "images": SIZE}
+    gone = {"splits": 1, "split_images": SIZE, "images": SIZE, "captions": SIZE, "evaluations": 2, "ranks": 4 * SIZE}
+    assert changed(before, count()) == gone | {"hits": hits}
+
+
+def test_a_group_of_drawn_splits_goes_whole(cli: Run, cli_json: Run, count: Run) -> None:
+    before = count()
+    cli("split", "g", "--from", "d/a")
+    cli("split", "h", "--from", "g/train")
+    for name, words in (
+        ("g/train", "g/train was drawn together with g/val: remove 'g' whole"),
+        ("g", "h/train, h/val were drawn from g: first 'clipstore split remove h'"),
+        ("d/a", "g/train, g/val were drawn from d/a: first 'clipstore split remove g'"),
+        ("d", "'d' is a data set: 'clipstore dataset remove d'"),
+        ("e/all", "e/all is the only split of e: 'clipstore dataset remove e'"),
+        ("d/c", "unknown split 'd/c'"),
+    ):
+        assert words in cli("split", "remove", name, "--yes", code=1).stderr
+    for name in ("h", "g"):
+        told = cli("split", "remove", name, "--yes").stdout
+        assert f"removed {name}/train and {name}/val: 2 splits" in told
+        assert "remains: its images and captions, in other splits of d" in told
+    assert count() == before
+    assert len(cli_json("split", "g", "--from", "d/a")["splits"]) == 2
+
+
+def test_a_data_set_goes_with_all_that_is_drawn_from_it(cli: Run, cli_json: Run, count: Run, folder: Path) -> None:
+    cli("split", "g", "--from", "d/a")
+    before, vectors = count(), count()["vectors"]
+    told = cli("dataset", "remove", "d", "--yes").stdout
+    assert "removed the data set d with d/a, d/b, g/train, g/val: 4 evaluations" in told
+    after = count()
+    assert after["vectors"] == vectors
+    assert {table: after[table] for table in ("datasets", "splits", "images", "captions", "evaluations")} == {
+        "datasets": 1,
+        "splits": 1,
+        "images": SIZE,
+        "captions": SIZE,
+        "evaluations": 2,
+    }
+    assert [row["dataset"] for row in cli_json("dataset", "list")["datasets"]] == ["e"]
+    assert "unknown data set 'd'" in cli("dataset", "remove", "d", "--yes", code=1).stderr
+    cli("ingest", "csv", folder / "d.csv")  # its vectors are there still
+    assert len(cli_json("eval", "--split", "d/a")["evaluations"]) == 2
+    assert changed(before, count()).keys() <= {"splits", "split_images", "evaluations", "ranks", "hits"}
+
+
+def test_what_a_model_was_trained_on_outlives_the_data_set(
+    cli: Run, cli_json: Run, scenes: Path, sql: Run, tmp_path: Path
+) -> None:
+    cli("ingest", "coco", scenes, "--name", "s")
+    cli("embed", "--model", "demo", "--split", "s/val")
+    cli("model", "trained", "demo", "--split", "s/val")
+    measured = cli_json("eval", "--model", "demo", "--split", "s/val")["evaluations"][0]["measured_on"]
+    assert measured["seen_images"] == measured["images"] == 24
+    cli("dataset", "remove", "s", "--yes")
+    told = cli_json("model", "trained", "demo", "--split", "d/a")
+    assert told["training_images"] == 24 + SIZE  # the 24 are known by their bytes
+    cli("ingest", "coco", scenes, "--name", "again")
+    cli("embed", "--model", "demo", "--split", "again/val")
+    measured = cli_json("eval", "--model", "demo", "--split", "again/val")["evaluations"][0]["measured_on"]
+    assert measured["seen_images"] == 24
+
+
+def test_data_sets_are_listed_with_what_they_hold(cli: Run, cli_json: Run, folder: Path) -> None:
+    cli("split", "g", "--from", "d/a")
+    rows = {row["dataset"]: row for row in cli_json("dataset", "list")["datasets"]}
+    assert rows["d"] == {
+        "dataset": "d",
+        "kind": "csv",
+        "root": str(folder),
+        "cleaned": False,
+        "splits": 2,
+        "drawn_splits": 2,
+        "images": 2 * SIZE,
+        "captions": 2 * SIZE,
+    }
+
+
+# ---- evaluations ----
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (("--model", "m"), 3),
+        (("--split", "d/a"), 4),
+        (("--model", "n", "--split", "e/all", "--protocol", "standard"), 5),
+        (("--protocol", "standard"), 0),
+    ],
+)
+def test_evaluations_are_removed_by_what_they_are_of(
+    cli_json: Run, count: Run, words: tuple[str, ...], left: int
+) -> None:
+    told = cli_json("eval", "remove", *words, "--yes")
+    assert told["removed"]["evaluations"] == 6 - left
+    after = count()
+    assert (after["evaluations"], after["ranks"]) == (left, left * 2 * SIZE)
+    assert after["vectors"] == 96
+
+
+def test_evaluations_that_are_not_there_are_named(cli: Run) -> None:
+    assert "name a --model, a --split or a --protocol" in cli("eval", "remove", "--yes", code=1).stderr
+    assert "did you mean 'd/a'" in cli("eval", "remove", "--split", "d/aa", "--yes", code=1).stderr
+    told = cli("eval", "remove", "--model", "m", "--protocol", "cxc", "--yes", code=1).stderr
+    assert "no evaluation of m, cxc is kept (kept: m on d/a (standard)" in told
+
+
+# ---- asking first ----
+
+
+EVAL_REMOVE = ("eval", "remove", "--model", "m")
+
+
+def test_nothing_goes_without_a_yes(cli: Run, count: Run) -> None:
+    before = count()
+    for words in (
+        ("model", "remove", "m"),
+        ("split", "remove", "d/a"),
+        ("dataset", "remove", "d"),
+        ("eval", "remove", "--model", "m"),
+    ):
+        told = cli(*words, code=1).stderr
+        assert "nothing was removed (" in told
+        assert "evaluations, " in told
+        assert "confirm with --yes" in told
+    assert count() == before
+
+
+_ASK = """
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.executable, [sys.executable, "-c", "from clipstore.cli import main; main()", *sys.argv[2:]])
+os.write(terminal, sys.argv[1].encode())
+said = b""
+try:
+    while part := os.read(terminal, 4096):
+        said += part
+except OSError:  # the end, as Linux has it
+    pass
+print(said.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n\n", 1), ("y\n", 0)])
+def test_a_terminal_is_asked(count: Run, store: Path, answer: str, code: int) -> None:
+    before = count()["evaluations"]
+    words = [sys.executable, "-c", _ASK, answer, "model", "remove", "m"]
+    done = subprocess.run(words, env=environment(store), capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout
+    assert "the model m: 3 evaluations" in done.stdout
+    assert "Remove? [y/N]" in done.stdout
+    assert count()["evaluations"] == (before if code else before - 3)
+
+
+# ---- split and eval are groups too ----
+
+
+def test_help_of_split_and_eval_shows_both() -> None:
+    for word, own in (("split", "--validation"), ("eval", "--protocol")):
+        told = CliRunner().invoke(main, [word, "--help"], terminal_width=100).stdout
+        assert f"Usage: clipstore {word} [OPTIONS]" in told.replace("main", "clipstore")
+        assert own in told
+        assert re.search(r"Commands:\n  remove  Remove", told)
+
+
+def test_splits_named_remove_are_refused(cli: Run, store: Path) -> None:
+    for words in (("remove", "--from", "d/a"), ("--from", "d/a", "remove")):
+        told = cli("split", *words, code=2 if words[0] == "remove" else 1)
+        assert "splits cannot be named 'remove'" in told.stderr
+    with pytest.raises(BadNameError, match="'remove'"):
+        draw_split(Store(store), "remove", origin="d/a")
+    assert "Missing argument" in cli("split", code=2).stderr
+    assert "Missing option '--split'" in cli("eval", code=2).stderr
+
+
+# ---- gc ----
+
+
+def kinds(told: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    return {row["kind"]: (row["files"], row["rows"]) for row in told["kinds"] if row["files"] or row["rows"]}
+
+
+def test_gc_finds_and_removes_what_nothing_needs(
+    cli: Run, cli_json: Run, import_vectors: Run, count: Run, store: Path
+) -> None:
+    side = {str(n): [float(n == k) + 1 for k in range(4)] for n in range(SIZE)}
+    import_vectors("n", "e/all", side, side)
+    cli("eval", "--model", "n", "--split", "e/all")
+    cli("model", "remove", "m", "--yes")
+    shards = sorted((store / "shards").glob("*/*.h5"))
+    place = shards[0].parent
+    orphan = place / "text-0000000000000000.h5"
+    orphan.write_bytes(b"an orphan")
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    leftover, alive = (place / f".text-1.h5.{number}.tmp" for number in (ended.pid, os.getpid()))
+    other = place / "notes.txt"
+    for file in (leftover, alive, other):
+        file.write_bytes(b"....")
+    outside = store / "adapters" / "x.h5"
+    outside.parent.mkdir()
+    outside.write_bytes(b"x")
+    before = {file: file.stat().st_size for file in shards}
+    result = cli_json("eval", "--model", "n", "--split", "e/all")["evaluations"][0]["metrics"]
+
+    told = cli_json("gc")
+    assert told["deleted"] is False
+    assert kinds(told) == {"unused": (6, 48), "replaced": (2, 16), "orphans": (1, 0), "leftovers": (1, 0)}
+    paths = {Path(path) for row in told["kinds"] for path in row["paths"]}
+    assert {orphan, leftover} <= paths
+    assert told["bytes"] == sum(before.get(path, 0) for path in paths) + len(b"an orphan") + 4
+    assert all(path.exists() for path in paths)
+    assert "can be removed with 'clipstore gc --delete'" in cli("gc").stdout
+
+    assert kinds(cli_json("gc", "--delete")) == kinds(told)
+    assert not [path for path in paths if path.exists()]
+    assert all(path.exists() for path in (alive, other, outside, *(set(shards) - paths)))
+    assert kinds(cli_json("gc")) == {}
+    assert (count()["shards"], count()["vectors"]) == (len(set(shards) - paths), 48)
+    assert cli_json("eval", "--model", "n", "--split", "e/all")["evaluations"][0]["metrics"] == result
+
+
+def test_gc_takes_failed_items_of_no_model(cli: Run, cli_json: Run, sql: Run, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    (tmp_path / "b.csv").write_text("image_path,caption\nbroken.jpg,a thing\n")
+    cli("ingest", "csv", tmp_path / "b.csv")
+    cli("embed", "--model", "demo", "--split", "b/all")
+    (failed,) = sql("SELECT count(*) AS n FROM item_failures")
+    assert failed["n"] > 0
+    assert kinds(cli_json("gc", "--delete")) == {}
+    assert sql("SELECT count(*) AS n FROM item_failures") == [failed]
+    cli("model", "remove", "demo", "--yes")
+    assert kinds(cli_json("gc", "--delete"))["failures"] == (0, failed["n"])
+    assert sql("SELECT (SELECT count(*) FROM item_failures) + (SELECT count(*) FROM precision_checks) AS n") == [
+        {"n": 0}
+    ]
+
+
+# Waits for shards while it holds the lock that embed and import hold.
+_WRITE = """
+import sys
+from pathlib import Path
+from clipstore.pipeline.locks import writing_shards
+from clipstore.pipeline.store import Store
+with writing_shards(Store(Path(sys.argv[1]))):
+    print("writing", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_gc_waits_for_those_who_write(cli: Run, cli_json: Run, store: Path) -> None:
+    cli("model", "remove", "m", "--yes")
+    words = [sys.executable, "-c", _WRITE, str(store)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, env=environment(store), **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        assert f"process {process.pid} is writing shards" in cli("gc", "--delete", code=1).stderr
+        assert kinds(cli_json("gc")) == {"unused": (6, 48)}
+        process.send_signal(signal.SIGKILL)
+    assert cli_json("gc", "--delete")["deleted"]
+
+
+def test_embed_and_import_hold_the_lock_of_gc(cli: Run, import_vectors: Run, store: Path) -> None:
+    with removing_shards(Store(store)):
+        told = import_vectors("o", "d/a", *({"a0": [1.0, 0.0]} for _ in range(2)), code=1).stderr
+        assert "'clipstore gc' is removing files" in told
+        assert "'clipstore gc' is removing" in cli("embed", "--model", "demo", "--split", "d/a", code=1).stderr
+    with writing_shards(Store(store)), pytest.raises(ShardError, match="is writing shards"):
+        collect_garbage(Store(store), delete=True)
+
+
+def test_gc_leaves_what_lies_outside_the_shards(cli: Run, store: Path, tmp_path: Path) -> None:
+    """A link in the folder of the shards leads elsewhere, and so may a file that a catalog names."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "text-1.h5").write_bytes(b"1")
+    (store / "shards" / "linked").symlink_to(elsewhere)
+    cli("gc", "--delete")
+    assert (elsewhere / "text-1.h5").exists()
+
+
+# ---- info ----
+
+
+def test_info_counts_and_measures(cli: Run, cli_json: Run, count: Run, store: Path) -> None:
+    (store / "adapters" / "m").mkdir(parents=True)
+    (store / "adapters" / "m" / "weights").write_bytes(b"12345")
+    told = cli_json("info")
+    rows = count()
+    assert told["counts"] == {name: rows.get(name, 0) for name in told["counts"]}
+    assert told["counts"]["ranks"] == 6 * 2 * SIZE
+    assert told["versions"]["duckdb"] == version("duckdb")
+    assert told["format"] == 1
+    sizes = [file.stat().st_size for file in (store / "shards").rglob("*") if file.is_file()]
+    assert told["bytes"]["shards"] == sum(sizes)
+    models = {row["model"]: row for row in told["models"]}
+    assert [models["m"][key] for key in ("vectors", "features", "adapter_bytes")] == [48, 0, 5]
+    assert models["m"]["shard_bytes"] == models["m"]["own_shard_bytes"] > 0
+    text = cli("info").stdout
+    assert str(store) in text
+    assert f"torch {version('torch')}" in text
+
+
+def test_info_of_no_store_has_the_versions(cli: Run, cli_json: Run, tmp_path: Path) -> None:
+    told = cli_json("info", "--store", tmp_path / "none")
+    assert (told["store"], told["versions"]["clipstore"]) == (None, version("clipstore"))
+    assert "no store at" in cli("info", "--store", tmp_path / "none").stdout
+
+
+def test_info_and_gc_import_no_torch(store: Path) -> None:
+    program = (
+        "import sys\nfrom clipstore.cli import main\ntry:\n    main()\nfinally:\n"
+        "    print('torch' in sys.modules, file=sys.stderr)"
+    )
+    for word in ("info", "gc"):
+        words = [sys.executable, "-c", program, word, "--json"]
+        done = subprocess.run(words, env=environment(store), capture_output=True, text=True, check=True)
+        assert done.stderr.splitlines()[-1] == "False"
+        assert json.loads(done.stdout)
+
+
+def test_python_reads_what_is_left(cli: Run, store: Path) -> None:
+    cli("model", "remove", "m", "--yes")
+    assert clipstore.open(store).vectors("n", "d/a", "images")[0].tolist() == [f"a{n}" for n in range(SIZE)]
