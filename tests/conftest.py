@@ -14,14 +14,29 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from clip_folder import build_clip
+from hypothesis import settings
 
 from clipstore.cli import main
 from clipstore.demo.scenes import draw_dataset
 
 ROOT = Path(__file__).parent.parent
 
+# How long an example takes says nothing on a loaded machine.
+settings.register_profile("clipstore", deadline=None)
+settings.load_profile("clipstore")
+
 Run = Callable[..., Result]
 Rows = list[dict[str, Any]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With pytest-xdist's -n, one thread a worker: teams of several threads wait for one another on the same cores.
+
+    Workers inherit what the process that starts them has. Tests of threads set their own number.
+    """
+    if config.getoption("numprocesses", default=None):
+        for library in ("OMP", "OPENBLAS", "MKL"):
+            os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

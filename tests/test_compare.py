@@ -439,6 +439,7 @@ def noisy(made: MadeVectors) -> dict[str, tuple[Vectors, Vectors]]:
     }
 
 
+@pytest.mark.full
 def test_three_models_of_the_demos_size_within_10_seconds(hold: Run, timed: Callable[..., Any]) -> None:
     """600 images with 3,000 captions and three models, as in the demo: within 10 s, the start of Python included."""
     made = MadeVectors(images=600, captions=3000, dim=32)

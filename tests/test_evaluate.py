@@ -288,7 +288,7 @@ def test_measured_on(cli_json: RunJson, sql: Ask, golden: str) -> None:
     assert on["tied_pairs"] == 6  # image → text: a1, a2, a3, b1, c1; text → image: a3
     assert on["split_digest"] == on["gallery_digest"]
     assert len(on["split_digest"]) == 64
-    assert 0 < on["seconds"] < 60
+    assert on["seconds"] > 0
     assert 2**24 < on["peak_memory"] < 2**36
 
 

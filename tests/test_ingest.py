@@ -501,6 +501,7 @@ def test_split_refuses_what_cannot_be_drawn(cli: Run, many: Path) -> None:
 # --- speed
 
 
+@pytest.mark.full
 def test_25_thousand_captions_take_under_2_seconds(
     timed: Callable[..., Any], cli: Run, sql: Ask, test_data: Path
 ) -> None:

@@ -45,6 +45,7 @@ def parse(line: str) -> click.Context:
     return command.make_context(name, words)
 
 
+@pytest.mark.full
 def test_help_is_quick(timed: Callable[..., Any]) -> None:
     assert min(timed("--help").seconds for _ in range(5)) < 0.4
 
