@@ -5,5 +5,4 @@ JOIN shards USING (shard_id)
 JOIN (SELECT content, min(path) AS path FROM images GROUP BY content) AS images ON images.content = vectors.content
 WHERE vectors.fingerprint = $fingerprint
 QUALIFY row_number() OVER (PARTITION BY vectors.shard_id ORDER BY sha256(vectors.content)) <= $count
-ORDER BY shards.file, vectors.row
-LIMIT 64 * $count;
+ORDER BY shards.file, vectors.row;
