@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,18 @@ def base_digest(base: str) -> str:
     """
     place = locate(base)
     return _base_digest(read_json(place / "config.json"), base_tensors(place))
+
+
+def recorded_base_digest(base: Model, folder: Path) -> str:
+    """The digest that training.json in a folder has of a base, where that is a former scheme's; else today's.
+
+    Raises:
+        ModelError: the base's files cannot be had, or training.json cannot be read.
+    """
+    files = read_model_files(replace(base, adapter=None))
+    file = folder / TRAINING
+    recorded = read_json(file).get("base_digest") if file.is_file() else None
+    return recorded if recorded in former_base_digests(files) else _base_digest(files.config, files.tensors)
 
 
 def _base_digest(config: dict[str, Any], tensors: list[Tensor]) -> str:

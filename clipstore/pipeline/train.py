@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from clipstore.catalog import Row, Session
-from clipstore.encoders.fingerprint import base_digest
+from clipstore.encoders.fingerprint import recorded_base_digest
 from clipstore.errors import JobError, TrainingError
 from clipstore.patience import keep_waiting
 from clipstore.pipeline.device import checked_device, mixed_precision
@@ -130,9 +130,10 @@ def _train(
             "needs at least one other image to be told from; 'clipstore query item_failures' tells what failed"
         )
         raise TrainingError(message)
-    about = _about(job, base, splits, pairs, precision)
+    folder = store.adapters / job.model.name
+    about = _about(job, base, splits, pairs, precision, folder / "last")
     # Before the store is told what the model is trained on: a former adapter may stay.
-    anew = options.restart or left_to_train(store.adapters / job.model.name, about, training)
+    anew = options.restart or left_to_train(folder, about, training)
     _enter(store, job, restart=options.restart, anew=anew)
     options.on_begin()
     fitted = _fit(store, job, base, tuned, pairs, about, options)
@@ -247,12 +248,14 @@ def _enter(store: Store, job: Job, *, restart: bool, anew: bool) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _about(job: Job, base: Model, splits: dict[str, Row], pairs: Pairs, precision: str) -> dict[str, Any]:
-    """What a checkpoint says of itself, beside its position."""
+def _about(
+    job: Job, base: Model, splits: dict[str, Row], pairs: Pairs, precision: str, last: Path
+) -> dict[str, Any]:
+    """What a checkpoint says of itself, beside its position; `last` is the folder of the one that may be there."""
     return {
         "model": job.model.name,
         "base": base.base,
-        "base_digest": base_digest(base.base),
+        "base_digest": recorded_base_digest(base, last),
         "training": asdict(job.training) | {"precision": precision} if job.training else None,
         "text": {"prompt": base.prompt, "clean": base.clean}
         | ({"exif_orientation": True} if base.exif_orientation else {}),  # off: as checkpoints had it before
