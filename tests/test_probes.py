@@ -6,15 +6,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
 import pytest
-from click.testing import Result
-from clip_folder import edit_json
+from click.testing import CliRunner, Result
+from clip_folder import build_lora, edit_json
 
 import clipstore
+from clipstore.cli import main
 from clipstore.encoders.fingerprint import describe
 from clipstore.encoders.former import former_fingerprints
 from clipstore.encoders.sources import locate
@@ -24,19 +25,41 @@ Run = Callable[..., Result]
 Json = Callable[..., Any]
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    """The bundled model in a folder of this test's own."""
-    return Path(shutil.copytree(locate("bundled:demo"), tmp_path / "clip"))
+class Place(NamedTuple):
+    """A store, and the folder of the model "mine" that it has embedded in fp32."""
+
+    store: Path
+    base: Path
+
+
+def build(root: Path, scenes: Path) -> Place:
+    place = Place(root / "store", root / "clip")
+    shutil.copytree(locate("bundled:demo"), place.base)
+    for words in (
+        ("ingest", "coco", str(shutil.copytree(scenes, root / "scenes"))),
+        ("model", "add", "mine", "--base", str(place.base)),
+        ("embed", "--model", "mine", "--precision", "fp32"),
+    ):
+        result = CliRunner(env={"CLIPSTORE_STORE": str(place.store)}).invoke(main, words)
+        assert result.exit_code == 0, result.output
+    return place
+
+
+@pytest.fixture(scope="module")
+def built(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return build(tmp_path_factory.mktemp("built"), scenes)
 
 
 @pytest.fixture
-def embedded(base: Path, scenes: Path, tmp_path: Path, cli: Run) -> Path:
-    """The store, with the model "mine" embedded in fp32."""
-    cli("ingest", "coco", shutil.copytree(scenes, tmp_path / "scenes"))
-    cli("model", "add", "mine", "--base", base)
-    cli("embed", "--model", "mine", "--precision", "fp32")
-    return tmp_path / "store"
+def embedded(built: Place, store: Path) -> Path:
+    """This test's own copy of the store."""
+    return Path(shutil.copytree(built.store, store))
+
+
+@pytest.fixture
+def base(built: Place) -> Path:
+    """The model that the store has embedded; not to be changed."""
+    return built.base
 
 
 def change(store: Path, *statements: str) -> None:
@@ -54,7 +77,8 @@ def towers(cli_json: Json) -> dict[str, tuple[int, int]]:
 NOTHING_DONE = {"image": (0, 24), "text": (0, 120)}
 
 # Captions lose their vectors, so that the model is loaded again.
-FORGET_TEXTS = "DELETE FROM vectors WHERE fingerprint IN (SELECT fingerprint FROM towers WHERE tower = 'text')"
+OF_TEXTS = "WHERE fingerprint IN (SELECT fingerprint FROM towers WHERE tower = 'text')"
+FORGET_TEXTS = f"DELETE FROM vectors {OF_TEXTS}"
 
 
 def test_each_tower_and_the_backbone_get_a_probe_once(embedded: Path, cli_json: Json, cli: Run) -> None:
@@ -65,76 +89,68 @@ def test_each_tower_and_the_backbone_get_a_probe_once(embedded: Path, cli_json: 
 
 
 def test_other_vectors_under_an_equal_fingerprint_are_an_error(embedded: Path, cli: Run) -> None:
-    change(embedded, FORGET_TEXTS, "UPDATE probes SET vector[1] = vector[1] + 0.5, software = 'torch 1.0'")
-    for words in (("embed",), ("retrieve", "a red circle", "--split", "coco/val")):
-        if words[0] == "retrieve":
-            change(embedded, "DELETE FROM vectors WHERE false")
-        said = cli(*words, "--model", "mine", code=1).stderr
-        assert "gives other vectors than those stored under it" in said or "no vectors" in said
-    assert "torch 1.0" in cli("embed", "--model", "mine", code=1).stderr
+    change(embedded, FORGET_TEXTS, "UPDATE probes SET vector = list_reverse(vector), software = 'torch 1.0'")
+    said = cli("embed", "--model", "mine", code=1).stderr
+    assert "gives other vectors than those stored under it" in said
+    assert "they were made on cpu with torch 1.0, now it is cpu with torch 2" in said
 
 
 def test_a_query_is_not_encoded_by_a_model_that_gives_other_vectors(embedded: Path, cli: Run) -> None:
-    change(embedded, "UPDATE probes SET vector = list_transform(vector, x -> -x)")
+    change(embedded, "UPDATE probes SET vector = list_transform(vector, lambda x: -x)")
     said = cli("retrieve", "a text of no caption", "--model", "mine", "--split", "coco/val", code=1).stderr
     assert "cosine -1.00000 for the stored probe" in said
 
 
 @pytest.mark.parametrize("value", ["0", "'nan'::FLOAT", "'inf'::FLOAT"])
 def test_a_probe_without_a_direction_is_another_vector(value: str, embedded: Path, cli: Run) -> None:
-    change(embedded, FORGET_TEXTS, f"UPDATE probes SET vector = list_transform(vector, x -> {value})")
+    change(embedded, FORGET_TEXTS, f"UPDATE probes SET vector = list_transform(vector, lambda x: {value})")
     assert "gives other vectors" in cli("embed", "--model", "mine", code=1).stderr
 
 
 def test_a_difference_below_the_bound_is_none(embedded: Path, cli_json: Json) -> None:
-    change(embedded, FORGET_TEXTS, "UPDATE probes SET vector = list_transform(vector, x -> x * 1.0001)")
+    change(embedded, FORGET_TEXTS, "UPDATE probes SET vector = list_transform(vector, lambda x: x * 1.0001)")
     assert towers(cli_json)["text"] == (120, 0)
 
 
 # Moved and copied
 
 
-def test_a_moved_store_and_a_moved_base_change_nothing(
-    embedded: Path, base: Path, tmp_path: Path, cli: Run, cli_json: Json, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = cli_json("eval", "--model", "mine", "--split", "coco/val")["evaluations"][0]["metrics"]
-    copy = Path(shutil.copytree(embedded, tmp_path / "copy"))
-    for file in base.iterdir():
+def test_a_moved_store_and_a_moved_base_change_nothing(scenes: Path, tmp_path: Path, cli: Run, cli_json: Json) -> None:
+    place = build(tmp_path, scenes)
+    measure = ("eval", "--model", "mine", "--split", "coco/val")
+    before = cli_json(*measure)["evaluations"][0]["metrics"]
+    copy = Path(shutil.copytree(place.store, tmp_path / "copy"))
+    for file in place.base.iterdir():
         file.touch()
-    again = cli_json("eval", "--model", "mine", "--split", "coco/val", "--store", copy)
-    assert again["evaluations"][0]["metrics"] == before
+    assert cli_json(*measure, "--store", copy)["evaluations"][0]["metrics"] == before
     assert towers(cli_json) == NOTHING_DONE
-    base.rename(tmp_path / "gone")
-    assert cli_json("eval", "--model", "mine", "--split", "coco/val", "--store", copy)["evaluations"]
+    gone = place.base.rename(tmp_path / "gone")
+    assert cli_json(*measure, "--store", copy)["evaluations"][0]["metrics"] == before
+    shutil.copytree(gone, place.base)
+    config = json.loads((place.base / "config.json").read_text())
+    edit_json(place.base / "config.json", text_config_dict=config["text_config"] | {"hidden_act": "relu"})
+    assert "has changed since" in cli(*measure, code=1).stderr
 
 
 def test_a_trained_model_of_a_moved_store_is_the_same(
-    scenes: Path, base: Path, tmp_path: Path, cli: Run, cli_json: Json, monkeypatch: pytest.MonkeyPatch
+    embedded: Path, base: Path, tmp_path: Path, cli: Run, cli_json: Json, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job's adapter lies in the store: where the store lies is no part of what the model is."""
-    cli("ingest", "coco", shutil.copytree(scenes, tmp_path / "scenes"))
-    cli("split", "half", "--from", "coco/val", "--validation", "0.5")
+    build_lora(base, embedded / "adapters/tuned/best", targets=r"text_model.*\.q_proj")
     (tmp_path / "jobs").mkdir()
-    text = f'[model]\nbase = "{base}"\n[train]\nsplit = "half/train"\nvalidation = "half/val"\nepochs = 1\n'
-    (tmp_path / "jobs/mine.toml").write_text(text)
+    text = f'[model]\nbase = "{base}"\n[train]\nsplit = "coco/val"\nvalidation = "coco/val"\n'
+    (tmp_path / "jobs/tuned.toml").write_text(text)
     monkeypatch.chdir(tmp_path)
-    cli("train", "--model", "mine")
-    cli("embed", "--model", "mine")
-    moved = (tmp_path / "store").rename(tmp_path / "moved")
-    for _ in range(2):  # with its base, and without
-        assert cli_json("eval", "--model", "mine", "--split", "coco/val", "--store", moved)["evaluations"]
-        if base.exists():
-            rows = cli_json("embed", "--model", "mine", "--store", moved)["embedded"]
-            assert [(row["done"], row["reused"]) for row in rows] == [(0, 24), (0, 120)]
-            shutil.copytree(moved, tmp_path / "once more")
-            moved = tmp_path / "once more"
-            base.rename(tmp_path / "gone")
-
-
-def test_a_base_that_changed_is_told_before_its_old_vectors_are_ranked(embedded: Path, base: Path, cli: Run) -> None:
-    config = json.loads((base / "config.json").read_text())
-    edit_json(base / "config.json", text_config_dict=config["text_config"] | {"hidden_act": "relu"})
-    assert "has changed since" in cli("eval", "--model", "mine", "--split", "coco/val", code=1).stderr
+    cli("embed", "--model", "tuned")
+    moved = embedded.rename(tmp_path / "moved")
+    assert cli_json("eval", "--model", "tuned", "--split", "coco/val", "--store", moved)["evaluations"]
+    rows = cli_json("embed", "--model", "tuned", "--store", moved)["embedded"]
+    assert [(row["done"], row["reused"]) for row in rows] == [(0, 24), (0, 120)]
+    copy = Path(shutil.copytree(moved, tmp_path / "copy"))
+    (tmp_path / "jobs/tuned.toml").unlink()
+    shown = cli_json("model", "show", "tuned", "--store", copy)
+    assert shown["adapter"] == str(copy / "adapters/tuned/best")
+    assert cli_json("eval", "--model", "tuned", "--split", "coco/val", "--store", copy)["evaluations"]
 
 
 # Stores of an older clipstore
@@ -154,15 +170,15 @@ def former_names(base: Path) -> dict[str, str]:
 def old(embedded: Path, base: Path) -> Path:
     """The store as the first scheme had it: other fingerprints, and no probes."""
     for name, former in former_names(base).items():
+        renamed = f"SET fingerprint = '{former}'"
         change(
             embedded,
-            *(
-                f"UPDATE {table} SET fingerprint = '{former}' WHERE fingerprint = '{name}'"
-                for table in ("shards", "vectors")
-            ),
-            f"UPDATE towers SET fingerprint = '{former}', files_key = 'old' WHERE fingerprint = '{name}'",
+            f"UPDATE vectors {renamed} WHERE fingerprint = '{name}'",
+            f"UPDATE shards {renamed}, file = replace(file, '{name}', '{former}') WHERE fingerprint = '{name}'",
+            f"UPDATE towers {renamed}, files_key = 'old' WHERE fingerprint = '{name}'",
             f"UPDATE towers SET backbone = '{former}' WHERE backbone = '{name}'",
         )
+        (embedded / "shards" / name).rename(embedded / "shards" / former)
     change(embedded, "DROP TABLE probes", "UPDATE store_format SET schema_digest = 'old'")
     return embedded
 

@@ -28,6 +28,7 @@ from clipstore.encoders.model_files import (
     base_tensors,
     model_files,
     read_model_files,
+    size_of,
     tensors_of,
     tower_config,
 )
@@ -89,7 +90,7 @@ def describe(model: Model, precision: str, *, fetch: bool = True) -> tuple[Tower
     common = (model.family, precision)
     image = (*common, _kept(vision), asdict(files.preprocessing))
     texts = (*common, _kept(text), files.tokenizer, model.prompt, model.clean)
-    dim = int(config.get("projection_dim", 512))
+    dim = size_of(config, "projection_dim", 512)
     return (
         Tower(
             tower="image",
@@ -97,7 +98,7 @@ def describe(model: Model, precision: str, *, fetch: bool = True) -> tuple[Tower
             backbone=_digest("image backbone", backbone, *image, *_weights(files, "image backbone")),
             precision=precision,
             dim=dim,
-            features_dim=int(vision.get("hidden_size", 768)),
+            features_dim=size_of(vision, "hidden_size", 768),
         ),
         Tower(
             tower="text",

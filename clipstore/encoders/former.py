@@ -12,7 +12,14 @@ import json
 import struct
 from typing import Any
 
-from clipstore.encoders.model_files import ModelFiles, read_model_files, stored_tensors, tensors_of, tower_config
+from clipstore.encoders.model_files import (
+    ModelFiles,
+    read_model_files,
+    size_of,
+    stored_tensors,
+    tensors_of,
+    tower_config,
+)
 from clipstore.encoders.weights import Tensor
 from clipstore.records import Model
 
@@ -68,7 +75,7 @@ def former_fingerprints(model: Model, precision: str) -> dict[str, str]:
     vision = [_settings(files.config["vision_config"]), files.preprocessing.key()]
     tokenizer = [files.tokenizer[name] for name in _TOKENIZER if name in files.tokenizer]
     text = [_settings(files.config["text_config"]), tokenizer, model.prompt, model.clean]
-    dim = int(files.config.get("projection_dim", 512))
+    dim = size_of(files.config, "projection_dim", 512)
     digests = {
         "image": digest("image", vision, dim, parts=("image backbone", "image head")),
         "backbone": digest("image backbone", vision, parts=("image backbone",)),
@@ -92,9 +99,9 @@ def _position_ids(config: dict[str, Any], tower: str) -> Tensor:
     """The position ids that old checkpoints hold: int64, counted from 0."""
     settings = tower_config(config, tower)
     if tower == "text":
-        count = int(settings.get("max_position_embeddings", 77))
+        count = size_of(settings, "max_position_embeddings", 77)
     else:
-        count = (int(settings.get("image_size", 224)) // int(settings.get("patch_size", 32))) ** 2 + 1
+        count = (size_of(settings, "image_size", 224) // size_of(settings, "patch_size", 32)) ** 2 + 1
     values = hashlib.sha256(struct.pack(f"<{count}q", *range(count))).digest()
     return f"{tower}_model.embeddings.position_ids", f"I64 [1, {count}]", values
 

@@ -96,6 +96,11 @@ def read_settings(place: Path, family: str) -> tuple[dict[str, Any], Preprocessi
     if config.get("model_type") != family or not all(has_tower(config, tower) for tower in ("text", "vision")):
         message = f"{place / 'config.json'} is no configuration of a {family} model: give a whole checkpoint"
         raise ModelError(message)
+    for tower in ("text", "vision"):
+        epsilon = tower_config(config, tower).get("layer_norm_eps", 1e-5)
+        if not isinstance(epsilon, int | float):  # transformers takes it, and fails when it computes
+            message = f"{place / 'config.json'}: layer_norm_eps = {epsilon!r} in {tower}_config: expected a number"
+            raise ModelError(message)
     file = preprocessor_file(place)
     preprocessing = read_preprocessing(file)
     size = tower_config(config, "vision").get("image_size", 224)
@@ -149,6 +154,19 @@ def tower_config(config: dict[str, Any], tower: str) -> dict[str, Any]:
     except (TypeError, ValueError, StrictDataclassError) as error:
         message = f"{tower}_config_dict in the model's config.json: {' '.join(str(error).split())}"
         raise ModelError(message) from error
+
+
+def size_of(config: dict[str, Any], key: str, default: int) -> int:
+    """A size that a configuration says, or transformers' default.
+
+    Raises:
+        ModelError: it is no size.
+    """
+    value = config.get(key, default)
+    if not isinstance(value, int) or value < 1:
+        message = f"{key} = {value!r} in the model's config.json: expected a whole number"
+        raise ModelError(message)
+    return value
 
 
 def tensors_of(tensors: list[Tensor], *parts: str) -> list[Tensor]:
