@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
+import io
 import json
 import lzma
 import unicodedata
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from hypothesis import given, settings
@@ -45,6 +48,12 @@ def refused(read: Callable[[], object]) -> str:
         read()
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def pq_bytes() -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"image_path": ["a.jpg"], "caption": ["a dog"]}), buffer)
+    return buffer.getvalue()
 
 
 def rows_of(file: Path) -> list[tuple[str, str]]:
@@ -174,9 +183,10 @@ def test_reading_around_a_nan_changes_no_word(tmp_path_factory: pytest.TempPathF
         (bz2.compress(b"image_path,caption\n"), "bzip2"),
         (lzma.compress(b"image_path,caption\n"), "xz"),
         (b"PK\x03\x04...", "ZIP"),
+        (pq_bytes(), "Parquet"),
         (b"\n<!DOCTYPE html><html>", "HTML"),
     ],
-    ids=["UTF-16 with a mark", "UTF-16", "LFS", "gzip", "bzip2", "xz", "zip", "HTML"],
+    ids=["UTF-16 with a mark", "UTF-16", "LFS", "gzip", "bzip2", "xz", "zip", "Parquet", "HTML"],
 )
 def test_other_kinds_of_files_are_named(tmp_path: Path, content: bytes, kind: str) -> None:
     table = write(tmp_path / "captions.csv", content)
@@ -192,6 +202,12 @@ def test_other_kinds_of_files_are_named(tmp_path: Path, content: bytes, kind: st
         message = refused(read)
         assert str(file) in message
         assert kind in message
+
+
+@pytest.mark.parametrize("name", ["PAR1.jpg", "par1.jpg", "BZh1.jpg", "PK.jpg", "html.jpg", "version.jpg"])
+def test_a_file_that_begins_like_another_kind_is_read(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "Flickr8k.token.txt", f"{name}#0\ta dog\n")
+    assert flickr.read(tmp_path).images["source_id"].to_pylist() == [name]
 
 
 # --- CSV

@@ -15,17 +15,20 @@ from clipstore.files import read_regular
 T = TypeVar("T")
 
 # What a file is that is no text, by its first bytes, and what to do about it.
-_OTHER_KINDS = (
-    (b"\x1f\x8b", "is compressed by gzip", "unpack it with gunzip"),
-    (b"PK\x03\x04", "is a ZIP archive (or a spreadsheet)", "unpack it, or save the sheet as CSV"),
-    (b"BZh", "is compressed by bzip2", "unpack it with bunzip2"),
-    (b"\xfd7zXZ\x00", "is compressed by xz", "unpack it with unxz"),
-    (b"\x28\xb5\x2f\xfd", "is compressed by Zstandard", "unpack it with unzstd"),
-    (b"PAR1", "is a Parquet file", "write it as CSV"),
-    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "fetch it with 'git lfs pull'"),
-    (b"<!doctype html", "is a web page (HTML)", "download the file itself"),
-    (b"<html", "is a web page (HTML)", "download the file itself"),
+_OTHER_KINDS = tuple(
+    (re.compile(mark), kind, remedy)
+    for mark, kind, remedy in (
+        (rb"\x1f\x8b", "is compressed by gzip", "unpack it with gunzip"),
+        (rb"PK\x03\x04", "is a ZIP archive (or a spreadsheet)", "unpack it, or save the sheet as CSV"),
+        (rb"BZh[1-9]1AY&SY", "is compressed by bzip2", "unpack it with bunzip2"),
+        (rb"\xfd7zXZ\x00", "is compressed by xz", "unpack it with unxz"),
+        (rb"\x28\xb5\x2f\xfd", "is compressed by Zstandard", "unpack it with unzstd"),
+        (rb"PAR1[\x00-\xff]{0,4}[\x00-\x08\x80-\xff]", "is a Parquet file", "write it as CSV"),
+        (rb"version https://git-lfs", "is a Git LFS pointer, not the file itself", "fetch it with 'git lfs pull'"),
+        (rb"(?i)\s*<(!doctype )?html", "is a web page (HTML)", "download the file itself"),
+    )
 )
+_START = 200  # bytes that are looked at
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 # Numbers that Python's json writes and JSON does not know; a string is matched as a whole, so that its words stay.
@@ -99,7 +102,6 @@ def _check_kind(file: Path, data: bytes) -> None:
     """Name a file that is something else than text in UTF-8."""
     if data.startswith(_UTF16) or b"\0" in data[:2]:  # no text in UTF-8 begins with a NUL
         raise DatasetError(f"{file} is UTF-16; save it as UTF-8")
-    start = data[:80].lstrip().lower()
     for mark, kind, remedy in _OTHER_KINDS:
-        if start.startswith(mark.lower()):
+        if mark.match(data, 0, _START):
             raise DatasetError(f"{file} {kind}; {remedy}")

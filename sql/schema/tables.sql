@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS images (
     image_id BIGINT NOT NULL,
     dataset_id BIGINT NOT NULL,
     source_id VARCHAR NOT NULL,
-    file_name VARCHAR NOT NULL,         -- below the data set's root; unique in the data set
+    file_name VARCHAR NOT NULL,         -- below the data set's root, or absolute; unique in the data set
     path VARCHAR NOT NULL,
     width INTEGER,
     height INTEGER,
