@@ -323,11 +323,11 @@ def _checksum(blocks: Iterable[NDArray[Any]], contents: list[str], failures: dic
 
 
 def _damaged(shard: Shard) -> ShardError:
-    model = shlex.quote(shard.info.model)
-    again = "import" if shard.info.family == _IMPORTED else "embed --model"
+    imported = shard.info.family == _IMPORTED
+    command = f"{'import' if imported else 'embed --model'} {shlex.quote(shard.info.model)}"
     return ShardError(
         f"the shard {shard.path} is damaged: its {shard.info.kind} do not agree with its checksum; delete the file and "
-        f"run 'clipstore {again} {model}' to recompute it"
+        f"run 'clipstore {command}' to {'import' if imported else 'compute'} them again"
     )
 
 

@@ -191,7 +191,6 @@ def assert_paths_agree(folder: Path, photos: list[Path], texts: list[str]) -> No
 
 MIXED = [
     "cat",
-    "a cat<|endoftext|> and a dog",
     "A  Photo of a CAT!!",
     "naïve café — 猫, 'don't' #5 😀",
     "  two\tdogs\nrun ",
