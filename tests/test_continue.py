@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train import digest, environment, ingested, job, metrics_csv
+from test_train import digest, environment, here, ingested, job, metrics_csv
 
 from clipstore.demo.scenes import draw_dataset
 from clipstore.errors import ClipstoreError
@@ -22,16 +22,7 @@ from clipstore.pipeline.store import Store
 
 Run = Callable[..., Any]
 
-__all__ = ["ingested"]  # a fixture
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ingested: Path, store: Path) -> Path:
-    """A working folder of this test's own, its store filled."""
-    (tmp_path / "here" / "jobs").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "here")
-    shutil.copytree(ingested, store)
-    return tmp_path / "here"
+__all__ = ["here", "ingested"]  # fixtures
 
 
 # ---- more epochs, more patience ----
