@@ -191,6 +191,13 @@ def test_run_and_train_take_a_name_and_a_path_alike(here: Path, store: Path, cli
     for words in (("embed", "--split", "t/val"), ("eval", "--split", "t/val"), ("model", "show")):
         option = () if words[0] == "model" else ("--model",)
         cli(*words, *option, file)
+    cli("eval", "--model", "demo", "--split", "t/val")
+    told = cli_json("compare", "demo", file, "--split", "t/val")
+    assert "mine" in json.dumps(told)
+    assert cli_json("model", "trained", file, "--split", "t/train") == {"model": "mine", "training_images": 18}
+    assert cli_json("eval", "remove", "--model", file, "--yes")["removed"]["evaluations"] == 1
+    assert cli_json("model", "remove", file, "--yes")["what"] == "the model mine"
+    assert "clipstore model add NAME --base x/y" in cli("embed", "--model", "x/y", code=1).stderr
     assert [row["name"] for row in cli_json("model", "list")["models"]].count("mine") == 1
 
 
