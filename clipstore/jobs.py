@@ -79,7 +79,9 @@ def job_file(word: str) -> Path:
     if not file.is_file() and file.parent == Path("jobs") and packaged.is_file():
         return packaged
     if not file.is_file():
-        message = f"no job file {word}{nearest(file.stem, jobs)}: give the path of a .toml file, or a job's name"
+        message = f"no job file {word}{nearest(file.stem, jobs)}: give the path of a .toml file, or a name" + (
+            "" if file.suffix == ".toml" else f"; 'clipstore model add NAME --base {word}' names a hub id or a folder"
+        )
         raise NotFoundError(message)
     return file
 

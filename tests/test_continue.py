@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train import digest, environment, ingested, job, metrics_csv
+from test_train import digest, environment, here, ingested, job, metrics_csv
 
 from clipstore.demo.scenes import draw_dataset
 from clipstore.errors import ClipstoreError
@@ -22,16 +22,7 @@ from clipstore.pipeline.store import Store
 
 Run = Callable[..., Any]
 
-__all__ = ["ingested"]  # a fixture
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ingested: Path, store: Path) -> Path:
-    """A working folder of this test's own, its store filled."""
-    (tmp_path / "here" / "jobs").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "here")
-    shutil.copytree(ingested, store)
-    return tmp_path / "here"
+__all__ = ["here", "ingested"]  # fixtures
 
 
 # ---- more epochs, more patience ----
@@ -193,13 +184,18 @@ def test_run_and_train_take_a_name_and_a_path_alike(here: Path, store: Path, cli
     file = job("mine", "epochs = 1")
     by_name = cli_json("run", "mine")
     assert by_name["job"] == "jobs/mine.toml"
-    for word in (file, file.absolute(), "mine"):
-        again = cli_json("train", "--model", word)
-        assert (again["model"], again["resumed"]) == ("mine", [2, 0])
-        assert cli_json("run", word)["evaluations"][0]["model"] == "mine"
-    for words in (("embed", "--split", "t/val"), ("eval", "--split", "t/val"), ("model", "show")):
-        option = () if words[0] == "model" else ("--model",)
-        cli(*words, *option, file)
+    again = cli_json("train", "--model", file)
+    assert (again["model"], again["resumed"]) == ("mine", [2, 0])
+    assert cli_json("run", file.absolute())["evaluations"][0]["model"] == "mine"
+    assert cli_json("model", "show", file)["from"] == "jobs/mine.toml"
+    assert len(cli_json("embed", "--model", file, "--model", "mine", "--split", "t/val")["embedded"]) == 2
+    cli("eval", "--model", "demo", "--split", "t/val")
+    told = cli_json("compare", "demo", file, "--split", "t/val")
+    assert "mine" in json.dumps(told)
+    assert cli_json("model", "trained", file, "--split", "t/train") == {"model": "mine", "training_images": 18}
+    assert cli_json("eval", "remove", "--model", file, "--yes")["removed"]["evaluations"] == 1
+    assert cli_json("model", "remove", file, "--yes")["what"] == "the model mine"
+    assert "clipstore model add NAME --base x/y" in cli("embed", "--model", "x/y", code=1).stderr
     assert [row["name"] for row in cli_json("model", "list")["models"]].count("mine") == 1
 
 

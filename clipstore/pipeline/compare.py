@@ -15,7 +15,7 @@ from clipstore import choices
 from clipstore.catalog import Row, Session
 from clipstore.errors import ComparisonError
 from clipstore.paired import Estimates, Method, Paired, estimate, holm
-from clipstore.pipeline.models import find_model
+from clipstore.pipeline.models import find_model, model_name
 from clipstore.pipeline.store import Store, split_id
 
 _DIRECTIONS = ("image_to_text", "text_to_image")
@@ -65,7 +65,7 @@ def compare(store: Store, names: Iterable[str], split: str, options: CompareOpti
         ComparisonError: fewer than two models, one that was not evaluated so, or evaluations of different galleries,
             captions or queries.
     """
-    models = list(dict.fromkeys(names))
+    models = list(dict.fromkeys(model_name(store, name) for name in names))
     if len(models) < 2:
         message = f"compare holds models against the first: name another beside {' '.join(models) or 'the baseline'}"
         raise ComparisonError(message)

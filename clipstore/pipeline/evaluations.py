@@ -7,6 +7,7 @@ from datetime import UTC
 
 from clipstore.catalog import Row, Session
 from clipstore.errors import NotFoundError
+from clipstore.pipeline.models import model_name
 from clipstore.pipeline.store import Store, split_id
 
 # What the number of a direction's queries is called in JSON. Under paired-rows an image is a query for each caption.
@@ -24,7 +25,7 @@ def evaluations_of(store: Store, split: str | None = None, models: Iterable[str]
     Raises:
         NotFoundError: there is no such split, or one of them was not measured there, with the command that does it.
     """
-    named = list(dict.fromkeys(models))
+    named = list(dict.fromkeys(model_name(store, word) for word in models))
     with store.catalog.read() as session:
         if split is not None:
             split_id(session, split)

@@ -51,6 +51,16 @@ def find_model(store: Store, name: str) -> Model:
     return job_model(store, job)
 
 
+def model_name(store: Store, word: str) -> str:
+    """The name of a model given by name or by the path of its job file; a name is not looked up.
+
+    Raises:
+        NotFoundError: there is no such job file.
+        JobError, ModelError: as `find_job` does.
+    """
+    return find_job(store, word).model.name if is_path(word) else word
+
+
 def waiting(store: Store, job: Job) -> bool:
     """Whether a job's model is still to be trained."""
     return bool(job.training) and not Path(job_model(store, job).adapter or "").is_dir()
@@ -193,12 +203,12 @@ def note_training(store: Store, name: str, splits: Iterable[str]) -> Row:
     """
     model = find_model(store, name)
     with store.catalog.write() as session:
-        row = session.row("model/find", name=name)
+        row = session.row("model/find", name=model.name)
         model_id = row["model_id"] if row else record_model(session, model, origin="job")
         for split in splits:
             session.run("model/trained", model_id=model_id, split_id=split_id(session, split))
         count = session.rows("model/training_images", model_id=model_id)[0]["training_images"]
-    return {"model": name, "training_images": count}
+    return {"model": model.name, "training_images": count}
 
 
 def list_models(store: Store) -> list[Row]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 from clipstore.catalog import Row, Session
 from clipstore.errors import NotFoundError, RemovalError
-from clipstore.jobs import job_files
+from clipstore.jobs import is_path, job_file, job_files
 from clipstore.pipeline.evaluations import forget
 from clipstore.pipeline.locks import training_lock
 from clipstore.pipeline.store import Store, split_id
@@ -61,6 +61,7 @@ def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: boo
         NotFoundError: the store holds no such model.
         TrainingError: it is being trained.
     """
+    name = job_file(name).stem if is_path(name) else name
     folder = store.adapters / name
     with _not_in_training(store, name):
         with store.catalog.write(keep=not dry_run) as session:
@@ -155,6 +156,7 @@ def remove_evaluations(
     if not (model or split or protocol):
         message = "which evaluations? name a --model, a --split or a --protocol"
         raise RemovalError(message)
+    model = job_file(model).stem if model and is_path(model) else model
     with store.catalog.write(keep=not dry_run) as session:
         if split:
             split_id(session, split)
