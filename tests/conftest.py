@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -37,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", default=None):
         for library in ("OMP", "OPENBLAS", "MKL"):
             os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+        # All workers must give a test the same name, also where a set is part of it.
+        os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))
 
 
 @pytest.fixture(scope="session")

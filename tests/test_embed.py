@@ -321,6 +321,16 @@ def contents(store: Path) -> dict[str, bytes]:
     return {name: (store / name).read_bytes() for name in shard_files(store)}
 
 
+def assert_same_shards(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
+    """The same items in the same files, and the same rows but for rounding."""
+    assert found.keys() == expected.keys()
+    for name, shard in found.items():
+        with h5py.File(io.BytesIO(shard)) as one, h5py.File(io.BytesIO(expected[name])) as other:
+            assert one.keys() == other.keys()
+            assert one["content"][:].tolist() == other["content"][:].tolist()
+            np.testing.assert_allclose(one["values"][:], other["values"][:], rtol=1e-5, atol=SAME)
+
+
 @pytest.fixture
 def orphaned(ingested: Path, cli_json: Run) -> Iterator[Path]:
     """A store whose shards are complete and whose catalog knows of none."""
@@ -359,7 +369,7 @@ def test_a_damaged_shard_that_was_not_registered_is_written_again(
     damage(orphaned / shard)
     assert contents(orphaned) != before
     embed(cli_json)
-    assert contents(orphaned) == before
+    assert_same_shards(contents(orphaned), before)
 
 
 def test_images_whose_features_were_not_kept_are_embedded_again(orphaned: Path, cli_json: Run) -> None:
@@ -367,7 +377,7 @@ def test_images_whose_features_were_not_kept_are_embedded_again(orphaned: Path, 
     before = contents(orphaned)
     next(orphaned / path for path in before if shard_kind(orphaned / path) == "features").unlink()
     assert counts(embed(cli_json)["image"]) == all_done(24)
-    assert contents(orphaned) == before
+    assert_same_shards(contents(orphaned), before)
 
 
 def shard_kind(path: Path) -> str:
