@@ -248,9 +248,7 @@ def _enter(store: Store, job: Job, *, restart: bool, anew: bool) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _about(
-    job: Job, base: Model, splits: dict[str, Row], pairs: Pairs, precision: str, last: Path
-) -> dict[str, Any]:
+def _about(job: Job, base: Model, splits: dict[str, Row], pairs: Pairs, precision: str, last: Path) -> dict[str, Any]:
     """What a checkpoint says of itself, beside its position; `last` is the folder of the one that may be there."""
     return {
         "model": job.model.name,
