@@ -36,7 +36,7 @@ def writing_shards(store: Store) -> Iterator[None]:
         ShardError: a clean-up is under way.
     """
     taken = f"'clipstore gc' is removing files from {store.shards} (by {{holder}}): run this again when it has ended"
-    with _held(store.shards / ".lock", fcntl.LOCK_SH, ShardError, taken):
+    with _held(store.root / ".shards.lock", fcntl.LOCK_SH, ShardError, taken):
         yield
 
 
@@ -48,15 +48,19 @@ def removing_shards(store: Store) -> Iterator[None]:
         ShardError: shards are being written.
     """
     taken = f"{{holder}} is writing shards in {store.shards}: run this again when it has ended"
-    with _held(store.shards / ".lock", fcntl.LOCK_EX, ShardError, taken):
+    with _held(store.root / ".shards.lock", fcntl.LOCK_EX, ShardError, taken):
         yield
 
 
 @contextmanager
 def _held(file: Path, kind: int, error: type[ClipstoreError], taken: str) -> Iterator[None]:
     """Hold a lock, with this process's number in its file; `taken` says who has it ({holder}) where another does."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as problem:
+        message = f"cannot make the lock {file}: {problem.strerror}"
+        raise error(message) from problem
     try:
         try:
             fcntl.flock(opened, kind | fcntl.LOCK_NB)
