@@ -579,7 +579,7 @@ def test_a_tokenizer_that_makes_no_sense_is_refused(name: str, text: str, folder
         open_encoder(model_of(folder))
 
 
-@pytest.mark.parametrize("key", ["image_mean", "crop_size", "image_std"])
+@pytest.mark.parametrize("key", ["image_mean", "crop_size", "image_std", "size"])
 def test_preprocessing_that_does_not_say_enough_is_refused(key: str, folder: Path) -> None:
     edit_preprocessor(folder, **{key: None})
     with pytest.raises(ModelError, match=r"preprocessor_config\.json"):

@@ -133,8 +133,11 @@ def _channels(told: dict[str, Any], key: str) -> tuple[float, ...]:
 
 def _resizing(told: dict[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
     size = told.get("size")
-    if not told.get("do_resize", True) or size is None:
+    if not told.get("do_resize", True):
         return None, None
+    if size is None:  # transformers would take a default that depends on the class of the processor
+        message = "do_resize without a size"
+        raise ValueError(message)
     if isinstance(size, int):  # as the first CLIP checkpoints have it
         return size, None
     return size.get("shortest_edge"), _height_width(size)
