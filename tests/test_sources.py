@@ -160,7 +160,7 @@ def test_a_bare_nan_where_nothing_is_read(tmp_path: Path) -> None:
 
 def test_a_cut_file_with_a_nan_is_refused_in_linear_time(tmp_path: Path) -> None:
     """Were each byte a new start of the search, this would take hours."""
-    content = '{"images": [NaN, ' + '"a", 5, ' * 500_000 + '"cut'
+    content = '{"info": [NaN, ' + '"a", 5, ' * 500_000 + '"cut'
     write(tmp_path / "annotations" / "captions_v.json", content)
     assert "not JSON" in refused(lambda: coco.read(tmp_path, "v"))
 

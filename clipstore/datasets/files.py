@@ -30,8 +30,8 @@ _OTHER_KINDS = tuple(
 _START = 200  # bytes that are looked at
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
-# Numbers that Python's json writes and JSON does not know, each with all that stands before it. Strings are matched as a
-# whole, so that their words stay. Possessive repeats, and a match up to the end, keep the cost of a large file linear.
+# Numbers that Python's json writes and JSON does not know, each with all that stands before it. Strings are matched as
+# a whole, so that their words stay. Possessive repeats, and a match up to the end, keep the cost linear in the size.
 _NOT_A_NUMBER = re.compile(
     rb'((?:[^"NI-]++|"(?:[^"\\]++|\\.)*+"|"|N(?!aN)|I(?!nfinity)|-(?!Infinity))*+)(NaN|-?Infinity|\Z)', re.DOTALL
 )
