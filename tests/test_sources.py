@@ -158,6 +158,13 @@ def test_a_bare_nan_where_nothing_is_read(tmp_path: Path) -> None:
     assert source.images["width"].to_pylist() == [None]
 
 
+def test_a_cut_file_with_a_nan_is_refused_in_linear_time(tmp_path: Path) -> None:
+    """Were each byte a new start of the search, this would take hours."""
+    content = '{"info": [NaN, ' + '"a", 5, ' * 500_000 + '"cut'
+    write(tmp_path / "annotations" / "captions_v.json", content)
+    assert "not JSON" in refused(lambda: coco.read(tmp_path, "v"))
+
+
 def test_a_nan_where_a_caption_belongs_is_refused(tmp_path: Path) -> None:
     caption = {"id": 1, "image_id": 1, "caption": float("nan")}
     content = json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [caption]})

@@ -31,8 +31,11 @@ _OTHER_KINDS = tuple(
 _START = 200  # bytes that are looked at
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
-# Numbers that Python's json writes and JSON does not know; a string is matched as a whole, so that its words stay.
-_NOT_A_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*+"|-?\bInfinity\b|\bNaN\b')
+# Numbers that Python's json writes and JSON does not know, each with all that stands before it. Strings are matched as
+# a whole, so that their words stay. Possessive repeats, and a match up to the end, keep the cost linear in the size.
+_NOT_A_NUMBER = re.compile(
+    rb'((?:[^"NI-]++|"(?:[^"\\]++|\\.)*+"|"|N(?!aN)|I(?!nfinity)|-(?!Infinity))*+)(NaN|-?Infinity|\Z)', re.DOTALL
+)
 
 
 def read_json(file: Path, kind: type[T], what: str) -> T:
@@ -59,8 +62,7 @@ def _decode(data: bytes, kind: type[T]) -> T:
     except msgspec.DecodeError:
         if b"NaN" not in data and b"Infinity" not in data:
             raise
-        plain = _NOT_A_NUMBER.sub(lambda match: match[0] if match[0].startswith(b'"') else b"null", data)
-        return msgspec.json.decode(plain, type=kind)
+        return msgspec.json.decode(_NOT_A_NUMBER.sub(lambda match: match[1] + (match[2] and b"null"), data), type=kind)
 
 
 def read_text(file: Path) -> str:
