@@ -272,6 +272,7 @@ class Catalog:
         with turn as holder:
             connection = self._connect(process.lock, holder, wait, read_only=read_only)
             try:
+                connection.execute(statement("catalog/no_python_variables"))
                 if allow_network:
                     yield connection
                 else:

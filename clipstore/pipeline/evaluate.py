@@ -23,6 +23,7 @@ from clipstore.errors import VectorError
 from clipstore.patience import keep_waiting
 from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.evaluations import forget, metrics_in, result
+from clipstore.pipeline.models import current_towers
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.protocols import (
     FIRST,
@@ -184,7 +185,24 @@ def _evaluate(store: Store, model: Model, split: str, found: Gallery, options: E
         seen = _seen(session, [model], found)
     measured = measure(model.name, found, stamp, options, silent=silent)
     with store.catalog.write() as session:
+        _check_unchanged(session, model, split, found, stamp)
         return result(session, keep(session, replace(measured, seen=seen)))
+
+
+def _check_unchanged(session: Session, model: Model, split: str, found: Gallery, stamp: Row) -> None:
+    """Refuse to store ranks of a split or model that another process changed while they were computed.
+
+    Raises:
+        NotFoundError: the split is gone.
+        VectorError: the split, or the model's vectors, are no longer what was ranked.
+    """
+    row = session.row("model/find", name=model.name)
+    now = evaluation_stamp(session, model, split, found) if row else {}
+    towers = current_towers(session, row["model_id"]) if row else ()
+    same = [tower.fingerprint for tower in towers] == [stamp["image_fingerprint"], stamp["text_fingerprint"]]
+    if not same or any(now[key] != stamp[key] for key in ("model_id", "split_id", "split_digest", "gallery_digest")):
+        message = f"{split} or {model.name} changed while it was ranked; nothing was stored: run the same command again"
+        raise VectorError(message)
 
 
 def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions, *, silent: Ids | None = None) -> Measured:
