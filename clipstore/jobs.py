@@ -76,9 +76,9 @@ def job_file(word: str) -> Path:
     if not is_path(word):
         raise NotFoundError.of("job", word, jobs, otherwise="a job is a file jobs/NAME.toml, or the path of one")
     packaged = folder("jobs") / file.name
-    if not file.is_file() and file.parent == Path("jobs") and packaged.is_file():
+    if not file.exists() and file.parent == Path("jobs") and packaged.is_file():
         return packaged
-    if not file.is_file():
+    if not file.exists() or file.is_dir():
         message = f"no job file {word}{nearest(file.stem, jobs)}: give the path of a .toml file, or a name" + (
             "" if file.suffix == ".toml" else f"; 'clipstore model add NAME --base {word}' names a hub id or a folder"
         )

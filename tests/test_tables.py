@@ -207,6 +207,9 @@ def _epochs(answers: Mapping[str, Any]) -> dict[str, Any]:
         "history": history,
         "best": history[11],
         "resumed": (3, 123_456),
+        "extended": {"epochs": (9, 12)},
+        "stopped_by": "epochs",
+        "job": f"jobs/{LONG_MODEL}.toml",
     }
 
 
@@ -254,9 +257,12 @@ _OF_COMPARISON = (
 )
 _OF_RETRIEVAL = (
     f"{_OF_EVALUATION} kind in_split item_id image_id photo caption split top left_out_images left_out_captions "
-    "seen_images"
+    "seen_images cut"
 )
-_OF_BENCH = "repeat seed product_rate rate text_retrieval_recall@1 image_retrieval_recall@1 seconds product_seconds"
+_OF_BENCH = (
+    "repeat seed product_rate rate text_retrieval_recall@1 image_retrieval_recall@1 seconds product_seconds "
+    "unchecked_seconds checksum_ratio"
+)
 
 CASES: dict[str, Callable[[Path, dict[str, Any]], Case]] = {
     "ingest": lambda place, _: _command(
@@ -440,7 +446,9 @@ def test_a_table_that_does_not_fit_is_printed_as_records() -> None:
 def test_the_metric_table_fits_80_columns_with_its_headings_broken(answers: dict[str, Any]) -> None:
     text = printed(80, lambda: metrics.print_evaluations(answers["eval"]["evaluations"][:1]))
     assert "row 1" not in text
-    assert re.search(r"^ model +direction +Recall +Recall +Recall +MRR +median +mean +RSUM$", text, re.MULTILINE)
+    assert re.search(
+        r"^ model +direction +queries +Recall +Recall +Recall +MRR +median +mean +RSUM$", text, re.MULTILINE
+    )
 
 
 def test_control_characters_are_shown_as_escapes() -> None:

@@ -26,7 +26,8 @@ def embedding_map(
     """
     from clipstore.mapping import lay_out
 
-    ids, vectors = zip(*(read_vectors(store, model, split, what) for what in ("images", "captions")), strict=True)
+    read = (read_vectors(store, model, split, what, ids="catalog") for what in ("images", "captions"))
+    ids, vectors = zip(*read, strict=True)
     if not all(np.isfinite(one).all() for one in vectors):
         message = (
             f"{model} has a vector on {split} that is not finite: 'clipstore eval --model {model} --split {split}'"

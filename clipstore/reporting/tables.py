@@ -40,7 +40,7 @@ Row = Mapping[str, Any]
 _TOTAL_ROWS = b"total_rows"  # in an Arrow table's metadata: how many rows there are without its limit
 
 _TEXT = 24  # characters; longer text may wrap at blanks, to no less than this
-_GAPS = (3, 2)  # blanks between two columns: at first, and where that is too wide
+_GAPS = (3, 2, 1)  # blanks between two columns: at first, and where that is too wide
 
 
 def console() -> Console:
