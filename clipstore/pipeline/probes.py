@@ -7,6 +7,7 @@ of a library, or another device, may compute differently from the same files.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from clipstore.catalog import Row, Session
 from clipstore.errors import ModelError, NotFoundError
-from clipstore.pipeline.models import changed, current_towers
+from clipstore.pipeline.models import IMPORTED, changed, current_towers
 from clipstore.pipeline.store import Store
 from clipstore.records import Model, Tower
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # 1 - cosine to fp32 is 1e-5 to 1e-4 there.
 LARGEST_DISTANCE = 1e-4
 LARGEST_BF16_DISTANCE = 1e-3
+
+_log = logging.getLogger(__name__)
 
 _SOFTWARE = ("torch", "transformers", "peft", "tokenizers", "pillow")
 
@@ -74,6 +77,23 @@ def check_probes(
                 own = {"fingerprint": fingerprint, "device": device, "software": _software()}
                 fresh.append(own | {"vector": vectors[part].tolist()})
     return fresh
+
+
+def warn_unchecked(session: Session, model: str, family: str, split: str, fingerprints: Iterable[str]) -> list[str]:
+    """What to say of vectors that an older clipstore made, which have no probe: a line, logged too; else none.
+
+    Its fingerprints could be equal where vectors are not. The next `clipstore embed` of the model compares a few.
+    """
+    if family == IMPORTED:
+        return []
+    if not session.rows("model/unchecked", fingerprints=list(fingerprints))[0]["unchecked"]:
+        return []
+    line = (
+        f"vectors of {model} were made by an older clipstore and are not checked yet: "
+        f"run 'clipstore embed --model {model} --split {split}'"
+    )
+    _log.warning("clipstore: warning: %s", line)
+    return [line]
 
 
 def add_probes(session: Session, probes: Iterable[Row]) -> None:
