@@ -101,6 +101,35 @@ def test_a_query_is_not_encoded_by_a_model_that_gives_other_vectors(embedded: Pa
     assert "cosine -1.00000 for the stored probe" in said
 
 
+NEGATED = "UPDATE probes SET vector = list_transform(vector, lambda x: -x)"
+
+
+def test_a_model_that_gives_other_vectors_is_not_exported(embedded: Path, cli: Run, tmp_path: Path) -> None:
+    words = ("export", "model", "mine", tmp_path / "out", "--merged")
+    cli(*words)
+    shutil.rmtree(tmp_path / "out")
+    change(embedded, NEGATED)
+    assert "cosine -1.00000 for the stored probe" in cli(*words, code=1).stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_base_that_gives_other_vectors_is_not_trained(
+    precision: str, embedded: Path, base: Path, cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the base is embedded already, so that embed does not load it; training itself computes in fp32."""
+    cli("split", "g", "--from", "coco/val", "--validation", "0.25")
+    cli("embed", "--model", "mine", "--precision", precision)
+    (tmp_path / "jobs").mkdir()
+    text = f'[model]\nbase = "{base}"\n[train]\nsplit = "g/train"\nvalidation = "g/val"\nepochs = 1\n'
+    (tmp_path / "jobs/tuned.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    cli("train", "--model", "tuned")
+    change(embedded, NEGATED)
+    said = cli("train", "--model", "tuned", "--restart", code=1).stderr
+    assert "gives other vectors than those stored under it (cosine -" in said
+
+
 @pytest.mark.parametrize("value", ["0", "'nan'::FLOAT", "'inf'::FLOAT"])
 def test_a_probe_without_a_direction_is_another_vector(value: str, embedded: Path, cli: Run) -> None:
     change(embedded, FORGET_TEXTS, f"UPDATE probes SET vector = list_transform(vector, lambda x: {value})")

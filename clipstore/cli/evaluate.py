@@ -73,7 +73,7 @@ def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **
         for one in done.skipped:
             on_progress.say(f"skipped {one['model']}: {one['reason']}")
     if as_json:
-        print_json({"evaluations": done.evaluations, "skipped": done.skipped})
+        print_json({"evaluations": done.evaluations, "skipped": done.skipped, "warnings": done.warnings})
     else:
         print_evaluations(done.evaluations)
 

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from clipstore.encoders.clip import load_clip
+from clipstore.encoders.clip import ClipEncoder, load_clip
 from clipstore.encoders.sources import locate, preprocessor_file, tokenizer_files
 from clipstore.records import Model
 
 
-def save_merged(model: Model, folder: Path) -> None:
+def save_merged(model: Model, folder: Path, check: Callable[[ClipEncoder], None]) -> None:
     """Write a model's configuration and weights (fp32, its adapter merged in), tokenizer and preprocessing.
+
+    `check` is called with the model as it was loaded, before anything is written.
 
     Raises:
         ModelError: the model cannot be had.
         OSError: the folder cannot be written to.
     """
     place = locate(model.base)
+    checkpoint = load_clip(model)
+    check(ClipEncoder(checkpoint))
     try:
-        load_clip(model).clip.save_pretrained(folder)
+        checkpoint.clip.save_pretrained(folder)
     except SafetensorError as error:
         raise OSError(str(error)) from error
     for file in (*tokenizer_files(place), preprocessor_file(place)):

@@ -16,6 +16,7 @@ from clipstore.catalog import Row, Session
 from clipstore.errors import ComparisonError
 from clipstore.paired import Estimates, Method, Paired, estimate, holm
 from clipstore.pipeline.models import find_model, model_name
+from clipstore.pipeline.probes import warn_unchecked
 from clipstore.pipeline.store import Store, split_id
 
 _DIRECTIONS = ("image_to_text", "text_to_image")
@@ -74,7 +75,9 @@ def compare(store: Store, names: Iterable[str], split: str, options: CompareOpti
         found = session.rows("compare/evaluations", models=models, split=split, **asdict(options))
         measured = {row["model"]: row for row in found}
         if len(measured) == len(models):
-            return _compared(session, [measured[name] for name in models], options)
+            evaluations = [measured[name] for name in models]
+            warnings = [line for one in evaluations for line in _warnings(session, one)]
+            return _compared(session, evaluations, options) | {"warnings": warnings}
     missing = [name for name in models if name not in measured]
     for name in missing:
         find_model(store, name)
@@ -83,6 +86,12 @@ def compare(store: Store, names: Iterable[str], split: str, options: CompareOpti
         f"'{_command(models if options.unseen else missing, split, options)}' first"
     )
     raise ComparisonError(message)
+
+
+def _warnings(session: Session, evaluation: Row) -> list[str]:
+    family = session.rows("model/find", name=evaluation["model"])[0]["family"]
+    made = [evaluation["image_fingerprint"], evaluation["text_fingerprint"]]
+    return warn_unchecked(session, evaluation["model"], family, evaluation["split"], made)
 
 
 def _command(models: Iterable[str], split: str, options: CompareOptions) -> str:

@@ -91,10 +91,13 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """Evaluations as `clipstore eval --json` has them, and models that were not evaluated: "model" and "reason"."""
+    """Evaluations as `clipstore eval --json` has them, models that were not evaluated ("model" and "reason"), and what
+    is doubtful about the vectors, a line each.
+    """
 
     evaluations: list[Row]
     skipped: list[Row]
+    warnings: list[str]
 
 
 def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> list[Row]:
@@ -147,7 +150,8 @@ def evaluate_split(store: Store, names: Iterable[str], split: str, options: Eval
             told.append(_evaluate(store, model, split, read, options, ids))
         with store.catalog.write() as session:
             _note_extra_positives(session, split)
-    return Evaluated(evaluations=told, skipped=skipped)
+    warnings = [line for one in found for line in one.images.warnings]
+    return Evaluated(evaluations=told, skipped=skipped, warnings=warnings)
 
 
 def _note_extra_positives(session: Session, split: str) -> None:

@@ -11,6 +11,7 @@ import pyarrow.csv as pa_csv
 from clipstore.catalog import Row, Session
 from clipstore.errors import DatasetError, ModelError
 from clipstore.pipeline.models import IMPORTED, find_model
+from clipstore.pipeline.probes import check_current_probes
 from clipstore.pipeline.store import Store, split_id
 
 
@@ -61,7 +62,8 @@ def export_model(store: Store, name: str, folder: Path, *, merged: bool) -> Path
     The prompt, the cleaning of captions and the orientation of images are the job's, and not written.
 
     Raises:
-        ModelError: the folder is there already, the vectors were imported, or there is no adapter to write.
+        ModelError: the folder is there already, the vectors were imported, there is no adapter to write, or the model
+            gives other vectors than the store has of it.
     """
     model = find_model(store, name)
     if folder.exists():
@@ -80,7 +82,7 @@ def export_model(store: Store, name: str, folder: Path, *, merged: bool) -> Path
         if merged:
             from clipstore.encoders.merged import save_merged
 
-            save_merged(model, temporary)
+            save_merged(model, temporary, lambda encoder: check_current_probes(store, model, encoder))
         else:
             shutil.copytree(model.adapter or "", temporary, dirs_exist_ok=True)
         temporary.replace(folder)

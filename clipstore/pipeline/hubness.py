@@ -36,9 +36,9 @@ def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOpti
     """Rank a split with models, plainly and, with a bank, corrected.
 
     With none named, all that have vectors of the split; those of which some are missing are skipped: their "model" and
-    "reason" are returned beside. Of each other, "model", "split", "images", "captions", "gallery_digest", "bank" and
-    "rows": a row for each correction and direction, with metrics and hubness. Images of the bank that stand in the
-    split too are left out of it and counted.
+    "reason" are returned beside. Of each other, "model", "split", "images", "captions", "gallery_digest", "bank",
+    "warnings" and "rows": a row for each correction and direction, with metrics and hubness. Images of the bank that
+    stand in the split too are left out of it and counted.
 
     Raises:
         NotFoundError: a model or a split has no such name.
@@ -93,6 +93,7 @@ def _of_model(model: Model, prepared: _Prepared, split: str, options: HubnessOpt
             "left_out_images": left_out,
             "beta": options.beta,
         },
+        "warnings": [line for one in (found, bank) if one for line in one.images.warnings],
         "rows": [{"correction": name} | row for name, one in measured.items() for row in _rows(one)],
     }
 

@@ -24,6 +24,7 @@ from clipstore.records import Annotations
 
 # The statements of sql/ingest/ that merge one source, in order, and what the rows that each changes are called.
 _STEPS = (
+    ("keep_moved_training_photos", None),
     ("update_images", "images changed"),
     ("add_images", "images added"),
     ("note_missing", None),
@@ -39,6 +40,11 @@ _STEPS = (
     ("add_to_splits", None),
     ("remove_split_images", None),
     ("remove_splits", "splits removed"),
+    ("pick_removed_images", None),
+)
+
+# Those that follow, when what models were trained on is kept.
+_REMOVAL_STEPS = (
     ("remove_images", "images removed"),
     ("remove_orphans", "captions removed"),
     ("remove_from_drawn_splits", "images removed from drawn splits"),
@@ -191,13 +197,31 @@ def _merge(session: Session, source: Annotations, done: Ingested) -> None:
         staged_categories=_numbered(_or_empty(source.categories, tables.CATEGORIES)),
         staged_image_categories=_or_empty(source.image_categories, tables.IMAGE_CATEGORIES),
     )
-    steps = _STEPS if source.categories is None else (*_STEPS, *_CATEGORY_STEPS)
+    _run(session, _STEPS, done)
+    _keep_training(session, done)
+    _run(session, _REMOVAL_STEPS, done)
+    if source.categories is not None:
+        _run(session, _CATEGORY_STEPS, done)
+    splits = source.splits["split"].unique().to_pylist()
+    done.splits += session.rows("ingest/split_sizes", splits=[f"{done.dataset}/{split}" for split in splits])
+
+
+def _run(session: Session, steps: Iterable[tuple[str, str | None]], done: Ingested) -> None:
     for step, changed in steps:
         count = session.run(f"ingest/{step}")
         if changed:
             done.changes[changed] = done.changes.get(changed, 0) + count
-    splits = source.splits["split"].unique().to_pylist()
-    done.splits += session.rows("ingest/split_sizes", splits=[f"{done.dataset}/{split}" for split in splits])
+
+
+def _keep_training(session: Session, done: Ingested) -> None:
+    """Keep by their bytes the images in removed_images that models were trained on; warn of those never read."""
+    for row in session.rows("ingest/unread_training_images"):
+        done.warnings.append(
+            f"{row['model']} was trained on {row['images']:,} of the images removed, whose files were never read: they "
+            "do not count as seen when they are ingested again; then repeat 'clipstore model trained'"
+        )
+    session.run("remove/keep_training_photos")
+    session.run("remove/training_images")
 
 
 def _cleaned(session: Session, source: Annotations, dropped: dict[str, int]) -> Annotations:

@@ -50,6 +50,7 @@ def look_at_photos(
             if seen:
                 with store.catalog.write() as session:
                     session.stage(seen_photos=pa.Table.from_pylist(seen, schema=_SEEN))
+                    session.run("embed/keep_training_photos")
                     session.run("embed/note_photos")
 
 

@@ -1,13 +1,15 @@
 """The stored probe of a fingerprint: equal fingerprints promise equal vectors, and here the promise is tested.
 
 When a fingerprint is first used, the vectors of a fixed image and a fixed caption go into the catalog. Whenever a model
-with that fingerprint is loaded again, it must give them again: another version of a library, or another device, may
-compute differently from the same files.
+with that fingerprint is loaded again, to embed, train, export or ask a query, it must give them again: another version
+of a library, or another device, may compute differently from the same files.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstore.catalog import Row, Session
-from clipstore.errors import ModelError
+from clipstore.errors import ModelError, NotFoundError
+from clipstore.pipeline.models import IMPORTED, changed, current_towers
 from clipstore.pipeline.store import Store
-from clipstore.records import Tower
+from clipstore.records import Model, Tower
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
@@ -27,13 +30,36 @@ if TYPE_CHECKING:
 LARGEST_DISTANCE = 1e-4
 LARGEST_BF16_DISTANCE = 1e-3
 
+_log = logging.getLogger(__name__)
+
 _SOFTWARE = ("torch", "transformers", "peft", "tokenizers", "pillow")
 
 Floats = NDArray[np.float32]
 
 
-def check_probes(store: Store, model: str, towers: Iterable[Tower], encoder: ClipEncoder) -> list[Row]:
+def check_current_probes(store: Store, model: Model, encoder: ClipEncoder) -> None:
+    """Compare the probes of a model loaded in fp32 with those of its current towers, whatever their precision.
+
+    A model that was never embedded, or has changed since, has none to compare.
+
+    Raises:
+        ModelError: a fingerprint has a stored probe, and the model gives another vector.
+    """
+    towers: tuple[Tower, ...] = ()
+    with suppress(NotFoundError), store.catalog.read() as session:  # a model can be loaded before there is a store
+        row = session.row("model/find", name=model.name)
+        if row and not changed(session, row, model):
+            towers = current_towers(session, row["model_id"])
+    if towers:
+        check_probes(store, model.name, towers, encoder, precision="fp32")
+
+
+def check_probes(
+    store: Store, model: str, towers: Iterable[Tower], encoder: ClipEncoder, *, precision: str | None = None
+) -> list[Row]:
     """Compare the probes of a loaded model with the stored ones; those that are not stored yet, for `add_probes`.
+
+    `precision` is what the encoder computes in, where that is not the towers' own.
 
     Raises:
         ModelError: a fingerprint has a stored probe, and the model gives another vector.
@@ -45,11 +71,29 @@ def check_probes(store: Store, model: str, towers: Iterable[Tower], encoder: Cli
         for tower, part, fingerprint in parts:
             row = session.row("model/probe", fingerprint=fingerprint)
             if row:
-                _check(model, tower, vectors[part], row, device)
+                rounded_otherwise = device != row["device"] or precision not in (None, tower.precision)
+                _check(model, tower, vectors[part], row, device, rounded_otherwise=rounded_otherwise)
             else:
                 own = {"fingerprint": fingerprint, "device": device, "software": _software()}
                 fresh.append(own | {"vector": vectors[part].tolist()})
     return fresh
+
+
+def warn_unchecked(session: Session, model: str, family: str, split: str, fingerprints: Iterable[str]) -> list[str]:
+    """What to say of vectors that an older clipstore made, which have no probe: a line, logged too; else none.
+
+    Its fingerprints could be equal where vectors are not. The next `clipstore embed` of the model compares a few.
+    """
+    if family == IMPORTED:
+        return []
+    if not session.rows("model/unchecked", fingerprints=list(fingerprints))[0]["unchecked"]:
+        return []
+    line = (
+        f"vectors of {model} were made by an older clipstore and are not checked yet: "
+        f"run 'clipstore embed --model {model} --split {split}'"
+    )
+    _log.warning("clipstore: warning: %s", line)
+    return [line]
 
 
 def add_probes(session: Session, probes: Iterable[Row]) -> None:
@@ -59,11 +103,11 @@ def add_probes(session: Session, probes: Iterable[Row]) -> None:
             session.run("model/add_probe", **row)
 
 
-def _check(model: str, tower: Tower, vector: Floats, row: Row, device: str) -> None:
+def _check(model: str, tower: Tower, vector: Floats, row: Row, device: str, *, rounded_otherwise: bool) -> None:
     stored = np.array(row["vector"], dtype=np.float64)
     distance = _distance(vector.astype(np.float64), stored)
-    rounded_otherwise = tower.precision == "bf16" and device != row["device"]
-    if distance > (LARGEST_BF16_DISTANCE if rounded_otherwise else LARGEST_DISTANCE):
+    largest = LARGEST_BF16_DISTANCE if rounded_otherwise and tower.precision == "bf16" else LARGEST_DISTANCE
+    if distance > largest:
         message = (
             f"{model}: the {tower.tower} tower has the fingerprint {tower.fingerprint[:12]}, and gives other vectors "
             f"than those stored under it (cosine {1 - distance:.5f} for the stored probe): they were made on "

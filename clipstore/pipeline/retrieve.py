@@ -129,6 +129,7 @@ def retrieve(
             "models": [{"model": model.name, "measured_on": on} for model, on in zip(models, stamps, strict=True)],
             "queries": _joined(store, split, usable, models, answers, search.cut),
             "failures": failures,
+            "warnings": [line for one in found for line in one.images.warnings],
         }
         if not told["queries"]:
             first = failures[0]

@@ -27,6 +27,7 @@ from clipstore.pipeline.learned import Learned, Pairs
 from clipstore.pipeline.locks import training_lock
 from clipstore.pipeline.mine import wrong_captions
 from clipstore.pipeline.models import base_model, job_model, record_model
+from clipstore.pipeline.probes import check_current_probes
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.store import Store, split_id
 from clipstore.pipeline.vectors import gallery
@@ -91,7 +92,8 @@ def train(store: Store, job: Job, options: TrainOptions) -> Trained:
 
     Raises:
         JobError: the job has no table [train].
-        ModelError: the base cannot be had, or lacks a module that the adapter is to sit on.
+        ModelError: the base cannot be had, lacks a module that the adapter is to sit on, or gives other vectors than
+            the store has of it.
         TrainingError: the splits cannot be trained on, the loss is no number any more, a checkpoint cannot be written,
             the one that is there is of another base, other settings or other data, or another process trains this job.
     """
@@ -120,6 +122,7 @@ def _train(
     training, device = job.training, checked_device(options.device)
     precision = mixed_precision(training.precision, device)
     _embed_base(store, base, training, device, options.on_progress)
+    check_current_probes(store, base, tuned.encoder)  # where all was embedded, embed did not load the base
     with store.catalog.read() as session:
         _check_apart(session, training)
         pairs = Pairs.of(session, base, training.split)

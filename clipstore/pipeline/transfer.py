@@ -90,7 +90,7 @@ def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, p
     row i of FOLDER/metadata/metadata_0.parquet (image_path, caption, image_source_id, caption_source_id). Ids are those
     of the data set, as `import_vectors` takes them; the catalog's mean nothing outside its store.
 
-    Returns how many rows there are, and how many images and captions were left out.
+    Returns how many rows there are, how many images and captions were left out, and warnings.
 
     Raises:
         VectorError: the folder is there already, or items have no vectors yet (and not `partial`).
@@ -115,7 +115,7 @@ def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, p
         temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return {"folder": str(folder), "rows": metadata.num_rows, **found.lacking}
+    return {"folder": str(folder), "rows": metadata.num_rows, **found.lacking, "warnings": list(found.images.warnings)}
 
 
 def _read(vectors: Path, ids: Path) -> tuple[NDArray[Any], list[str]]:

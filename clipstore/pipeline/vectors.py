@@ -18,6 +18,7 @@ from clipstore import shards
 from clipstore.catalog import Row, Session
 from clipstore.errors import JobError, ModelError, NotFoundError, VectorError
 from clipstore.pipeline.models import IMPORTED, changed, current_towers, find_model
+from clipstore.pipeline.probes import warn_unchecked
 from clipstore.pipeline.store import Store, split_id
 from clipstore.records import Model, Tower
 
@@ -81,6 +82,7 @@ class Items:
         vectors: their vectors, in the table's order.
         left_out: items that can have none: the photo is missing, or the item failed.
         pending: items that merely were not embedded yet.
+        warnings: what is doubtful about the vectors of the split, a line each.
     """
 
     tower: Tower
@@ -88,6 +90,7 @@ class Items:
     vectors: StoredRows
     left_out: pa.Table
     pending: pa.Table
+    warnings: tuple[str, ...] = ()
 
     def only(self, kept: NDArray[np.bool_]) -> Items:
         """The same without the items where `kept` is false."""
@@ -194,6 +197,8 @@ def embedded_items(
 ) -> tuple[Items, Items]:
     """The images and the captions (of each image the `first`, None: all) of a split for a model's current towers.
 
+    Warnings about both are logged, and the same in each.
+
     Raises:
         NotFoundError: there is no such split.
         VectorError: the model was never embedded, or has changed since; with the command to run.
@@ -213,7 +218,10 @@ def embedded_items(
         "evaluate/gallery_images", fingerprint=image.fingerprint, backbone=image.backbone, family=model.family, **asked
     )
     captions = session.table("evaluate/gallery_captions", fingerprint=text.fingerprint, first=first, **asked)
-    return _items(store, session, image, images), _items(store, session, text, captions)
+    items = _items(store, session, image, images), _items(store, session, text, captions)
+    made = [one.tower.fingerprint for one in items if one.table.num_rows]
+    warnings = tuple(warn_unchecked(session, model.name, model.family, split, made))
+    return replace(items[0], warnings=warnings), replace(items[1], warnings=warnings)
 
 
 def bad_row(items: Items, error: BadRowError) -> VectorError:

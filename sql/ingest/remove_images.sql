@@ -1,4 +1,2 @@
 -- Images that no split of a source has any more.
-DELETE FROM images
-WHERE dataset_id = (SELECT dataset_id FROM this_dataset)
-    AND image_id NOT IN (SELECT image_id FROM split_images JOIN splits USING (split_id) WHERE drawn_from IS NULL);
+DELETE FROM images WHERE image_id IN (SELECT image_id FROM removed_images);
