@@ -268,7 +268,8 @@ def _tokenized(tokenizer: Any, texts: list[str], longest: int) -> Texts:
 
 
 def _writes_out(tokenizer: Any, text: str) -> bool:
-    return any(token in text for token in (tokenizer.bos_token, tokenizer.eos_token) if token)
+    lowered = text.lower()  # a tokenizer may look for its tokens in the text as it normalizes it
+    return any(token.lower() in lowered for token in (tokenizer.bos_token, tokenizer.eos_token) if token)
 
 
 def _keep_freed_memory() -> None:
