@@ -27,6 +27,7 @@ SCREENS = ("auto", "bf16", "fp32", "fp64")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 STORED_TYPES = ("float32", "float16")
 ITEM_KINDS = ("images", "captions")
+ID_KINDS = ("source", "catalog")
 THUMBNAILS = ("inline", "folder")
 MAPS = ("umap", "tsne", "none")
 

@@ -44,9 +44,9 @@ class Notebook:
         catalog's `image_id` or `caption_id` (int64), which mean something in this store alone.
 
         Raises:
+            OptionError: `what` or `ids` is something else; with the nearest.
             NotFoundError: no such model or split.
-            VectorError: the model was never embedded, `what` or `ids` is something else, or two items of the split
-                have one source id.
+            VectorError: the model was never embedded, or two items of the split have one source id.
         """
         from clipstore.pipeline.vectors import read_vectors
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import click
@@ -14,6 +15,7 @@ from click.testing import Result
 import clipstore
 from clipstore import choices
 from clipstore.cli import main
+from clipstore.cli.groups import DefaultGroup
 from clipstore.errors import ClipstoreError, OptionError
 from clipstore.pipeline.bench_embed import BenchEmbedOptions
 from clipstore.pipeline.bench_eval import BenchOptions
@@ -59,7 +61,7 @@ def test_an_unknown_word_is_refused_with_the_nearest(options: type, field: str) 
 
 
 def commands(group: click.Group) -> Iterator[click.Command]:
-    for command in group.commands.values():
+    for command in [*group.commands.values(), *([group.default] if isinstance(group, DefaultGroup) else [])]:
         if isinstance(command, click.Group):
             yield from commands(command)
         else:
@@ -73,7 +75,7 @@ def test_the_command_line_offers_the_same_words() -> None:
             if option.name in WORDS and isinstance(option.type, click.Choice):
                 assert tuple(option.type.choices) == WORDS[option.name][0], (command.name, option.name)
                 offered += 1
-    assert offered == len(CHECKED)
+    assert offered == len(CHECKED) + 1  # eval remove has a protocol too, and no options in Python
     hints = get_type_hints(Measure)
     assert get_args(hints["protocol"]) == tuple(choices.PROTOCOLS)
     assert get_args(get_args(hints["captions"])[0]) == choices.CAPTIONS
@@ -91,3 +93,12 @@ def test_python_stores_nothing_for_an_unknown_word(cli: Run, import_vectors: Run
                 ask("m" if ask == opened.evaluate else ["m", "m"], "g/all", **words)  # type: ignore[operator]
     assert opened.sql("SELECT * FROM evaluations").num_rows == 0
     assert cli("eval", "--split", "g/all", "--protocol", "foo", code=2).stderr
+
+
+def test_kinds_of_items_and_ids_are_checked_in_python(tmp_path: Path) -> None:
+    """Before the store is opened: there is none here."""
+    store = clipstore.open(tmp_path / "none")
+    with pytest.raises(OptionError, match=r"unknown kind of items 'image' \(did you mean 'images'\?\)"):
+        store.vectors("m", "d/all", "image")
+    with pytest.raises(OptionError, match=r"unknown kind of ids 'sources' \(did you mean 'source'\?\)"):
+        store.vectors("m", "d/all", "images", ids="sources")

@@ -117,6 +117,19 @@ def test_fixed_and_broken(hold: Run, compare: RunJson, cli_json: RunJson) -> Non
     assert len(cli_json("query", "changes", "-p", "split=g/all")) == 8  # either against the other
 
 
+def test_a_difference_is_that_of_the_values_beside_it(hold: Run, compare: RunJson) -> None:
+    """Exactly: whoever subtracts what is printed gets what is printed. The mean of differences is another float."""
+    rng = np.random.default_rng(6)
+    owners = {f"{image}{letter}": image for image in range(37) for letter in "abc"[: 1 + image % 3]}
+    sizes = (37, 8), (len(owners), 8)
+    hold(owners, {name: tuple(rng.normal(size=size).astype(np.float32) for size in sizes) for name in ("x", "y", "z")})
+    told = compare("x", "y", "z")
+    rows = [row for model in told["models"] for row in model["differences"]]
+    assert len(rows) == 2 * (2 * len(METRICS) + 1)
+    assert all(row["difference"] == row["value"] - row["baseline"] for row in rows)
+    assert sum(row["difference"] != 0 for row in rows) > len(rows) // 2
+
+
 def test_equal_models(hold: Run, compare: RunJson, cli: Run) -> None:
     rng = np.random.default_rng(1)
     vectors = rng.normal(size=(4, 8)).astype(np.float32), rng.normal(size=(8, 8)).astype(np.float32)

@@ -529,6 +529,32 @@ def test_a_foreign_adapter_is_added_with_a_warning(tiny: Path, tmp_path: Path, c
     assert "org/no-such-clip, which is not on this machine" in said
 
 
+def test_the_foreign_adapter_of_a_job_is_a_warning_at_embed(
+    tiny: Path,
+    tmp_path: Path,
+    scenes: Path,
+    cli: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A log line, which Python prints on stderr: once, though the model has both towers to do."""
+    adapter = build_lora(tiny, tmp_path / "adapter", targets=["q_proj"])
+    other = Path(shutil.copytree(tiny, tmp_path / "other"))
+    tensors = {name: weight * 1.5 for name, weight in load_file(tiny / "model.safetensors").items()}
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "jobs").mkdir()
+    for name, base in (("own", tiny), ("other", other)):
+        (tmp_path / f"jobs/{name}.toml").write_text(f'[model]\nbase = "{base}"\nadapter = "{adapter}"\n')
+    monkeypatch.chdir(tmp_path)
+    cli("ingest", "coco", scenes)
+    cli("embed", "--model", "own", "--model", "other", "--split", "coco/val", "--memory", "1MB")
+    words = f"other: the adapter {adapter} names the base {tiny}, whose weights are not those of {other}"
+    assert caplog.messages == [f"clipstore: warning: {words}"]
+    caplog.clear()
+    cli("embed", "--model", "other", "--split", "coco/val")  # nothing is left to do
+    assert caplog.messages == []
+
+
 # What `model add` refuses.
 
 

@@ -377,11 +377,28 @@ def test_gc_takes_failed_items_of_no_model(cli: Run, cli_json: Run, sql: Run, tm
     assert failed["n"] > 0
     assert kinds(cli_json("gc", "--delete")) == {}
     assert sql("SELECT count(*) AS n FROM item_failures") == [failed]
+    probes = sql("SELECT * FROM probes")
+    assert len(probes) == 3
     cli("model", "remove", "demo", "--yes")
+    assert kinds(cli_json("gc"))["failures"] == (0, failed["n"])
+    assert sql("SELECT * FROM probes") == probes  # a dry run
     assert kinds(cli_json("gc", "--delete"))["failures"] == (0, failed["n"])
-    assert sql("SELECT (SELECT count(*) FROM item_failures) + (SELECT count(*) FROM precision_checks) AS n") == [
-        {"n": 0}
-    ]
+    for table in ("item_failures", "precision_checks", "probes"):
+        assert sql(f"SELECT count(*) AS n FROM {table}") == [{"n": 0}]
+
+
+def test_gc_keeps_probes_of_what_is_there(cli: Run, scenes: Path, sql: Run) -> None:
+    """Of models, and of vectors that no model has any more until they go too."""
+    cli("ingest", "coco", scenes, "--name", "s")
+    cli("embed", "--model", "demo", "--split", "s/val")
+    probes = sql("SELECT fingerprint FROM probes ORDER BY 1")
+    assert len(probes) == 3
+    cli("gc", "--delete")
+    cli("model", "remove", "demo", "--yes")
+    cli("gc")
+    assert sql("SELECT fingerprint FROM probes ORDER BY 1") == probes
+    cli("gc", "--delete")
+    assert sql("SELECT fingerprint FROM probes") == []
 
 
 # Waits for shards while it holds the lock that embed and import hold.

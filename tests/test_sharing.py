@@ -25,6 +25,7 @@ from clipstore.errors import CatalogError
 from clipstore.notebook import Notebook
 from clipstore.patience import keep_waiting
 from clipstore.pipeline.evaluate import EvalOptions, evaluate
+from clipstore.pipeline.ingest import ingest_csv
 from clipstore.pipeline.store import Store
 
 Run = Callable[..., Result]
@@ -227,6 +228,44 @@ def test_a_result_waits_until_it_can_be_written(
     assert f"waiting: the catalog {file} is held by process {processes[0].pid}" in line
     assert "Ctrl-C" in line
     assert notebook.sql("FROM evaluations").num_rows == len(told) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_ingest_names_a_reader_before_it_reads(cli: Run, notebook: Notebook, file: Path, tmp_path: Path) -> None:
+    """Before the file: there is none here."""
+    with held(file, read_only=True) as process:
+        told = cli("ingest", "csv", tmp_path / "none.csv", code=1)
+        assert f"held by process {process.pid}" in told.stderr
+    assert "none.csv" in cli("ingest", "csv", tmp_path / "none.csv", code=1).stderr
+
+
+@pytest.mark.usefixtures("impatient")
+def test_annotations_wait_until_they_can_be_written(
+    notebook: Notebook, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reader comes while ingest reads the source, and leaves when clipstore has named it and waits on."""
+    log = logging.getLogger("clipstore")
+    with ExitStack() as reader:
+
+        class Source(type(tmp_path)):  # type: ignore[misc]
+            """A path whose name is asked for when the file has been read."""
+
+            @property
+            def stem(self) -> str:
+                reader.enter_context(held(file, read_only=True))
+                return "late"
+
+        leave = logging.Handler()
+        leave.emit = lambda _record: reader.close()  # type: ignore[method-assign]
+        log.addHandler(leave)
+        (tmp_path / "late.csv").write_text("image_path,caption\n1.jpg,one\n")
+        try:
+            ingest_csv(Store(file.parent), Source(tmp_path / "late.csv"))
+        finally:
+            log.removeHandler(leave)
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("clipstore")]
+    assert f"waiting: the catalog {file} is held by process" in line
+    assert notebook.sql("FROM splits WHERE name = 'late/all'").num_rows == 1
 
 
 @pytest.mark.usefixtures("impatient")

@@ -54,3 +54,18 @@ def test_it_is_an_error_where_none_is_complete(cli: Run, import_vectors: Run, ve
     assert "6 images and 0 captions of g/all have no vectors of half yet" in error
     import_vectors("other", "g/all", few, few)
     assert "(and 1 more model is incomplete too)" in cli("eval", "--split", "g/all", code=1).stderr
+
+
+def test_a_model_with_captions_alone_is_skipped_and_named(cli: Run, cli_json: RunJson, scenes: Path) -> None:
+    cli("ingest", "coco", scenes, "--name", "s")
+    cli("model", "add", "words", "--base", "bundled:demo")
+    cli("embed", "--model", "words", "--only", "captions")
+    said = cli("eval", "--split", "s/val", code=1).stderr
+    assert "24 images and 0 captions of s/val have no vectors of words yet" in said
+    cli("embed", "--model", "demo")
+    cli("model", "remove", "words", "--yes")
+    cli("model", "add", "small", "--base", "bundled:demo")
+    cli("embed", "--model", "small", "--only", "captions", "--precision", "fp32")
+    told = cli_json("eval", "--split", "s/val")
+    assert [one["model"] for one in told["evaluations"]] == ["demo"]
+    assert [one["model"] for one in told["skipped"]] == ["small"]

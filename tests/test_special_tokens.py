@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,10 +14,11 @@ from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, CLIPConfig
 
 import clipstore
 from clipstore.encoders.clip import ClipEncoder, load_clip, overlong
+from clipstore.encoders.model_files import longest_text
 from clipstore.encoders.sources import locate
 from clipstore.records import Model
 
@@ -117,3 +119,14 @@ def test_retrieve_says_which_sentences_it_cut(cli: Run, cli_json: RunJson, photo
     assert [line.split(": ", 1)[1] for line in notes] == [LONG.strip(), new]
     (photo,) = cli_json("retrieve", photos.parent / "0.png", "--model", "demo", "--split", "c/all")["queries"]
     assert photo["answers"][0]["cut"] is False
+
+
+@pytest.mark.parametrize("former", [None, {}, {"max_position_embeddings": 20}, {"hidden_act": "relu"}], ids=str)
+@pytest.mark.parametrize("own", [{}, {"max_position_embeddings": 40}], ids=str)
+def test_what_a_model_reads_is_what_transformers_resolves(
+    own: dict[str, Any], former: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    config = {"model_type": "clip", "text_config": own, "vision_config": {}, "text_config_dict": former}
+    (tmp_path / "config.json").write_text(json.dumps({key: one for key, one in config.items() if one is not None}))
+    expected = CLIPConfig.from_pretrained(tmp_path).text_config.max_position_embeddings
+    assert longest_text(tmp_path) == expected

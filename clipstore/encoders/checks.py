@@ -18,8 +18,17 @@ def check_model(model: Model) -> list[str]:
         ModelError: the base is no CLIP, a file is missing, or the preprocessing does not fit; by name.
     """
     read_settings(locate(model.base), model.family)
-    doubt = _other_base(model.base, model.adapter) if model.adapter else None
+    doubt = other_base(model)
     return [doubt] if doubt else []
+
+
+def other_base(model: Model) -> str | None:
+    """What is doubtful about a model whose adapter names another base; None where nothing is.
+
+    Raises:
+        ModelError: a file cannot be had.
+    """
+    return _other_base(model.base, model.adapter) if model.adapter else None
 
 
 def _other_base(base: str, adapter: str) -> str | None:

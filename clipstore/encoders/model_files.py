@@ -22,6 +22,7 @@ from clipstore.encoders.weights import Tensor, tensor_digests
 from clipstore.errors import ModelError
 from clipstore.records import Model
 
+_LONGEST_TEXT = 77  # tokens, where a configuration does not say
 _PARTS = {  # part -> beginnings of the names of its tensors
     "image backbone": ("vision_model.",),
     "image head": ("visual_projection.",),
@@ -154,6 +155,16 @@ def tower_config(config: dict[str, Any], tower: str) -> dict[str, Any]:
     except (TypeError, ValueError, StrictDataclassError) as error:
         message = f"{tower}_config_dict in the model's config.json: {' '.join(str(error).split())}"
         raise ModelError(message) from error
+
+
+def longest_text(place: Path) -> int:
+    """How many tokens the CLIP in a folder reads of a text, its start and end tokens included.
+
+    Raises:
+        ModelError: the configuration cannot be read, or transformers refuses it.
+    """
+    config = tower_config(read_json(place / "config.json"), "text")
+    return size_of(config, "max_position_embeddings", _LONGEST_TEXT)
 
 
 def size_of(config: dict[str, Any], key: str, default: int) -> int:

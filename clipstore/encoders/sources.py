@@ -17,7 +17,6 @@ from clipstore.errors import ModelError
 _BUNDLED = "bundled:"
 _CONVERTER = "SFconvertbot"  # the hub's own account that offers safetensors in a pull request
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either is enough
-_LONGEST_TEXT = 77  # tokens, where a configuration does not say
 _WANTED = ["*.json", "*.safetensors", "merges.txt"]  # of a hub repository
 
 # Every file that one of transformers' tokenizers opens, whichever class tokenizer_config.json names. Chat templates are
@@ -105,16 +104,6 @@ def read_json(file: Path) -> dict[str, Any]:
         message = f"{file} is not a JSON object"
         raise ModelError(message)
     return told
-
-
-def longest_text(place: Path) -> int:
-    """How many tokens a CLIP in a folder reads of a text, its start and end tokens included.
-
-    Raises:
-        ModelError: the configuration cannot be read.
-    """
-    settings = read_json(place / "config.json").get("text_config")
-    return int((isinstance(settings, dict) and settings.get("max_position_embeddings")) or _LONGEST_TEXT)
 
 
 def weight_files(place: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -15,6 +16,7 @@ import numpy as np
 
 from clipstore import choices
 from clipstore.catalog import Row, Session
+from clipstore.encoders.checks import other_base
 from clipstore.errors import ModelError
 from clipstore.files import read_regular
 from clipstore.patience import keep_waiting
@@ -36,6 +38,8 @@ from clipstore.shards import Shard, normalised
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
+
+_log = logging.getLogger(__name__)
 
 _TIMED = {"image": 32, "text": 512}  # items that a dry run encodes to estimate the time
 _TRIED = {"image": 8, "text": 32}  # items that go through fp32 too, to see what a shorter precision costs
@@ -79,6 +83,7 @@ class _Run:
     encoder: ClipEncoder | None = None
     summaries: dict[str, Embedded] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
+    warned: bool = False  # of what is doubtful about the model
     least_cosine: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -209,6 +214,7 @@ class _Embedding:
         from clipstore.encoders.clip import ClipEncoder, load_clip
 
         checkpoint = load_clip(run.model)
+        _warn(run)
         tried = [(scope, plan) for scope in scopes for plan in _few(scope)] if precision != "fp32" else []
         # In fp32 where that fits beside what is loaded; its vectors are the same on the processor, which takes longer.
         wide = sum(weight.numel() for weight in checkpoint.clip.parameters()) * 4
@@ -370,6 +376,14 @@ class _Embedding:
         width = tower.dim * np.dtype(self._options.store_dtype).itemsize
         summary.estimate = (summary.estimate or 0.0) + seconds / few.pending.num_rows * part.pending.num_rows
         summary.size += part.pending.num_rows * (width + kept)
+
+
+def _warn(run: _Run) -> None:
+    """Log, once a run, what is doubtful about a model that is loaded; `model add` says it too, of those it records."""
+    doubt = None if run.warned else other_base(run.model)
+    run.warned = True
+    if doubt:
+        _log.warning("clipstore: warning: %s: %s", run.model.name, doubt)
 
 
 def _account(scopes: Sequence[Scope], before: Sequence[Clock], workers: int, seconds: float) -> None:

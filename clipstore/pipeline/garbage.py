@@ -83,7 +83,7 @@ def _registered(session: Session, store: Store) -> tuple[list[Kind], list[int]]:
 def _strike_out(session: Session, shard_ids: list[int]) -> None:
     for table in ("vectors", "shards"):
         session.run(f"embed/remove_{table}", shards=shard_ids)
-    for table in ("failures", "precision_checks"):
+    for table in ("failures", "precision_checks", "probes"):
         session.run(f"gc/remove_{table}")
 
 

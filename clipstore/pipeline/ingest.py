@@ -17,6 +17,7 @@ from clipstore.catalog import Row, Session
 from clipstore.datasets import coco, csv_file, flickr, karpathy, tables
 from clipstore.datasets.image_files import Finder
 from clipstore.errors import DatasetError
+from clipstore.patience import keep_waiting
 from clipstore.pipeline import ingest_checks as checks
 from clipstore.pipeline.evaluations import forget_stale
 from clipstore.pipeline.store import Store
@@ -108,6 +109,7 @@ def ingest_coco(
 ) -> Ingested:
     """COCO's own layout: ROOT/annotations/captions_<split>.json and ROOT/<split>/; without `splits`, all."""
     checks.check_dataset_name(name)
+    _check_writable(store)
     sources = {
         root / "annotations" / f"captions_{split}.json": coco.read(root, split, options.images)
         for split in tuple(splits) or coco.splits(root)
@@ -122,6 +124,7 @@ def ingest_flickr(
     file = flickr.captions_file(root)
     name = name or flickr.CAPTION_FILES[file.name]
     checks.check_dataset_name(name)
+    _check_writable(store)
     return _ingest(store, {root: flickr.read(root, options.images)}, _Target(name, "flickr", root), options)
 
 
@@ -129,6 +132,7 @@ def ingest_karpathy(
     store: Store, file: Path, root: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
 ) -> Ingested:
     """A file of Karpathy's splits, with the images below `root`; without `name`, the one in the file."""
+    _check_writable(store)
     stated, annotations = karpathy.read(file, root)
     if not (name or stated):
         message = f"{file} does not name its data set: give a --name"
@@ -141,9 +145,16 @@ def ingest_csv(
     store: Store, file: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
 ) -> Ingested:
     """A table of image_path, caption; without `name`, the file's."""
+    _check_writable(store)
     annotations = csv_file.read(file, options.images)
     checks.check_dataset_name(name or file.stem, source=None if name else file)
     return _ingest(store, {file: annotations}, _Target(name or file.stem, "csv", file.parent), options)
+
+
+def _check_writable(store: Store) -> None:
+    """Reading a large source takes a while: a busy catalog is reported before. A first ingest makes its own."""
+    if store.catalog.path.exists():
+        store.catalog.check_writable()
 
 
 def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, options: IngestOptions) -> Ingested:
@@ -152,6 +163,7 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
     Raises:
         DatasetError: the name is that of drawn splits, or of a data set that was (or was not) cleaned; a source is
             empty, or differs from what another place gave; or cleaning would leave nothing, since no image is there.
+            A catalog that is busy by now is waited for, as long as it takes.
         BadNameError: a split cannot be named so.
     """
     done = Ingested(dataset=target.name, cleaned={} if options.clean else None)
@@ -160,7 +172,7 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
         if not options.replace:
             checks.check_images(file, source)
     located = {file: _locate(file, source, target, done) for file, source in sources.items()}
-    with store.catalog.write(create=True) as session:
+    with keep_waiting(), store.catalog.write(create=True) as session:
         checks.check_free(session, target.name)
         place = str(target.root.absolute())
         session.run("ingest/add_dataset", name=target.name, kind=target.kind, root=place, cleaned=options.clean)

@@ -19,7 +19,8 @@ from PIL import Image
 from clipstore import shards
 from clipstore.catalog import Row, Session
 from clipstore.encoders.images import decoded, upright
-from clipstore.encoders.sources import locate, longest_text
+from clipstore.encoders.model_files import longest_text
+from clipstore.encoders.sources import locate
 from clipstore.errors import ModelError, PhotoError, QueryError
 from clipstore.files import read_regular
 from clipstore.pipeline.asking import Query, looked_at

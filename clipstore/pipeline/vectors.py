@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from clipstore import shards
+from clipstore import choices, shards
 from clipstore.catalog import Row, Session
 from clipstore.errors import JobError, ModelError, NotFoundError, VectorError
 from clipstore.pipeline.models import IMPORTED, changed, current_towers, find_model
@@ -161,7 +161,7 @@ def gallery(
 def of_models(
     store: Store, session: Session, names: Iterable[str], split: str, prepare: Callable[[Model], Prepared]
 ) -> tuple[list[tuple[Model, Prepared]], list[Row]]:
-    """What `prepare` makes of each model; none named: of all that have vectors of an image of the split.
+    """What `prepare` makes of each model; none named: of all that have vectors of an item of the split.
 
     Of those, models for which it raises an error are skipped: their "model" and "reason" are returned beside.
 
@@ -274,15 +274,12 @@ def read_vectors(
     catalog's image_id or caption_id, int64, for joins in SQL.
 
     Raises:
+        OptionError: `what` or `ids` is something else; with the nearest.
         NotFoundError: no such model or split.
-        VectorError: the model was never embedded, `what` or `ids` is something else, or two items have one source id.
+        VectorError: the model was never embedded, or two items have one source id.
     """
-    if what not in ("images", "captions"):
-        message = f"vectors of {what!r}? ask for 'images' or 'captions'"
-        raise VectorError(message)
-    if ids not in ("source", "catalog"):
-        message = f"ids={ids!r}: use 'source' (the data set's own ids) or 'catalog' (image_id or caption_id)"
-        raise VectorError(message)
+    choices.check_word("kind of items", what, choices.ITEM_KINDS)
+    choices.check_word("kind of ids", ids, choices.ID_KINDS)
     found = find_model(store, model)
     with store.catalog.read() as session:
         images, captions = embedded_items(store, session, found, split)
