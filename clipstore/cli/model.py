@@ -123,9 +123,10 @@ def show(name: str, store: Store, *, as_json: bool) -> None:
     if as_json:
         print_json(told)
         return
-    for key, value in told.items():
-        if key != "towers" and value is not None:
-            click.echo(f"{key:8} {cell(value)}")
+    shown = {key: value for key, value in told.items() if key != "towers" and value is not None}
+    width = max(map(len, shown))
+    for key, value in shown.items():
+        click.echo(f"{key:{width}} {cell(value)}")
     print_table(told["towers"], empty="not embedded yet")
 
 

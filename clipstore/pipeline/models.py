@@ -189,7 +189,7 @@ def add_model(
     with store.catalog.write(create=True) as session:
         row = session.row("model/find", name=name)
         if row and _model(row) != model:
-            message = f"{name!r} is recorded already, with base {row['base']}: choose another name"
+            message = f"{name!r} is recorded already, with {_other(row, model)}: choose another name"
             raise ModelError(message)
         record_model(session, model, origin="added")
     return model

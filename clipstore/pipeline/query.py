@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from clipstore.catalog import Session, named, parameters_of, statement
 from clipstore.errors import CatalogError, NotFoundError, nearest
+from clipstore.pipeline.models import model_name
 from clipstore.pipeline.store import Store
 
 TOTAL_ROWS = "total_rows"  # a column of the queries that have a limit; in the answer, a key of the table's metadata
@@ -40,6 +41,8 @@ def run_query(store: Store, name: str, given: Iterable[str], *, allow_network: b
         raise NotFoundError.of("query", name, known, otherwise="'clipstore query' lists them")
     text = statement(f"queries/{name}")
     values = _values(name, parameters_of(text), given)
+    if values.get("model"):
+        values["model"] = model_name(store, values["model"] or "")
     with store.catalog.read(allow_network=allow_network) as session:
         for key, value in values.items():
             if value is not None:

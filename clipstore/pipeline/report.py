@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from clipstore.errors import NotFoundError
 from clipstore.patience import keep_waiting
 from clipstore.pipeline import sections
 from clipstore.pipeline.evaluations import evaluations_of
-from clipstore.pipeline.models import find_model
+from clipstore.pipeline.models import find_model, model_name
 from clipstore.pipeline.paper import paper
 from clipstore.pipeline.progress import Progress, silent
 from clipstore.pipeline.sections import Items, Subject, ask
@@ -72,6 +72,7 @@ def report(store: Store, options: ReportOptions) -> Row:
         NotFoundError: a split or model is unknown or was not measured so, with the command that measures it.
         OSError: the file cannot be written.
     """
+    options = _named(store, options)
     subjects = [_subject(store, split, options) for split in _splits(store, options)]
     items = Items()
     for subject in subjects:
@@ -107,6 +108,7 @@ def tables(store: Store, options: ReportOptions, form: str) -> str:
         OSError: the file cannot be written.
     """
     choices.check_word("format", form, ("md", "tex"))
+    options = _named(store, options)
     subjects = [_subject(store, split, options) for split in _splits(store, options)]
     compared = [told for told in map(sections.comparison, subjects) if "reason" not in told]
     text = paper(store, [subject.split for subject in subjects], options.models, form, compared)
@@ -114,6 +116,11 @@ def tables(store: Store, options: ReportOptions, form: str) -> str:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text, encoding="utf-8")
     return text
+
+
+def _named(store: Store, options: ReportOptions) -> ReportOptions:
+    """The options with models by their names where they were given by the paths of their jobs."""
+    return replace(options, models=tuple(dict.fromkeys(model_name(store, word) for word in options.models)))
 
 
 def _splits(store: Store, options: ReportOptions) -> list[str]:
