@@ -395,7 +395,7 @@ def test_seen_and_unseen(hold: Run, cli: Run, compare: RunJson) -> None:
     made = Made()
     hold(made.owners, made.models)
     said = cli("compare", "a", "b", "--split", "g/all").stdout
-    assert "nobody told the store what a, b was trained on" in said
+    assert "training images of a, b unknown" in said
     cli("split", "some", "--from", "g/all", "--images", "20", "--validation", "0.5")
     cli("model", "trained", "b", "--split", "some/train")
     cli("eval", "--split", "g/all")

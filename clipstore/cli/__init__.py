@@ -54,7 +54,7 @@ class _Group(click.Group):
         except OSError as error:
             _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
         except KeyboardInterrupt:
-            click.echo("clipstore: interrupted; what was complete is kept, the same command goes on there", err=True)
+            click.echo("clipstore: interrupted; completed work is saved, run the same command to resume", err=True)
             sys.exit(130)
 
 

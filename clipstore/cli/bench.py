@@ -34,7 +34,7 @@ def bench() -> None:
     show_default=True,
     help="The precision of the first pass; fp32 shows what a processor without bfloat16 takes.",
 )
-@memory_option("What the ranking may take, beside what the program itself needs.")
+@memory_option("Memory budget for ranking, beside what the program itself needs.")
 @click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
 @json_option
 def bench_eval(*, as_json: bool, **what: Any) -> None:

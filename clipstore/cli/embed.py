@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: bool, **how: Any) -> None:
     """Embed the images and captions that have no vectors yet.
 
-    Killed and started again, it goes on where it was. A photo that cannot be read stops nothing:
+    Safe to interrupt: run the same command again to resume. A photo that cannot be read stops nothing:
     it is recorded with its reason ('clipstore query item_failures').
 
     Example: clipstore embed --model pretrained --split coco/val2017

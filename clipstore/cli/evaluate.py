@@ -44,7 +44,7 @@ _PROTOCOLS = click.Choice(list(choices.PROTOCOLS))
     is_flag=True,
     help="Ask only with images that none of the models named was trained on; the gallery stays whole.",
 )
-@memory_option("What the ranking may take, beside what the program itself needs.")
+@memory_option("Memory budget for ranking, beside what the program itself needs.")
 @click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
 @click.option(
     "--screen",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--split", required=True, help="The split to rank, such as coco/val2017.")
 @click.option("--bank", help="A split, best that of the training, whose captions and images are the bank of queries.")
 @click.option("--beta", default=20.0, show_default=True, help="How sharply the bank's scores count.")
-@memory_option("What the ranking may take, beside what the program itself needs.")
+@memory_option("Memory budget for ranking, beside what the program itself needs.")
 @click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
 @store_option
 @json_option

@@ -58,7 +58,7 @@ def import_vectors(
 def export() -> None:
     """Export vectors, captions or models.
 
-    Example: clipstore export vectors --model demo --split demo/all out
+    Example: clipstore export vectors --model demo --split scenes/val out
     """
 
 
@@ -76,7 +76,7 @@ def export_vectors(model: str, split: str, folder: Path, store: Store, *, partia
     FOLDER/text_emb/text_emb_0.npy, FOLDER/metadata/metadata_0.parquet. The metadata name items by the
     data set's own ids, image_source_id and caption_source_id, as 'clipstore import' takes them.
 
-    Example: clipstore export vectors --model demo --split demo/all out
+    Example: clipstore export vectors --model demo --split scenes/val out
     """
     from clipstore.pipeline import transfer
     from clipstore.reporting.tables import print_json

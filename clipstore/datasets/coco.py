@@ -71,6 +71,8 @@ def splits(root: Path) -> list[str]:
     Raises DatasetError when there is none.
     """
     folder = root / "annotations"
+    if root.is_dir() and not folder.exists():
+        raise DatasetError(f"{root} has no folder annotations; give the folder that holds annotations/")
     found = [match[1] for name in list_folder(folder) if (match := CAPTIONS_FILE.fullmatch(name))]
     if not found:
         raise DatasetError(f"{folder} has no captions_<split>.json; give the folder that holds annotations/")

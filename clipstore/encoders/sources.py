@@ -226,7 +226,8 @@ def _fetched(hub_id: str) -> Path:
         reason = str(error).strip().splitlines()[0]
         message = (
             f"no folder {hub_id} here, and it cannot be had from the hub ({reason}): get online once, "
-            f"or fetch it elsewhere with 'hf download {hub_id}' and give that folder as the base"
+            f"or fetch it elsewhere with 'hf download {hub_id}' "
+            "and record that folder with 'clipstore model add NAME --base FOLDER'"
         )
         raise ModelError(message) from error
     return complete(place, hub_id)

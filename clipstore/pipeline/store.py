@@ -44,5 +44,5 @@ def split_id(session: Session, name: str) -> int:
     """
     splits = {row["name"]: int(row["split_id"]) for row in session.rows("split/list")}
     if name not in splits:
-        raise NotFoundError.of("split", name, splits, otherwise="'clipstore ingest' brings splits in")
+        raise NotFoundError.of("split", name, splits, otherwise="'clipstore ingest' and 'clipstore split' make splits")
     return splits[name]

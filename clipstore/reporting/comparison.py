@@ -89,7 +89,7 @@ def cautions(on: Mapping[str, Any], how: Mapping[str, Any]) -> Iterator[str]:
             )
     unknown = [name for name, model in on["models"].items() if model["seen_images"] is None]
     if unknown:
-        yield f"nobody told the store what {', '.join(unknown)} was trained on: see 'clipstore model trained'"
+        yield f"training images of {', '.join(unknown)} unknown; record them with 'clipstore model trained'"
     if on["unseen"]:
         yield f"UNSEEN: asked with the {on['asked_images']:,} images that none of the models was trained on"
     if on["partial"]:

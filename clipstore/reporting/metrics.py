@@ -103,7 +103,7 @@ def notes(on: Mapping[str, Any]) -> list[str]:
     """What a reader of the numbers must know besides: images trained on, items left out, what the protocol does."""
     lines = []
     if on["seen_images"] is None:
-        lines.append("nobody told the store what the model was trained on: see 'clipstore model trained'")
+        lines.append("training images unknown; record them with 'clipstore model trained'")
     elif on["seen_images"]:
         share = on["seen_images"] / on["images"]
         lines.append(
