@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import Result
@@ -134,3 +135,19 @@ def test_nothing_is_asked_with_a_blank_sentence(cli: Run, scenes: Path, sentence
     cli("ingest", "coco", scenes)
     message = cli("retrieve", sentence, "--model", "demo", "--split", "coco/val", code=1).stderr
     assert "empty sentence" in message
+
+
+def test_imported_vectors_need_none_for_blank_captions(cli: Run, cli_json: Any, tmp_path: Path, store: Path) -> None:
+    """What vectors() gives of a split is complete to import, since blank captions have no vectors."""
+    (tmp_path / "t.csv").write_text('image_path,caption\na.jpg,a dog\na.jpg,"\u00a0\u200b"\nb.jpg,a cat\n')
+    cli("ingest", "csv", tmp_path / "t.csv")
+    words: list[object] = []
+    for what, ids in (("image", ["a.jpg", "b.jpg"]), ("caption", ["a.jpg#0", "b.jpg#0"])):
+        np.save(tmp_path / f"{what}s.npy", np.eye(2, dtype=np.float32))
+        np.save(tmp_path / f"{what}_ids.npy", np.array(ids))
+        words += [f"--{what}s", tmp_path / f"{what}s.npy", f"--{what}-ids", tmp_path / f"{what}_ids.npy"]
+    cli("import", "m", "--split", "t/all", *words)
+    (told,) = cli_json("eval", "--model", "m", "--split", "t/all")["evaluations"]
+    counts = {key: told["measured_on"][key] for key in ("captions", "left_out_captions", "pending_captions")}
+    assert counts == {"captions": 2, "left_out_captions": 1, "pending_captions": 0}
+    assert told["metrics"]["image_retrieval_recall@1"] == 1

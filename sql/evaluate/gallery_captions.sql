@@ -1,11 +1,12 @@
 -- The captions of a split, image by image in order, with where a model's vector of each lies, or why there is none.
+-- A blank caption has none and never will, unless it was imported.
 SELECT
     items.caption_id,
     items.image_id,
     captions.source_id,
     shard_id,
     vectors.row,
-    shard_id IS NULL AND failed.content IS NOT NULL AS left_out
+    shard_id IS NULL AND (failed.content IS NOT NULL OR items.text = '') AS left_out
 FROM split_images
 JOIN caption_items AS items USING (image_id)
 JOIN captions USING (caption_id)
