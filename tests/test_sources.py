@@ -422,3 +422,12 @@ def test_flickr_lists_in_another_normalisation(tmp_path: Path) -> None:
     splits = flickr.read(tmp_path).splits.to_pylist()
     assert {row["split"] for row in splits} == {"test", "all"}
     assert len({row["image"] for row in splits}) == 1
+
+
+def test_images_without_a_split_beside_others_are_said(tmp_path: Path) -> None:
+    file = tmp_path / "part.csv"
+    file.write_text("image_path,caption,split\n1.jpg,a man,val\n2.jpg,a dog,\n1.jpg,the same man,\n3.jpg,a cat,\n")
+    (warning,) = csv_file.read(file).warnings
+    assert warning.endswith("2 images have no split, '2.jpg' (row 3) the first: they are in the split 'all'")
+    file.write_text("image_path,caption,split\n1.jpg,a man,\n2.jpg,a dog,\n")
+    assert csv_file.read(file).warnings == ()

@@ -46,7 +46,7 @@ def read(file: Path, images: Path | None = None) -> Annotations:
             [row.caption for row in rows],
         ),
         splits=tables.splits(_members(file, rows)),
-        warnings=table.warnings,
+        warnings=(*table.warnings, *_without_split(file, rows)),
     )
 
 
@@ -97,6 +97,18 @@ def _members(file: Path, rows: list[_Row]) -> dict[str, list[str]]:
     for row in rows:
         members.setdefault(stated.get(row.image, "all"), {})[row.image] = None
     return {split: list(names) for split, names in members.items()}
+
+
+def _without_split(file: Path, rows: list[_Row]) -> list[str]:
+    """The warning that some images have no split though others have one: they are in `all`, which is easily missed."""
+    stated = {row.image for row in rows if row.split}
+    others = {row.image: row.number for row in reversed(rows) if row.image not in stated}
+    if not stated or not others:
+        return []
+    image, number = list(others.items())[-1]
+    return [
+        f"{file}: {len(others):,} images have no split, {image!r} (row {number}) the first: they are in the split 'all'"
+    ]
 
 
 def _stated(file: Path, rows: Iterable[tuple[int, str, str]], what: str) -> dict[str, str]:

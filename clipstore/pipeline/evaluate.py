@@ -134,7 +134,8 @@ def evaluate_split(store: Store, names: Iterable[str], split: str, options: Eval
     for one, ids in zip(found, silent, strict=True):
         if len(ids) == one.images.table.num_rows:
             named = " and ".join(model.name for model in models)
-            message = f"{named} were trained on every image of {split}: nothing in it is unseen"
+            verb = "was" if len(models) == 1 else "were"
+            message = f"{named} {verb} trained on every image of {split}: nothing in it is unseen"
             raise VectorError(message)
     # Each is let go after its turn: what models share is read once.
     shared: dict[tuple[str, int], StoredRows] = {}
