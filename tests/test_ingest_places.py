@@ -121,7 +121,7 @@ def test_replace_lists_the_evaluations_that_go(cli: Run, cli_json: Any, import_v
     other = write_coco(tmp_path / "2", CAPTIONS[:2])
     done = cli_json("ingest", "coco", other, "--replace")
     assert [(row["model"], row["split"]) for row in done["forgotten"]] == [("m", "coco/val2014")]
-    assert done["changes"]["captions removed"] == 1
+    assert done["changes"]["captions_removed"] == 1
 
 
 def test_a_moved_folder_with_equal_content_is_the_same(cli: Run, cli_json: Any, sql: Ask, tmp_path: Path) -> None:
