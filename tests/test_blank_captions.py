@@ -109,7 +109,7 @@ def test_blank_captions_are_dropped_by_cleaning(cli_json: Any, tmp_path: Path) -
     captions = ["a dog", *(text for text in BLANKS if "\x00" not in text)]
     table = "image_path,caption\n" + "".join(f'a.jpg,"{text}"\n' for text in captions)
     (tmp_path / "t.csv").write_text(table, newline="")
-    assert cli_json("ingest", "csv", tmp_path / "t.csv", "--clean")["cleaned"]["captions empty"] == len(captions) - 1
+    assert cli_json("ingest", "csv", tmp_path / "t.csv", "--clean")["cleaned"]["captions_empty"] == len(captions) - 1
 
 
 def test_blank_captions_are_embedded_as_failures_and_left_out(cli: Run, cli_json: Any, scenes: Path, sql: Ask) -> None:
