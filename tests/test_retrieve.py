@@ -243,7 +243,7 @@ def test_equal_scores_stand_in_the_order_of_the_split(cli: Run, place: Path, tmp
 
 def test_the_json_says_what_was_searched(retrieve: Ask, cli_json: Ask, store: Path) -> None:
     told = retrieve("a red circle", model="demo worded")
-    assert list(told) == ["split", "top", "models", "queries", "failures"]
+    assert list(told) == ["split", "top", "models", "queries", "failures", "warnings"]
     assert (told["split"], told["top"]) == (SPLIT, 5)
     (query,) = told["queries"]
     assert list(query) == ["query", "kind", "in_split", "answers"]
