@@ -272,7 +272,7 @@ def test_coco_without_any_captions_file_names_the_folder(tmp_path: Path) -> None
     folder = str(tmp_path / "annotations")
     check_refused(lambda: coco.splits(tmp_path), str(tmp_path), "give the folder that holds annotations/")
     check_refused(lambda: coco.splits(tmp_path / "missing"), str(tmp_path / "missing"), "check the path")
-    check_refused(lambda: coco.read(tmp_path, "val2017"), folder, "check the path")
+    check_refused(lambda: coco.read(tmp_path, "val2017"), str(tmp_path), "give the folder that holds annotations/")
     write(tmp_path / "annotations" / "instances_val2017.json", "{}")
     check_refused(lambda: coco.splits(tmp_path), folder, "captions_<split>.json")
 
