@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 
 import clipstore
-from clipstore.errors import NotFoundError, OptionError
+from clipstore.errors import CatalogError, NotFoundError, OptionError
 
 Run = Callable[..., Result]
 Ask = Callable[[str], list[dict[str, Any]]]
@@ -313,7 +313,7 @@ def test_notebook_vectors(import_vectors: Run, store: Path) -> None:
     assert (ids.dtype, vectors.dtype, vectors.shape) == (np.int64, np.float32, (2, 2))
     named = notebook.sql("SELECT image_id FROM images WHERE source_id IN ('a', 'c') ORDER BY image_id")
     assert ids.tolist() == named["image_id"].to_pylist()
-    with pytest.raises(OptionError, match="'image_id' .*catalog, source"):
+    with pytest.raises(OptionError, match=r"'image_id' .*catalog, source"):
         notebook.vectors("m", "d/all", "images", ids="image_id")
     with pytest.raises(OptionError, match="pictures"):
         notebook.vectors("m", "d/all", "pictures")
