@@ -132,7 +132,7 @@ def test_a_moved_folder_with_equal_content_is_the_same(cli: Run, cli_json: Any, 
     cli("ingest", "karpathy", write_karpathy(root / "dataset_coco.json"), root)
     moved = root.rename(tmp_path / "new")
     done = cli_json("ingest", "coco", moved)
-    assert {what: count for what, count in done["changes"].items() if count} == {"images changed": 2}
+    assert {what: count for what, count in done["changes"].items() if count} == {"images_changed": 2}
     assert {row["path"] for row in sql("FROM images")} == {f"{moved}/val2014/{name}" for name in ("a.jpg", "b.jpg")}
     assert set(cli_json("ingest", "karpathy", moved / "dataset_coco.json", moved)["changes"].values()) == {0}
 
