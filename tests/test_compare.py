@@ -275,6 +275,7 @@ def test_added_positives_are_clustered_by_the_querys_image(hold: Run, compare: R
         "cxc",
         "--captions",
         "all",
+        "--partial",
     )
     scores = {}
     for name, sides in models.items():
