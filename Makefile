@@ -13,7 +13,7 @@ demo: .venv/.installed  ## draw a small data set, embed it, rank it, ask about i
 	.venv/bin/clipstore demo demo
 	@echo 'To type these commands yourself: source .venv/bin/activate'
 
-test: .venv/.installed-dev  ## the tests in their short forms, a file a core (some 15 minutes on 2 cores)
+test: .venv/.installed-dev  ## the tests in their short forms, a file a core (some 18 minutes on 2 cores)
 	.venv/bin/pytest -m "not full" --numprocesses auto --dist loadfile
 
 test-all: test  ## every test, each requirement in full size: those that measure run alone, one after another
