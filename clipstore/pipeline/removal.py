@@ -111,7 +111,9 @@ def remove_split(store: Store, name: str, *, dry_run: bool = False) -> Removal:
         if not removal.removed["images"]:
             removal.remains.append(f"its images and captions, in other splits of {rows[0]['dataset']}")
         else:
-            removal.remains.append("their vectors, which are used again when the images are ingested again")
+            removal.remains.append(
+                "vectors of them, if there are any: they are reused when the images are ingested again"
+            )
     return removal
 
 
@@ -135,7 +137,7 @@ def remove_dataset(store: Store, name: str, *, dry_run: bool = False) -> Removal
         if splits:
             removal.what += f" with {', '.join(row['name'] for row in splits)}"
     removal.remains.append("its files, where they are")
-    removal.remains.append("its vectors, which are used again when it is ingested again")
+    removal.remains.append("vectors of its items, if there are any: they are reused when it is ingested again")
     return removal
 
 
