@@ -350,11 +350,11 @@ def changed(session: Session, row: Row, model: Model) -> bool:
         current = describe(model, precision, fetch=False)
     except ModelError:
         return True
+    other = [tower for tower, now in zip(towers, current, strict=True) if tower.fingerprint != now.fingerprint]
+    if not other:  # most often: the former scheme need not be computed
+        return False
     former = former_fingerprints(model, precision)
-    return any(
-        tower.fingerprint not in (now.fingerprint, former.get(tower.tower))
-        for tower, now in zip(towers, current, strict=True)
-    )
+    return any(tower.fingerprint != former.get(tower.tower) for tower in other)
 
 
 def _in_store(model: Model) -> str | None:

@@ -66,8 +66,7 @@ def check_probes(
     """
     vectors, device, fresh = encoder.probe(), encoder.device.type, []
     with store.catalog.read() as session:
-        parts = [(tower, tower.tower, tower.fingerprint) for tower in towers]
-        parts += [(tower, "backbone", tower.backbone) for tower, *_ in parts if tower.backbone]
+        parts = [(tower, *part) for tower in towers for part in parts_of(tower).items()]
         for tower, part, fingerprint in parts:
             row = session.row("model/probe", fingerprint=fingerprint)
             if row:
@@ -77,6 +76,11 @@ def check_probes(
                 own = {"fingerprint": fingerprint, "device": device, "software": _software()}
                 fresh.append(own | {"vector": vectors[part].tolist()})
     return fresh
+
+
+def parts_of(tower: Tower) -> dict[str, str]:
+    """The fingerprints of a tower by what they are of: the tower itself and, of an image tower, its "backbone"."""
+    return {tower.tower: tower.fingerprint} | ({"backbone": tower.backbone} if tower.backbone else {})
 
 
 def warn_unchecked(session: Session, model: str, family: str, split: str, fingerprints: Iterable[str]) -> list[str]:

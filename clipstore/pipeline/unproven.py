@@ -17,7 +17,7 @@ from clipstore.encoders.fingerprint import describe
 from clipstore.errors import ModelError
 from clipstore.pipeline.device import checked_device
 from clipstore.pipeline.encode import Encoding, encode_rows
-from clipstore.pipeline.probes import LARGEST_BF16_DISTANCE, LARGEST_DISTANCE, add_probes, check_probes
+from clipstore.pipeline.probes import LARGEST_BF16_DISTANCE, LARGEST_DISTANCE, add_probes, check_probes, parts_of
 from clipstore.pipeline.store import Store
 from clipstore.records import Model, ShardPlan, Tower
 from clipstore.shards import normalised
@@ -37,7 +37,7 @@ def proven_towers(store: Store, model: Model, towers: Towers, device: str | None
     Raises:
         ModelError: the model cannot be loaded, or does not give what is stored under today's fingerprints already.
     """
-    own = {part: fingerprint for tower in towers for part, fingerprint in _parts(tower).items()}
+    own = {part: fingerprint for tower in towers for part, fingerprint in parts_of(tower).items()}
     with store.catalog.read() as session:
         rows = session.rows("model/unproven", fingerprints=list(own.values()))
     unproven = {row["fingerprint"] for row in rows}
@@ -49,7 +49,7 @@ def proven_towers(store: Store, model: Model, towers: Towers, device: str | None
     different = {
         fingerprint
         for tower in towers
-        for part, fingerprint in _parts(tower).items()
+        for part, fingerprint in parts_of(tower).items()
         if fingerprint in unproven and not _agree(store, model, tower, part, encoder)
     }
     towers = _renamed(model, towers, different)
@@ -59,16 +59,12 @@ def proven_towers(store: Store, model: Model, towers: Towers, device: str | None
     return towers
 
 
-def _parts(tower: Tower) -> dict[str, str]:
-    return {tower.tower: tower.fingerprint} | ({"backbone": tower.backbone} if tower.backbone else {})
-
-
 def _renamed(model: Model, towers: Towers, different: set[str]) -> Towers:
     """The towers with today's fingerprints in the place of some."""
     if not different:
         return towers
     today = describe(model, towers[0].precision)
-    stuck = different & {fingerprint for tower in today for fingerprint in _parts(tower).values()}
+    stuck = different & {fingerprint for tower in today for fingerprint in parts_of(tower).values()}
     if stuck:
         message = (
             f"{model.name} does not give the vectors that are stored under its fingerprint {min(stuck)[:12]}: embed it "
@@ -90,7 +86,7 @@ def _agree(store: Store, model: Model, tower: Tower, part: str, encoder: ClipEnc
 
     Images that are gone cannot be read again: those that are left decide.
     """
-    sample = _sample(store, model, tower, _parts(tower)[part])
+    sample = _sample(store, model, tower, parts_of(tower)[part])
     if not sample:
         return True
     plan = ShardPlan(
