@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from clipstore.notebook import Notebook
+    from clipstore.api import EmbeddingStore
 
 __all__ = ["open"]
 
 
-def open(folder: str | Path = "store") -> Notebook:  # noqa: A001  (read as clipstore.open)
+def open(folder: str | Path = "store") -> EmbeddingStore:  # noqa: A001  (read as clipstore.open)
     """The store in `folder`, for asking: `.sql`, `.vectors`, `.evaluate`."""
-    from clipstore.notebook import Notebook
+    from clipstore.api import EmbeddingStore
 
-    return Notebook(folder)
+    return EmbeddingStore(folder)

@@ -23,9 +23,9 @@ import duckdb
 import pyarrow as pa
 
 from clipstore.errors import CatalogError, NotFoundError
-from clipstore.packaged import folder
-from clipstore.patience import Wait
+from clipstore.resources import folder
 from clipstore.rwlock import Holder, ReadWriteLock
+from clipstore.waiting import Wait
 
 FORMAT_VERSION = 1
 BUSY_SECONDS = 10.0

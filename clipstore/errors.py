@@ -31,7 +31,7 @@ class TrainingError(ClipstoreError):
     """Training cannot begin, go on, or be resumed as asked."""
 
 
-class PhotoError(ClipstoreError):
+class ImageError(ClipstoreError):
     """One photo cannot be turned into pixels; recorded as an item failure, never fatal."""
 
 

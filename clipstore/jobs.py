@@ -33,8 +33,8 @@ import msgspec
 
 from clipstore.errors import JobError, NotFoundError, nearest
 from clipstore.files import read_regular
-from clipstore.packaged import folder
 from clipstore.records import Job, Lora, Measure, Model, Training
+from clipstore.resources import folder
 
 FAMILIES = ("clip",)
 

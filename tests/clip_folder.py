@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import CLIPModel
 
-from clipstore.encoders.untrained import VIT_B_32, Sizes, clip_vocabulary, write_untrained
+from clipstore.encoders.random_clip import VIT_B_32, Sizes, clip_vocabulary, write_random_clip
 
 _SMALL = Sizes(dim=32, text=(32, 2, 2), vision=(48, 3, 2))
 
@@ -31,7 +31,7 @@ def build_clip(folder: Path, *, small: bool, seed: int = 0, old: bool = True) ->
         vocabulary = clip_vocabulary()
     except OSError as error:
         pytest.skip(f"no CLIP vocabulary: {error}")
-    write_untrained(folder, sizes=_SMALL if small else VIT_B_32, seed=seed, vocabulary=vocabulary)
+    write_random_clip(folder, sizes=_SMALL if small else VIT_B_32, seed=seed, vocabulary=vocabulary)
     if not old:
         edit_json(folder / "preprocessor_config.json", **_RENAMED)
         text = json.loads((folder / "config.json").read_text())["text_config"]

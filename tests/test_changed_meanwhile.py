@@ -13,8 +13,8 @@ from click.testing import Result
 
 import clipstore
 from clipstore.errors import VectorError
-from clipstore.pipeline.evaluate import EvalOptions, evaluate
-from clipstore.pipeline.store import Store
+from clipstore.pipeline.evaluate.run import EvalOptions, evaluate
+from clipstore.store.layout import Store
 
 Run = Callable[..., Result]
 

@@ -14,15 +14,15 @@ from click.testing import Result
 
 import clipstore
 from clipstore import choices
+from clipstore.bench.embed import BenchEmbedOptions
+from clipstore.bench.evaluate import BenchOptions
 from clipstore.cli import main
 from clipstore.cli.groups import DefaultGroup
 from clipstore.errors import ClipstoreError, OptionError
-from clipstore.pipeline.bench_embed import BenchEmbedOptions
-from clipstore.pipeline.bench_eval import BenchOptions
 from clipstore.pipeline.compare import CompareOptions
-from clipstore.pipeline.embed import EmbedOptions
-from clipstore.pipeline.evaluate import EvalOptions
-from clipstore.pipeline.report import ReportOptions
+from clipstore.pipeline.embed.run import EmbedOptions
+from clipstore.pipeline.evaluate.run import EvalOptions
+from clipstore.pipeline.report.run import ReportOptions
 from clipstore.records import Measure
 
 Run = Callable[..., Result]

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ties import reciprocal_rank
 
 import clipstore
+from clipstore.bench.vectors import MadeVectors
 from clipstore.datasets.extended import extended_positives
-from clipstore.demo.vectors import MadeVectors
-from clipstore.paired import Method, Paired, estimate, holm
+from clipstore.significance import Method, Paired, estimate, holm
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]

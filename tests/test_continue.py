@@ -16,9 +16,9 @@ from test_train import digest, environment, here, ingested, job, metrics_csv
 
 from clipstore.demo.scenes import draw_dataset
 from clipstore.errors import ClipstoreError
-from clipstore.packaged import folder
-from clipstore.pipeline.locks import removing_shards, training_lock, writing_shards
-from clipstore.pipeline.store import Store
+from clipstore.resources import folder
+from clipstore.store.layout import Store
+from clipstore.store.locks import removing_shards, training_lock, writing_shards
 
 Run = Callable[..., Any]
 
@@ -137,9 +137,9 @@ def test_a_checkpoint_without_a_newer_setting_has_its_default(here: Path, store:
 _HOLD = """
 import sys
 from pathlib import Path
-from clipstore.pipeline.models import find_job
-from clipstore.pipeline.store import Store
-from clipstore.pipeline.train import TrainOptions, train
+from clipstore.store.models import find_job
+from clipstore.store.layout import Store
+from clipstore.pipeline.train.run import TrainOptions, train
 
 def hold(epoch):
     print(f"epoch {epoch.epoch}", flush=True)

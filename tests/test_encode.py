@@ -29,18 +29,18 @@ from safetensors.numpy import load_file, save_file
 
 import clipstore
 from clipstore.demo.scenes import draw_dataset
+from clipstore.device import best_precision
 from clipstore.encoders.clip import ClipEncoder, load_clip
 from clipstore.encoders.fingerprint import describe
 from clipstore.encoders.images import pixels, read_preprocessing
-from clipstore.encoders.sources import locate, preprocessor_file
+from clipstore.encoders.model_files import locate, preprocessor_file
 from clipstore.errors import ModelError
-from clipstore.pipeline.ahead import Clock, Photo, photos_ahead
-from clipstore.pipeline.device import best_precision
-from clipstore.pipeline.embed import EmbedOptions, embed
-from clipstore.pipeline.encode import Encoding, Pieces, Work, encode
-from clipstore.pipeline.store import Store
+from clipstore.inference.encode import Encoding, Pieces, Work, encode
+from clipstore.inference.prefetch import Clock, Photo, photos_ahead
+from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.records import Model, ShardPlan
 from clipstore.reporting.embedding import summary_notes
+from clipstore.store.layout import Store
 
 Run = Callable[..., Any]
 SPLIT = "coco/val"

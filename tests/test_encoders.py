@@ -627,7 +627,7 @@ def test_a_base_that_is_nowhere_is_refused_by_name(base: str) -> None:
 _DESCRIBE = """
 import sys
 from clipstore.encoders.fingerprint import describe
-from clipstore.encoders.sources import locate
+from clipstore.encoders.model_files import locate
 from clipstore.errors import ModelError
 from clipstore.records import Model
 try:

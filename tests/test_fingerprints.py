@@ -28,8 +28,8 @@ from transformers import CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection,
 from clipstore.encoders.clip import ClipEncoder, load_clip
 from clipstore.encoders.fingerprint import base_digest, describe
 from clipstore.encoders.images import pixels
-from clipstore.encoders.sources import tokenizer_files
-from clipstore.encoders.untrained import Sizes, write_untrained
+from clipstore.encoders.model_files import tokenizer_files
+from clipstore.encoders.random_clip import Sizes, write_random_clip
 from clipstore.errors import ModelError
 from clipstore.records import Model
 
@@ -51,7 +51,7 @@ class Measured(NamedTuple):
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP of few weights, its tokenizer in one tokenizer.json. Copy it before changing it."""
-    folder = write_untrained(tmp_path_factory.mktemp("tiny") / "clip", sizes=TINY)
+    folder = write_random_clip(tmp_path_factory.mktemp("tiny") / "clip", sizes=TINY)
     edit_json(folder / "preprocessor_config.json", size=32, crop_size=32)
     return folder
 

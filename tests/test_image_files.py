@@ -21,8 +21,8 @@ import clipstore
 from clipstore.demo import scenes
 from clipstore.encoders.fingerprint import describe, files_key
 from clipstore.encoders.images import Preprocessing, decoded, pixels, read_preprocessing, upright
-from clipstore.errors import PhotoError
-from clipstore.pipeline.thumbnails import thumbnail
+from clipstore.errors import ImageError
+from clipstore.pipeline.report.thumbnails import thumbnail
 from clipstore.records import Model
 
 Run = Callable[..., Result]
@@ -164,7 +164,7 @@ def test_a_job_may_ask_for_it(cli_json: Callable[..., Any], tmp_path: Path, monk
 
 
 def test_thumbnails_of_the_report_and_of_panels_are_upright(tmp_path: Path) -> None:
-    from clipstore.pipeline.retrieve import _thumbnail
+    from clipstore.pipeline.retrieve.run import _thumbnail
 
     file = tmp_path / "turned.jpg"
     file.write_bytes(saved(picture(), "JPEG", 6, quality=95))
@@ -190,7 +190,7 @@ def test_the_text_of_a_png_never_stands_in_the_way_of_its_pixels(more: dict[str,
 def test_a_png_with_text_that_is_damaged_besides_says_what_is_damaged() -> None:
     photo = with_text(3 * 2**20, zip=True)
     cut = photo[: photo.index(b"IDAT") + 20]
-    with pytest.raises(PhotoError, match=r"^damaged: (?!.*text)"):
+    with pytest.raises(ImageError, match=r"^damaged: (?!.*text)"):
         decoded(cut)
 
 
@@ -209,7 +209,7 @@ def test_a_png_with_text_that_is_damaged_besides_says_what_is_damaged() -> None:
     ],
 )
 def test_what_is_no_image_is_called_by_its_name(photo: bytes, reason: str) -> None:
-    with pytest.raises(PhotoError, match=reason):
+    with pytest.raises(ImageError, match=reason):
         decoded(photo)
 
 

@@ -17,8 +17,8 @@ from clip_folder import build_lora, edit_json
 import clipstore
 from clipstore.cli import main
 from clipstore.encoders.fingerprint import describe
-from clipstore.encoders.former import former_fingerprints
-from clipstore.encoders.sources import locate
+from clipstore.encoders.fingerprint_v1 import former_fingerprints
+from clipstore.encoders.model_files import locate
 from clipstore.records import Model
 
 Run = Callable[..., Result]

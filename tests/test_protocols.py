@@ -15,11 +15,11 @@ from click.testing import Result
 
 from clipstore.datasets.extended import extended_positives
 from clipstore.errors import ShardError
-from clipstore.pipeline.models import find_model
-from clipstore.pipeline.store import Store
 from clipstore.pipeline.transfer import import_vectors as take_in
-from clipstore.pipeline.vectors import gallery
 from clipstore.shards import read_rows, read_shard, write_shard
+from clipstore.store.layout import Store
+from clipstore.store.models import find_model
+from clipstore.store.vectors import gallery
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]

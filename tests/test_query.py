@@ -23,7 +23,7 @@ from ties import reciprocal_rank
 import clipstore
 from clipstore import catalog
 from clipstore.cli import main
-from clipstore.packaged import folder
+from clipstore.resources import folder
 
 Run = Callable[..., Result]
 Ask = Callable[[str], list[dict[str, Any]]]

@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 
 from clipstore.datasets.extended import extended_positives
-from clipstore.pipeline.protocols import LEAST_QUERIES
+from clipstore.pipeline.evaluate.protocols import LEAST_QUERIES
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]

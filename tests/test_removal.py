@@ -23,10 +23,10 @@ from test_train import environment
 import clipstore
 from clipstore.cli import main
 from clipstore.errors import BadNameError, ShardError
-from clipstore.pipeline.garbage import collect_garbage
-from clipstore.pipeline.locks import removing_shards, writing_shards
+from clipstore.pipeline.gc import collect_garbage
 from clipstore.pipeline.split import draw_split
-from clipstore.pipeline.store import Store
+from clipstore.store.layout import Store
+from clipstore.store.locks import removing_shards, writing_shards
 
 Run = Callable[..., Any]
 
@@ -405,8 +405,8 @@ def test_gc_keeps_probes_of_what_is_there(cli: Run, scenes: Path, sql: Run) -> N
 _WRITE = """
 import sys
 from pathlib import Path
-from clipstore.pipeline.locks import writing_shards
-from clipstore.pipeline.store import Store
+from clipstore.store.locks import writing_shards
+from clipstore.store.layout import Store
 with writing_shards(Store(Path(sys.argv[1]))):
     print("writing", flush=True)
     sys.stdin.readline()

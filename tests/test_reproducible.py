@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipstore import paired
-from clipstore.paired import Method, Paired, estimate
+from clipstore import significance
+from clipstore.significance import Method, Paired, estimate
 
 # Kernels that every x86-64 processor can run; other processors ignore the first variable.
 SETTINGS = (
@@ -78,7 +78,7 @@ def test_equal_models_get_equal_numbers(models: int) -> None:
 def test_exact_terms_have_exact_sums(rows: list[list[float]], extra: int, seed: int) -> None:
     """Against fractions: float64 adds them without an error, with any signs and repetitions, and they are near."""
     values, rng = np.array(rows), np.random.default_rng(seed)
-    terms, unit = paired._exact_terms(values, values.shape[1] + extra)
+    terms, unit = significance._exact_terms(values, values.shape[1] + extra)
     times = rng.multinomial(values.shape[1] + extra, np.full(values.shape[1], 1 / values.shape[1]))
     times = times * rng.choice([-1, 1], size=values.shape[1])
     for row, exact in zip(terms, values, strict=True):

@@ -23,11 +23,11 @@ import clipstore
 from clipstore.cli import main
 from clipstore.encoders.clip import ClipEncoder, load_clip
 from clipstore.encoders.images import pixels
-from clipstore.pipeline import asking
-from clipstore.pipeline.models import find_model
-from clipstore.pipeline.store import Store
+from clipstore.pipeline.retrieve import queries
 from clipstore.reporting import panel as panels
 from clipstore.shards import normalised
+from clipstore.store.layout import Store
+from clipstore.store.models import find_model
 
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
@@ -458,7 +458,7 @@ def test_a_photo_from_the_web(cli: Run, retrieve: Ask, place: Path, site: str, t
 
 
 def test_a_site_that_does_not_answer_is_left(retrieve: Ask, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "_SECONDS", 0.3)
+    monkeypatch.setattr(queries, "_SECONDS", 0.3)
     told = retrieve(f"{site}/slow", "a cat", "--allow-network")
     (failure,) = told["failures"]
     assert failure["query"] == f"{site}/slow"

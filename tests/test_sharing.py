@@ -20,13 +20,13 @@ from tiny_store import SPLIT, build_store
 
 import clipstore
 from clipstore import catalog
+from clipstore.api import EmbeddingStore
 from clipstore.catalog import Catalog
 from clipstore.errors import CatalogError
-from clipstore.notebook import Notebook
-from clipstore.patience import keep_waiting
-from clipstore.pipeline.evaluate import EvalOptions, evaluate
-from clipstore.pipeline.ingest import ingest_csv
-from clipstore.pipeline.store import Store
+from clipstore.pipeline.evaluate.run import EvalOptions, evaluate
+from clipstore.pipeline.ingest.run import ingest_csv
+from clipstore.store.layout import Store
+from clipstore.waiting import keep_waiting
 
 Run = Callable[..., Result]
 
@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def notebook(made: Path, store: Path) -> Notebook:
+def notebook(made: Path, store: Path) -> EmbeddingStore:
     """A copy of the store for each test."""
     return clipstore.open(shutil.copytree(made, store))
 
@@ -64,7 +64,7 @@ def held(file: Path, *, read_only: bool) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def test_threads_ask_while_another_evaluates(notebook: Notebook) -> None:
+def test_threads_ask_while_another_evaluates(notebook: EmbeddingStore) -> None:
     """Each answer is one evaluation as a whole: before or after a write, never amid it."""
     expected = notebook.evaluate("m", SPLIT)["evaluations"][0]["metrics"]
     stop = threading.Event()
@@ -89,7 +89,7 @@ def test_threads_ask_while_another_evaluates(notebook: Notebook) -> None:
         assert {answer for reader in readers for answer in reader.result()} == {(1, 80, 600)}
 
 
-def test_threads_that_evaluate_take_turns(notebook: Notebook) -> None:
+def test_threads_that_evaluate_take_turns(notebook: EmbeddingStore) -> None:
     protocols = ["standard", "paired-rows"] * 3
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda protocol: notebook.evaluate("m", SPLIT, protocol=protocol), protocols))
@@ -99,7 +99,7 @@ def test_threads_that_evaluate_take_turns(notebook: Notebook) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_reader_sees_what_was_committed_while_a_thread_writes(notebook: Notebook, file: Path) -> None:
+def test_a_reader_sees_what_was_committed_while_a_thread_writes(notebook: EmbeddingStore, file: Path) -> None:
     with ThreadPoolExecutor(1) as pool, Catalog(file).write() as session:
         session.run("catalog/forget_stamp")
         told = pool.submit(notebook.sql, "SELECT count(*) AS n FROM store_format").result()
@@ -111,14 +111,14 @@ def test_a_reader_sees_what_was_committed_while_a_thread_writes(notebook: Notebo
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_writer_waits_for_a_thread_that_reads(notebook: Notebook, file: Path) -> None:
+def test_a_writer_waits_for_a_thread_that_reads(notebook: EmbeddingStore, file: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         with Catalog(file).read(), pytest.raises(CatalogError, match=r"in use by another thread of this process: wait"):
             pool.submit(notebook.evaluate, "m", SPLIT).result()
         assert pool.submit(notebook.evaluate, "m", SPLIT).result()
 
 
-def test_one_thread_never_waits_for_itself(notebook: Notebook, file: Path) -> None:
+def test_one_thread_never_waits_for_itself(notebook: EmbeddingStore, file: Path) -> None:
     store = Catalog(file)
     with store.read() as outer:
         assert notebook.sql("SELECT 1 AS one").to_pydict() == {"one": [1]}  # a read within a read
@@ -134,7 +134,7 @@ def test_one_thread_never_waits_for_itself(notebook: Notebook, file: Path) -> No
     assert notebook.sql("SELECT 1 AS one").num_rows == 1
 
 
-def test_a_link_is_the_same_catalog(notebook: Notebook, store: Path, tmp_path: Path) -> None:
+def test_a_link_is_the_same_catalog(notebook: EmbeddingStore, store: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(store)
     with Catalog(link / "catalog.duckdb").read(), pytest.raises(CatalogError, match="while this thread uses it"):
@@ -146,7 +146,7 @@ def test_a_link_is_the_same_catalog(notebook: Notebook, store: Path, tmp_path: P
 
 @pytest.mark.usefixtures("impatient")
 def test_a_foreign_reader_is_shared_and_named_before_the_work(
-    notebook: Notebook, file: Path, monkeypatch: pytest.MonkeyPatch
+    notebook: EmbeddingStore, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with duckdb.connect(str(file), read_only=True) as foreign:
         assert notebook.sql("SELECT count(*) AS n FROM images").to_pydict() == {"n": [20]}
@@ -161,7 +161,7 @@ def test_a_foreign_reader_is_shared_and_named_before_the_work(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_foreign_writer_is_shared(notebook: Notebook, file: Path) -> None:
+def test_a_foreign_writer_is_shared(notebook: EmbeddingStore, file: Path) -> None:
     with duckdb.connect(str(file)) as foreign:
         assert notebook.evaluate("m", SPLIT)
         foreign.execute("BEGIN; CREATE TABLE mine (a INTEGER); INSERT INTO mine VALUES (1)")
@@ -176,7 +176,7 @@ def test_a_foreign_writer_is_shared(notebook: Notebook, file: Path) -> None:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_foreign_connection_of_another_configuration_is_named(
-    notebook: Notebook, file: Path, read_only: bool
+    notebook: EmbeddingStore, file: Path, read_only: bool
 ) -> None:
     with duckdb.connect(str(file), read_only=read_only, config={"threads": 1}):
         for call in (lambda: notebook.sql("SELECT 1"), lambda: notebook.evaluate("m", SPLIT)):
@@ -185,7 +185,7 @@ def test_a_foreign_connection_of_another_configuration_is_named(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_foreign_attachment_is_named(notebook: Notebook, file: Path) -> None:
+def test_a_foreign_attachment_is_named(notebook: EmbeddingStore, file: Path) -> None:
     with duckdb.connect() as foreign:
         foreign.execute(f"ATTACH '{file}' AS mine (READ_ONLY)")
         assert notebook.sql("SELECT 1 AS one").num_rows == 1
@@ -197,7 +197,7 @@ def test_a_foreign_attachment_is_named(notebook: Notebook, file: Path) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_eval_names_a_reader_before_it_ranks(cli: Run, notebook: Notebook, file: Path) -> None:
+def test_eval_names_a_reader_before_it_ranks(cli: Run, notebook: EmbeddingStore, file: Path) -> None:
     with held(file, read_only=True) as process:
         told = cli("eval", "--model", "m", "--split", SPLIT, code=1)
         assert f"held by process {process.pid}" in told.stderr
@@ -206,7 +206,7 @@ def test_eval_names_a_reader_before_it_ranks(cli: Run, notebook: Notebook, file:
 
 @pytest.mark.usefixtures("impatient")
 def test_a_result_waits_until_it_can_be_written(
-    notebook: Notebook, file: Path, caplog: pytest.LogCaptureFixture
+    notebook: EmbeddingStore, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A reader comes while eval ranks, and leaves when clipstore has named it and waits on."""
     log = logging.getLogger("clipstore")
@@ -231,7 +231,7 @@ def test_a_result_waits_until_it_can_be_written(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_ingest_names_a_reader_before_it_reads(cli: Run, notebook: Notebook, file: Path, tmp_path: Path) -> None:
+def test_ingest_names_a_reader_before_it_reads(cli: Run, notebook: EmbeddingStore, file: Path, tmp_path: Path) -> None:
     """Before the file: there is none here."""
     with held(file, read_only=True) as process:
         told = cli("ingest", "csv", tmp_path / "none.csv", code=1)
@@ -241,7 +241,7 @@ def test_ingest_names_a_reader_before_it_reads(cli: Run, notebook: Notebook, fil
 
 @pytest.mark.usefixtures("impatient")
 def test_annotations_wait_until_they_can_be_written(
-    notebook: Notebook, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    notebook: EmbeddingStore, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A reader comes while ingest reads the source, and leaves when clipstore has named it and waits on."""
     log = logging.getLogger("clipstore")
@@ -269,7 +269,7 @@ def test_annotations_wait_until_they_can_be_written(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_wait_without_limit_is_on_stderr_and_ends_with_ctrl_c(notebook: Notebook, file: Path) -> None:
+def test_a_wait_without_limit_is_on_stderr_and_ends_with_ctrl_c(notebook: EmbeddingStore, file: Path) -> None:
     """A process of its own: what a user sees, and that an interrupt ends it."""
 
     program = (

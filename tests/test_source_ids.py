@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import clipstore
 from clipstore.errors import VectorError
-from clipstore.pipeline.vectors import source_ids
+from clipstore.store.vectors import source_ids
 
 Run = Callable[..., Any]
 

@@ -18,8 +18,8 @@ from transformers import AutoTokenizer, CLIPConfig
 
 import clipstore
 from clipstore.encoders.clip import ClipEncoder, load_clip, overlong
-from clipstore.encoders.model_files import longest_text
-from clipstore.encoders.sources import locate
+from clipstore.encoders.fingerprint_inputs import longest_text
+from clipstore.encoders.model_files import locate
 from clipstore.records import Model
 
 Run = Callable[..., Result]

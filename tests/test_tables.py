@@ -30,14 +30,14 @@ from hypothesis import strategies as st
 
 from clipstore.catalog import statement
 from clipstore.cli import main
-from clipstore.packaged import folder
-from clipstore.pipeline import sections
 from clipstore.pipeline.query import list_queries, run_query, run_sql
-from clipstore.pipeline.store import Store
+from clipstore.pipeline.report import sections
 from clipstore.reporting import embedding, metrics, tables, training
 from clipstore.reporting.comparison import print_comparison
+from clipstore.reporting.demo_output import print_demo
 from clipstore.reporting.retrieval import print_retrieval
-from clipstore.reporting.story import print_demo
+from clipstore.resources import folder
+from clipstore.store.layout import Store
 
 Run = Callable[..., Result]
 Printer = Callable[[], None]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import clipstore
-from clipstore.demo.vectors import MadeVectors
+from clipstore.bench.vectors import MadeVectors
 from clipstore.ranking import rank_pairs
 
 Run = Callable[..., Any]

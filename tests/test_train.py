@@ -30,7 +30,7 @@ import clipstore
 from clipstore.demo import scenes as drawn
 from clipstore.demo.scenes import draw_dataset
 from clipstore.encoders.images import pixels
-from clipstore.encoders.tuning import TunedClip
+from clipstore.encoders.lora import TunedClip
 from clipstore.records import Lora, Model, Training
 from clipstore.training.gradients import Batch, backward
 
@@ -638,8 +638,8 @@ _STEP = """
 import json, sys
 import numpy as np, torch
 from pathlib import Path
-from clipstore.encoders.tuning import TunedClip
-from clipstore.pipeline.evaluate import peak_memory
+from clipstore.encoders.lora import TunedClip
+from clipstore.pipeline.evaluate.run import peak_memory
 from clipstore.records import Model, Training
 from clipstore.training.gradients import Batch, backward
 base, file, size = sys.argv[1], sys.argv[2], int(sys.argv[3])

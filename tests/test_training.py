@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipstore.encoders.tuning import TunedClip
+from clipstore.encoders.lora import TunedClip
 from clipstore.errors import ModelError, TrainingError
 from clipstore.records import Lora, Model, Training
 from clipstore.training.batches import Captions, batches, steps_of

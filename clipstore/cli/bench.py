@@ -10,7 +10,7 @@ from clipstore import choices
 from clipstore.cli.options import json_option, memory_option, store_option
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.store import Store
+    from clipstore.store.layout import Store
 
 
 @click.group()
@@ -46,7 +46,7 @@ def bench_eval(*, as_json: bool, **what: Any) -> None:
 
     Example: clipstore bench eval --images 40504 --captions 202654 --repeat 1
     """
-    from clipstore.pipeline import bench_eval as verb
+    from clipstore.bench import evaluate as verb
     from clipstore.reporting.metrics import print_bench
     from clipstore.reporting.progress import shown_progress
     from clipstore.reporting.tables import print_json
@@ -97,7 +97,7 @@ def bench_embed(store: Store, *, as_json: bool, **what: Any) -> None:
 
     Example: clipstore bench embed --images 200 --captions 2000
     """
-    from clipstore.pipeline import bench_embed as verb
+    from clipstore.bench import embed as verb
     from clipstore.reporting.embedding import print_bench_embed
     from clipstore.reporting.progress import shown_progress
     from clipstore.reporting.tables import print_json

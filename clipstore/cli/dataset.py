@@ -10,7 +10,7 @@ from clipstore.cli.options import json_option, store_option
 from clipstore.cli.removal import confirmed, yes_option
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.store import Store
+    from clipstore.store.layout import Store
 
 
 @click.group()

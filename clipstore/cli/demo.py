@@ -27,8 +27,8 @@ def demo(folder: Path, images: int, seed: int, *, as_json: bool) -> None:
     Example: clipstore demo
     """
     from clipstore.pipeline.demo import run_demo
+    from clipstore.reporting.demo_output import print_demo
     from clipstore.reporting.progress import shown_progress
-    from clipstore.reporting.story import print_demo
     from clipstore.reporting.tables import print_json
     from clipstore.reporting.training import epoch_line
 

@@ -11,7 +11,7 @@ from clipstore import choices
 from clipstore.cli.options import json_option, memory_option, store_option
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.store import Store
+    from clipstore.store.layout import Store
 
 
 @click.command()
@@ -59,7 +59,7 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
 
     Example: clipstore embed --model pretrained --split coco/val2017
     """
-    from clipstore.pipeline import embed as verb
+    from clipstore.pipeline.embed import run as verb
     from clipstore.reporting.embedding import summary_notes, summary_rows
     from clipstore.reporting.progress import shown_progress
     from clipstore.reporting.tables import print_json, print_table

@@ -12,7 +12,7 @@ from clipstore.cli.options import json_option, memory_option, store_option
 from clipstore.cli.removal import confirmed, yes_option
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.store import Store
+    from clipstore.store.layout import Store
 
 
 _PROTOCOLS = click.Choice(list(choices.PROTOCOLS))
@@ -63,7 +63,7 @@ def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **
 
     Example: clipstore eval --model pretrained --split coco/val2017
     """
-    from clipstore.pipeline import evaluate as verb
+    from clipstore.pipeline.evaluate import run as verb
     from clipstore.reporting.metrics import print_evaluations
     from clipstore.reporting.progress import shown_progress
     from clipstore.reporting.tables import print_json

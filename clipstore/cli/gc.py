@@ -9,7 +9,7 @@ import click
 from clipstore.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.store import Store
+    from clipstore.store.layout import Store
 
 
 @click.command()
@@ -26,7 +26,7 @@ def gc(store: Store, *, delete: bool, as_json: bool) -> None:
 
     Example: clipstore gc --delete
     """
-    from clipstore.pipeline.garbage import collect_garbage
+    from clipstore.pipeline.gc import collect_garbage
     from clipstore.reporting.tables import print_json, print_table
 
     found = collect_garbage(store, delete=delete)

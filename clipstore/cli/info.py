@@ -9,7 +9,7 @@ import click
 from clipstore.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.store import Store
+    from clipstore.store.layout import Store
 
 
 @click.command()

@@ -13,8 +13,8 @@ from clipstore.cli.options import Command, json_option, store_option
 from clipstore.cli.removal import confirmed, yes_option
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.ingest import Ingested
-    from clipstore.pipeline.store import Store
+    from clipstore.pipeline.ingest.run import Ingested
+    from clipstore.store.layout import Store
 
 _FOLDER = click.Path(path_type=Path)
 _clean = click.option(
@@ -74,7 +74,7 @@ def ingest_coco(
 
     Example: clipstore ingest coco /data/coco --split val2017
     """
-    from clipstore.pipeline import ingest as verbs
+    from clipstore.pipeline.ingest import run as verbs
 
     options = verbs.IngestOptions(clean=clean, replace=replace, images=images)
     _print(verbs.ingest_coco(store, root, name=name, splits=splits, options=options), as_json=as_json)
@@ -99,7 +99,7 @@ def ingest_flickr(
 
     Example: clipstore ingest flickr /data/flickr8k
     """
-    from clipstore.pipeline import ingest as verbs
+    from clipstore.pipeline.ingest import run as verbs
 
     options = verbs.IngestOptions(clean=clean, replace=replace, images=images)
     _print(verbs.ingest_flickr(store, root, name=name, options=options), as_json=as_json)
@@ -123,7 +123,7 @@ def ingest_karpathy(
 
     Example: clipstore ingest karpathy dataset_coco.json /data/coco
     """
-    from clipstore.pipeline import ingest as verbs
+    from clipstore.pipeline.ingest import run as verbs
 
     options = verbs.IngestOptions(clean=clean, replace=replace)
     _print(verbs.ingest_karpathy(store, file, root, name=name, options=options), as_json=as_json)
@@ -149,7 +149,7 @@ def ingest_csv(
 
     Example: clipstore ingest csv photos/captions.csv --name holidays
     """
-    from clipstore.pipeline import ingest as verbs
+    from clipstore.pipeline.ingest import run as verbs
 
     options = verbs.IngestOptions(clean=clean, replace=replace, images=images)
     _print(verbs.ingest_csv(store, file, name=name, options=options), as_json=as_json)

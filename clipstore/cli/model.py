@@ -10,7 +10,7 @@ from clipstore.cli.options import json_option, store_option
 from clipstore.cli.removal import confirmed, yes_option
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.store import Store
+    from clipstore.store.layout import Store
 
 
 @click.group()
@@ -39,8 +39,8 @@ def add(
 
     Example: clipstore model add tuned --base openai/clip-vit-base-patch32 --adapter runs/tuned/best
     """
-    from clipstore.pipeline.models import ORIGINS, add_model, show_model
     from clipstore.reporting.tables import print_json
+    from clipstore.store.models import ORIGINS, add_model, show_model
 
     def warn(warning: str) -> None:
         click.echo(f"clipstore: warning: {warning}", err=True)
@@ -77,8 +77,8 @@ def trained(name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) 
 
     Example: clipstore model trained tuned --split coco/train2014
     """
-    from clipstore.pipeline.models import note_training
     from clipstore.reporting.tables import print_json
+    from clipstore.store.models import note_training
 
     told = note_training(store, name, splits)
     if as_json:
@@ -97,8 +97,8 @@ def list_models(store: Store, *, as_json: bool) -> None:
 
     Example: clipstore model list
     """
-    from clipstore.pipeline import models
     from clipstore.reporting.tables import print_json, print_table
+    from clipstore.store import models
 
     rows = models.list_models(store)
     if as_json:
@@ -116,8 +116,8 @@ def show(name: str, store: Store, *, as_json: bool) -> None:
 
     Example: clipstore model show demo
     """
-    from clipstore.pipeline.models import show_model
     from clipstore.reporting.tables import cell, print_json, print_table
+    from clipstore.store.models import show_model
 
     told = show_model(store, name)
     if as_json:

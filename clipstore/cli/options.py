@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.store import Store
+    from clipstore.store.layout import Store
 
 Command = Callable[..., Any]
 
@@ -31,7 +31,7 @@ class Memory(click.ParamType[int]):
 
 
 def _as_store(_ctx: click.Context, _param: click.Parameter, folder: Path) -> Store:
-    from clipstore.pipeline.store import Store
+    from clipstore.store.layout import Store
 
     return Store(folder.absolute())
 

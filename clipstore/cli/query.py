@@ -11,7 +11,7 @@ from clipstore.cli.options import json_option, store_option
 from clipstore.errors import CatalogError
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.store import Store
+    from clipstore.store.layout import Store
 
 _format = click.option(
     "--format",

@@ -11,7 +11,7 @@ from clipstore import choices
 from clipstore.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.store import Store
+    from clipstore.store.layout import Store
 
 
 @click.command()
@@ -62,7 +62,7 @@ def report(store: Store, form: str, *, as_json: bool, **how: Any) -> None:
 
     Example: clipstore report --split coco/val2017 --model pretrained --model full
     """
-    from clipstore.pipeline import report as verb
+    from clipstore.pipeline.report import run as verb
     from clipstore.reporting.progress import shown_progress
     from clipstore.reporting.tables import print_json
 

@@ -10,7 +10,7 @@ import click
 from clipstore.cli.options import json_option, memory_option, store_option
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.store import Store
+    from clipstore.store.layout import Store
 
 
 @click.command()
@@ -51,9 +51,9 @@ def retrieve(
     Example: clipstore retrieve photo.jpg "a dog on a beach" --model demo --model demo-full
              --split scenes/val --panel found.png
     """
-    from clipstore.pipeline.asking import queries
-    from clipstore.pipeline.retrieve import RetrieveOptions
-    from clipstore.pipeline.retrieve import retrieve as verb
+    from clipstore.pipeline.retrieve.queries import queries
+    from clipstore.pipeline.retrieve.run import RetrieveOptions
+    from clipstore.pipeline.retrieve.run import retrieve as verb
     from clipstore.reporting.progress import shown_progress
     from clipstore.reporting.retrieval import print_retrieval, retrieval_notes
     from clipstore.reporting.tables import print_json

@@ -11,9 +11,9 @@ import click
 from clipstore.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
-    from clipstore.pipeline.store import Store
     from clipstore.records import Job
     from clipstore.reporting.progress import Shown
+    from clipstore.store.layout import Store
 
 _device = click.option("--device", help="Where it runs, such as cuda:1. [default: cuda where there is one, else cpu]")
 _restart = click.option(
@@ -39,12 +39,12 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
 
     Example: clipstore train --model full
     """
-    from clipstore.pipeline.models import find_job
-    from clipstore.pipeline.train import TrainOptions
-    from clipstore.pipeline.train import train as verb
+    from clipstore.pipeline.train.run import TrainOptions
+    from clipstore.pipeline.train.run import train as verb
     from clipstore.reporting.progress import shown_progress
     from clipstore.reporting.tables import print_json
     from clipstore.reporting.training import epoch_line, print_training
+    from clipstore.store.models import find_job
 
     job = find_job(store, model)
     with shown_progress() as shown:
@@ -78,13 +78,13 @@ def run(job: str, store: Store, *, restart: bool, device: str | None, as_json: b
 
     Example: clipstore run jobs/full.toml
     """
-    from clipstore.pipeline.models import find_job
-    from clipstore.pipeline.run import run_job
-    from clipstore.pipeline.train import TrainOptions
+    from clipstore.pipeline.run_job import run_job
+    from clipstore.pipeline.train.run import TrainOptions
     from clipstore.reporting.metrics import print_evaluations
     from clipstore.reporting.progress import shown_progress
     from clipstore.reporting.tables import print_json
     from clipstore.reporting.training import epoch_line, print_training
+    from clipstore.store.models import find_job
 
     named = find_job(store, job)
     with shown_progress() as shown:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipstore.encoders.fingerprint import base_digest
-from clipstore.encoders.model_files import read_settings
-from clipstore.encoders.sources import TRAINING, adapter_files, locate, read_json
+from clipstore.encoders.fingerprint_inputs import read_settings
+from clipstore.encoders.model_files import TRAINING, adapter_files, locate, read_json
 from clipstore.errors import ModelError
 from clipstore.records import Model
 

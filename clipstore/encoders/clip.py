@@ -23,11 +23,11 @@ from transformers import AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
 from clipstore.encoders import forward
+from clipstore.encoders.fingerprint_inputs import longest_text
 from clipstore.encoders.images import Preprocessing, prepared, read_preprocessing
-from clipstore.encoders.model_files import longest_text
+from clipstore.encoders.model_files import adapter_files, heads_file, locate, preprocessor_file
 from clipstore.encoders.packing import pack, row_tokens
 from clipstore.encoders.probe import CAPTION, probe_image
-from clipstore.encoders.sources import adapter_files, heads_file, locate, preprocessor_file
 from clipstore.errors import ModelError
 from clipstore.records import Model
 

@@ -22,8 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from clipstore.encoders.former import former_base_digests
-from clipstore.encoders.model_files import (
+from clipstore.encoders.fingerprint_inputs import (
     ModelFiles,
     base_tensors,
     model_files,
@@ -32,7 +31,8 @@ from clipstore.encoders.model_files import (
     tensors_of,
     tower_config,
 )
-from clipstore.encoders.sources import TRAINING, locate, read_json
+from clipstore.encoders.fingerprint_v1 import former_base_digests
+from clipstore.encoders.model_files import TRAINING, locate, read_json
 from clipstore.encoders.weights import Tensor
 from clipstore.errors import ModelError
 from clipstore.records import Model, Tower

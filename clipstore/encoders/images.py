@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from clipstore.encoders.sources import read_json
-from clipstore.errors import ModelError, PhotoError
+from clipstore.encoders.model_files import read_json
+from clipstore.errors import ImageError, ModelError
 
 # A photo that would unpack to more than Pillow's limit (some 89 million pixels) is refused, not warned about.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -153,7 +153,7 @@ def pixels(photo: bytes, how: Preprocessing) -> NDArray[np.uint8]:
     """The pixels of a photo, uint8 (height, width, 3), resized and cropped.
 
     Raises:
-        PhotoError: the bytes are not a photo that can be read, or it cannot be resized; with the reason.
+        ImageError: the bytes are not a photo that can be read, or it cannot be resized; with the reason.
     """
     image = decoded(photo)
     return prepared(upright(image, photo) if how.exif_orientation else image, how)
@@ -163,7 +163,7 @@ def prepared(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
     """The pixels of a decoded photo, uint8 (height, width, 3), resized and cropped.
 
     Raises:
-        PhotoError: the photo is too elongated to be resized.
+        ImageError: the photo is too elongated to be resized.
     """
     return np.asarray(_crop(_resize(image, how), how.crop))
 
@@ -174,22 +174,22 @@ def decoded(photo: bytes, *, least: int | None = None) -> Image.Image:
     With `least`, a JPEG may come smaller than it is, both sides at least so many pixels: decoded in a part of the time.
 
     Raises:
-        PhotoError: the bytes are not a photo that can be read; with the reason.
+        ImageError: the bytes are not a photo that can be read; with the reason.
     """
     if not photo:
         message = "the file is empty"
-        raise PhotoError(message)
+        raise ImageError(message)
     try:
         return _opened(photo, least)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         message = f"more than {MAX_PIXELS} pixels: a decompression bomb, or a scan to shrink first"
-        raise PhotoError(message) from error
+        raise ImageError(message) from error
     except UnidentifiedImageError as error:
         message = _other_kind(photo)
-        raise PhotoError(message) from error
+        raise ImageError(message) from error
     except _DAMAGED as error:
         message = f"damaged: {' '.join(str(error).split()) or type(error).__name__}"
-        raise PhotoError(message) from error
+        raise ImageError(message) from error
 
 
 def _opened(photo: bytes, least: int | None) -> Image.Image:
@@ -253,7 +253,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in {"I", "F"}:
         message = f"pixels of mode {image.mode} have no fixed range: save the photo with 8 or 16 bits"
-        raise PhotoError(message)
+        raise ImageError(message)
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
@@ -272,7 +272,7 @@ def _resize(image: Image.Image, how: Preprocessing) -> Image.Image:
         height, width = how.resize
     if width * height > MAX_PIXELS:
         message = f"{image.size[0]} x {image.size[1]} pixels: too elongated to be resized by its shorter edge"
-        raise PhotoError(message)
+        raise ImageError(message)
     return image.resize((width, height), Image.Resampling(how.resample))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from clipstore.encoders.clip import ClipEncoder, load_clip
-from clipstore.encoders.sources import locate, preprocessor_file, tokenizer_files
+from clipstore.encoders.model_files import locate, preprocessor_file, tokenizer_files
 from clipstore.records import Model
 
 

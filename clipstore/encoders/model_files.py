@@ -1,196 +1,243 @@
-"""The contents of a model's files that its fingerprints are made of, read without torch."""
+"""Where the files of a model lie: bundled with clipstore, in a local folder, or on the hub.
+
+Weights are read from safetensors alone and no code of a model's is ever run. Which of several files counts is decided
+as transformers and PEFT decide it, since they open the files.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
+import json
+import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from clipstore.encoders.images import Preprocessing, read_preprocessing
-from clipstore.encoders.sources import (
-    adapter_files,
-    has_tower,
-    heads_file,
-    locate,
-    preprocessor_file,
-    read_json,
-    tokenizer_files,
-    weight_files,
-)
-from clipstore.encoders.weights import Tensor, tensor_digests
 from clipstore.errors import ModelError
-from clipstore.records import Model
 
-_LONGEST_TEXT = 77  # tokens, where a configuration does not say
-_PARTS = {  # part -> beginnings of the names of its tensors
-    "image backbone": ("vision_model.",),
-    "image head": ("visual_projection.",),
-    "text": ("text_model.", "text_projection."),
-    "no vector": ("logit_scale", "logit_bias"),
+_BUNDLED = "bundled:"
+_CONVERTER = "SFconvertbot"  # the hub's own account that offers safetensors in a pull request
+_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either is enough
+_WANTED = ["*.json", "*.safetensors", "merges.txt"]  # of a hub repository
+
+# Every file that one of transformers' tokenizers opens, whichever class tokenizer_config.json names. Chat templates are
+# none of them: no caption goes through one.
+_TOKENIZER_FILES = (
+    "added_tokens.json", "special_tokens_map.json", "tokenizer*", "*vocab*", "merges*.txt", "tekken.json", "*.model",
+    "*.spm", "*.tiktoken", "*.tokenizer", "bpe.codes", "dict.txt", "byte_maps.json", "emoji.json", "normalizer.json",
+    "word_pronunciation.json", "word_shape.json",
+)  # fmt: skip
+
+# What training leaves beside PEFT's files: heads, what it was, and the SHA-256 of each photo that it saw.
+HEADS, TRAINING, PHOTOS = "heads.safetensors", "training.json", "training_images.txt"
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_DISTRIBUTED = re.compile(
+    r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors"
+)  # transformers loads these before all others
+
+# Models that are not CLIP, by the beginning of their model_type.
+_OTHERS = {
+    "siglip": "a SigLIP model",
+    "blip": "a BLIP model",
+    "clip_vision_model": "the vision tower of a CLIP alone",
+    "clip_text_model": "the text tower of a CLIP alone",
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelFiles:
-    """What decides a model's vectors, as its files have it.
+def locate(base: str, *, fetch: bool = True) -> Path:
+    """The folder that holds the files of `base`: "bundled:NAME", a local folder, or a hub id (cached, else fetched).
 
-    Attributes:
-        place: the folder of the base.
-        config: the whole config.json.
-        preprocessing: all settings that pixels are made with: the preprocessor's, and the model's EXIF orientation.
-        tokenizer: the SHA-256 of each tokenizer file, by its name.
-        tensors, adapter_tensors, heads: of the base's weights, the adapter's, and the heads beside the adapter.
-        adapter: the whole adapter_config.json; None without an adapter.
-    """
-
-    place: Path
-    config: dict[str, Any]
-    preprocessing: Preprocessing
-    tokenizer: dict[str, str]
-    tensors: list[Tensor]
-    adapter: dict[str, Any] | None
-    adapter_tensors: list[Tensor]
-    heads: list[Tensor]
-
-
-def model_files(model: Model, *, fetch: bool = True) -> list[Path]:
-    """Every file that decides what a model's towers give; without `fetch`, only if they are on this machine.
+    Without `fetch`, a hub id that is not cached cannot be had.
 
     Raises:
-        ModelError: one cannot be had.
+        ModelError: it cannot be had; the message says which file or hub id, and what to do.
     """
-    place = locate(model.base, fetch=fetch)
-    base = [place / "config.json", preprocessor_file(place), *tokenizer_files(place), *weight_files(place)]
-    return base + (adapter_files(model.adapter) if model.adapter else [])
-
-
-def read_model_files(model: Model, *, fetch: bool = True) -> ModelFiles:
-    """The contents of a model's files.
-
-    Raises:
-        ModelError: they cannot be had, are damaged, or do not fit together.
-    """
-    place = locate(model.base, fetch=fetch)
-    config, preprocessing = read_settings(place, model.family)
-    adapter, heads = (adapter_files(model.adapter), heads_file(model.adapter)) if model.adapter else ([], None)
-    return ModelFiles(
-        place=place,
-        config=config,
-        preprocessing=replace(preprocessing, exif_orientation=model.exif_orientation),
-        tokenizer={file.name: _file_digest(file) for file in tokenizer_files(place)},
-        tensors=base_tensors(place),
-        adapter=read_json(adapter[0]) if adapter else None,
-        adapter_tensors=list(tensor_digests(adapter[1])) if adapter else [],
-        heads=list(tensor_digests(heads)) if heads else [],
-    )
-
-
-def read_settings(place: Path, family: str) -> tuple[dict[str, Any], Preprocessing]:
-    """The configuration of the base in a folder, and its preprocessing.
-
-    Raises:
-        ModelError: it is of another family, or its preprocessing makes pixels of another size than its image tower
-            reads.
-    """
-    config = read_json(place / "config.json")
-    if config.get("model_type") != family or not all(has_tower(config, tower) for tower in ("text", "vision")):
-        message = f"{place / 'config.json'} is no configuration of a {family} model: give a whole checkpoint"
-        raise ModelError(message)
-    for tower in ("text", "vision"):
-        epsilon = tower_config(config, tower).get("layer_norm_eps", 1e-5)
-        if not isinstance(epsilon, int | float):  # transformers takes it, and fails when it computes
-            message = f"{place / 'config.json'}: layer_norm_eps = {epsilon!r} in {tower}_config: expected a number"
-            raise ModelError(message)
-    file = preprocessor_file(place)
-    preprocessing = read_preprocessing(file)
-    size = tower_config(config, "vision").get("image_size", 224)
-    if preprocessing.crop != (size, size):
-        height, width = preprocessing.crop
+    if base.startswith(_BUNDLED):
+        return _bundled(base.removeprefix(_BUNDLED))
+    place = Path(base).expanduser()
+    if place.is_dir():
+        return complete(place.absolute(), base)
+    if base.startswith((".", "/", "~")) or base.count("/") != 1:
         message = (
-            f"{file} makes images of {height} x {width} pixels, and the model reads {size} x {size} "
-            f"(image_size in {place / 'config.json'}): give the preprocessor_config.json that belongs to the weights"
+            f"no folder {base}: a base is a local folder, a hub id like openai/clip-vit-base-patch32, or bundled:demo"
         )
         raise ModelError(message)
-    return config, preprocessing
-
-
-def base_tensors(place: Path) -> list[Tensor]:
-    """Every tensor of the base in a folder that the towers use.
-
-    Position ids count from 0, whatever the file says: old checkpoints have them, and transformers makes its own.
-
-    Raises:
-        ModelError: a file is damaged.
-    """
-    return [one for one in stored_tensors(place) if not one[0].endswith(".embeddings.position_ids")]
-
-
-def stored_tensors(place: Path) -> list[Tensor]:
-    """Every tensor in the weight files of a folder, used or not.
-
-    Raises:
-        ModelError: a file is damaged.
-    """
-    return [tensor for file in weight_files(place) for tensor in tensor_digests(file)]
-
-
-def tower_config(config: dict[str, Any], tower: str) -> dict[str, Any]:
-    """The configuration of a tower, "text" or "vision", as transformers resolves it.
-
-    A *_config_dict, as the first checkpoints have it, fills up with transformers' defaults, and overrides *_config.
-
-    Raises:
-        ModelError: transformers refuses it.
-    """
-    own, former = config.get(f"{tower}_config") or {}, config.get(f"{tower}_config_dict")
-    if former is None:
-        return dict(own)
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import CLIPTextConfig, CLIPVisionConfig
-
-    resolve: Any = CLIPTextConfig if tower == "text" else CLIPVisionConfig
-    try:
-        return dict(own) | dict(resolve(**former).to_dict())
-    except (TypeError, ValueError, StrictDataclassError) as error:
-        message = f"{tower}_config_dict in the model's config.json: {' '.join(str(error).split())}"
-        raise ModelError(message) from error
-
-
-def longest_text(place: Path) -> int:
-    """How many tokens the CLIP in a folder reads of a text, its start and end tokens included.
-
-    Raises:
-        ModelError: the configuration cannot be read, or transformers refuses it.
-    """
-    config = tower_config(read_json(place / "config.json"), "text")
-    return size_of(config, "max_position_embeddings", _LONGEST_TEXT)
-
-
-def size_of(config: dict[str, Any], key: str, default: int) -> int:
-    """A size that a configuration says, or transformers' default.
-
-    Raises:
-        ModelError: it is no size.
-    """
-    value = config.get(key, default)
-    if not isinstance(value, int) or value < 1:
-        message = f"{key} = {value!r} in the model's config.json: expected a whole number"
+    cached = _cached(base)
+    if cached is None and not fetch:
+        message = f"{base} is not in the hub's cache"
         raise ModelError(message)
-    return value
+    return cached or _fetched(base)
 
 
-def tensors_of(tensors: list[Tensor], *parts: str) -> list[Tensor]:
-    """The tensors of some parts ("image backbone", "image head", "text"), and those that no part claims, by name."""
-    return sorted(tensor for tensor in tensors if _part(tensor[0]) in (*parts, "both"))
+def complete(place: Path, base: str) -> Path:
+    """`place`, when it holds every file that a CLIP model needs.
+
+    Raises:
+        ModelError: it holds another kind of model, or a file is missing; the message names it.
+    """
+    problem = _other_kind(place)
+    if problem:
+        message = f"{base} is {problem}: give a CLIP checkpoint with both towers, as transformers' CLIPModel saves it"
+        raise ModelError(message)
+    missing = _missing(place)
+    if missing:
+        message = f"{base} at {place} has no {missing}"
+        raise ModelError(message)
+    if (place / "adapter_config.json").is_file():
+        message = f"{base} at {place} holds a PEFT adapter beside its weights: move it into a folder for --adapter"
+        raise ModelError(message)
+    return place
 
 
-def _part(name: str) -> str:
-    bare = name.removeprefix("base_model.model.")
-    return next((part for part, starts in _PARTS.items() if bare.startswith(starts)), "both")
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a model's JSON file.
+
+    Raises:
+        ModelError: the file cannot be read, or holds something else.
+    """
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = f"cannot read {file}: {error}"
+        raise ModelError(message) from error
+    if not isinstance(told, dict):
+        message = f"{file} is not a JSON object"
+        raise ModelError(message)
+    return told
 
 
-def _file_digest(file: Path) -> str:
-    if file.suffix == ".json":
-        read_json(file)  # a damaged file is reported here, by name: the tokenizers' own errors are of no one kind
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def weight_files(place: Path) -> list[Path]:
+    """The safetensors files of a model folder: the file that its configuration names, else one, else an index's."""
+    first = read_json(place / "config.json").get("transformers_weights") or _SINGLE
+    file = place / str(first)
+    if first == _SINGLE and not file.is_file() and (place / _INDEX).is_file():
+        file = place / _INDEX
+    return _indexed(file) if file.name.endswith(".index.json") else [file]
+
+
+def _indexed(index: Path) -> list[Path]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        message = f"{index} has no weight_map that says which file holds which tensor"
+        raise ModelError(message)
+    return [index.parent / name for name in sorted(set(weight_map.values()))]
+
+
+def tokenizer_files(place: Path) -> list[Path]:
+    """The files that decide how a model cuts text into tokens, by name."""
+    return [file for file in sorted(place.iterdir()) if _is_tokenizer(file.name) and file.is_file()]
+
+
+def _is_tokenizer(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in _TOKENIZER_FILES)
+
+
+def preprocessor_file(place: Path) -> Path:
+    """The file that says how a model wants its pixels: processor_config.json where that has them, else its own."""
+    whole, own = place / "processor_config.json", place / "preprocessor_config.json"
+    return own if own.is_file() and not (whole.is_file() and "image_processor" in read_json(whole)) else whole
+
+
+def adapter_files(adapter: str) -> list[Path]:
+    """The files of an adapter that decide vectors: the two of a PEFT folder, and the heads where they were trained too.
+
+    Raises:
+        ModelError: one of PEFT's is missing.
+    """
+    files = [Path(adapter).expanduser() / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+    for file in files:
+        if not file.is_file():
+            message = f"no {file.name} in {adapter}: an adapter is a folder that PEFT's save_pretrained wrote"
+            raise ModelError(message)
+    heads = heads_file(adapter)
+    return [*files, heads] if heads else files
+
+
+def heads_file(adapter: str) -> Path | None:
+    """The trained heads beside an adapter, or None: a safetensors file, its tensors named as in the base."""
+    file = Path(adapter).expanduser() / HEADS
+    return file if file.is_file() else None
+
+
+def _other_kind(place: Path) -> str | None:
+    """What a folder holds instead of a CLIP of transformers', in words; None where it may be one."""
+    config = read_json(place / "config.json") if (place / "config.json").is_file() else {}
+    kind = config.get("model_type")
+    if kind == "clip":
+        lacking = [name for name in ("text", "vision") if not has_tower(config, name)]
+        return f"a CLIP without its {' and '.join(lacking)} tower" if lacking else None
+    if not kind and any(place.glob("open_clip*")):
+        return "an OpenCLIP checkpoint"
+    if not (place / "config.json").is_file():
+        return None
+    known = (words for start, words in _OTHERS.items() if str(kind).startswith(start))
+    return next(known, f"a model of the type {kind}" if kind else "no model that transformers knows (no model_type)")
+
+
+def has_tower(config: dict[str, Any], tower: str) -> bool:
+    """Whether a CLIP's configuration describes a tower, "text" or "vision"; old checkpoints do so in *_config_dict."""
+    return any(isinstance(config.get(f"{tower}_{name}"), dict) for name in ("config", "config_dict"))
+
+
+def _missing(place: Path) -> str | None:
+    """The first thing that a model folder lacks, in words."""
+    if not (place / "config.json").is_file():
+        return "config.json"
+    if any(_DISTRIBUTED.fullmatch(file.name) for file in place.iterdir()):
+        return "weights that clipstore reads: those of a distributed training are not; save it whole"
+    if not all(file.is_file() for file in weight_files(place)):
+        return "model.safetensors (weights in other formats are not read: convert them to safetensors)"
+    if not any(all((place / name).is_file() for name in names) for names in _TOKENIZERS):
+        return "tokenizer.json, nor vocab.json with merges.txt"
+    if not preprocessor_file(place).is_file():
+        return "preprocessor_config.json"
+    return None
+
+
+def _bundled(name: str) -> Path:
+    place = Path(__file__).parent.parent / name / "model"
+    if not place.is_dir():
+        message = f"no bundled model {name!r}: there is bundled:demo"
+        raise ModelError(message)
+    return place
+
+
+def _cached(hub_id: str) -> Path | None:
+    """The folder of a hub model that lies complete in the hub's cache, the main revision first."""
+    from huggingface_hub import constants, file_download
+
+    root = Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(repo_id=hub_id, repo_type="model")
+    main = root / "refs" / "main"
+    first = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
+    places = sorted((root / "snapshots").glob("*"), key=lambda place: (place.name != first, place.name))
+    return next((place for place in places if _missing(place) is None), None)
+
+
+def _fetched(hub_id: str) -> Path:
+    """The folder of a hub model, downloaded into the hub's cache."""
+    import huggingface_hub as hub
+
+    try:
+        place = Path(hub.snapshot_download(hub_id, allow_patterns=_WANTED))
+        revision = None if any(place.glob("*.safetensors")) else _converted(hub_id)
+        if revision:
+            place = Path(hub.snapshot_download(hub_id, allow_patterns=_WANTED, revision=revision))
+    except (hub.errors.HTTPError, OSError, ValueError) as error:  # no network, no such repository, no valid id
+        reason = str(error).strip().splitlines()[0]
+        message = (
+            f"no folder {hub_id} here, and it cannot be had from the hub ({reason}): get online once, "
+            f"or fetch it elsewhere with 'hf download {hub_id}' "
+            "and record that folder with 'clipstore model add NAME --base FOLDER'"
+        )
+        raise ModelError(message) from error
+    return complete(place, hub_id)
+
+
+def _converted(hub_id: str) -> str | None:
+    """The open pull request in which the hub's own converter offers safetensors, for repositories without."""
+    import huggingface_hub as hub
+
+    offers = hub.get_repo_discussions(
+        hub_id, author=_CONVERTER, discussion_type="pull_request", discussion_status="open"
+    )
+    return next((f"refs/pr/{offer.num}" for offer in offers), None)

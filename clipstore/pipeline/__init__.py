@@ -1,1 +1,1 @@
-"""One function a verb. The rooms do not know one another; here they are joined."""
+"""One module or package per command. The packages below do not import one another; here they are joined."""

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from clipstore import choices
 from clipstore.catalog import Row, Session
 from clipstore.errors import ComparisonError
-from clipstore.paired import Estimates, Method, Paired, estimate, holm
-from clipstore.pipeline.models import find_model, model_name
-from clipstore.pipeline.probes import warn_unchecked
-from clipstore.pipeline.store import Store, split_id
+from clipstore.significance import Estimates, Method, Paired, estimate, holm
+from clipstore.store.layout import Store, split_id
+from clipstore.store.models import find_model, model_name
+from clipstore.store.probes import warn_unchecked
 
 _DIRECTIONS = ("image_to_text", "text_to_image")
 _METRICS = ("recall@1", "recall@5", "recall@10", "mrr", "mean_rank")

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from clipstore.demo.scenes import WORDED_ANEW, draw_dataset
-from clipstore.pipeline.embed import EmbedOptions, embed
-from clipstore.pipeline.evaluate import EvalOptions, evaluate
-from clipstore.pipeline.ingest import ingest_coco
-from clipstore.pipeline.models import find_job
-from clipstore.pipeline.progress import Progress
+from clipstore.pipeline.embed.run import EmbedOptions, embed
+from clipstore.pipeline.evaluate.run import EvalOptions, evaluate
+from clipstore.pipeline.ingest.run import ingest_coco
 from clipstore.pipeline.query import run_query
 from clipstore.pipeline.split import draw_split
-from clipstore.pipeline.store import Store
-from clipstore.pipeline.train import TrainOptions, train
+from clipstore.pipeline.train.run import TrainOptions, train
+from clipstore.progress import Progress
+from clipstore.store.layout import Store
+from clipstore.store.models import find_job
 
 BASE, DATASET, HELD_OUT, TRAINING = "demo", "scenes", "val", "train"
 SUBSET, WHOLE = "subset", "whole"  # the groups of splits that demo-subset and demo-full train on

@@ -10,9 +10,9 @@ import pyarrow.csv as pa_csv
 
 from clipstore.catalog import Row, Session
 from clipstore.errors import DatasetError, ModelError
-from clipstore.pipeline.models import IMPORTED, find_model
-from clipstore.pipeline.probes import check_current_probes
-from clipstore.pipeline.store import Store, split_id
+from clipstore.store.layout import Store, split_id
+from clipstore.store.models import IMPORTED, find_model
+from clipstore.store.probes import check_current_probes
 
 
 def export_csv(store: Store, folder: Path, *, origin: str | None = None) -> list[Row]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from clipstore.catalog import Row, Session, scratch
+from clipstore.device import checked_device
 from clipstore.errors import VectorError
-from clipstore.pipeline.device import checked_device
-from clipstore.pipeline.evaluate import EvalOptions, Measured, evaluation_stamp, keep, measure
-from clipstore.pipeline.progress import Progress, silent
-from clipstore.pipeline.store import Store, split_id
-from clipstore.pipeline.vectors import Gallery, gallery, of_models
+from clipstore.pipeline.evaluate.run import EvalOptions, Measured, evaluation_stamp, keep, measure
+from clipstore.progress import Progress, silent
 from clipstore.records import Model
+from clipstore.store.layout import Store, split_id
+from clipstore.store.vectors import Gallery, gallery, of_models
 
 PLAIN, SOFTMAX, DYNAMIC = "none", "inverted softmax", "dynamic inverted softmax"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipstore.catalog import FORMAT_VERSION, Row
 from clipstore.errors import NotFoundError
-from clipstore.pipeline.store import Store
+from clipstore.store.layout import Store
 
 _PACKAGES = (
     "clipstore", "duckdb", "torch", "transformers", "tokenizers", "peft", "safetensors", "h5py", "numpy", "pyarrow",

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from clipstore.catalog import Session, named, parameters_of, statement
 from clipstore.errors import CatalogError, NotFoundError, nearest
-from clipstore.pipeline.models import model_name
-from clipstore.pipeline.store import Store
+from clipstore.store.layout import Store
+from clipstore.store.models import model_name
 
 TOTAL_ROWS = "total_rows"  # a column of the queries that have a limit; in the answer, a key of the table's metadata
 

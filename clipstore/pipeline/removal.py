@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from clipstore.catalog import Row, Session
 from clipstore.errors import NotFoundError, RemovalError
 from clipstore.jobs import is_path, job_file, job_files
-from clipstore.pipeline.evaluations import forget
-from clipstore.pipeline.locks import training_lock
-from clipstore.pipeline.store import Store, split_id
+from clipstore.store.evaluations import forget
+from clipstore.store.layout import Store, split_id
+from clipstore.store.locks import training_lock
 
 # The statements of sql/remove/ that remove the images in its table removed_images, and what their rows are called.
 _OF_IMAGES = (

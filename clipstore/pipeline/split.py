@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clipstore.catalog import Row, Session
 from clipstore.errors import BadNameError, DatasetError, check_name
-from clipstore.pipeline.store import Store, split_id
+from clipstore.store.layout import Store, split_id
 
 
 def draw_split(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipstore.catalog import Row
-from clipstore.pipeline.store import Store, split_id
+from clipstore.store.layout import Store, split_id
 
 _MOST = {"frequent_words": 20, "longest_captions": 5, "repeated_captions": 5}
 _TABLES = ("captions_per_image", "caption_lengths", "categories", *_MOST)

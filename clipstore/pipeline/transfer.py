@@ -20,15 +20,15 @@ from clipstore.catalog import Row, Session
 from clipstore.errors import ModelError, VectorError, check_name
 from clipstore.files import check_regular
 from clipstore.jobs import job_files
-from clipstore.patience import keep_waiting
-from clipstore.pipeline.evaluations import forget
-from clipstore.pipeline.locks import writing_shards
-from clipstore.pipeline.models import IMPORTED, current_towers, find_model, record_model, record_towers
-from clipstore.pipeline.registry import register
-from clipstore.pipeline.store import Store, split_id
-from clipstore.pipeline.vectors import gallery
 from clipstore.records import Model, Tower
 from clipstore.shards import Shard, ShardInfo, normalised
+from clipstore.store.evaluations import forget
+from clipstore.store.layout import Store, split_id
+from clipstore.store.locks import writing_shards
+from clipstore.store.models import IMPORTED, current_towers, find_model, record_model, record_towers
+from clipstore.store.registry import register
+from clipstore.store.vectors import gallery
+from clipstore.waiting import keep_waiting
 
 _ROWS = 32768  # rows of one shard, and of one step of an export
 _UNIT = 1e-3  # a length farther from 1 than this counts as not unit

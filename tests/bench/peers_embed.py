@@ -37,12 +37,12 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 from transformers.utils import logging
 
 import clipstore
-from clipstore.encoders.untrained import clip_vocabulary, write_untrained
-from clipstore.pipeline.embed import EmbedOptions, embed
-from clipstore.pipeline.ingest import ingest_coco
-from clipstore.pipeline.models import add_model
-from clipstore.pipeline.store import Store
+from clipstore.encoders.random_clip import clip_vocabulary, write_random_clip
+from clipstore.pipeline.embed.run import EmbedOptions, embed
+from clipstore.pipeline.ingest.run import ingest_coco
 from clipstore.shards import normalised
+from clipstore.store.layout import Store
+from clipstore.store.models import add_model
 
 BATCH, LONGEST = 32, 77
 Floats = NDArray[np.float32]
@@ -292,7 +292,7 @@ def main(
         if three and -1 in task.of:
             message = "--three-models wants splits whose photos are there"
             raise click.UsageError(message)
-        model = write_untrained(folder / "model", vocabulary=clip_vocabulary())
+        model = write_random_clip(folder / "model", vocabulary=clip_vocabulary())
         rows = three_models(task, folder, model) if three else beside_peers(task, folder, model, splits, sample, repeat)
     if as_json:
         click.echo(json.dumps(rows, indent=2))

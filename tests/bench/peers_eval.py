@@ -36,7 +36,7 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from clipstore.demo.vectors import MadeVectors
+from clipstore.bench.vectors import MadeVectors
 from clipstore.ranking import DirectionRanks, Ranks, rank_pairs
 
 WHEEL = "clip_benchmark==1.6.2"

@@ -1,0 +1,1 @@
+"""Benchmarks of this machine: `clipstore bench embed` and `clipstore bench eval`."""

@@ -1,0 +1,136 @@
+"""A CLIP that is being trained: a fresh base, a LoRA of peft's on it, and its heads and temperature where asked."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import save
+
+from clipstore.encoders.clip import ClipEncoder, linear_modules, load_clip, load_heads
+from clipstore.encoders.model_files import HEADS
+from clipstore.errors import ModelError
+from clipstore.records import Lora, Model, Training
+
+LARGEST_SCALE = math.log(100.0)  # CLIP's own limit on the temperature
+
+_HEADS = ("text_projection.weight", "visual_projection.weight")
+_TEMPERATURE = "logit_scale"
+
+
+class TunedClip:
+    """A base with an adapter that learns. `encoder` shares its weights: what it gives follows the training.
+
+    Raises:
+        ModelError: the base cannot be loaded, or lacks a module that the adapter is to sit on.
+    """
+
+    def __init__(self, base: Model, training: Training, *, precision: str = "fp32", device: str = "cpu") -> None:
+        checkpoint = load_clip(base)
+        _check_modules(checkpoint.clip, training.lora)
+        self.encoder = ClipEncoder(checkpoint, device=device)
+        self.sees = "vision" in training.lora.towers
+        self._clip = checkpoint.clip
+        if device == "cpu":
+            self._clip.set_attn_implementation("eager")  # on CPUs its backward pass is faster than the fused one's
+        self._mixed = precision == "bf16"
+        torch.manual_seed(training.seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT's own use of transformers
+            self._adapter = get_peft_model(self._clip, _config(training.lora))
+        own = dict(self._clip.named_parameters())
+        heads = _HEADS if training.heads else ()
+        temperature = (_TEMPERATURE,) if training.temperature == "trained" else ()
+        self._beside = {name: own[name].requires_grad_(requires_grad=True) for name in (*heads, *temperature)}
+
+    def weights(self) -> dict[str, torch.nn.Parameter]:
+        """What is trained, by name."""
+        return {name: weight for name, weight in self._clip.named_parameters() if weight.requires_grad}
+
+    def train(self, *, on: bool) -> None:
+        """Turn dropout on or off."""
+        self._clip.train(on)
+
+    def scale(self) -> torch.Tensor:
+        """What scores are multiplied by: the inverse of the temperature."""
+        return cast("torch.Tensor", self._clip.logit_scale.float().exp())
+
+    def image_vectors(self, images: torch.Tensor) -> torch.Tensor:
+        """Image vectors (B, dim) of backbone features (B, features_dim), or, where vision learns, of uint8 pixels."""
+        with self._precision():
+            features = self.encoder.seen(images) if self.sees else images
+            return self.encoder.projected(features)
+
+    def text_vectors(self, ids: list[list[int]]) -> torch.Tensor:
+        """Text vectors (B, dim) of token ids."""
+        with self._precision():
+            return self.encoder.read(ids)
+
+    def settle(self) -> None:
+        """After a step: keep the temperature within CLIP's limit."""
+        with torch.no_grad():
+            self._clip.logit_scale.clamp_(max=LARGEST_SCALE)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter in PEFT's format, and beside it what else learns: heads.safetensors.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written to.
+        """
+        try:
+            self._adapter.save_pretrained(str(folder), save_embedding_layers=False)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        if self._beside:
+            heads = {name: weight.detach().cpu().contiguous() for name, weight in self._beside.items()}
+            (folder / HEADS).write_bytes(save(heads))
+
+    def load(self, folder: Path) -> None:
+        """Take back the weights that `save` wrote.
+
+        Raises:
+            ModelError: they are not those of this model.
+        """
+        try:
+            answer = set_peft_model_state_dict(self._adapter, load_peft_weights(str(folder), device="cpu"))
+        except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+            message = f"the checkpoint {folder} does not fit the job: {' '.join(str(error).split())}"
+            raise ModelError(message) from error
+        if answer.unexpected_keys or any("lora_" in name for name in answer.missing_keys):
+            message = f"the checkpoint {folder} does not fit the job: its adapter sits on other modules"
+            raise ModelError(message)
+        if self._beside:
+            load_heads(self._clip, folder / HEADS)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.encoder.device.type, dtype=torch.bfloat16, enabled=self._mixed)
+
+
+def _config(lora: Lora) -> LoraConfig:
+    towers = "|".join(f"{tower}_model" for tower in lora.towers)
+    modules = "|".join(re.escape(module) for module in lora.modules)
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        bias="none",
+        target_modules=rf"({towers})\..*\.({modules})",
+    )
+
+
+def _check_modules(clip: Any, lora: Lora) -> None:
+    there = [name for name in linear_modules(clip) if not name.endswith("_projection")]
+    for module in lora.modules:
+        if module not in there:
+            message = (
+                f"the job's [train.lora] names the module {module!r}, and the base's towers have no linear module of "
+                f"that name: there are {', '.join(there)}"
+            )
+            raise ModelError(message)

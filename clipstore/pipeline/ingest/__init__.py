@@ -1,0 +1,1 @@
+"""`clipstore ingest`: bring annotations into the catalog."""

@@ -1,0 +1,1 @@
+"""`clipstore report`: one HTML page of results, and tables for papers."""

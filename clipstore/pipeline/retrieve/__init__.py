@@ -1,0 +1,1 @@
+"""`clipstore retrieve`: search a split with new images and texts."""

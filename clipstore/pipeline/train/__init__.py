@@ -1,0 +1,1 @@
+"""`clipstore train`: fine-tune an adapter from stored image features and captions."""

@@ -1,0 +1,218 @@
+"""The map of embeddings: what is alike comes near, by either method, at any size, the same for the same seed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from numpy.typing import NDArray
+from test_evaluate import CAPTIONS, IMAGES, write_csv
+from threadpoolctl import threadpool_info
+
+from clipstore.bench.vectors import MadeVectors
+from clipstore.errors import NotFoundError, VectorError
+from clipstore.pipeline.report.embedding_map import embedding_map
+from clipstore.projection import _components, _neighbours, lay_out
+from clipstore.store.layout import Store
+
+METHODS = ["umap", "tsne"]
+
+
+def near(points: NDArray[Any], *, among: NDArray[np.bool_] | None = None, count: int = 10) -> NDArray[np.int64]:
+    """The nearest points (N, count) of each, itself left out, of those that are `among` them: by brute force."""
+    away = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(away, np.inf)
+    if among is not None:
+        away[:, ~among] = np.inf
+    return np.argsort(away, axis=1, kind="stable")[:, :count]
+
+
+def two_cones(seed: int, each: int = 40, dim: int = 32) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """Images and captions in cones far from one another, each of three subjects; and the subject of each item."""
+    rng = np.random.default_rng(seed)
+    subjects = rng.normal(size=(3, dim))
+    of = np.arange(each) % 3
+    cones = 20 * rng.normal(size=(2, dim))
+    images, captions = (cone + 4 * subjects[of] + rng.normal(size=(each, dim)) for cone in cones)
+    return images, captions, np.concatenate([of, of])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_subjects_come_together_and_cones_do_not(method: str) -> None:
+    """Nine in ten neighbours are of the same subject, and of every point's ten nearest some are of the other kind."""
+    images, captions, subject = two_cones(3)
+    points = lay_out(images, captions, method=method)
+    found = near(points)
+    assert (subject[found] == subject[:, None]).mean() > 0.9
+    image = np.arange(len(subject)) < len(images)
+    other = (image[found] != image[:, None]).mean(axis=1)
+    assert other.mean() > 0.3
+    raw = near(np.concatenate([images, captions]))
+    assert (image[raw] != image[:, None]).mean() == 0  # of the vectors as they are, all neighbours are of one kind
+
+
+def test_a_caption_lies_by_its_image() -> None:
+    """Captions find their image among the nearest images of the map, though nobody told it which is whose."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(60, 64))
+    captions = np.repeat(images, 5, axis=0) + 0.5 * rng.normal(size=(300, 64)) + 10
+    points = lay_out(images, captions)
+    is_image = np.arange(360) < 60
+    found = near(points, among=is_image, count=1)[60:, 0]
+    assert (found == np.arange(300) // 5).mean() > 0.8
+
+
+@pytest.mark.parametrize(("images", "captions"), [(30, 150), (150, 30), (3, 60), (60, 3), (0, 40), (40, 0), (7, 9)])
+def test_neighbours_are_the_nearest_of_each_kind(images: int, captions: int) -> None:
+    coordinates = np.random.default_rng(images).normal(size=(images + captions, 6))
+    size = 15
+    places, distances = _neighbours(coordinates, images, size)
+    assert places.shape == distances.shape == (images + captions, size)
+    assert (places[:, 0] == np.arange(images + captions)).all()
+    assert (np.diff(distances, axis=1) >= 0).all()
+    kind = np.arange(images + captions) >= images
+    for point in range(images + captions):
+        away = np.linalg.norm(coordinates - coordinates[point], axis=1)
+        own = [place for place in np.argsort(away) if kind[place] == kind[point]]
+        other = [place for place in np.argsort(away) if kind[place] != kind[point]]
+        taken = sum(kind[places[point]] == kind[point])
+        assert set(places[point].tolist()) == {*own[:taken], *other[: size - taken]}
+        assert taken == max(min(8, len(own)), size - len(other))
+
+
+def test_equal_points_are_their_own_first_neighbours() -> None:
+    places, distances = _neighbours(_components(np.ones((50, 3)), 0), 20, 15)
+    assert (places[:, 0] == np.arange(50)).all()
+    assert not distances[:, 0].any()
+    assert all(len(set(row)) == 15 for row in places.tolist())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("images", "captions"), [(0, 0), (1, 0), (0, 1), (1, 1), (1, 2), (2, 2), (1, 5), (0, 7), (4, 10), (3, 40)]
+)
+@pytest.mark.parametrize("spread", [1, 0])
+def test_any_number_of_points(method: str, images: int, captions: int, spread: int) -> None:
+    """Few points, one kind alone, one dimension, and points that are all equal (spread 0)."""
+    rng = np.random.default_rng(images)
+    for dim in (1, 16):
+        sides = [(1 + spread * rng.normal(size=(size, dim))).astype(np.float16) for size in (images, captions)]
+        points = lay_out(sides[0], sides[1], method=method)
+        assert points.shape == (images + captions, 2)
+        assert points.dtype == np.float32
+        assert np.isfinite(points).all()
+
+
+PROGRAM = """
+import hashlib, sys
+import numpy as np
+from clipstore.bench.vectors import MadeVectors
+from clipstore.projection import lay_out
+made = MadeVectors(images=int(sys.argv[2]), captions=5 * int(sys.argv[2]), dim=int(sys.argv[3]))
+sides = [np.concatenate(list(side)) for side in (made.image_blocks(), made.caption_blocks())]
+print(hashlib.sha256(lay_out(*sides, method=sys.argv[1], seed=1).tobytes()).hexdigest())
+"""
+
+
+def in_a_process(*words: object, threads: int | None = None) -> str:
+    environment = os.environ | (
+        {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS")} if threads else {}
+    )
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, *map(str, words)]
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_seed_gives_the_same_points_in_two_processes(method: str) -> None:
+    """With another number of threads too; among the made captions are equal ones. Another seed gives other points."""
+    made = MadeVectors(images=80, captions=400, dim=64)
+    sides = next(made.image_blocks()), next(made.caption_blocks())
+    here, other = (lay_out(*sides, method=method, seed=seed).tobytes() for seed in (1, 2))
+    threads = max((pool["num_threads"] for pool in threadpool_info()), default=1)
+    assert in_a_process(method, 80, 64, threads=2 if threads == 1 else 1) == hashlib.sha256(here).hexdigest()
+    assert here != other
+
+
+@pytest.mark.parametrize(("package", "method"), [("umap", "umap"), ("sklearn", "umap"), ("sklearn", "tsne")])
+def test_a_missing_package_names_the_extra(package: str, method: str) -> None:
+    program = (
+        f"import sys\nsys.modules[{package!r}] = None\nimport numpy as np\n"
+        "from clipstore.errors import MissingExtraError\nfrom clipstore.projection import lay_out\n"
+        f"try:\n    lay_out(np.eye(8), np.eye(8), method={method!r})\n"
+        "except MissingExtraError as error:\n    print(error)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert told == f"a map of embeddings needs {package}: run pip install 'clipstore[map]'\n"
+
+
+def test_an_unknown_method() -> None:
+    with pytest.raises(NotFoundError, match="did you mean 'umap'"):
+        lay_out(np.eye(8), np.eye(8), method="umapp")
+
+
+# --- of a store
+
+
+@pytest.fixture
+def golden(cli: Callable[..., Result], import_vectors: Callable[..., Result], tmp_path: Path, store: Path) -> Store:
+    """Three images and six captions with imported vectors; `few` has those of two images and of three captions."""
+    cli("ingest", "csv", write_csv(tmp_path, "golden", CAPTIONS))
+    texts = {said: vector for own in CAPTIONS.values() for said, vector in own.items()}
+    import_vectors("m", "golden/all", IMAGES, texts)
+    import_vectors(
+        "few", "golden/all", {"a": IMAGES["a"], "c": IMAGES["c"]}, {name: texts[name] for name in ("a1", "c1", "b1")}
+    )
+    return Store(store)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_item_of_a_split_with_a_vector_is_a_point(golden: Store, sql: Callable[..., Any], method: str) -> None:
+    told = embedding_map(golden, "m", "golden/all", method=method)
+    assert {key: told[key] for key in ("method", "model", "split")} == {
+        "method": method,
+        "model": "m",
+        "split": "golden/all",
+    }
+    images = sql("SELECT image_id FROM split_images ORDER BY position")
+    captions = sql(
+        "SELECT caption_id FROM captions JOIN split_images USING (image_id) "
+        "ORDER BY split_images.position, captions.position"
+    )
+    assert [(point["kind"], point["id"]) for point in told["points"]] == [
+        *(("image", row["image_id"]) for row in images),
+        *(("caption", row["caption_id"]) for row in captions),
+    ]
+    assert all(np.isfinite([point["x"], point["y"]]).all() for point in told["points"])
+
+
+def test_items_without_a_vector_are_left_out(golden: Store) -> None:
+    kinds = [point["kind"] for point in embedding_map(golden, "few", "golden/all")["points"]]
+    assert kinds == ["image"] * 2 + ["caption"] * 3
+
+
+def test_unknown_names(golden: Store) -> None:
+    with pytest.raises(NotFoundError, match="golden/all"):
+        embedding_map(golden, "m", "golden/al")
+    with pytest.raises(NotFoundError, match="unknown model"):
+        embedding_map(golden, "mm", "golden/all")
+    with pytest.raises(VectorError, match="clipstore embed"):
+        embedding_map(golden, "demo", "golden/all")
+
+
+@pytest.mark.full
+def test_five_thousand_images_within_a_minute(tmp_path: Path) -> None:
+    """5,000 images and 25,000 captions of width 512, compilation and all: a process of its own."""
+    began = time.perf_counter()
+    in_a_process("umap", 5000, 512)
+    seconds = time.perf_counter() - began
+    print(f"{seconds:.1f} s")
+    assert seconds < 60
