@@ -36,7 +36,7 @@ from clipstore.encoders.images import pixels, read_preprocessing
 from clipstore.encoders.model_files import locate, preprocessor_file
 from clipstore.errors import ModelError
 from clipstore.inference.encode import Encoding, Pieces, Work, encode
-from clipstore.inference.prefetch import Clock, Photo, photos_ahead
+from clipstore.inference.prefetch import Clock, ImageFile, photos_ahead
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.records import Model, ShardPlan
 from clipstore.reporting.embedding import summary_notes
@@ -81,7 +81,7 @@ HOW = read_preprocessing(preprocessor_file(locate("bundled:demo")))
 @pytest.fixture(scope="module")
 def photos(scenes: Path) -> list[Photo]:
     return [
-        Photo(sha256(path.read_bytes()).hexdigest(), str(path), path.stat().st_size)
+        ImageFile(sha256(path.read_bytes()).hexdigest(), str(path), path.stat().st_size)
         for path in sorted((scenes / "val").iterdir())
     ]
 
@@ -100,7 +100,7 @@ def test_photos_come_in_order_as_each_model_wants_them(photos: list[Photo]) -> N
 def test_what_is_read_ahead_is_bounded_in_bytes(photos: list[Photo]) -> None:
     """Photos that say they have 64 MB: no more than four of them are read before they are taken."""
     read = Counted()
-    large = [Photo(photo.content, photo.path, 64 * 2**20) for photo in photos]
+    large = [ImageFile(photo.content, photo.path, 64 * 2**20) for photo in photos]
     ahead = photos_ahead(large, [HOW], Clock(), read=read)
     for taken, _ in enumerate(ahead, 1):
         assert read.times.total() - taken < 4
@@ -109,7 +109,7 @@ def test_what_is_read_ahead_is_bounded_in_bytes(photos: list[Photo]) -> None:
 
 def test_a_photo_that_changes_meanwhile_is_told(photos: list[Photo], tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
-    ((_, (told,)),) = photos_ahead([Photo(photos[0].content, str(tmp_path / "other.png"), 0)], [HOW], Clock())
+    ((_, (told,)),) = photos_ahead([ImageFile(photos[0].content, str(tmp_path / "other.png"), 0)], [HOW], Clock())
     assert told == "the photo changed while it was being embedded: embed again"
 
 

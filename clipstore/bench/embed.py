@@ -25,7 +25,7 @@ from clipstore.demo.scenes import CAPTIONS, draw_examples
 from clipstore.device import best_precision, checked_device
 from clipstore.encoders.packing import batches_of
 from clipstore.files import read_regular
-from clipstore.inference.prefetch import Clock, Photo, photos_ahead
+from clipstore.inference.prefetch import Clock, ImageFile, photos_ahead
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.run import peak_memory
 from clipstore.pipeline.ingest.run import ingest_csv
@@ -132,7 +132,7 @@ def _turn(
     folder: Path,
     fresh: Store,
     encoder: ClipEncoder,
-    photos: list[Photo],
+    photos: list[ImageFile],
     ready: _Ready,
     precision: str,
     options: BenchEmbedOptions,
@@ -199,7 +199,7 @@ def _forward(encoder: ClipEncoder, ready: _Ready) -> dict[str, float]:
     return {"images": ready.images / images, "captions": ready.texts / texts}
 
 
-def _ready(encoder: ClipEncoder, photos: list[Photo], texts: list[str], memory: int) -> _Ready:
+def _ready(encoder: ClipEncoder, photos: list[ImageFile], texts: list[str], memory: int) -> _Ready:
     """All photos and texts in the batches that embedding would make."""
     seen = [got[0] for _, got in photos_ahead(photos, [encoder.preprocessing], Clock())]
     pixels = [one for one in seen if isinstance(one, np.ndarray)]
@@ -212,13 +212,13 @@ def _ready(encoder: ClipEncoder, photos: list[Photo], texts: list[str], memory: 
     )
 
 
-def _distinct(store: Store) -> tuple[list[Photo], list[str]]:
+def _distinct(store: Store) -> tuple[list[ImageFile], list[str]]:
     """The distinct photos and captions of a store."""
     from clipstore.pipeline.embed.image_files import look_at_photos
 
     look_at_photos(store, None, lambda _done, _total: None)
     with store.catalog.read() as session:
-        photos = [Photo(**row) for row in session.rows("bench/photos")]
+        photos = [ImageFile(**row) for row in session.rows("bench/photos")]
         return photos, [row["text"] for row in session.rows("bench/captions")]
 
 

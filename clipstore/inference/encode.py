@@ -27,7 +27,7 @@ from clipstore.device import out_of_memory
 from clipstore.encoders.packing import batches_of
 from clipstore.errors import ModelError, ShardError
 from clipstore.files import read_regular
-from clipstore.inference.prefetch import Clock, Photo, Pixels, Read, photos_ahead
+from clipstore.inference.prefetch import Clock, ImageFile, Pixels, Read, photos_ahead
 from clipstore.records import Model, ShardPlan
 from clipstore.shards import Shard, ShardInfo, normalised
 
@@ -45,7 +45,7 @@ class Work:
     """Plans that go through together: those of several towers over one run of photos, each decoded once; else one."""
 
     plans: tuple[ShardPlan, ...]
-    photos: tuple[Photo, ...] = ()
+    photos: tuple[ImageFile, ...] = ()
 
 
 @dataclass
@@ -159,7 +159,7 @@ def encode_rows(plan: ShardPlan, how: Encoding) -> Rows:
         ShardError: features cannot be read.
         ModelError: the device has no memory for a single item.
     """
-    photos = [Photo(content, path, 0) for content, path in zip(plan.contents, plan.sources, strict=True)]
+    photos = [ImageFile(content, path, 0) for content, path in zip(plan.contents, plan.sources, strict=True)]
     work = Work(plans=(plan,), photos=tuple(photos) if plan.source == "photos" else ())
     carried_out = _carried_out([work], {plan.tower.fingerprint: how})
     try:

@@ -42,7 +42,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
+class ImageFile:
     """A photo to decode: its content key, its path, and how many bytes it has (0: unknown)."""
 
     content: str
@@ -51,11 +51,11 @@ class Photo:
 
 
 def photos_ahead(
-    photos: Iterable[Photo], hows: Sequence[Preprocessing], clock: Clock, *, read: Read = read_regular
+    photos: Iterable[ImageFile], hows: Sequence[Preprocessing], clock: Clock, *, read: Read = read_regular
 ) -> Generator[tuple[str, list[Pixels]]]:
     """The content key of each photo, in order, and its pixels as each of `hows` wants them, decoded once."""
     room = sum(3 * how.crop[0] * how.crop[1] for how in hows)
-    waiting: deque[tuple[Photo, Future[tuple[list[Pixels], float, float]]]] = deque()
+    waiting: deque[tuple[ImageFile, Future[tuple[list[Pixels], float, float]]]] = deque()
     held = 0
     readers, decoders = ThreadPoolExecutor(READERS), ThreadPoolExecutor(os.cpu_count())
     try:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from clipstore.catalog import Session
 from clipstore.inference.encode import Work
-from clipstore.inference.prefetch import Clock, Photo
+from clipstore.inference.prefetch import Clock, ImageFile
 from clipstore.records import Model, ShardPlan, Tower
 
 # On two cores either takes a ViT-B/32 about 20 s: what is lost when a run is killed.
@@ -130,7 +130,7 @@ def work_of(scopes: Sequence[Scope], source: str) -> Iterator[Work]:
         contents, paths, sizes = (run[name].to_pylist() for name in ("content", "source_first", "size_first"))
         yield Work(
             plans=tuple(_plan(tower, source, part) for tower, part in parts if part.num_rows),
-            photos=tuple(Photo(*photo) for photo in zip(contents, paths, sizes, strict=True)),
+            photos=tuple(ImageFile(*photo) for photo in zip(contents, paths, sizes, strict=True)),
         )
 
 
