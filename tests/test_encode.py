@@ -36,7 +36,7 @@ from clipstore.encoders.images import pixels, read_preprocessing
 from clipstore.encoders.model_files import locate, preprocessor_file
 from clipstore.errors import ModelError
 from clipstore.inference.encode import Encoding, Pieces, Work, encode
-from clipstore.inference.prefetch import Clock, ImageFile, photos_ahead
+from clipstore.inference.prefetch import ImageFile, Timings, photos_ahead
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.records import Model, ShardPlan
 from clipstore.reporting.embedding import summary_notes
@@ -87,7 +87,7 @@ def photos(scenes: Path) -> list[Photo]:
 
 
 def test_photos_come_in_order_as_each_model_wants_them(photos: list[Photo]) -> None:
-    clock = Clock()
+    clock = Timings()
     made = list(photos_ahead(photos, [HOW, HOW], clock))
     assert [content for content, _ in made] == [photo.content for photo in photos]
     for photo, (_, seen) in zip(photos, made, strict=True):
@@ -101,7 +101,7 @@ def test_what_is_read_ahead_is_bounded_in_bytes(photos: list[Photo]) -> None:
     """Photos that say they have 64 MB: no more than four of them are read before they are taken."""
     read = Counted()
     large = [ImageFile(photo.content, photo.path, 64 * 2**20) for photo in photos]
-    ahead = photos_ahead(large, [HOW], Clock(), read=read)
+    ahead = photos_ahead(large, [HOW], Timings(), read=read)
     for taken, _ in enumerate(ahead, 1):
         assert read.times.total() - taken < 4
     assert read.times.total() == len(photos)
@@ -109,13 +109,13 @@ def test_what_is_read_ahead_is_bounded_in_bytes(photos: list[Photo]) -> None:
 
 def test_a_photo_that_changes_meanwhile_is_told(photos: list[Photo], tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
-    ((_, (told,)),) = photos_ahead([ImageFile(photos[0].content, str(tmp_path / "other.png"), 0)], [HOW], Clock())
+    ((_, (told,)),) = photos_ahead([ImageFile(photos[0].content, str(tmp_path / "other.png"), 0)], [HOW], Timings())
     assert told == "the photo changed while it was being embedded: embed again"
 
 
 def test_leaving_early_ends_the_threads(photos: list[Photo]) -> None:
     read = Counted()
-    ahead = photos_ahead(photos * 200, [HOW], Clock(), read=read)
+    ahead = photos_ahead(photos * 200, [HOW], Timings(), read=read)
     next(ahead)
     ahead.close()
     assert read.times.total() < 200 * len(photos)

@@ -25,7 +25,7 @@ from clipstore.demo.scenes import CAPTIONS, draw_examples
 from clipstore.device import best_precision, checked_device
 from clipstore.encoders.packing import batches_of
 from clipstore.files import read_regular
-from clipstore.inference.prefetch import Clock, ImageFile, photos_ahead
+from clipstore.inference.prefetch import ImageFile, Timings, photos_ahead
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.run import peak_memory
 from clipstore.pipeline.ingest.run import ingest_csv
@@ -138,7 +138,7 @@ def _turn(
     options: BenchEmbedOptions,
 ) -> dict[str, float]:
     """Everything once: items a second, and shares."""
-    decode = len(photos) / _seconds(lambda: _drain(photos_ahead(photos, [encoder.preprocessing], Clock())))
+    decode = len(photos) / _seconds(lambda: _drain(photos_ahead(photos, [encoder.preprocessing], Timings())))
     forward = _forward(encoder, ready)
     options.on_progress("alone: decoding, and the model", 1, 1)
     told = _embedded(folder, fresh, precision, options, 0.0)
@@ -201,7 +201,7 @@ def _forward(encoder: ClipEncoder, ready: _Ready) -> dict[str, float]:
 
 def _ready(encoder: ClipEncoder, photos: list[ImageFile], texts: list[str], memory: int) -> _Ready:
     """All photos and texts in the batches that embedding would make."""
-    seen = [got[0] for _, got in photos_ahead(photos, [encoder.preprocessing], Clock())]
+    seen = [got[0] for _, got in photos_ahead(photos, [encoder.preprocessing], Timings())]
     pixels = [one for one in seen if isinstance(one, np.ndarray)]
     room = memory - encoder.weights
     size = max(1, encoder.batch_tokens("image", room) // encoder.image_tokens)

@@ -27,7 +27,7 @@ from clipstore.device import out_of_memory
 from clipstore.encoders.packing import batches_of
 from clipstore.errors import ModelError, ShardError
 from clipstore.files import read_regular
-from clipstore.inference.prefetch import Clock, ImageFile, Pixels, Read, photos_ahead
+from clipstore.inference.prefetch import ImageFile, Pixels, Read, Timings, photos_ahead
 from clipstore.records import Model, ShardPlan
 from clipstore.shards import Shard, ShardInfo, normalised
 
@@ -89,7 +89,7 @@ class Encoding:
     batch_tokens: int
     on_progress: Callable[[int], None]
     store_dtype: str = "float32"
-    clock: Clock = field(default_factory=Clock)
+    clock: Timings = field(default_factory=Timings)
     pieces: Pieces = field(default_factory=Pieces)
     read: Read = read_regular
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from clipstore.errors import ClipstoreError, ModelError
 from clipstore.inference.encode import Encoding, Pieces, Work, encode
-from clipstore.inference.prefetch import Clock, Read
+from clipstore.inference.prefetch import Read, Timings
 from clipstore.records import Model, Tower
 from clipstore.shards import Shard
 
@@ -44,7 +44,7 @@ class _Told:
 
     made: list[Shard] | None = None
     tried: tuple[str, int] | None = None
-    clocks: dict[str, Clock] | None = None
+    clocks: dict[str, Timings] | None = None
     pieces: dict[str, int] | None = None
     failure: ClipstoreError | str | None = None
 
@@ -58,7 +58,7 @@ def encode_on(
     devices: list[str],
     work: Iterable[Work],
     recipes: Mapping[str, Recipe],
-    clocks: Mapping[str, Clock],
+    clocks: Mapping[str, Timings],
     pieces: Mapping[str, Pieces],
     on_progress: Callable[[str, int], None],
 ) -> Iterator[list[Shard]]:
@@ -126,9 +126,9 @@ def _next(told: Any, processes: list[Any], devices: list[str]) -> _Told:
         return answer
 
 
-def _add(clocks: Mapping[str, Clock], more: Mapping[str, Clock]) -> None:
+def _add(clocks: Mapping[str, Timings], more: Mapping[str, Timings]) -> None:
     for fingerprint, clock in more.items():
-        for field in fields(Clock):
+        for field in fields(Timings):
             so_far = getattr(clocks[fingerprint], field.name)
             setattr(clocks[fingerprint], field.name, so_far + getattr(clock, field.name))
 

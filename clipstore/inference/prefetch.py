@@ -27,7 +27,7 @@ Pixels = NDArray[np.uint8] | str  # or what is wrong with the photo
 
 
 @dataclass
-class Clock:
+class Timings:
     """Where the time of a run went, in seconds added up over the threads that do it; `wait` is the model's, idle."""
 
     read: float = 0.0
@@ -36,9 +36,9 @@ class Clock:
     wait: float = 0.0
     write: float = 0.0
 
-    def since(self, before: Clock) -> Clock:
+    def since(self, before: Timings) -> Timings:
         """What was spent since the clock stood as `before`."""
-        return Clock(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
+        return Timings(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class ImageFile:
 
 
 def photos_ahead(
-    photos: Iterable[ImageFile], hows: Sequence[Preprocessing], clock: Clock, *, read: Read = read_regular
+    photos: Iterable[ImageFile], hows: Sequence[Preprocessing], clock: Timings, *, read: Read = read_regular
 ) -> Generator[tuple[str, list[Pixels]]]:
     """The content key of each photo, in order, and its pixels as each of `hows` wants them, decoded once."""
     room = sum(3 * how.crop[0] * how.crop[1] for how in hows)

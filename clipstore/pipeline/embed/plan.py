@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from clipstore.catalog import Session
 from clipstore.inference.encode import Work
-from clipstore.inference.prefetch import Clock, ImageFile
+from clipstore.inference.prefetch import ImageFile, Timings
 from clipstore.records import Model, ShardPlan, Tower
 
 # On two cores either takes a ViT-B/32 about 20 s: what is lost when a run is killed.
@@ -55,7 +55,7 @@ class Embedded:
     least_cosine: float | None = None
     pieces: int = 1
     workers: int = 1
-    clock: Clock = field(default_factory=Clock)
+    clock: Timings = field(default_factory=Timings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from clipstore.errors import ModelError
 from clipstore.files import read_regular
 from clipstore.inference.encode import Encoding, Pieces, Rows, Work, encode, encode_rows, finished, shard_path
 from clipstore.inference.multiprocess import Recipe, encode_on, threads
-from clipstore.inference.prefetch import Clock, Read
+from clipstore.inference.prefetch import Read, Timings
 from clipstore.pipeline.embed.image_files import look_at_photos
 from clipstore.pipeline.embed.plan import KIND, Embedded, Scope, scope_of, work_of
 from clipstore.pipeline.embed.unprobed import proven_towers
@@ -250,7 +250,7 @@ class _Embedding:
         """How a few items go through a model on trial: in small batches, so that all cores have some."""
         how = self._encoding(run, scope)
         few = min(how.batch_tokens, _TRIED_TOKENS)
-        return replace(how, batch_tokens=few, clock=Clock(), pieces=Pieces(), on_progress=lambda _items: None)
+        return replace(how, batch_tokens=few, clock=Timings(), pieces=Pieces(), on_progress=lambda _items: None)
 
     def _encoding(self, run: _Run, scope: Scope) -> Encoding:
         return Encoding(
@@ -366,7 +366,7 @@ class _Embedding:
         summary, tower = scope.summary, scope.tower
         part = scope.only(source)
         few = part.sample(_TIMED[tower.tower])
-        how = replace(self._encoding(run, scope), clock=Clock(), on_progress=lambda _items: None)
+        how = replace(self._encoding(run, scope), clock=Timings(), on_progress=lambda _items: None)
         for _ in range(2):  # the first time warms up
             began = time.perf_counter()
             for work in work_of([few], source):
@@ -386,7 +386,7 @@ def _warn(run: _Run) -> None:
         _log.warning("clipstore: warning: %s: %s", run.model.name, doubt)
 
 
-def _account(scopes: Sequence[Scope], before: Sequence[Clock], workers: int, seconds: float) -> None:
+def _account(scopes: Sequence[Scope], before: Sequence[Timings], workers: int, seconds: float) -> None:
     """Note how long the work of some scopes took; their clocks stood as `before` when it began."""
     spent = [scope.summary.clock.since(clock) for scope, clock in zip(scopes, before, strict=True)]
     forward = sum(clock.forward for clock in spent)
