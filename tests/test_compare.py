@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ties import reciprocal_rank
 
 import clipstore
-from clipstore.bench.vectors import MadeVectors
+from clipstore.bench.vectors import SyntheticVectors
 from clipstore.datasets.extended import extended_positives
 from clipstore.significance import Method, Paired, estimate, holm
 
@@ -443,7 +443,7 @@ def test_ten_thousand_captions_of_one_image(hold: Run, compare: RunJson) -> None
 # --- in full size
 
 
-def noisy(made: MadeVectors) -> dict[str, tuple[Vectors, Vectors]]:
+def noisy(made: SyntheticVectors) -> dict[str, tuple[Vectors, Vectors]]:
     """Three models: made vectors, with ever more noise in the captions."""
     rng = np.random.default_rng(0)
     images, captions = (np.concatenate(list(blocks)) for blocks in (made.image_blocks(), made.caption_blocks()))
@@ -456,14 +456,14 @@ def noisy(made: MadeVectors) -> dict[str, tuple[Vectors, Vectors]]:
 @pytest.mark.full
 def test_three_models_of_the_demos_size_within_10_seconds(hold: Run, timed: Callable[..., Any]) -> None:
     """600 images with 3,000 captions and three models, as in the demo: within 10 s, the start of Python included."""
-    made = MadeVectors(images=600, captions=3000, dim=32)
+    made = SyntheticVectors(images=600, captions=3000, dim=32)
     hold({f"c{row}": row // 5 for row in range(3000)}, noisy(made))
     assert timed("compare", "m0", "m1", "m2", "--split", "g/all").seconds < 10
 
 
 @pytest.mark.full
 def test_5000_x_25000_within_30_seconds(hold: Run, timed: Callable[..., Any], cli: Run, cli_json: RunJson) -> None:
-    hold({f"c{row}": row // 5 for row in range(25_000)}, noisy(MadeVectors(images=5000, captions=25_000, dim=256)))
+    hold({f"c{row}": row // 5 for row in range(25_000)}, noisy(SyntheticVectors(images=5000, captions=25_000, dim=256)))
     took = timed("compare", "m0", "m1", "m2", "--split", "g/all", "--json")
     assert took.seconds < 30
     numbers = by_number(json.loads(took.stdout), 1)

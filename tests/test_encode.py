@@ -35,8 +35,8 @@ from clipstore.encoders.fingerprint import describe
 from clipstore.encoders.images import pixels, read_preprocessing
 from clipstore.encoders.model_files import locate, preprocessor_file
 from clipstore.errors import ModelError
-from clipstore.inference.encode import Encoding, Pieces, Work, encode
-from clipstore.inference.prefetch import ImageFile, Timings, photos_ahead
+from clipstore.inference.encode import BatchSplitter, EncodeSettings, PlanGroup, encode
+from clipstore.inference.prefetch import ImageFile, Timings, prefetch_images
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.records import Model, ShardPlan
 from clipstore.reporting.embedding import summary_notes
@@ -79,16 +79,16 @@ HOW = read_preprocessing(preprocessor_file(locate("bundled:demo")))
 
 
 @pytest.fixture(scope="module")
-def photos(scenes: Path) -> list[Photo]:
+def photos(scenes: Path) -> list[ImageFile]:
     return [
         ImageFile(sha256(path.read_bytes()).hexdigest(), str(path), path.stat().st_size)
         for path in sorted((scenes / "val").iterdir())
     ]
 
 
-def test_photos_come_in_order_as_each_model_wants_them(photos: list[Photo]) -> None:
+def test_photos_come_in_order_as_each_model_wants_them(photos: list[ImageFile]) -> None:
     clock = Timings()
-    made = list(photos_ahead(photos, [HOW, HOW], clock))
+    made = list(prefetch_images(photos, [HOW, HOW], clock))
     assert [content for content, _ in made] == [photo.content for photo in photos]
     for photo, (_, seen) in zip(photos, made, strict=True):
         for one in seen:
@@ -97,25 +97,25 @@ def test_photos_come_in_order_as_each_model_wants_them(photos: list[Photo]) -> N
     assert clock.decode > 0
 
 
-def test_what_is_read_ahead_is_bounded_in_bytes(photos: list[Photo]) -> None:
+def test_what_is_read_ahead_is_bounded_in_bytes(photos: list[ImageFile]) -> None:
     """Photos that say they have 64 MB: no more than four of them are read before they are taken."""
     read = Counted()
     large = [ImageFile(photo.content, photo.path, 64 * 2**20) for photo in photos]
-    ahead = photos_ahead(large, [HOW], Timings(), read=read)
+    ahead = prefetch_images(large, [HOW], Timings(), read=read)
     for taken, _ in enumerate(ahead, 1):
         assert read.times.total() - taken < 4
     assert read.times.total() == len(photos)
 
 
-def test_a_photo_that_changes_meanwhile_is_told(photos: list[Photo], tmp_path: Path) -> None:
+def test_a_photo_that_changes_meanwhile_is_told(photos: list[ImageFile], tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
-    ((_, (told,)),) = photos_ahead([ImageFile(photos[0].content, str(tmp_path / "other.png"), 0)], [HOW], Timings())
+    ((_, (told,)),) = prefetch_images([ImageFile(photos[0].content, str(tmp_path / "other.png"), 0)], [HOW], Timings())
     assert told == "the photo changed while it was being embedded: embed again"
 
 
-def test_leaving_early_ends_the_threads(photos: list[Photo]) -> None:
+def test_leaving_early_ends_the_threads(photos: list[ImageFile]) -> None:
     read = Counted()
-    ahead = photos_ahead(photos * 200, [HOW], Timings(), read=read)
+    ahead = prefetch_images(photos * 200, [HOW], Timings(), read=read)
     next(ahead)
     ahead.close()
     assert read.times.total() < 200 * len(photos)
@@ -127,15 +127,15 @@ def test_leaving_early_ends_the_threads(photos: list[Photo]) -> None:
 def test_work_that_is_done_is_let_go(tmp_path: Path) -> None:
     model = Model(name="demo", family="clip", base="bundled:demo")
     tower, encoder = describe(model, "fp32")[1], ClipEncoder(load_clip(model))
-    how = Encoding(folder=tmp_path, model=model, encoder=encoder, batch_tokens=512, on_progress=lambda _: None)
-    made: list[ref[Work]] = []
+    how = EncodeSettings(folder=tmp_path, model=model, encoder=encoder, batch_tokens=512, on_progress=lambda _: None)
+    made: list[ref[PlanGroup]] = []
     most = 0
 
-    def coming() -> Iterator[Work]:
+    def coming() -> Iterator[PlanGroup]:
         nonlocal most
         for number in range(20):
             plan = ShardPlan(tower=tower, source="texts", contents=[str(number)], sources=["a red square"], rows=[])
-            work = Work(plans=(plan,))
+            work = PlanGroup(plans=(plan,))
             made.append(ref(work))
             most = max(most, sum(one() is not None for one in made))
             yield work
@@ -159,7 +159,7 @@ def doubled(most: int) -> Callable[[list[int]], tuple[NDArray[np.float32], NDArr
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=40), st.integers(1, 40))
 def test_batches_are_halved_until_they_fit(items: list[int], most: int) -> None:
-    pieces = Pieces()
+    pieces = BatchSplitter()
     vectors, features = pieces.run(doubled(most), items)
     assert vectors[:, 0].tolist() == [2 * item for item in items]
     assert features is not None
@@ -169,7 +169,7 @@ def test_batches_are_halved_until_they_fit(items: list[int], most: int) -> None:
 
 def test_not_even_room_for_one_is_an_error() -> None:
     with pytest.raises(ModelError, match="no memory on the device for a single item"):
-        Pieces().run(doubled(0), [1, 2, 3])
+        BatchSplitter().run(doubled(0), [1, 2, 3])
 
 
 def test_another_error_is_not_taken_for_want_of_memory() -> None:
@@ -178,7 +178,7 @@ def test_another_error_is_not_taken_for_want_of_memory() -> None:
         raise RuntimeError(message)
 
     with pytest.raises(RuntimeError, match="shapes"):
-        Pieces().run(fails, [1])
+        BatchSplitter().run(fails, [1])
 
 
 @pytest.mark.full

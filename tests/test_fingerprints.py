@@ -41,7 +41,7 @@ Change = Callable[[Path], None]
 Run = Callable[..., Result]
 
 
-class Measured(NamedTuple):
+class RankedGallery(NamedTuple):
     """A model's fingerprints and vectors, by part."""
 
     fingerprints: dict[str, str | None]
@@ -89,7 +89,7 @@ def fingerprints(model: Model) -> dict[str, str | None]:
     return {"image": image.fingerprint, "backbone": image.backbone, "text": text.fingerprint}
 
 
-def measured(model: Model) -> Measured | None:
+def measured(model: Model) -> RankedGallery | None:
     """What a model is and gives, or None where it is refused in words."""
     try:
         own = fingerprints(model)
@@ -98,7 +98,7 @@ def measured(model: Model) -> Measured | None:
         texts = encoder.text_vectors(encoder.tokenize(TEXTS).ids)
     except ModelError:
         return None
-    return Measured(own, {"backbone": features, "image": encoder.project(features), "text": texts})
+    return RankedGallery(own, {"backbone": features, "image": encoder.project(features), "text": texts})
 
 
 def _photos() -> Iterator[bytes]:

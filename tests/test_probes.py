@@ -17,7 +17,7 @@ from clip_folder import build_lora, edit_json
 import clipstore
 from clipstore.cli import main
 from clipstore.encoders.fingerprint import describe
-from clipstore.encoders.fingerprint_v1 import former_fingerprints
+from clipstore.encoders.fingerprint_v1 import v1_fingerprints
 from clipstore.encoders.model_files import locate
 from clipstore.records import Model
 
@@ -189,7 +189,7 @@ def former_names(base: Path) -> dict[str, str]:
     """What the first scheme calls what today's fingerprints name."""
     model = Model(name="mine", family="clip", base=str(base))
     image, text = describe(model, "fp32")
-    former = former_fingerprints(model, "fp32")
+    former = v1_fingerprints(model, "fp32")
     assert former.keys() == {"image", "backbone", "text"}
     own = {"image": image.fingerprint, "backbone": str(image.backbone), "text": text.fingerprint}
     return {own[part]: former[part] for part in own}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from test_evaluate import CAPTIONS, IMAGES, write_csv
 from threadpoolctl import threadpool_info
 
-from clipstore.bench.vectors import MadeVectors
+from clipstore.bench.vectors import SyntheticVectors
 from clipstore.errors import NotFoundError, VectorError
 from clipstore.pipeline.report.embedding_map import embedding_map
 from clipstore.projection import _components, _neighbours, lay_out
@@ -115,9 +115,9 @@ def test_any_number_of_points(method: str, images: int, captions: int, spread: i
 PROGRAM = """
 import hashlib, sys
 import numpy as np
-from clipstore.bench.vectors import MadeVectors
+from clipstore.bench.vectors import SyntheticVectors
 from clipstore.projection import lay_out
-made = MadeVectors(images=int(sys.argv[2]), captions=5 * int(sys.argv[2]), dim=int(sys.argv[3]))
+made = SyntheticVectors(images=int(sys.argv[2]), captions=5 * int(sys.argv[2]), dim=int(sys.argv[3]))
 sides = [np.concatenate(list(side)) for side in (made.image_blocks(), made.caption_blocks())]
 print(hashlib.sha256(lay_out(*sides, method=sys.argv[1], seed=1).tobytes()).hexdigest())
 """
@@ -134,7 +134,7 @@ def in_a_process(*words: object, threads: int | None = None) -> str:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_seed_gives_the_same_points_in_two_processes(method: str) -> None:
     """With another number of threads too; among the made captions are equal ones. Another seed gives other points."""
-    made = MadeVectors(images=80, captions=400, dim=64)
+    made = SyntheticVectors(images=80, captions=400, dim=64)
     sides = next(made.image_blocks()), next(made.caption_blocks())
     here, other = (lay_out(*sides, method=method, seed=seed).tobytes() for seed in (1, 2))
     threads = max((pool["num_threads"] for pool in threadpool_info()), default=1)

@@ -103,7 +103,7 @@ class Place(NamedTuple):
         return 1 - missed
 
 
-class Measured(NamedTuple):
+class RankedGallery(NamedTuple):
     """The gallery, from the notebook face and the annotations, and what float64 products make of it."""
 
     photos: list[str]
@@ -125,7 +125,7 @@ def _place(scores: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> Place:
 
 
 @pytest.fixture
-def truth(store: Path) -> Measured:
+def truth(store: Path) -> RankedGallery:
     notebook = clipstore.open(store)
     images, texts = (notebook.vectors("demo", "scenes/val", what, ids="catalog") for what in ("images", "captions"))
     names = dict(zip(*notebook.sql("SELECT image_id, file_name FROM images").to_pydict().values(), strict=True))
@@ -135,7 +135,7 @@ def truth(store: Path) -> Measured:
     kept = [at for at, caption in enumerate(texts[0].tolist()) if known[caption]["image_id"] in row_of]
     said = [known[caption] for caption in texts[0][kept].tolist()]
     scores = images[1].astype(np.float64) @ texts[1][kept].astype(np.float64).T
-    return Measured(
+    return RankedGallery(
         photos=[names[image] for image in images[0].tolist()],
         captions=[row["text"] for row in said],
         owners=[row_of[row["image_id"]] for row in said],
@@ -146,7 +146,7 @@ def truth(store: Path) -> Measured:
 DIRECTIONS = ("image_to_text", "text_to_image")
 
 
-def test_the_store_has_what_the_queries_need(truth: Measured) -> None:
+def test_the_store_has_what_the_queries_need(truth: RankedGallery) -> None:
     assert (len(truth.photos), len(truth.captions)) == (22, 110)
     for direction in DIRECTIONS:
         ranks = [place.rank for place in truth.places(direction)]
@@ -154,7 +154,7 @@ def test_the_store_has_what_the_queries_need(truth: Measured) -> None:
     assert any(place.tied > 1 for place in truth.places("image_to_text"))
 
 
-def test_failures(query: Callable[..., Any], truth: Measured) -> None:
+def test_failures(query: Callable[..., Any], truth: RankedGallery) -> None:
     for direction in DIRECTIONS:
         asked, items, scores = truth.photos, truth.captions, truth.scores
         right = np.array(truth.owners)[None, :] == np.arange(len(truth.photos))[:, None]
@@ -175,7 +175,7 @@ def test_failures(query: Callable[..., Any], truth: Measured) -> None:
     assert query("failures", limit=3) == query("failures", limit=1000)[:3]
 
 
-def test_hubs(query: Callable[..., Any], truth: Measured) -> None:
+def test_hubs(query: Callable[..., Any], truth: RankedGallery) -> None:
     for direction, scores, items in (
         ("image_to_text", truth.scores, truth.captions),
         ("text_to_image", truth.scores.T, truth.photos),
@@ -190,7 +190,7 @@ def test_hubs(query: Callable[..., Any], truth: Measured) -> None:
             assert times == sorted(times, reverse=True)
 
 
-def test_rank_histogram(query: Callable[..., Any], truth: Measured) -> None:
+def test_rank_histogram(query: Callable[..., Any], truth: RankedGallery) -> None:
     bins = {"1": (1, 2), "2-5": (2, 6), "6-10": (6, 11), "11-100": (11, 101)}
     for direction in DIRECTIONS:
         ranks = [place.rank for place in truth.places(direction)]
@@ -210,7 +210,7 @@ def averages(places: list[Place]) -> dict[str, Any]:
     }
 
 
-def test_metrics_by_caption_length(query: Callable[..., Any], truth: Measured) -> None:
+def test_metrics_by_caption_length(query: Callable[..., Any], truth: RankedGallery) -> None:
     groups: dict[str, list[Place]] = {}
     for caption, place in zip(truth.captions, truth.places("text_to_image"), strict=True):
         words = len(caption.split())
@@ -223,7 +223,7 @@ def test_metrics_by_caption_length(query: Callable[..., Any], truth: Measured) -
     }
 
 
-def test_metrics_by_category(query: Callable[..., Any], truth: Measured, annotations: Path) -> None:
+def test_metrics_by_category(query: Callable[..., Any], truth: RankedGallery, annotations: Path) -> None:
     instances = json.loads((annotations / "annotations" / "instances_val.json").read_text())
     names = {row["id"]: row["name"] for row in instances["categories"]}
     photos = {row["id"]: f"val/{row['file_name']}" for row in instances["images"]}
@@ -262,7 +262,9 @@ def test_item_failures(query: Callable[..., Any]) -> None:
     assert "damaged" in reasons["val/000000000002.jpg"][1]
 
 
-def test_metrics_models_and_splits(query: Callable[..., Any], cli_json: Callable[..., Any], truth: Measured) -> None:
+def test_metrics_models_and_splits(
+    query: Callable[..., Any], cli_json: Callable[..., Any], truth: RankedGallery
+) -> None:
     rows = {(row["direction"], row["metric"]): row["value"] for row in query("metrics", model="demo")}
     for direction in DIRECTIONS:
         places = truth.places(direction)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import clipstore
-from clipstore.bench.vectors import MadeVectors
+from clipstore.bench.vectors import SyntheticVectors
 from clipstore.ranking import rank_pairs
 
 Run = Callable[..., Any]
@@ -41,7 +41,7 @@ def test_vectors_of_several_threads_are_those_of_one(
 
 @pytest.mark.parametrize("screen", ["fp32", "bf16"])
 def test_ranks_of_several_threads_are_those_of_one(threads: Callable[[int], None], screen: str) -> None:
-    made = MadeVectors(images=1500, captions=3000, dim=32)
+    made = SyntheticVectors(images=1500, captions=3000, dim=32)
     images, texts = (np.concatenate(list(blocks)) for blocks in (made.image_blocks(), made.caption_blocks()))
     pairs = np.stack([np.arange(3000) // 2, np.arange(3000)], axis=1)
     found = []

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipstore.encoders.lora import TunedClip
+from clipstore.encoders.lora import LoraClip
 from clipstore.errors import ModelError, TrainingError
 from clipstore.records import Lora, Model, Training
 from clipstore.training.batches import Captions, batches, steps_of
@@ -61,8 +61,8 @@ def test_a_batch_of_one_image_alone_has_no_negatives_left() -> None:
 # ---- gradients ----
 
 
-def tuned(base: Path, training: Training) -> TunedClip:
-    learner = TunedClip(Model(name="m", family="clip", base=str(base)), training)
+def tuned(base: Path, training: Training) -> LoraClip:
+    learner = LoraClip(Model(name="m", family="clip", base=str(base)), training)
     generator = torch.Generator().manual_seed(1)
     for name, weight in learner.weights().items():
         if "lora_B" in name:  # zero at the start, where half of the gradient vanishes
@@ -71,7 +71,7 @@ def tuned(base: Path, training: Training) -> TunedClip:
     return learner
 
 
-def made_batch(learner: TunedClip, size: int, *, pixels: bool = False, seed: int = 0) -> Batch:
+def made_batch(learner: LoraClip, size: int, *, pixels: bool = False, seed: int = 0) -> Batch:
     rng = np.random.default_rng(seed)
     ids = [[49406, *rng.integers(0, 49000, size=rng.integers(1, 20)).tolist(), 49407] for _ in range(size)]
     if pixels:
@@ -82,7 +82,7 @@ def made_batch(learner: TunedClip, size: int, *, pixels: bool = False, seed: int
 
 
 def gradient(
-    learner: TunedClip, batch: Batch, chunk: int, *, mask: bool = False
+    learner: LoraClip, batch: Batch, chunk: int, *, mask: bool = False
 ) -> tuple[float, dict[str, torch.Tensor]]:
     for weight in learner.weights().values():
         weight.grad = None
@@ -149,7 +149,7 @@ def test_padding_to_the_longest_changes_no_loss(small_clip: Path) -> None:
     ],
 )
 def test_what_learns_is_what_the_job_says(change: dict, learns: set[str], small_clip: Path) -> None:
-    learner = TunedClip(Model(name="m", family="clip", base=str(small_clip)), replace(TRAINING, **change))
+    learner = LoraClip(Model(name="m", family="clip", base=str(small_clip)), replace(TRAINING, **change))
     names = learner.weights().keys()
     assert {name for name in names if "lora_" not in name} == learns
     lora = {name for name in names if "lora_" in name}
@@ -159,9 +159,7 @@ def test_what_learns_is_what_the_job_says(change: dict, learns: set[str], small_
 
 def test_a_module_that_is_not_there_is_refused_with_those_that_are(small_clip: Path) -> None:
     with pytest.raises(ModelError, match=r"'query'.*there are fc1, fc2, k_proj, out_proj, q_proj, v_proj"):
-        TunedClip(
-            Model(name="m", family="clip", base=str(small_clip)), replace(TRAINING, lora=Lora(modules=("query",)))
-        )
+        LoraClip(Model(name="m", family="clip", base=str(small_clip)), replace(TRAINING, lora=Lora(modules=("query",))))
 
 
 # ---- batches ----
@@ -254,7 +252,7 @@ def test_what_a_killed_run_put_aside_comes_back(tmp_path: Path) -> None:
 def test_cuda_gives_the_gradient_of_the_cpu(chunk: int, small_clip: Path) -> None:
     batch = made_batch(tuned(small_clip, STILL), 12)
     loss, ours = gradient(tuned(small_clip, STILL), batch, 64)
-    learner = TunedClip(Model(name="m", family="clip", base=str(small_clip)), STILL, device="cuda")
+    learner = LoraClip(Model(name="m", family="clip", base=str(small_clip)), STILL, device="cuda")
     held = tuned(small_clip, STILL).weights()
     with torch.no_grad():
         for name, weight in learner.weights().items():

@@ -25,7 +25,7 @@ from clipstore.demo.scenes import CAPTIONS, draw_examples
 from clipstore.device import best_precision, checked_device
 from clipstore.encoders.packing import batches_of
 from clipstore.files import read_regular
-from clipstore.inference.prefetch import ImageFile, Timings, photos_ahead
+from clipstore.inference.prefetch import ImageFile, Timings, prefetch_images
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.run import peak_memory
 from clipstore.pipeline.ingest.run import ingest_csv
@@ -138,7 +138,7 @@ def _turn(
     options: BenchEmbedOptions,
 ) -> dict[str, float]:
     """Everything once: items a second, and shares."""
-    decode = len(photos) / _seconds(lambda: _drain(photos_ahead(photos, [encoder.preprocessing], Timings())))
+    decode = len(photos) / _seconds(lambda: _drain(prefetch_images(photos, [encoder.preprocessing], Timings())))
     forward = _forward(encoder, ready)
     options.on_progress("alone: decoding, and the model", 1, 1)
     told = _embedded(folder, fresh, precision, options, 0.0)
@@ -201,7 +201,7 @@ def _forward(encoder: ClipEncoder, ready: _Ready) -> dict[str, float]:
 
 def _ready(encoder: ClipEncoder, photos: list[ImageFile], texts: list[str], memory: int) -> _Ready:
     """All photos and texts in the batches that embedding would make."""
-    seen = [got[0] for _, got in photos_ahead(photos, [encoder.preprocessing], Timings())]
+    seen = [got[0] for _, got in prefetch_images(photos, [encoder.preprocessing], Timings())]
     pixels = [one for one in seen if isinstance(one, np.ndarray)]
     room = memory - encoder.weights
     size = max(1, encoder.batch_tokens("image", room) // encoder.image_tokens)
@@ -214,9 +214,9 @@ def _ready(encoder: ClipEncoder, photos: list[ImageFile], texts: list[str], memo
 
 def _distinct(store: Store) -> tuple[list[ImageFile], list[str]]:
     """The distinct photos and captions of a store."""
-    from clipstore.pipeline.embed.image_files import look_at_photos
+    from clipstore.pipeline.embed.image_files import check_image_files
 
-    look_at_photos(store, None, lambda _done, _total: None)
+    check_image_files(store, None, lambda _done, _total: None)
     with store.catalog.read() as session:
         photos = [ImageFile(**row) for row in session.rows("bench/photos")]
         return photos, [row["text"] for row in session.rows("bench/captions")]

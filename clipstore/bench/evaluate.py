@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstore import choices, shards
-from clipstore.bench.vectors import MadeVectors
+from clipstore.bench.vectors import SyntheticVectors
 from clipstore.catalog import Row
 from clipstore.device import checked_device
 from clipstore.pipeline.evaluate.run import TOP_K, peak_memory
@@ -60,7 +60,7 @@ def bench_eval(options: BenchOptions) -> Row:
     import torch
 
     device = checked_device(options.device)
-    made = MadeVectors(images=options.images, captions=options.captions, dim=options.dim, seed=options.seed)
+    made = SyntheticVectors(images=options.images, captions=options.captions, dim=options.dim, seed=options.seed)
     captions = np.arange(options.captions)
     pairs = np.stack([made.image_of(captions), captions], axis=1)
     with tempfile.TemporaryDirectory(prefix="clipstore-bench-") as folder:

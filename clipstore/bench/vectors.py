@@ -27,7 +27,7 @@ _SAME_CAPTION, _SAME_PHOTO = 0.01, 0.01  # shares of exact and of near duplicate
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadeVectors:
+class SyntheticVectors:
     """N images and M captions of width D, caption j of image j * N // M, made step by step from a seed."""
 
     images: int

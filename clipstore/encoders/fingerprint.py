@@ -31,7 +31,7 @@ from clipstore.encoders.fingerprint_inputs import (
     tensors_of,
     tower_config,
 )
-from clipstore.encoders.fingerprint_v1 import former_base_digests
+from clipstore.encoders.fingerprint_v1 import v1_base_digests
 from clipstore.encoders.model_files import TRAINING, locate, read_json
 from clipstore.encoders.weights import Tensor
 from clipstore.errors import ModelError
@@ -130,7 +130,7 @@ def recorded_base_digest(base: Model, folder: Path) -> str:
     files = read_model_files(replace(base, adapter=None))
     file = folder / TRAINING
     recorded = read_json(file).get("base_digest") if file.is_file() else None
-    return recorded if recorded in former_base_digests(files) else _base_digest(files.config, files.tensors)
+    return recorded if recorded in v1_base_digests(files) else _base_digest(files.config, files.tensors)
 
 
 def _base_digest(config: dict[str, Any], tensors: list[Tensor]) -> str:
@@ -144,7 +144,7 @@ def _check_base(model: Model, files: ModelFiles) -> None:
     if not model.adapter or not file.is_file():
         return
     recorded = read_json(file).get("base_digest")
-    if recorded not in (_base_digest(files.config, files.tensors), *former_base_digests(files)):
+    if recorded not in (_base_digest(files.config, files.tensors), *v1_base_digests(files)):
         message = (
             f"the adapter {model.adapter} was trained on another base than {model.base}: their weights or "
             "configurations differ; give it the base that it was trained on"

@@ -51,7 +51,7 @@ _ADAPTER_HARMLESS = {
 _ADAPTER_DEFAULTS = {"bias": "none", "init_lora_weights": True}
 
 
-def former_fingerprints(model: Model, precision: str) -> dict[str, str]:
+def v1_fingerprints(model: Model, precision: str) -> dict[str, str]:
     """The first scheme's fingerprints of a model that stand for the same vectors as today's, by what they are of.
 
     Of "image", "backbone" and "text"; none where the first scheme missed something.
@@ -84,7 +84,7 @@ def former_fingerprints(model: Model, precision: str) -> dict[str, str]:
     return {part: fingerprint for part, fingerprint in digests.items() if fingerprint}
 
 
-def former_base_digests(files: ModelFiles) -> set[str]:
+def v1_base_digests(files: ModelFiles) -> set[str]:
     """What the first scheme may have written of this base beside an adapter that was trained on it.
 
     It hashed position ids where a checkpoint has them; the base may have been saved again without them since.

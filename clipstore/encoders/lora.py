@@ -24,7 +24,7 @@ _HEADS = ("text_projection.weight", "visual_projection.weight")
 _TEMPERATURE = "logit_scale"
 
 
-class TunedClip:
+class LoraClip:
     """A base with an adapter that learns. `encoder` shares its weights: what it gives follows the training.
 
     Raises:

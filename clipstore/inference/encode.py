@@ -27,7 +27,7 @@ from clipstore.device import out_of_memory
 from clipstore.encoders.packing import batches_of
 from clipstore.errors import ModelError, ShardError
 from clipstore.files import read_regular
-from clipstore.inference.prefetch import ImageFile, Pixels, Read, Timings, photos_ahead
+from clipstore.inference.prefetch import ImageFile, Pixels, Read, Timings, prefetch_images
 from clipstore.records import Model, ShardPlan
 from clipstore.shards import Shard, ShardInfo, normalised
 
@@ -41,7 +41,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class PlanGroup:
     """Plans that go through together: those of several towers over one run of photos, each decoded once; else one."""
 
     plans: tuple[ShardPlan, ...]
@@ -49,7 +49,7 @@ class Work:
 
 
 @dataclass
-class Pieces:
+class BatchSplitter:
     """How many pieces batches are run in: twice as many after each time that the device had no memory left."""
 
     count: int = 1
@@ -80,7 +80,7 @@ class Pieces:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding:
+class EncodeSettings:
     """How the plans of one tower are carried out: where to, by what, and in batches of how many tokens."""
 
     folder: Path
@@ -90,7 +90,7 @@ class Encoding:
     on_progress: Callable[[int], None]
     store_dtype: str = "float32"
     clock: Timings = field(default_factory=Timings)
-    pieces: Pieces = field(default_factory=Pieces)
+    pieces: BatchSplitter = field(default_factory=BatchSplitter)
     read: Read = read_regular
 
 
@@ -125,7 +125,7 @@ def finished(folder: Path, plan: ShardPlan) -> list[Shard]:
         return []  # damaged since: it is written again
 
 
-def encode(work: Iterable[Work], hows: Mapping[str, Encoding]) -> Iterator[list[Shard]]:
+def encode(work: Iterable[PlanGroup], hows: Mapping[str, EncodeSettings]) -> Iterator[list[Shard]]:
     """Embed the items of plans into shards; those of each piece of work as they are complete, in order.
 
     A plan's tower finds how it is carried out by its fingerprint. All plans have the same source. Vectors depend on
@@ -152,7 +152,7 @@ def encode(work: Iterable[Work], hows: Mapping[str, Encoding]) -> Iterator[list[
         writer.shutdown(cancel_futures=True)
 
 
-def encode_rows(plan: ShardPlan, how: Encoding) -> Rows:
+def encode_rows(plan: ShardPlan, how: EncodeSettings) -> Rows:
     """The rows of a plan's shards, in memory.
 
     Raises:
@@ -160,7 +160,7 @@ def encode_rows(plan: ShardPlan, how: Encoding) -> Rows:
         ModelError: the device has no memory for a single item.
     """
     photos = [ImageFile(content, path, 0) for content, path in zip(plan.contents, plan.sources, strict=True)]
-    work = Work(plans=(plan,), photos=tuple(photos) if plan.source == "photos" else ())
+    work = PlanGroup(plans=(plan,), photos=tuple(photos) if plan.source == "photos" else ())
     carried_out = _carried_out([work], {plan.tower.fingerprint: how})
     try:
         return next(carried_out)[0].rows()
@@ -202,10 +202,10 @@ class _Batch:
     seconds: float
 
 
-class _Making:
+class _PlanInProgress:
     """A plan that is being carried out: batches are filled, sent to the model, and joined when all are back."""
 
-    def __init__(self, plan: ShardPlan, how: Encoding, model: _Model) -> None:
+    def __init__(self, plan: ShardPlan, how: EncodeSettings, model: _Model) -> None:
         self.plan, self.how, self.cut = plan, how, 0
         self._model = model
         self._failures: dict[str, str] = {}
@@ -259,20 +259,20 @@ def _joined(parts: list[Any]) -> Floats | None:
     return np.concatenate(there) if there else None
 
 
-def _carried_out(work: Iterable[Work], hows: Mapping[str, Encoding]) -> Generator[list[_Making]]:
+def _carried_out(work: Iterable[PlanGroup], hows: Mapping[str, EncodeSettings]) -> Generator[list[_PlanInProgress]]:
     """Each piece of work once all of its batches are sent to the model; their rows come as the model is through."""
     workers = max(how.encoder.workers for how in hows.values())
     coming = iter(work)
     first = list(islice(coming, 1))
-    own: Iterable[Work] = chain(first, coming)
-    ahead: Iterable[Work] = ()
+    own: Iterable[PlanGroup] = chain(first, coming)
+    ahead: Iterable[PlanGroup] = ()
     if first and first[0].photos:  # of other work nobody looks ahead, and a tee would keep it all for whoever does
         own, ahead = tee(own)
     pixels = _pixels(ahead, hows)
     try:
         with _Model(workers) as model:
             for one in own:
-                makings = [_Making(plan, hows[plan.tower.fingerprint], model) for plan in one.plans]
+                makings = [_PlanInProgress(plan, hows[plan.tower.fingerprint], model) for plan in one.plans]
                 if one.photos:
                     _send_photos(one, makings, pixels, _preprocessings(hows))
                 for making in makings:
@@ -285,19 +285,22 @@ def _carried_out(work: Iterable[Work], hows: Mapping[str, Encoding]) -> Generato
         pixels.close()
 
 
-def _preprocessings(hows: Mapping[str, Encoding]) -> list[Any]:
+def _preprocessings(hows: Mapping[str, EncodeSettings]) -> list[Any]:
     return list(dict.fromkeys(how.encoder.preprocessing for how in hows.values()))
 
 
-def _pixels(work: Iterable[Work], hows: Mapping[str, Encoding]) -> Generator[tuple[str, list[Pixels]]]:
+def _pixels(work: Iterable[PlanGroup], hows: Mapping[str, EncodeSettings]) -> Generator[tuple[str, list[Pixels]]]:
     """The pixels of the photos of all work, one after the other, decoded ahead."""
     first = next(iter(hows.values()))
     photos = (photo for one in work for photo in one.photos)
-    return photos_ahead(photos, _preprocessings(hows), first.clock, read=first.read)
+    return prefetch_images(photos, _preprocessings(hows), first.clock, read=first.read)
 
 
 def _send_photos(
-    work: Work, makings: list[_Making], pixels: Iterator[tuple[str, list[Pixels]]], preprocessings: list[Any]
+    work: PlanGroup,
+    makings: list[_PlanInProgress],
+    pixels: Iterator[tuple[str, list[Pixels]]],
+    preprocessings: list[Any],
 ) -> None:
     """Hand each photo, decoded once, to every plan that wants it."""
     wanted = [set(making.plan.contents) for making in makings]
@@ -316,7 +319,7 @@ def _send_photos(
         making.send()
 
 
-def _send_texts(making: _Making) -> None:
+def _send_texts(making: _PlanInProgress) -> None:
     """Texts, those that begin alike together, in batches of so many tokens."""
     plan, how = making.plan, making.how
     texts = []
@@ -334,18 +337,18 @@ def _send_texts(making: _Making) -> None:
             making.take(texts[number][0], told.ids[number], most=len(batch))
 
 
-def _send_features(making: _Making) -> None:
+def _send_features(making: _PlanInProgress) -> None:
     """Features that the store holds: a head is one product on them."""
     plan = making.plan
     for content, file, row in zip(plan.contents, plan.sources, plan.rows, strict=True):
         making.take(content, (making.how.folder.parent / file, row), most=len(plan.contents))
 
 
-def _tell(how: Encoding, items: int, _: Future[_Batch]) -> None:
+def _tell(how: EncodeSettings, items: int, _: Future[_Batch]) -> None:
     how.on_progress(items)
 
 
-def _forward(how: Encoding, source: str, contents: list[str], items: list[Any]) -> _Batch:
+def _forward(how: EncodeSettings, source: str, contents: list[str], items: list[Any]) -> _Batch:
     began = time.perf_counter()
     vectors, features = how.pieces.run(partial(_COMPUTE[source], how.encoder), items)
     return _Batch(contents, vectors, features, time.perf_counter() - began)
@@ -373,7 +376,7 @@ _COMPUTE: Mapping[str, Callable[[ClipEncoder, Any], tuple[Floats, Floats | None]
 }
 
 
-def _write(makings: list[_Making]) -> list[Shard]:
+def _write(makings: list[_PlanInProgress]) -> list[Shard]:
     """Write the shards of a piece of work, as soon as the model is through with it."""
     written = []
     for making in makings:
@@ -386,7 +389,7 @@ def _write(makings: list[_Making]) -> list[Shard]:
     return written
 
 
-def _write_shard(making: _Making, rows: Rows, kind: str) -> Shard:
+def _write_shard(making: _PlanInProgress, rows: Rows, kind: str) -> Shard:
     """Write a plan's vectors, normalised; or its features as they are, in float32, so that a head loses nothing."""
     plan, how = making.plan, making.how
     if kind == "vectors":

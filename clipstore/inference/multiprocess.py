@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from clipstore.errors import ClipstoreError, ModelError
-from clipstore.inference.encode import Encoding, Pieces, Work, encode
+from clipstore.inference.encode import BatchSplitter, EncodeSettings, PlanGroup, encode
 from clipstore.inference.prefetch import Read, Timings
 from clipstore.records import Model, Tower
 from clipstore.shards import Shard
 
-# Pieces of work for each process: one may ask for a fourth before it tells of any of three, and would wait for ever.
+# BatchSplitter of work for each process: one may ask for a fourth before it tells of any of three, and would wait for ever.
 _AHEAD = 4
 _LOOK = 1.0  # seconds after which a silent process is looked at
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class WorkerSettings:
     """How a process of its own makes an encoding: plain data, but for `read`, which is a function of a module."""
 
     folder: Path
@@ -39,7 +39,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Message:
     """What a process tells: shards it completed, items it tried, its clocks and pieces at the end, or its failure."""
 
     made: list[Shard] | None = None
@@ -54,12 +54,12 @@ def threads(devices: Sequence[str]) -> int:
     return max(1, (os.cpu_count() or 1) // len(devices))
 
 
-def encode_on(
+def encode_in_processes(
     devices: list[str],
-    work: Iterable[Work],
-    recipes: Mapping[str, Recipe],
+    work: Iterable[PlanGroup],
+    recipes: Mapping[str, WorkerSettings],
     clocks: Mapping[str, Timings],
-    pieces: Mapping[str, Pieces],
+    pieces: Mapping[str, BatchSplitter],
     on_progress: Callable[[str, int], None],
 ) -> Iterator[list[Shard]]:
     """What `encode` gives, in no certain order, from one process a device.
@@ -103,7 +103,7 @@ def encode_on(
             process.join()
 
 
-def _next(told: Any, processes: list[Any], devices: list[str]) -> _Told:
+def _next(told: Any, processes: list[Any], devices: list[str]) -> _Message:
     """The next thing that a process tells.
 
     Raises:
@@ -111,7 +111,7 @@ def _next(told: Any, processes: list[Any], devices: list[str]) -> _Told:
     """
     while True:
         try:
-            answer: _Told = told.get(timeout=_LOOK)
+            answer: _Message = told.get(timeout=_LOOK)
         except queue.Empty:
             for device, process in zip(devices, processes, strict=True):
                 if process.exitcode not in {None, 0}:
@@ -133,19 +133,19 @@ def _add(clocks: Mapping[str, Timings], more: Mapping[str, Timings]) -> None:
             setattr(clocks[fingerprint], field.name, so_far + getattr(clock, field.name))
 
 
-def _serve(device: str, cores: int, recipes: dict[str, Recipe], tasks: Any, told: Any) -> None:
+def _serve(device: str, cores: int, recipes: dict[str, WorkerSettings], tasks: Any, told: Any) -> None:
     """The life of a process: load the models, and carry out work until there is none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process hears of it too, and ends this one
     try:
         hows = _encodings(device, cores, recipes, told)
         for made in encode(_taken(tasks), hows):
-            told.put(_Told(made=made))
+            told.put(_Message(made=made))
         clocks = {fingerprint: how.clock for fingerprint, how in hows.items()}
-        told.put(_Told(clocks=clocks, pieces={fingerprint: how.pieces.count for fingerprint, how in hows.items()}))
+        told.put(_Message(clocks=clocks, pieces={fingerprint: how.pieces.count for fingerprint, how in hows.items()}))
     except ClipstoreError as error:
-        told.put(_Told(failure=error))
+        told.put(_Message(failure=error))
     except Exception:  # noqa: BLE001  (told to the other process with its trace, and raised there)
-        told.put(_Told(failure=traceback.format_exc()))
+        told.put(_Message(failure=traceback.format_exc()))
     finally:
         if not _heard():
             told.cancel_join_thread()  # nobody reads it any more
@@ -157,7 +157,7 @@ def _heard() -> bool:
     return parent is not None and parent.is_alive()
 
 
-def _taken(tasks: Any) -> Iterator[Work]:
+def _taken(tasks: Any) -> Iterator[PlanGroup]:
     """Work from the queue, until there is none or nobody to do it for."""
     while _heard():
         with suppress(queue.Empty):
@@ -167,7 +167,7 @@ def _taken(tasks: Any) -> Iterator[Work]:
             yield work
 
 
-def _encodings(device: str, cores: int, recipes: Mapping[str, Recipe], told: Any) -> dict[str, Encoding]:
+def _encodings(device: str, cores: int, recipes: Mapping[str, WorkerSettings], told: Any) -> dict[str, EncodeSettings]:
     import torch
 
     from clipstore.encoders.clip import ClipEncoder, load_clip
@@ -182,13 +182,13 @@ def _encodings(device: str, cores: int, recipes: Mapping[str, Recipe], told: Any
     }
     taken = sum(encoder.weights for encoder in encoders.values())
     return {
-        fingerprint: Encoding(
+        fingerprint: EncodeSettings(
             folder=recipe.folder,
             model=recipe.model,
             encoder=encoders[fingerprint],
             store_dtype=recipe.store_dtype,
             batch_tokens=encoders[fingerprint].batch_tokens(recipe.tower.tower, recipe.memory - taken),
-            on_progress=_Teller(fingerprint, told),
+            on_progress=_ProgressSender(fingerprint, told),
             read=recipe.read,
         )
         for fingerprint, recipe in recipes.items()
@@ -196,11 +196,11 @@ def _encodings(device: str, cores: int, recipes: Mapping[str, Recipe], told: Any
 
 
 @dataclass(frozen=True)
-class _Teller:
+class _ProgressSender:
     """Tells the other process of items tried."""
 
     fingerprint: str
     told: Any
 
     def __call__(self, items: int) -> None:
-        self.told.put(_Told(tried=(self.fingerprint, items)))
+        self.told.put(_Message(tried=(self.fingerprint, items)))

@@ -50,7 +50,7 @@ class ImageFile:
     size: int
 
 
-def photos_ahead(
+def prefetch_images(
     photos: Iterable[ImageFile], hows: Sequence[Preprocessing], clock: Timings, *, read: Read = read_regular
 ) -> Generator[tuple[str, list[Pixels]]]:
     """The content key of each photo, in order, and its pixels as each of `hows` wants them, decoded once."""

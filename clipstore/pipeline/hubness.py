@@ -10,7 +10,7 @@ import numpy as np
 from clipstore.catalog import Row, Session, scratch
 from clipstore.device import checked_device
 from clipstore.errors import VectorError
-from clipstore.pipeline.evaluate.run import EvalOptions, Measured, evaluation_stamp, keep, measure
+from clipstore.pipeline.evaluate.run import EvalOptions, RankedGallery, evaluation_stamp, keep, measure
 from clipstore.progress import Progress, silent
 from clipstore.records import Model
 from clipstore.store.layout import Store, split_id
@@ -115,7 +115,7 @@ def _bank(store: Store, session: Session, model: Model, split: str, name: str) -
     return replace(found, images=images, texts=texts), found.images.table.num_rows - images.table.num_rows
 
 
-def _corrected(plain: Measured, bank: Gallery, options: HubnessOptions) -> dict[str, Measured]:
+def _corrected(plain: RankedGallery, bank: Gallery, options: HubnessOptions) -> dict[str, RankedGallery]:
     # Imported here and not above: asking for an unknown split needs no torch.
     from clipstore.ranking import Bank, normalised_ranks
 
@@ -132,7 +132,7 @@ def _corrected(plain: Measured, bank: Gallery, options: HubnessOptions) -> dict[
     return {SOFTMAX: replace(plain, ranked=[softmax]), DYNAMIC: replace(plain, ranked=[dynamic])}
 
 
-def _rows(measured: Measured) -> Iterator[Row]:
+def _rows(measured: RankedGallery) -> Iterator[Row]:
     """Metrics and hubness of both directions, by the same SQL, on a catalog in memory."""
     with scratch() as session:
         evaluation_id = keep(session, measured)

@@ -93,7 +93,7 @@ def _subsets(session: Session, evaluation_id: int, queries: dict[str, Row]) -> d
     }
 
 
-def forget_stale(session: Session) -> list[Row]:
+def delete_stale(session: Session) -> list[Row]:
     """Remove the evaluations of splits that are no longer what was measured, and return them."""
     stale = session.rows("evaluate/stale")
     forget(session, [row["evaluation_id"] for row in stale])

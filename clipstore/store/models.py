@@ -13,7 +13,7 @@ from clipstore.catalog import Row, Session
 from clipstore.device import best_precision, checked_device
 from clipstore.encoders.checks import check_model
 from clipstore.encoders.fingerprint import describe, files_key
-from clipstore.encoders.fingerprint_v1 import former_fingerprints
+from clipstore.encoders.fingerprint_v1 import v1_fingerprints
 from clipstore.encoders.model_files import PHOTOS
 from clipstore.errors import JobError, ModelError, NotFoundError, check_name
 from clipstore.jobs import checked_model, is_packaged, is_path, job_file, job_files, read_job
@@ -312,7 +312,7 @@ def model_towers(
 
 def _stored_towers(store: Store, model: Model, towers: tuple[Tower, ...]) -> tuple[Tower, ...]:
     """The towers under the fingerprints that the store has shards of: those of a former scheme stay as they are."""
-    former = former_fingerprints(model, towers[0].precision)
+    former = v1_fingerprints(model, towers[0].precision)
     with store.catalog.read() as session:
         stored = {row["fingerprint"] for row in session.rows("model/shard_fingerprints")}
 
@@ -353,7 +353,7 @@ def changed(session: Session, row: Row, model: Model) -> bool:
     other = [tower for tower, now in zip(towers, current, strict=True) if tower.fingerprint != now.fingerprint]
     if not other:  # most often: the former scheme need not be computed
         return False
-    former = former_fingerprints(model, precision)
+    former = v1_fingerprints(model, precision)
     return any(tower.fingerprint != former.get(tower.tower) for tower in other)
 
 

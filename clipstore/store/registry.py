@@ -26,7 +26,7 @@ def register(session: Session, store: Store, shards: Sequence[Shard]) -> None:
         session.run(f"embed/{step}")
 
 
-def forget_lost(session: Session, store: Store, fingerprint: str) -> int:
+def delete_missing_shards(session: Session, store: Store, fingerprint: str) -> int:
     """Strike out the shards of a fingerprint whose files are gone, so that they are planned again; how many."""
     shards = session.rows("evaluate/shards", fingerprint=fingerprint)
     lost = [row["shard_id"] for row in shards if not (store.root / row["file"]).is_file()]

@@ -4,7 +4,7 @@ Knows no catalog and no files of models: the model that learns, validation and p
 """
 
 from clipstore.training.batches import Captions
-from clipstore.training.fit import Epoch, Fitted, Handed, fit, left_to_train
+from clipstore.training.fit import Epoch, FitInputs, FitResult, fit, left_to_train
 from clipstore.training.gradients import Learner
 
-__all__ = ["Captions", "Epoch", "Fitted", "Handed", "Learner", "fit", "left_to_train"]
+__all__ = ["Captions", "Epoch", "FitInputs", "FitResult", "Learner", "fit", "left_to_train"]

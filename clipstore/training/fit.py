@@ -55,7 +55,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Handed:
+class FitInputs:
     """What the pipeline hands in.
 
     Attributes:
@@ -82,7 +82,7 @@ class Handed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class FitResult:
     """How training went: every epoch, the best one, and where a former run was taken up (epoch and steps done).
 
     `extended` has the settings, epochs and patience, that were greater than the former run's: before, and now.
@@ -124,7 +124,7 @@ class _Position:
         return cls(**position | {"history": [Epoch(**one) for one in position["history"]]})
 
 
-def fit(learner: Kept, captions: Captions, training: Training, handed: Handed) -> Fitted:
+def fit(learner: Kept, captions: Captions, training: Training, handed: FitInputs) -> FitResult:
     """Train from where the checkpoint `last` is, or from the beginning; see `Training` for what the settings mean.
 
     Raises:
@@ -139,7 +139,7 @@ def fit(learner: Kept, captions: Captions, training: Training, handed: Handed) -
     best, stopped_by = run.position.best(training.watch), run.position.over(training)
     assert best is not None  # there is at least one epoch
     assert stopped_by is not None
-    return Fitted(
+    return FitResult(
         history=run.position.history, best=best, resumed=resumed, extended=run.extended, stopped_by=stopped_by
     )
 
@@ -165,7 +165,7 @@ def learning_rate(training: Training, step: int, total: int) -> float:
 
 
 class _Run:
-    def __init__(self, learner: Kept, captions: Captions, training: Training, handed: Handed) -> None:
+    def __init__(self, learner: Kept, captions: Captions, training: Training, handed: FitInputs) -> None:
         self._learner, self._captions, self._training, self._handed = learner, captions, training, handed
         self._steps = steps_of(len(captions), training)
         self._weights = list(learner.weights().values())

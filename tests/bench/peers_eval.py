@@ -36,7 +36,7 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from clipstore.bench.vectors import MadeVectors
+from clipstore.bench.vectors import SyntheticVectors
 from clipstore.ranking import DirectionRanks, Ranks, rank_pairs
 
 WHEEL = "clip_benchmark==1.6.2"
@@ -195,11 +195,11 @@ def machine() -> str:
 @click.option("--images", default=5000, show_default=True, type=click.IntRange(min=TOP))
 @click.option("--captions", default=25000, show_default=True, help="At least one for each image.")
 @click.option("--dim", default=512, show_default=True, type=click.IntRange(min=2))
-@click.option("--repeat", default=5, show_default=True, type=click.IntRange(min=1), help="Measured rounds.")
+@click.option("--repeat", default=5, show_default=True, type=click.IntRange(min=1), help="RankedGallery rounds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(images: int, captions: int, dim: int, repeat: int, as_json: bool) -> None:
     """Compare clipstore's ranking with faiss, torch and CLIP_benchmark on made vectors."""
-    made = MadeVectors(images=images, captions=max(captions, images), dim=dim)
+    made = SyntheticVectors(images=images, captions=max(captions, images), dim=dim)
     sides = [torch.from_numpy(np.concatenate(list(side))) for side in (made.image_blocks(), made.caption_blocks())]
     task = Task(*sides, torch.from_numpy(made.image_of(np.arange(len(sides[1])))))
     faiss.omp_set_num_threads(torch.get_num_threads())

@@ -29,7 +29,7 @@ _SEEN = pa.schema(
 
 
 @keep_waiting()
-def look_at_photos(
+def check_image_files(
     store: Store, splits: list[int] | None, on_progress: Callable[[int, int], None], *, read: Read = read_regular
 ) -> None:
     """Bring the catalog's knowledge of the photos in some splits (None: all) up to date.

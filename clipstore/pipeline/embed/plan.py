@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipstore.catalog import Session
-from clipstore.inference.encode import Work
+from clipstore.inference.encode import PlanGroup
 from clipstore.inference.prefetch import ImageFile, Timings
 from clipstore.records import Model, ShardPlan, Tower
 
@@ -20,7 +20,7 @@ KIND = {"image": "images", "text": "captions"}  # what a tower's items are calle
 
 
 @dataclass(kw_only=True)
-class Embedded:
+class EmbedSummary:
     """What a run did for one tower of one model. Items are distinct contents.
 
     Attributes:
@@ -67,7 +67,7 @@ class Scope:
 
     tower: Tower
     pending: pa.Table
-    summary: Embedded
+    summary: EmbedSummary
 
     def only(self, source: str) -> Scope:
         """The part whose vectors come from "photos", "features" or "texts"."""
@@ -94,7 +94,7 @@ class Scope:
 
 def scope_of(session: Session, model: Model, model_id: int, tower: Tower, *, retry: bool) -> Scope:
     """What one tower has to do, of the images in the staged table `scope`; with `retry`, known failures once more."""
-    summary = Embedded(model=model.name, tower=tower.tower, fingerprint=tower.fingerprint)
+    summary = EmbedSummary(model=model.name, tower=tower.tower, fingerprint=tower.fingerprint)
     asked: dict[str, Any] = {"model_id": model_id, "fingerprint": tower.fingerprint}
     kind = KIND[tower.tower]
     if tower.backbone:
@@ -109,7 +109,7 @@ def scope_of(session: Session, model: Model, model_id: int, tower: Tower, *, ret
     return Scope(tower=tower, pending=pending, summary=summary)
 
 
-def work_of(scopes: Sequence[Scope], source: str) -> Iterator[Work]:
+def work_of(scopes: Sequence[Scope], source: str) -> Iterator[PlanGroup]:
     """The work of one source, in the catalog's order: for photos that of all scopes together, else of one.
 
     Items are cut into runs of ITEMS_PER_SHARD: whatever is done already, the rest is cut in the same places.
@@ -119,7 +119,7 @@ def work_of(scopes: Sequence[Scope], source: str) -> Iterator[Work]:
     if source != "photos":
         (scope,) = scopes
         for start in range(0, scope.pending.num_rows, size):
-            yield Work(plans=(_plan(scope.tower, source, scope.pending.slice(start, size)),))
+            yield PlanGroup(plans=(_plan(scope.tower, source, scope.pending.slice(start, size)),))
         return
     every = pa.concat_tables(scope.pending for scope in scopes).group_by("content", use_threads=False)
     every = every.aggregate([("source", "first"), ("size", "first"), ("image_id", "min")]).sort_by("image_id_min")
@@ -128,7 +128,7 @@ def work_of(scopes: Sequence[Scope], source: str) -> Iterator[Work]:
         run = every.slice(start, size)
         parts = [(scope.tower, run.filter(mine.slice(start, size))) for scope, mine in zip(scopes, wanted, strict=True)]
         contents, paths, sizes = (run[name].to_pylist() for name in ("content", "source_first", "size_first"))
-        yield Work(
+        yield PlanGroup(
             plans=tuple(_plan(tower, source, part) for tower, part in parts if part.num_rows),
             photos=tuple(ImageFile(*photo) for photo in zip(contents, paths, sizes, strict=True)),
         )

@@ -20,11 +20,20 @@ from clipstore.device import checked_device, free_memory
 from clipstore.encoders.checks import other_base
 from clipstore.errors import ModelError
 from clipstore.files import read_regular
-from clipstore.inference.encode import Encoding, Pieces, Rows, Work, encode, encode_rows, finished, shard_path
-from clipstore.inference.multiprocess import Recipe, encode_on, threads
+from clipstore.inference.encode import (
+    BatchSplitter,
+    EncodeSettings,
+    PlanGroup,
+    Rows,
+    encode,
+    encode_rows,
+    finished,
+    shard_path,
+)
+from clipstore.inference.multiprocess import WorkerSettings, encode_in_processes, threads
 from clipstore.inference.prefetch import Read, Timings
-from clipstore.pipeline.embed.image_files import look_at_photos
-from clipstore.pipeline.embed.plan import KIND, Embedded, Scope, scope_of, work_of
+from clipstore.pipeline.embed.image_files import check_image_files
+from clipstore.pipeline.embed.plan import KIND, EmbedSummary, Scope, scope_of, work_of
 from clipstore.pipeline.embed.unprobed import proven_towers
 from clipstore.progress import Progress, silent
 from clipstore.records import Model, ShardPlan, Tower
@@ -33,7 +42,7 @@ from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import writing_shards
 from clipstore.store.models import IMPORTED, find_model, model_towers, record_model, record_towers
 from clipstore.store.probes import add_probes, check_probes
-from clipstore.store.registry import forget_lost, register
+from clipstore.store.registry import delete_missing_shards, register
 from clipstore.waiting import keep_waiting
 
 if TYPE_CHECKING:
@@ -81,7 +90,7 @@ class _Run:
     towers: tuple[Tower, ...]
     key: str
     encoder: ClipEncoder | None = None
-    summaries: dict[str, Embedded] = field(default_factory=dict)
+    summaries: dict[str, EmbedSummary] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
     warned: bool = False  # of what is doubtful about the model
     least_cosine: dict[str, float] = field(default_factory=dict)
@@ -93,7 +102,7 @@ class _Run:
         return self.encoder
 
 
-def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Embedded]:
+def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[EmbedSummary]:
     """Embed what models have no vectors for yet; a summary for each tower of each.
 
     A photo is decoded once for all the models that need its pixels.
@@ -116,7 +125,7 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
         def looked(done: int, total: int) -> None:
             options.on_progress("looking at photos", done, total)
 
-        look_at_photos(store, splits, looked, read=options.read)
+        check_image_files(store, splits, looked, read=options.read)
     runs = []
     for model in models:
         towers, key = model_towers(store, model, options.precision, *options.devices[:1])
@@ -135,7 +144,7 @@ class _Embedding:
     def __init__(self, store: Store, runs: list[_Run], splits: list[int] | None, options: EmbedOptions) -> None:
         self._store, self._runs, self._splits, self._options = store, runs, splits, options
         self._planned: set[str] = set()  # fingerprints that a dry run has counted
-        self._pieces: defaultdict[str, Pieces] = defaultdict(Pieces)  # by a tower's fingerprint
+        self._pieces: defaultdict[str, BatchSplitter] = defaultdict(BatchSplitter)  # by a tower's fingerprint
         self._devices: list[str] = []  # known when a model is loaded
 
     @keep_waiting()
@@ -163,7 +172,7 @@ class _Embedding:
                     run.encoder = None
 
     @keep_waiting()
-    def rest(self, run: _Run) -> list[Embedded]:
+    def rest(self, run: _Run) -> list[EmbedSummary]:
         """Embed what a model has left to do, by the heads of stored features and of captions; all that was done."""
         (scopes,) = self._scopes(run)
         # Another model of its backbone saw the photos for it, unless that one had vectors and the features are gone.
@@ -246,14 +255,14 @@ class _Embedding:
                 told = {"fingerprint": tower.fingerprint, "items": items, "least_cosine": least}
                 session.run("embed/add_precision_check", **told)
 
-    def _trial(self, run: _Run, scope: Scope) -> Encoding:
+    def _trial(self, run: _Run, scope: Scope) -> EncodeSettings:
         """How a few items go through a model on trial: in small batches, so that all cores have some."""
         how = self._encoding(run, scope)
         few = min(how.batch_tokens, _TRIED_TOKENS)
-        return replace(how, batch_tokens=few, clock=Timings(), pieces=Pieces(), on_progress=lambda _items: None)
+        return replace(how, batch_tokens=few, clock=Timings(), pieces=BatchSplitter(), on_progress=lambda _items: None)
 
-    def _encoding(self, run: _Run, scope: Scope) -> Encoding:
-        return Encoding(
+    def _encoding(self, run: _Run, scope: Scope) -> EncodeSettings:
+        return EncodeSettings(
             folder=self._store.shards,
             model=run.model,
             encoder=run.loaded,
@@ -310,12 +319,12 @@ class _Embedding:
         _account(scopes, before, workers, time.perf_counter() - began)
 
     def _elsewhere(
-        self, devices: list[str], runs: Sequence[_Run], scopes: Sequence[Scope], work: Iterable[Work]
+        self, devices: list[str], runs: Sequence[_Run], scopes: Sequence[Scope], work: Iterable[PlanGroup]
     ) -> Iterator[list[Shard]]:
         """Have the work done by one process a device."""
         options = self._options
         recipes = {
-            scope.tower.fingerprint: Recipe(
+            scope.tower.fingerprint: WorkerSettings(
                 folder=self._store.shards,
                 model=run.model,
                 tower=scope.tower,
@@ -329,9 +338,9 @@ class _Embedding:
         clocks = {scope.tower.fingerprint: scope.summary.clock for scope in scopes}
         pieces = {scope.tower.fingerprint: self._pieces[scope.tower.fingerprint] for scope in scopes}
         tellers = {scope.tower.fingerprint: self._teller(scope) for scope in scopes}
-        return encode_on(devices, work, recipes, clocks, pieces, lambda key, items: tellers[key](items))
+        return encode_in_processes(devices, work, recipes, clocks, pieces, lambda key, items: tellers[key](items))
 
-    def _adopt(self, scopes: Sequence[Scope], source: str, summaries: dict[str | None, Embedded]) -> set[Path]:
+    def _adopt(self, scopes: Sequence[Scope], source: str, summaries: dict[str | None, EmbedSummary]) -> set[Path]:
         """Take the shards that a killed run completed but did not register, as they are."""
         adopted = set()
         for plan in (plan for work in work_of(scopes, source) for plan in work.plans):
@@ -341,7 +350,7 @@ class _Embedding:
                 adopted.add(made[0].path)
         return adopted
 
-    def _left(self, every: Iterable[Work], adopted: set[Path]) -> Iterator[Work]:
+    def _left(self, every: Iterable[PlanGroup], adopted: set[Path]) -> Iterator[PlanGroup]:
         """The work without the plans whose shards were there."""
         for work in every:
             folder = self._store.shards
@@ -349,7 +358,7 @@ class _Embedding:
             if left:
                 yield replace(work, plans=tuple(left))
 
-    def _enter(self, made: list[Shard], summaries: dict[str | None, Embedded]) -> None:
+    def _enter(self, made: list[Shard], summaries: dict[str | None, EmbedSummary]) -> None:
         """Register complete shards, and count them."""
         with self._store.catalog.write() as session:
             register(session, self._store, made)
@@ -404,7 +413,9 @@ def _record(session: Session, store: Store, run: _Run) -> tuple[int, dict[str, i
     model_id = record_model(session, run.model, origin="job")
     record_towers(session, model_id, run.towers, run.key)
     lost = {
-        tower.tower: sum(forget_lost(session, store, one) for one in (tower.fingerprint, tower.backbone) if one)
+        tower.tower: sum(
+            delete_missing_shards(session, store, one) for one in (tower.fingerprint, tower.backbone) if one
+        )
         for tower in run.towers
     }
     return model_id, lost
@@ -424,7 +435,7 @@ def _cosines(one: Rows, other: Rows) -> list[float]:
     return [float(vector @ theirs[content]) for content, vector in ours if content in theirs]
 
 
-def check_failures(summaries: Iterable[Embedded], share: float) -> None:
+def check_failures(summaries: Iterable[EmbedSummary], share: float) -> None:
     """Raise when more than `share` of a tower's items failed or are missing.
 
     Raises:

@@ -16,7 +16,7 @@ from clipstore.catalog import Row
 from clipstore.device import checked_device
 from clipstore.encoders.fingerprint import describe
 from clipstore.errors import ModelError
-from clipstore.inference.encode import Encoding, encode_rows
+from clipstore.inference.encode import EncodeSettings, encode_rows
 from clipstore.records import Model, ShardPlan, Tower
 from clipstore.shards import normalised
 from clipstore.store.layout import Store
@@ -97,7 +97,7 @@ def _agree(store: Store, model: Model, tower: Tower, part: str, encoder: ClipEnc
         rows=[],
     )
     tokens = encoder.batch_tokens(tower.tower, _MEMORY)
-    how = Encoding(
+    how = EncodeSettings(
         folder=store.shards, model=model, encoder=encoder, batch_tokens=tokens, on_progress=lambda _items: None
     )
     made = encode_rows(plan, how)

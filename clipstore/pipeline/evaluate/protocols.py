@@ -104,7 +104,7 @@ def _rows(positives: pa.Table, images: pa.ChunkedArray, captions: pa.ChunkedArra
     return np.stack(rows, axis=1)
 
 
-def asking_with(task: Task, found: Gallery, asking: Mask) -> Task:
+def restrict_queries(task: Task, found: Gallery, asking: Mask) -> Task:
     """A task in which only some images of the gallery ask, and captions of them; all stay to be found.
 
     `asking` (N,) tells for each image of the gallery's table.

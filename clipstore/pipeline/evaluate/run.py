@@ -25,9 +25,9 @@ from clipstore.pipeline.evaluate.protocols import (
     FIRST,
     Mask,
     Task,
-    asking_with,
     check_queries,
     lost_positives,
+    restrict_queries,
     tasks,
     without_positive,
 )
@@ -76,7 +76,7 @@ class EvalOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class RankedGallery:
     """The ranks of a gallery: those of each task that its protocol asked, and the row of `evaluations` that says so.
 
     `seen` has the ids of the gallery's images that the model was trained on.
@@ -210,7 +210,7 @@ def _check_unchanged(session: Session, model: Model, split: str, found: Gallery,
         raise VectorError(message)
 
 
-def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions, *, silent: Ids | None = None) -> Measured:
+def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions, *, silent: Ids | None = None) -> RankedGallery:
     """Rank the pairs of a gallery as a protocol asks; `name` is the model's, `stamp` from `evaluation_stamp`.
 
     The images whose ids are in `silent`, and captions of them, stand in the gallery and do not ask.
@@ -224,7 +224,7 @@ def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions, *, sile
     no_image_positive, no_caption_positive = without_positive(found, asked)
     lost = lost_positives(options.protocol, asked)
     asking = ~np.isin(found.images.table["image_id"].to_numpy(), [] if silent is None else silent)
-    asked = [asking_with(task, found, asking) for task in asked]
+    asked = [restrict_queries(task, found, asking) for task in asked]
     check_queries(options.protocol, asked, partial=options.partial)
     ranked = [_rank(name, found, task, options, device, number) for number, task in enumerate(asked, 1)]
     evaluation = stamp | {
@@ -243,7 +243,7 @@ def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions, *, sile
         "peak_memory": peak_memory(),
         "evaluated_at": datetime.now(UTC),
     }
-    return Measured(found=found, asked=asked, ranked=ranked, evaluation=evaluation)
+    return RankedGallery(found=found, asked=asked, ranked=ranked, evaluation=evaluation)
 
 
 def _seen(session: Session, models: Iterable[Model], found: Gallery) -> Ids:
@@ -253,7 +253,7 @@ def _seen(session: Session, models: Iterable[Model], found: Gallery) -> Ids:
     return np.asarray(session.table("evaluate/seen_images", models=ids)["image_id"].to_numpy())
 
 
-def metrics_of(measured: Measured) -> dict[str, float]:
+def metrics_of(measured: RankedGallery) -> dict[str, float]:
     """The metrics of ranks that are kept nowhere, by their names in JSON: the same SQL, on a catalog in memory."""
     with scratch() as session:
         return metrics_in(session, keep(session, measured))
@@ -280,7 +280,7 @@ def _rank(name: str, found: Gallery, task: Task, options: EvalOptions, device: s
         raise bad_row(images if error.side == "image" else texts, error) from error
 
 
-def keep(session: Session, measured: Measured) -> int:
+def keep(session: Session, measured: RankedGallery) -> int:
     """Write an evaluation with its ranks and hits in the place of the former one; its id."""
     evaluation = measured.evaluation
     keys = ("model_id", "split_id", "protocol", "caption_set", "unseen")
@@ -334,7 +334,7 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _tables(measured: Measured, evaluation_id: int) -> Iterator[tuple[pa.Table, pa.Table]]:
+def _tables(measured: RankedGallery, evaluation_id: int) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Ranks and hits of each direction of the protocol, with catalog ids for row numbers."""
     found = measured.found
     for task, ranks in zip(measured.asked, measured.ranked, strict=True):

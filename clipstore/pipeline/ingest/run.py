@@ -19,7 +19,7 @@ from clipstore.datasets.image_files import Finder
 from clipstore.errors import DatasetError
 from clipstore.pipeline.ingest import checks
 from clipstore.records import Annotations
-from clipstore.store.evaluations import forget_stale
+from clipstore.store.evaluations import delete_stale
 from clipstore.store.layout import Store
 from clipstore.waiting import keep_waiting
 
@@ -182,7 +182,7 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
             checks.check_cleaned(session, cleaned=options.clean)
             with checks.kept_unless_replaced(session, file, source, target.kind, replace=options.replace):
                 _merge(session, source, done)
-        done.forgotten = forget_stale(session)
+        done.forgotten = delete_stale(session)
     return done
 
 

@@ -24,7 +24,7 @@ from clipstore.encoders.images import decoded, upright
 from clipstore.encoders.model_files import locate
 from clipstore.errors import ImageError, ModelError, QueryError
 from clipstore.files import read_regular
-from clipstore.inference.encode import Encoding, encode_rows
+from clipstore.inference.encode import EncodeSettings, encode_rows
 from clipstore.pipeline.embed.plan import KIND
 from clipstore.pipeline.evaluate.run import evaluation_stamp
 from clipstore.pipeline.retrieve.queries import Query, looked_at
@@ -261,7 +261,7 @@ class _Search:
             zip(table["content"].to_pylist(), shards.gather(paths, which, rows).astype(np.float32), strict=True)
         )
 
-    def _encoding(self, model: Model, asked: _Asked, count: int, loaded: list[ClipEncoder]) -> Encoding:
+    def _encoding(self, model: Model, asked: _Asked, count: int, loaded: list[ClipEncoder]) -> EncodeSettings:
         tower = asked.items.tower
         if not loaded:
             from clipstore.encoders.clip import ClipEncoder, load_clip
@@ -277,7 +277,7 @@ class _Search:
                 done += items
                 self._options.on_progress(f"{model.name}: {KIND[tower.tower]} to ask with", done, count)
 
-        return Encoding(
+        return EncodeSettings(
             folder=self._store.shards,
             model=model,
             encoder=encoder,

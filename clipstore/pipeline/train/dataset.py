@@ -18,7 +18,7 @@ from clipstore.catalog import Session
 from clipstore.encoders.images import Preprocessing, pixels
 from clipstore.errors import ImageError, TrainingError
 from clipstore.files import read_regular
-from clipstore.inference.encode import Encoding, encode_rows
+from clipstore.inference.encode import EncodeSettings, encode_rows
 from clipstore.progress import Progress
 from clipstore.records import Model, ShardPlan, Training
 from clipstore.store.layout import Store, split_id
@@ -28,7 +28,7 @@ from clipstore.store.vectors import Gallery, Items
 if TYPE_CHECKING:
     import torch
 
-    from clipstore.encoders.lora import TunedClip
+    from clipstore.encoders.lora import LoraClip
 
 Ints = NDArray[np.int64]
 
@@ -106,13 +106,13 @@ class Pairs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learned:
+class LiveVectors:
     """A model that is learning, asked for the vectors that it gives now."""
 
     name: str
     store: Store
     base: Model
-    tuned: TunedClip
+    tuned: LoraClip
     training: Training
     on_progress: Progress
 
@@ -146,7 +146,7 @@ class Learned:
         held = shards.normalised(made.vectors, "float32")[contents.indices.to_numpy()]
         return replace(items, vectors=replace(items.vectors, held=held, dtypes=["float32"]))
 
-    def _encoding(self, plan: ShardPlan) -> Encoding:
+    def _encoding(self, plan: ShardPlan) -> EncodeSettings:
         what = f"{self.name}: measuring {'captions' if plan.source == 'texts' else 'images'}"
         done = 0
 
@@ -155,7 +155,7 @@ class Learned:
             done += items
             self.on_progress(what, done, len(plan.contents))
 
-        return Encoding(
+        return EncodeSettings(
             folder=self.store.shards,
             model=self.base,
             encoder=self.tuned.encoder,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from clipstore.catalog import Session, scratch
 from clipstore.pipeline.evaluate.run import EvalOptions, evaluate, evaluation_stamp, keep, measure
-from clipstore.pipeline.train.dataset import Learned, Pairs
+from clipstore.pipeline.train.dataset import LiveVectors, Pairs
 from clipstore.records import Model
 from clipstore.store.layout import Store
 from clipstore.store.vectors import gallery
@@ -16,7 +16,7 @@ from clipstore.store.vectors import gallery
 Ints = NDArray[np.int64]
 
 
-def wrong_captions(store: Store, base: Model, split: str, pairs: Pairs, learned: Learned | None) -> Ints:
+def wrong_captions(store: Store, base: Model, split: str, pairs: Pairs, learned: LiveVectors | None) -> Ints:
     """For each row of `pairs`, the rows that stood wrongly among its image's hits (R, any), best first, then -1.
 
     The hits are the base model's, which are kept in the store; with `learned`, those of the model as it is now.

@@ -21,7 +21,7 @@ from clipstore.encoders.fingerprint import recorded_base_digest
 from clipstore.errors import JobError, TrainingError
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.run import EvalOptions, evaluation_stamp, measure, metrics_of
-from clipstore.pipeline.train.dataset import Learned, Pairs
+from clipstore.pipeline.train.dataset import LiveVectors, Pairs
 from clipstore.pipeline.train.hard_negatives import wrong_captions
 from clipstore.progress import Progress, silent
 from clipstore.records import Job, Model, Training
@@ -34,8 +34,8 @@ from clipstore.store.vectors import gallery
 from clipstore.waiting import keep_waiting
 
 if TYPE_CHECKING:
-    from clipstore.encoders.lora import TunedClip
-    from clipstore.training import Epoch, Fitted
+    from clipstore.encoders.lora import LoraClip
+    from clipstore.training import Epoch, FitResult
 
 Ints = NDArray[np.int64]
 
@@ -78,7 +78,7 @@ class Trained:
     left_out_captions: int
     precision: str
     watch: str
-    fitted: Fitted
+    fitted: FitResult
 
     def row(self) -> Row:
         """All of it as plain values, as `clipstore train --json` prints it."""
@@ -105,15 +105,15 @@ def train(store: Store, job: Job, options: TrainOptions) -> Trained:
     splits = _splits(store, training)
     device = checked_device(options.device)
     precision = mixed_precision(training.precision, device)
-    from clipstore.encoders.lora import TunedClip
+    from clipstore.encoders.lora import LoraClip
 
-    tuned = TunedClip(base, training, precision=precision, device=device)
+    tuned = LoraClip(base, training, precision=precision, device=device)
     with training_lock(store, job.model.name):
         return _train(store, job, base, tuned, splits, options)
 
 
 def _train(
-    store: Store, job: Job, base: Model, tuned: TunedClip, splits: dict[str, Row], options: TrainOptions
+    store: Store, job: Job, base: Model, tuned: LoraClip, splits: dict[str, Row], options: TrainOptions
 ) -> Trained:
     """Train, with the job's adapter held."""
     from clipstore.training import left_to_train
@@ -156,13 +156,13 @@ def _train(
 
 @keep_waiting()
 def _fit(
-    store: Store, job: Job, base: Model, tuned: TunedClip, pairs: Pairs, about: Row, options: TrainOptions
-) -> Fitted:
-    from clipstore.training import Captions, Handed, fit
+    store: Store, job: Job, base: Model, tuned: LoraClip, pairs: Pairs, about: Row, options: TrainOptions
+) -> FitResult:
+    from clipstore.training import Captions, FitInputs, fit
 
     assert job.training is not None  # train looked
     training, name = job.training, job.model.name
-    learned = Learned(
+    learned = LiveVectors(
         name=name, store=store, base=base, tuned=tuned, training=training, on_progress=options.on_progress
     )
     texts = pairs.table["text"].to_pylist()
@@ -171,7 +171,7 @@ def _fit(
         for start in range(0, len(texts), _TOKENIZED)
         for one in tuned.encoder.tokenize(texts[start : start + _TOKENIZED]).ids
     ]
-    handed = Handed(
+    handed = FitInputs(
         images=pairs.photos(tuned.encoder.preprocessing) if tuned.sees else pairs.features(store),
         validate=_validation(store, name, base, learned, training),
         mine=lambda fresh: wrong_captions(store, base, training.split, pairs, learned if fresh else None),
@@ -186,7 +186,7 @@ def _fit(
 
 
 def _validation(
-    store: Store, name: str, base: Model, learned: Learned, training: Training
+    store: Store, name: str, base: Model, learned: LiveVectors, training: Training
 ) -> Callable[[], dict[str, float]]:
     """The project's own exact evaluation of the model as it is, on the validation split."""
     with store.catalog.read() as session:
