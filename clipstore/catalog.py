@@ -27,7 +27,7 @@ from clipstore.resources import folder
 from clipstore.rwlock import Holder, ReadWriteLock
 from clipstore.waiting import Wait
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the last migration of sql/schema/migrations.sql
 BUSY_SECONDS = 10.0
 
 # What makes a catalog, each after what it reads.
@@ -60,6 +60,7 @@ _SCHEMA = (
 
 Row = dict[str, Any]
 
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _ALLOW = "--allow-network (in Python allow_network=True) permits extensions and network addresses"
 _CAN_REACH_NETWORK = {"ATTACH", "LOAD", "SET", "OTHER"}
 _CONFLICT = "with a different configuration"  # DuckDB's words for a file that this process has open in another way
@@ -68,13 +69,27 @@ _THREAD = "in use by another thread of this process: wait for it to end"
 
 @cache
 def statement(name: str) -> str:
-    """The text of `sql/NAME.sql`."""
-    return (folder("sql") / f"{name}.sql").read_text(encoding="utf-8")
+    """The text of the statement "GROUP/NAME": the file `sql/GROUP/NAME.sql`, or what follows `-- name: NAME` in
+    `sql/GROUP.sql`.
+    """
+    group, _, own = name.rpartition("/")
+    if (folder("sql") / group).is_dir():
+        return (folder("sql") / f"{name}.sql").read_text(encoding="utf-8")
+    return _statements(group)[own]
 
 
 def named(group: str) -> list[str]:
-    """The names of the statements in `sql/GROUP/`, in order."""
-    return sorted(f"{group}/{path.stem}" for path in (folder("sql") / group).glob("*.sql"))
+    """The names of the statements of a group, sorted, as `statement` takes them."""
+    directory = folder("sql") / group
+    names = [path.stem for path in directory.glob("*.sql")] if directory.is_dir() else _statements(group)
+    return sorted(f"{group}/{name}" for name in names)
+
+
+@cache
+def _statements(group: str) -> dict[str, str]:
+    """The statements of `sql/GROUP.sql` by name."""
+    _, *parts = _NAME.split((folder("sql") / f"{group}.sql").read_text(encoding="utf-8"))
+    return {name: text.strip() + "\n" for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
 class Session:
@@ -90,20 +105,20 @@ class Session:
             self._connection.register(name, table)
 
     def run(self, name: str, /, **parameters: object) -> int:
-        """Run `sql/NAME.sql`; the number of rows that it changed."""
+        """Run a named statement; the number of rows that it changed."""
         answer = self._connection.execute(statement(name), dict(parameters) or None).fetchall()
         return int(answer[0][0]) if answer and isinstance(answer[0][0], int) else 0
 
     def rows(self, name: str, /, **parameters: object) -> list[Row]:
-        """The answer of `sql/NAME.sql`, a mapping a row."""
+        """The result of a named statement, a mapping per row."""
         return list(self.table(name, **parameters).to_pylist())
 
     def row(self, name: str, /, **parameters: object) -> Row | None:
-        """The first row of the answer of `sql/NAME.sql`, or None."""
+        """The first row of the result of a named statement, or None."""
         return next(iter(self.rows(name, **parameters)), None)
 
     def table(self, name: str, /, **parameters: object) -> pa.Table:
-        """The answer of `sql/NAME.sql` as an Arrow table."""
+        """The result of a named statement as an Arrow table."""
         return self._answer(statement(name), parameters)
 
     def ask(self, text: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
@@ -239,12 +254,8 @@ class Catalog:
         elif not self.path.exists():
             raise NotFoundError(self._no_store())
         with self._open(read_only=False) as connection:
-            told, digest = self._format(connection), _schema_digest()
             connection.begin()
-            if told is None or told.get("schema_digest") != digest:
-                _make_schema(connection)
-                connection.execute(statement("catalog/forget_stamp"))
-                connection.execute(statement("catalog/stamp"), {"version": FORMAT_VERSION, "digest": digest})
+            _bring_up_to_date(connection, self._format(connection))
             try:
                 yield Session(connection)
             except BaseException:
@@ -353,6 +364,19 @@ def scratch() -> Iterator[Session]:
         yield Session(connection)
     finally:
         connection.close()
+
+
+def _bring_up_to_date(connection: duckdb.DuckDBPyConnection, stamp: Row | None) -> None:
+    """Migrate a catalog made by an earlier version (`stamp` None: a new one), and make what this version adds."""
+    digest = _schema_digest()
+    if stamp and stamp.get("schema_digest") == digest:
+        return
+    if stamp:
+        for version in range(stamp["version"] + 1, FORMAT_VERSION + 1):
+            connection.execute(statement(f"schema/migrations/{version}"))
+    _make_schema(connection)
+    connection.execute(statement("catalog/delete_stamp"))
+    connection.execute(statement("catalog/stamp"), {"version": FORMAT_VERSION, "digest": digest})
 
 
 def _make_schema(connection: duckdb.DuckDBPyConnection) -> None:

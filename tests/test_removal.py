@@ -32,7 +32,7 @@ Run = Callable[..., Any]
 
 TABLES = (
     "datasets", "splits", "split_images", "images", "captions", "categories", "image_categories", "models", "towers",
-    "shards", "vectors", "evaluations", "ranks", "hits", "seen_images", "training_images", "training_photos",
+    "shards", "vectors", "evaluations", "ranks", "hits", "seen_images", "training_images", "training_contents",
 )  # fmt: skip
 SIZE = 8
 
@@ -122,7 +122,7 @@ def test_a_trained_model_keeps_its_adapter_unless_asked(cli: Run, cli_json: Run,
     photos = ["0" * 64, "1" * 64]
     (adapter / "best" / "training_images.txt").write_text("".join(f"{photo}\n" for photo in photos))
     cli("model", "trained", "demo-full", "--split", "d/a")
-    known = "SELECT content FROM training_photos ORDER BY content"
+    known = "SELECT content FROM training_contents ORDER BY content"
     assert [row["content"] for row in sql(known)] == photos
     told = cli("model", "remove", "demo-full", "--yes").stdout
     assert f"remains: its adapter {adapter}; --adapter removes it too" in told

@@ -101,7 +101,7 @@ def test_threads_that_evaluate_take_turns(notebook: EmbeddingStore) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_reader_sees_what_was_committed_while_a_thread_writes(notebook: EmbeddingStore, file: Path) -> None:
     with ThreadPoolExecutor(1) as pool, Catalog(file).write() as session:
-        session.run("catalog/forget_stamp")
+        session.run("catalog/delete_stamp")
         told = pool.submit(notebook.sql, "SELECT count(*) AS n FROM store_format").result()
         assert told.to_pydict() == {"n": [1]}
         with pytest.raises(CatalogError, match="read-only"):

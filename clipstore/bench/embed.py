@@ -218,7 +218,7 @@ def _distinct(store: Store) -> tuple[list[ImageFile], list[str]]:
 
     check_image_files(store, None, lambda _done, _total: None)
     with store.catalog.read() as session:
-        photos = [ImageFile(**row) for row in session.rows("bench/photos")]
+        photos = [ImageFile(**row) for row in session.rows("bench/image_files")]
         return photos, [row["text"] for row in session.rows("bench/captions")]
 
 
@@ -245,7 +245,7 @@ def _of_splits(store: Store, folder: Path, options: BenchEmbedOptions) -> tuple[
     with store.catalog.read() as session:
         splits = [split_id(session, name) for name in options.splits]
         session.stage(scope=session.table("embed/scope", splits=splits))
-        paths = [Path(row["path"]) for row in session.rows("bench/split_photos")]
+        paths = [Path(row["path"]) for row in session.rows("bench/split_image_files")]
         captions = session.rows("bench/split_captions", captions=options.captions)
     photos: list[str] = []
     for path in islice((path for path in paths if path.is_file()), options.images):

@@ -20,7 +20,7 @@ from clipstore.inference.prefetch import Read, Timings
 from clipstore.records import Model, Tower
 from clipstore.shards import Shard
 
-# BatchSplitter of work for each process: one may ask for a fourth before it tells of any of three, and would wait for ever.
+# Plan groups for each process: one may ask for a fourth before it reports any of three, and would wait for ever.
 _AHEAD = 4
 _LOOK = 1.0  # seconds after which a silent process is looked at
 

@@ -68,7 +68,7 @@ def _values(name: str, parameters: Iterable[str], given: Iterable[str]) -> dict[
 
 
 def _check_value(session: Session, parameter: str, key: str, value: str) -> None:
-    """Hold a value to what sql/parameters/KEY.sql accepts.
+    """Hold a value to what the statement KEY of sql/parameters.sql accepts.
 
     The statement lists all values, or gives back a $value that it accepts, and then its first line says what that is.
 

@@ -17,9 +17,9 @@ from clipstore.store.evaluations import forget
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
 
-# The statements of sql/remove/ that remove the images in its table removed_images, and what their rows are called.
+# The statements of sql/remove.sql that remove the images in its table removed_images, and what their rows are called.
 _OF_IMAGES = (
-    ("keep_training_photos", None),
+    ("save_training_contents", None),
     ("training_images", None),
     ("captions", "captions"),
     ("image_categories", None),
@@ -70,11 +70,11 @@ def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: boo
                 raise _no_model(session, name)
             removal = Removal(what=f"the model {name}", remains=_remaining(session, row["model_id"]))
             _forget(session, session.rows("evaluate/of_model", model_id=row["model_id"]), removal)
-            removal.removed["towers"] = session.run("model/forget_towers", model_id=row["model_id"])
-            for what in ("training_images", "training_photos"):
+            removal.removed["towers"] = session.run("model/delete_towers", model_id=row["model_id"])
+            for what in ("training_images", "training_contents"):
                 count = session.run(f"model/forget_{what}", model_id=row["model_id"])
                 removal.removed["training images"] = removal.removed.get("training images", 0) + count
-            session.run("model/forget", model_id=row["model_id"])
+            session.run("model/delete", model_id=row["model_id"])
         if folder.is_dir() and adapter:
             removal.removed["adapter files"] = sum(file.is_file() for file in folder.rglob("*"))
             if not dry_run:

@@ -247,7 +247,7 @@ def _replace(session: Session, store: Store, made: list[Shard]) -> bool:
     if fresh:
         keys = [(shard.info.fingerprint, content) for shard in fresh for content in shard.contents]
         session.stage(replaced=pa.table({"fingerprint": [key[0] for key in keys], "content": [key[1] for key in keys]}))
-        session.run("vectors/forget_replaced")
+        session.run("vectors/delete_replaced")
         register(session, store, fresh)
     return bool(fresh)
 

@@ -29,7 +29,7 @@ def evaluations_of(store: Store, split: str | None = None, models: Iterable[str]
     with store.catalog.read() as session:
         if split is not None:
             split_id(session, split)
-        kept = session.rows("evaluate/kept", split=split, models=named)
+        kept = session.rows("evaluate/stored", split=split, models=named)
         measured = {row["model"] for row in kept}
         if not measured or not measured.issuperset(named):
             lacking = [f"--model {name}" for name in named if name not in measured]

@@ -258,7 +258,7 @@ def record_model(session: Session, model: Model, *, origin: str) -> int:
         return int(row["model_id"])
     new = session.rows("model/next_id")[0]["model_id"]
     if row:
-        session.run("model/forget", model_id=row["model_id"])
+        session.run("model/delete", model_id=row["model_id"])
     model_id = int(row["model_id"] if row else new)
     session.run("model/add", model_id=model_id, origin=origin, **asdict(model))
     if not row:
@@ -271,12 +271,12 @@ def _note_photos(session: Session, model: Model, model_id: int) -> None:
     photos = Path(model.adapter or "") / PHOTOS
     if model.adapter and photos.is_file():
         session.stage(staged_photos=pa.table({"content": photos.read_text(encoding="utf-8").split()}))
-        session.run("model/training_photos", model_id=model_id)
+        session.run("model/training_contents", model_id=model_id)
 
 
 def record_towers(session: Session, model_id: int, towers: tuple[Tower, ...], key: str) -> None:
     """Make these the current towers of a model."""
-    session.run("model/forget_towers", model_id=model_id)
+    session.run("model/delete_towers", model_id=model_id)
     for tower in towers:
         session.run("model/add_tower", model_id=model_id, files_key=key, **asdict(tower))
 

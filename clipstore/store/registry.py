@@ -11,7 +11,7 @@ from clipstore.catalog import Session
 from clipstore.shards import Shard
 from clipstore.store.layout import Store
 
-_STEPS = ("forget_empty_shards", "add_shards", "add_vectors", "settle_failures", "add_failures")
+_STEPS = ("delete_empty_shards", "add_shards", "add_vectors", "delete_resolved_failures", "add_failures")
 
 
 def register(session: Session, store: Store, shards: Sequence[Shard]) -> None:

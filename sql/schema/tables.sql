@@ -1,14 +1,16 @@
 -- The tables of a catalog. Ids are the catalog's own; source_id is the id in the data set's own files.
-CREATE TABLE IF NOT EXISTS store_format (version INTEGER NOT NULL);
-ALTER TABLE store_format ADD COLUMN IF NOT EXISTS schema_digest VARCHAR;  -- of the statements that made the catalog
+CREATE TABLE IF NOT EXISTS store_format (
+    version INTEGER NOT NULL,             -- of the last migration (see migrations.sql)
+    schema_digest VARCHAR               -- of the statements that made the catalog
+);
 
 CREATE TABLE IF NOT EXISTS datasets (
     dataset_id BIGINT NOT NULL,
     name VARCHAR NOT NULL,
     kind VARCHAR NOT NULL,              -- coco, flickr, karpathy, csv: what it was ingested from first
-    root VARCHAR NOT NULL               -- where it was ingested from last
+    root VARCHAR NOT NULL,              -- where it was ingested from last
+    cleaned BOOLEAN DEFAULT FALSE       -- its captions went through --clean
 );
-ALTER TABLE datasets ADD COLUMN IF NOT EXISTS cleaned BOOLEAN DEFAULT FALSE;  -- its captions went through --clean
 
 -- A photo. `content` is the SHA-256 of its bytes, taken when `size` and `modified_ns` were as they stand here.
 CREATE TABLE IF NOT EXISTS images (
@@ -38,9 +40,9 @@ CREATE TABLE IF NOT EXISTS splits (
     name VARCHAR NOT NULL,              -- group/split
     dataset_id BIGINT NOT NULL,
     source VARCHAR,                     -- the annotation file (or folder) that it is from; null: drawn
-    drawn_from VARCHAR                  -- how `clipstore split` drew it; null: it is a source's own
+    drawn_from VARCHAR,                 -- how `clipstore split` drew it; null: it is a source's own
+    origin_id BIGINT                    -- the split that it was drawn from
 );
-ALTER TABLE splits ADD COLUMN IF NOT EXISTS origin_id BIGINT;  -- the split that it was drawn from
 
 CREATE TABLE IF NOT EXISTS split_images (
     split_id BIGINT NOT NULL,
@@ -73,7 +75,6 @@ CREATE TABLE IF NOT EXISTS models (
     origin VARCHAR NOT NULL,            -- job, added, imported
     exif_orientation BOOLEAN DEFAULT false -- images are turned upright as their EXIF data says
 );
-ALTER TABLE models ADD COLUMN IF NOT EXISTS exif_orientation BOOLEAN DEFAULT false; -- stores made before this option
 
 -- The current fingerprint of each tower of each model.
 CREATE TABLE IF NOT EXISTS towers (
@@ -144,20 +145,18 @@ CREATE TABLE IF NOT EXISTS evaluations (
     dtype VARCHAR NOT NULL,
     seconds DOUBLE NOT NULL,
     peak_memory BIGINT NOT NULL,        -- bytes, of the whole process
-    evaluated_at TIMESTAMPTZ NOT NULL
+    evaluated_at TIMESTAMPTZ NOT NULL,
+    caption_set VARCHAR DEFAULT 'all',  -- all, first5
+    images_without_positive BIGINT DEFAULT 0,-- asked nothing
+    captions_without_positive BIGINT DEFAULT 0,
+    lost_positives BIGINT DEFAULT 0,    -- not in the gallery
+    seen_images BIGINT,                 -- trained on, of the images; null: not known
+    screen VARCHAR,                     -- the precision of the product: bf16, fp32, fp64
+    rechecked BIGINT,                   -- scores computed again in float64
+    scores BIGINT,                      -- of so many
+    unseen BOOLEAN DEFAULT FALSE,       -- asked with unseen images alone
+    asked_images BIGINT                 -- asked with; null: all that have a positive
 );
-
--- What evaluations learned to say later.
-ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS caption_set VARCHAR DEFAULT 'all';  -- all, first5
-ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS images_without_positive BIGINT DEFAULT 0;    -- asked nothing
-ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS captions_without_positive BIGINT DEFAULT 0;
-ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS lost_positives BIGINT DEFAULT 0;             -- not in the gallery
-ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS seen_images BIGINT;  -- trained on, of the images; null: not known
-ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS screen VARCHAR;      -- the precision of the product: bf16, fp32, fp64
-ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS rechecked BIGINT;    -- scores computed again in float64
-ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS scores BIGINT;       -- of so many
-ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS unseen BOOLEAN DEFAULT FALSE;  -- asked with unseen images alone
-ALTER TABLE evaluations ADD COLUMN IF NOT EXISTS asked_images BIGINT;           -- asked with; null: all that have a positive
 
 -- The images that a model was trained on, as far as the store was told.
 CREATE TABLE IF NOT EXISTS training_images (
@@ -165,8 +164,8 @@ CREATE TABLE IF NOT EXISTS training_images (
     image_id BIGINT NOT NULL
 );
 
--- Photos that a model was trained on elsewhere, by their bytes' SHA-256: the list that came with its adapter.
-CREATE TABLE IF NOT EXISTS training_photos (
+-- Images that a model was trained on elsewhere, by the SHA-256 of their files: the list that came with its adapter.
+CREATE TABLE IF NOT EXISTS training_contents (
     model_id BIGINT NOT NULL,
     content VARCHAR NOT NULL
 );

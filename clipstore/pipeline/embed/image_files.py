@@ -38,7 +38,7 @@ def check_image_files(
     """
     with store.catalog.read() as session:
         session.stage(scope=session.table("embed/scope", splits=splits))
-        photos = session.table("embed/photos")
+        photos = session.table("embed/image_files")
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(photos), _STEP):
             looked = pool.map(partial(_look, read=read), photos.slice(start, _STEP).to_pylist())
@@ -50,8 +50,8 @@ def check_image_files(
             if seen:
                 with store.catalog.write() as session:
                     session.stage(seen_photos=pa.Table.from_pylist(seen, schema=_SEEN))
-                    session.run("embed/keep_training_photos")
-                    session.run("embed/note_photos")
+                    session.run("embed/save_training_contents")
+                    session.run("embed/update_image_files")
 
 
 def _look(photo: Row, *, read: Read) -> Row | None:

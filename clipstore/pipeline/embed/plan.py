@@ -101,7 +101,7 @@ def scope_of(session: Session, model: Model, model_id: int, tower: Tower, *, ret
         asked["backbone"] = tower.backbone
     counted = session.rows(f"embed/count_{kind}", **asked)[0]
     if tower.backbone:
-        summary.missing = session.rows("embed/missing_photos")[0]["missing"]
+        summary.missing = session.rows("embed/missing_image_files")[0]["missing"]
     pending = session.table(f"embed/scope_{kind}", retry=retry, **asked)
     summary.reused = counted["done"]
     summary.planned = pending.num_rows

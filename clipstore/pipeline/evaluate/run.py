@@ -284,7 +284,7 @@ def keep(session: Session, measured: RankedGallery) -> int:
     """Write an evaluation with its ranks and hits in the place of the former one; its id."""
     evaluation = measured.evaluation
     keys = ("model_id", "split_id", "protocol", "caption_set", "unseen")
-    former = session.rows("evaluate/former", **{key: evaluation[key] for key in keys})
+    former = session.rows("evaluate/replaced", **{key: evaluation[key] for key in keys})
     forget(session, [row["evaluation_id"] for row in former])
     evaluation_id = int(session.rows("evaluate/next_id")[0]["evaluation_id"])
     session.stage(staged_evaluation=pa.Table.from_pylist([evaluation | {"evaluation_id": evaluation_id}]))

@@ -23,12 +23,12 @@ from clipstore.store.evaluations import delete_stale
 from clipstore.store.layout import Store
 from clipstore.waiting import keep_waiting
 
-# The statements of sql/ingest/ that merge one source, in order, and what the rows that each changes are called.
+# The statements of sql/ingest.sql that merge one source, in order, and what the rows that each changes are called.
 _STEPS = (
-    ("keep_moved_training_photos", None),
+    ("save_moved_training_contents", None),
     ("update_images", "images changed"),
     ("add_images", "images added"),
-    ("note_missing", None),
+    ("update_problems", None),
     ("number_captions", None),
     ("remove_captions", "captions removed"),
     ("update_captions", "captions changed"),
@@ -66,7 +66,7 @@ class IngestOptions:
     """How to ingest.
 
     Attributes:
-        clean: clean captions as the study did it (sql/ingest/clean.sql); what cleaning drops is not taken in.
+        clean: clean captions as the study did it (`clean` in sql/ingest.sql); what cleaning drops is not ingested.
         replace: let a source replace what another place gave under the same name, and let an empty one empty it.
         images: the folder of the image files, where they are not in the source's usual one.
     """
@@ -232,7 +232,7 @@ def _keep_training(session: Session, done: Ingested) -> None:
             f"{row['model']} was trained on {row['images']:,} of the images removed, whose files were never read: they "
             "do not count as seen when they are ingested again; then repeat 'clipstore model trained'"
         )
-    session.run("remove/keep_training_photos")
+    session.run("remove/save_training_contents")
     session.run("remove/training_images")
 
 

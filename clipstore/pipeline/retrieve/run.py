@@ -312,7 +312,7 @@ def _described(store: Store, asked: _Asked, rows: Ids) -> dict[int, Row]:
     table = asked.gallery.table.take(pa.array(wanted))
     with store.catalog.read() as session:
         session.stage(found_images=table.select(["image_id"]))
-        images = {row["image_id"]: row for row in session.rows("retrieve/photos")}
+        images = {row["image_id"]: row for row in session.rows("retrieve/image_files")}
         captions: dict[int, str] = {}
         if asked.kind == "image":
             session.stage(found_captions=table.select(["caption_id"]))

@@ -16,7 +16,7 @@ from clipstore.store.vectors import gallery
 Ints = NDArray[np.int64]
 
 
-def wrong_captions(store: Store, base: Model, split: str, pairs: Pairs, learned: LiveVectors | None) -> Ints:
+def hard_negatives(store: Store, base: Model, split: str, pairs: Pairs, learned: LiveVectors | None) -> Ints:
     """For each row of `pairs`, the rows that stood wrongly among its image's hits (R, any), best first, then -1.
 
     The hits are the base model's, which are kept in the store; with `learned`, those of the model as it is now.
@@ -38,7 +38,7 @@ def _wrong(session: Session, evaluation_id: int, pairs: Pairs) -> Ints:
     columns = pairs.table.select(["caption_id", "image_id", "caption", "image"])
     session.stage(training_pairs=columns.append_column("place", pa.array(np.arange(columns.num_rows))))
     found = {
-        row["image_id"]: row["places"] for row in session.rows("train/wrong_captions", evaluation_id=evaluation_id)
+        row["image_id"]: row["places"] for row in session.rows("train/hard_negatives", evaluation_id=evaluation_id)
     }
     wrong = np.full((columns.num_rows, max(map(len, found.values()), default=0)), -1, dtype=np.int64)
     for place, image_id in enumerate(columns["image_id"].to_pylist()):

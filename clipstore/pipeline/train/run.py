@@ -22,7 +22,7 @@ from clipstore.errors import JobError, TrainingError
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.run import EvalOptions, evaluation_stamp, measure, metrics_of
 from clipstore.pipeline.train.dataset import LiveVectors, Pairs
-from clipstore.pipeline.train.hard_negatives import wrong_captions
+from clipstore.pipeline.train.hard_negatives import hard_negatives
 from clipstore.progress import Progress, silent
 from clipstore.records import Job, Model, Training
 from clipstore.store.evaluations import forget
@@ -174,7 +174,7 @@ def _fit(
     handed = FitInputs(
         images=pairs.photos(tuned.encoder.preprocessing) if tuned.sees else pairs.features(store),
         validate=_validation(store, name, base, learned, training),
-        mine=lambda fresh: wrong_captions(store, base, training.split, pairs, learned if fresh else None),
+        mine=lambda fresh: hard_negatives(store, base, training.split, pairs, learned if fresh else None),
         folder=store.adapters / name,
         photos=pairs.contents(),
         about=about,

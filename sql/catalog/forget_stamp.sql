@@ -1,2 +1,0 @@
--- Forget what made this catalog.
-DELETE FROM store_format;

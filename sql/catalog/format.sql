@@ -1,2 +1,0 @@
--- The format of this catalog, and what made it.
-FROM store_format;

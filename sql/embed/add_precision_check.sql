@@ -1,2 +1,0 @@
--- Note a check of a tower's precision.
-INSERT INTO precision_checks VALUES ($fingerprint, $items, $least_cosine);

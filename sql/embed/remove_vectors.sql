@@ -1,2 +1,0 @@
--- Strike out shards whose files are gone.
-DELETE FROM vectors WHERE shard_id IN (SELECT unnest($shards::BIGINT[]));

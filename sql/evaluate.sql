@@ -1,0 +1,248 @@
+-- Statements of `clipstore eval`, and of what reads its results.
+
+-- name: add_evaluation
+-- What is measured, on what.
+INSERT INTO evaluations BY NAME SELECT * FROM staged_evaluation;
+
+-- name: add_extra_positives
+-- The pairs of a split that are right though its data set does not say so.
+--
+-- Other data sets number their items too: a caption counts as COCO's where the pair of it and its own image is known.
+INSERT INTO extra_positives
+WITH items AS (
+    SELECT caption_id, captions.source_id AS caption, image_id, images.source_id AS image
+    FROM split_images
+    JOIN images USING (image_id)
+    JOIN captions USING (image_id)
+    WHERE split_id = $split_id
+),
+trusted AS (
+    SELECT items.* FROM items SEMI JOIN known_positives USING (image, caption)
+)
+SELECT DISTINCT source, its.image_id, trusted.caption_id
+FROM known_positives
+JOIN trusted USING (caption)
+JOIN (SELECT DISTINCT image_id, image FROM items) AS its ON its.image = known_positives.image
+WHERE its.image_id != trusted.image_id;
+
+-- name: add_hits
+-- The hits of an evaluation.
+INSERT INTO hits BY NAME SELECT * FROM staged_hits;
+
+-- name: add_ranks
+-- The ranks of an evaluation.
+INSERT INTO ranks BY NAME SELECT * FROM staged_ranks;
+
+-- name: add_seen_images
+-- The images of an evaluation that its model was trained on.
+INSERT INTO seen_images BY NAME SELECT * FROM staged_seen_images;
+
+-- name: digests
+-- What a split holds, and what of it is ranked, each in one word (see split_digest_of).
+SELECT
+    split_digest_of($split_id) AS split_digest,
+    (
+        SELECT sha256(coalesce(string_agg(
+            concat_ws(chr(31), images.source_id, captions.source_id, captions.text), chr(30)
+            ORDER BY split_images.position, captions.position, captions.source_id), ''))
+        FROM split_images
+        JOIN ranked_images USING (image_id)
+        JOIN images USING (image_id)
+        LEFT JOIN (captions JOIN ranked_captions USING (caption_id)) USING (image_id)
+        WHERE split_id = $split_id
+    ) AS gallery_digest;
+
+-- name: replaced
+-- The evaluation that this one replaces.
+SELECT evaluation_id FROM evaluations
+WHERE model_id = $model_id AND split_id = $split_id AND protocol = $protocol AND caption_set = $caption_set
+    AND unseen = $unseen;
+
+-- name: gallery_captions
+-- The captions of a split, image by image in order, with where a model's vector of each lies, or why there is none.
+-- A blank caption has none and never will, unless it was imported.
+SELECT
+    items.caption_id,
+    items.image_id,
+    captions.source_id,
+    shard_id,
+    vectors.row,
+    shard_id IS NULL AND (failed.content IS NOT NULL OR items.text = '') AS left_out
+FROM split_images
+JOIN caption_items AS items USING (image_id)
+JOIN captions USING (caption_id)
+LEFT JOIN vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
+LEFT JOIN item_failures AS failed ON failed.fingerprint = $fingerprint AND failed.content = items.content
+WHERE split_id = $split_id AND items.model_id = $model_id AND ($first IS NULL OR captions.position < $first)
+ORDER BY split_images.position, captions.position, captions.source_id;
+
+-- name: gallery_images
+-- The images of a split in order, with where a model's vector of each lies, or why there is none.
+WITH failed AS (
+    SELECT DISTINCT content FROM item_failures WHERE fingerprint IN ($fingerprint, $backbone)
+)
+SELECT
+    items.image_id,
+    images.source_id,
+    split_images.position,
+    shard_id,
+    vectors.row,
+    shard_id IS NULL AND (failed.content IS NOT NULL OR $family != 'imported' AND images.problem IS NOT NULL) AS left_out
+FROM split_images
+JOIN images USING (image_id)
+JOIN image_items AS items USING (image_id)
+LEFT JOIN vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
+LEFT JOIN failed ON failed.content = items.content
+WHERE split_id = $split_id AND items.model_id = $model_id
+ORDER BY split_images.position;
+
+-- name: hubness
+-- How unevenly the items of one evaluation are retrieved, among the first ten places.
+SELECT direction, mean_times, largest, skewness, anti_hubs, hubs, hub_share
+FROM hubness(10)
+WHERE evaluation_id = $evaluation_id
+ORDER BY direction;
+
+-- name: images_of_both
+-- The images of one split that stand in another too, the same photo under another name included.
+WITH other AS (
+    SELECT image_id, content FROM split_images JOIN images USING (image_id) WHERE split_id = $other_id
+)
+SELECT image_id
+FROM split_images
+JOIN images USING (image_id)
+WHERE split_id = $split_id AND (image_id IN (SELECT image_id FROM other)
+    OR content IN (SELECT content FROM other WHERE content IS NOT NULL));
+
+-- name: is_coco
+-- Whether the images of a split may have COCO's own ids: its data set is in COCO's layout, or in Karpathy's.
+SELECT dataset_id FROM splits JOIN datasets USING (dataset_id)
+WHERE split_id = $split_id AND kind IN ('coco', 'karpathy');
+
+-- name: stored
+-- The evaluations that are kept, of a split and of models where they are named (models: in that order).
+SELECT evaluation_id, models.name AS model
+FROM evaluations
+JOIN models USING (model_id)
+JOIN splits USING (split_id)
+WHERE ($split IS NULL OR splits.name = $split) AND (len($models) = 0 OR list_contains($models, models.name))
+ORDER BY splits.name, list_position($models, models.name), evaluation_id;
+
+-- name: metrics
+-- The metrics of one evaluation.
+SELECT direction, metric, value FROM metrics WHERE evaluation_id = $evaluation_id ORDER BY direction, metric;
+
+-- name: models
+-- The models that have a vector of an image or of a caption of a split.
+WITH items AS (
+    SELECT image_items.model_id, 'image' AS tower, image_items.content
+    FROM split_images
+    JOIN image_items USING (image_id)
+    WHERE split_images.split_id = $split_id
+    UNION ALL
+    SELECT caption_items.model_id, 'text', caption_items.content
+    FROM split_images
+    JOIN caption_items USING (image_id)
+    WHERE split_images.split_id = $split_id
+)
+SELECT DISTINCT models.name
+FROM items
+JOIN models USING (model_id)
+JOIN towers USING (model_id, tower)
+JOIN vectors ON vectors.fingerprint = towers.fingerprint AND vectors.content = items.content
+ORDER BY models.name;
+
+-- name: next_id
+-- The id of the next evaluation.
+SELECT coalesce(max(evaluation_id), 0) + 1 AS evaluation_id FROM evaluations;
+
+-- name: of_model
+-- All evaluations of a model.
+SELECT evaluation_id FROM evaluations WHERE model_id = $model_id;
+
+-- name: queries
+-- How many queries one evaluation has, by direction; and where some images were seen, of those and of the others apart.
+WITH queries AS (
+    SELECT DISTINCT direction, query_id, own_pair FROM positive_ranks WHERE evaluation_id = $evaluation_id
+),
+known AS (
+    SELECT direction, query_id, seen FROM query_seen WHERE evaluation_id = $evaluation_id
+)
+SELECT 'all' AS subset, direction, count(*) AS queries FROM queries GROUP BY direction
+UNION ALL
+SELECT CASE WHEN seen THEN 'seen' ELSE 'unseen' END, direction, count(*)
+FROM queries
+JOIN known USING (direction, query_id)
+GROUP BY ALL;
+
+-- name: remove_evaluations
+-- Forget an evaluation's rows.
+DELETE FROM evaluations WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));
+
+-- name: remove_extra_positives
+-- Forget what was known of a split's images.
+DELETE FROM extra_positives WHERE image_id IN (SELECT image_id FROM split_images WHERE split_id = $split_id);
+
+-- name: remove_hits
+-- Forget an evaluation's rows.
+DELETE FROM hits WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));
+
+-- name: remove_ranks
+-- Forget an evaluation's rows.
+DELETE FROM ranks WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));
+
+-- name: remove_seen_images
+-- Forget which images of evaluations were seen.
+DELETE FROM seen_images WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));
+
+-- name: result
+-- One evaluation with all that it was measured on.
+SELECT
+    models.name AS model, splits.name AS split, evaluations.* EXCLUDE (model_id, split_id),
+    (SELECT count(*) FROM ranks WHERE evaluation_id = $evaluation_id AND n_equal > 0) AS tied_pairs
+FROM evaluations
+JOIN models USING (model_id)
+JOIN splits USING (split_id)
+WHERE evaluation_id = $evaluation_id;
+
+-- name: seen_images
+-- Which of the ranked images some models were trained on, the same photo under another name too.
+WITH trained AS (
+    SELECT image_id, content FROM training_images JOIN images USING (image_id)
+    WHERE model_id IN (SELECT unnest($models::BIGINT[]))
+    UNION ALL
+    SELECT NULL, content FROM training_contents WHERE model_id IN (SELECT unnest($models::BIGINT[]))
+)
+SELECT image_id
+FROM ranked_images
+JOIN images USING (image_id)
+WHERE image_id IN (SELECT image_id FROM trained WHERE image_id IS NOT NULL)
+    OR content IN (SELECT content FROM trained WHERE content IS NOT NULL)
+ORDER BY image_id;
+
+-- name: shards
+-- Where the shards of a fingerprint lie.
+SELECT shard_id, file, dim, dtype FROM shards WHERE fingerprint = $fingerprint ORDER BY shard_id;
+
+-- name: stale
+-- Evaluations of splits that are gone, or no longer what was measured.
+SELECT evaluations.evaluation_id, models.name AS model, splits.name AS split, protocol
+FROM evaluations
+JOIN models USING (model_id)
+LEFT JOIN splits ON splits.split_id = evaluations.split_id
+WHERE splits.split_id IS NULL OR split_digest != split_digest_of(evaluations.split_id)
+ORDER BY ALL;
+
+-- name: subset_sizes
+-- How many images of one evaluation were asked with, by whether its model was trained on them.
+SELECT CASE WHEN seen THEN 'seen' ELSE 'unseen' END AS subset, count(*) AS images
+FROM query_seen
+WHERE evaluation_id = $evaluation_id AND direction = 'image_to_text'
+GROUP BY seen;
+
+-- name: subsets
+-- The metrics of one evaluation over the queries that were seen and those that were not, apart; none: nothing was seen.
+SELECT subset, direction, metric, value
+FROM subset_metrics
+WHERE evaluation_id = $evaluation_id AND subset != 'all'
+ORDER BY subset, direction, metric;

@@ -1,2 +1,0 @@
--- The hits of an evaluation.
-INSERT INTO hits BY NAME SELECT * FROM staged_hits;

@@ -1,2 +1,0 @@
--- All evaluations of a model.
-SELECT evaluation_id FROM evaluations WHERE model_id = $model_id;

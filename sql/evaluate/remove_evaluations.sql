@@ -1,2 +1,0 @@
--- Forget an evaluation's rows.
-DELETE FROM evaluations WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));

@@ -1,2 +1,0 @@
--- Forget which images of evaluations were seen.
-DELETE FROM seen_images WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));

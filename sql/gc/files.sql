@@ -1,2 +1,0 @@
--- The files of all shards.
-SELECT file FROM shards;

@@ -1,4 +1,0 @@
--- Failed items of fingerprints that no model has.
-DELETE FROM item_failures
-WHERE fingerprint NOT IN (
-    SELECT fingerprint FROM towers UNION ALL SELECT backbone FROM towers WHERE backbone IS NOT NULL);

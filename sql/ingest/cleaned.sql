@@ -1,2 +1,0 @@
--- The data set's name, and whether its captions were cleaned.
-SELECT name, cleaned FROM this_dataset;

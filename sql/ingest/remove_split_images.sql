@@ -1,2 +1,0 @@
--- The images of splits that are gone.
-DELETE FROM split_images WHERE split_id IN (SELECT split_id FROM gone_splits);

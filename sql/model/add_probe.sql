@@ -1,2 +1,0 @@
--- Note what a fingerprint's tower gives for the probe.
-INSERT INTO probes (fingerprint, device, software, vector) VALUES ($fingerprint, $device, $software, $vector);

@@ -1,2 +1,0 @@
--- Make room for a model's new towers.
-DELETE FROM towers WHERE model_id = $model_id;

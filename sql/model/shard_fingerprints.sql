@@ -1,2 +1,0 @@
--- The fingerprints that the store has shards of.
-SELECT DISTINCT fingerprint FROM shards;

@@ -1,0 +1,53 @@
+-- Statements of the parameters of named queries: each lists the values that are accepted, or returns a $value that it accepts.
+
+-- name: baseline
+-- The models of the store.
+SELECT name AS value FROM models;
+
+-- name: captions
+-- The caption sets of evaluations.
+FROM (VALUES ('all'), ('first5')) AS caption_sets (value);
+
+-- name: change
+-- What can become of a query between two evaluations.
+FROM (VALUES ('fixed'), ('broken'), ('unchanged')) AS changes (value);
+
+-- name: direction
+-- The directions of retrieval.
+FROM (VALUES ('image_to_text'), ('text_to_image')) AS directions (value);
+
+-- name: file
+-- a file that exists
+SELECT $value AS value WHERE EXISTS (FROM glob($value));
+
+-- name: k
+-- a whole number from 1 to 10: as many results of each query are kept
+SELECT $value AS value WHERE regexp_full_match($value, '[1-9]|10');
+
+-- name: kind
+-- The kinds of failures.
+SELECT kind AS value FROM failure_kind_names;
+
+-- name: limit
+-- a whole number from 1
+SELECT $value AS value WHERE regexp_full_match($value, '0*[1-9][0-9]{0,17}');
+
+-- name: model
+-- The models of the store.
+SELECT name AS value FROM models;
+
+-- name: protocol
+-- The protocols of evaluation.
+FROM (VALUES ('standard'), ('paired-rows'), ('coco-1k'), ('eccv'), ('cxc')) AS protocols (value);
+
+-- name: query
+-- the query_id of an evaluated query
+SELECT $value AS value WHERE try_cast($value AS BIGINT) IN (SELECT query_id FROM ranks) AND regexp_full_match($value, '[0-9]+');
+
+-- name: split
+-- The splits of the store.
+SELECT name AS value FROM splits;
+
+-- name: unseen
+-- true or false
+SELECT $value AS value WHERE try_cast($value AS BOOLEAN) IS NOT NULL;

@@ -1,2 +1,0 @@
--- The models of the store.
-SELECT name AS value FROM models;

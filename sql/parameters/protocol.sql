@@ -1,2 +1,0 @@
--- The protocols of evaluation.
-FROM (VALUES ('standard'), ('paired-rows'), ('coco-1k'), ('eccv'), ('cxc')) AS protocols (value);

@@ -1,2 +1,0 @@
--- The splits of the store.
-SELECT name AS value FROM splits;

@@ -1,2 +1,0 @@
--- A data set.
-DELETE FROM datasets WHERE name = $dataset;

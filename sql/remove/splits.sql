@@ -1,2 +1,0 @@
--- Some splits.
-DELETE FROM splits WHERE split_id IN (SELECT unnest($splits::BIGINT[]));

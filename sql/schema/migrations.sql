@@ -1,0 +1,19 @@
+-- Migrations: what brings a catalog of an earlier version up to the tables of tables.sql. Each is run once, in order, in
+-- the transaction that notes its number in store_format. A catalog of version 1 may lack any of what 2 adds.
+
+-- name: 2
+ALTER TABLE IF EXISTS store_format ADD COLUMN IF NOT EXISTS schema_digest VARCHAR;
+ALTER TABLE IF EXISTS datasets ADD COLUMN IF NOT EXISTS cleaned BOOLEAN DEFAULT FALSE;
+ALTER TABLE IF EXISTS splits ADD COLUMN IF NOT EXISTS origin_id BIGINT;
+ALTER TABLE IF EXISTS models ADD COLUMN IF NOT EXISTS exif_orientation BOOLEAN DEFAULT false;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS caption_set VARCHAR DEFAULT 'all';
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS images_without_positive BIGINT DEFAULT 0;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS captions_without_positive BIGINT DEFAULT 0;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS lost_positives BIGINT DEFAULT 0;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS seen_images BIGINT;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS screen VARCHAR;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS rechecked BIGINT;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS scores BIGINT;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS unseen BOOLEAN DEFAULT FALSE;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS asked_images BIGINT;
+ALTER TABLE IF EXISTS training_photos RENAME TO training_contents;
