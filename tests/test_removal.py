@@ -456,7 +456,7 @@ def test_info_counts_and_measures(cli: Run, cli_json: Run, count: Run, store: Pa
     assert told["counts"] == {name: rows.get(name, 0) for name in told["counts"]}
     assert told["counts"]["ranks"] == 6 * 2 * SIZE
     assert told["versions"]["duckdb"] == version("duckdb")
-    assert told["format"] == 1
+    assert told["format"] == 2
     sizes = [file.stat().st_size for file in (store / "shards").rglob("*") if file.is_file()]
     assert told["bytes"]["shards"] == sum(sizes)
     models = {row["model"]: row for row in told["models"]}

@@ -72,7 +72,7 @@ def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: boo
             _forget(session, session.rows("evaluate/of_model", model_id=row["model_id"]), removal)
             removal.removed["towers"] = session.run("model/delete_towers", model_id=row["model_id"])
             for what in ("training_images", "training_contents"):
-                count = session.run(f"model/forget_{what}", model_id=row["model_id"])
+                count = session.run(f"model/delete_{what}", model_id=row["model_id"])
                 removal.removed["training images"] = removal.removed.get("training images", 0) + count
             session.run("model/delete", model_id=row["model_id"])
         if folder.is_dir() and adapter:

@@ -242,8 +242,8 @@ def _enter(store: Store, job: Job, *, restart: bool, anew: bool) -> None:
     folder = store.adapters / job.model.name
     with store.catalog.write() as session:
         model_id = record_model(session, job_model(store, job), origin="job")
-        for what in ("images", "photos"):
-            session.run(f"model/forget_training_{what}", model_id=model_id)
+        for what in ("images", "contents"):
+            session.run(f"model/delete_training_{what}", model_id=model_id)
         session.run("model/trained", model_id=model_id, split_id=split_id(session, job.training.split))
         if anew:
             forget(session, [row["evaluation_id"] for row in session.rows("evaluate/of_model", model_id=model_id)])
