@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from clipstore.records import Annotations
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
