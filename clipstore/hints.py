@@ -1,0 +1,39 @@
+"""The commands that error messages name as the remedy, quoted as a shell needs them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+
+def embed_command(model: str | Iterable[str], split: str | None = None) -> str:
+    """`clipstore embed` of a model, or of several, on a split (None: on every split).
+
+    `embed_command("demo", "coco/val2017")` is "clipstore embed --model demo --split coco/val2017".
+    """
+    return shlex.join(["clipstore", "embed", *_models(model), *(["--split", split] if split else [])])
+
+
+def eval_command(
+    model: str | Iterable[str],
+    split: str,
+    *,
+    protocol: str = "standard",
+    captions: str | None = None,
+    unseen: bool = False,
+) -> str:
+    """`clipstore eval` of a model, of several, or of all (no models) on a split; options at their default are omitted.
+
+    `eval_command(["a", "b"], "coco/val2017", unseen=True)` is
+    "clipstore eval --model a --model b --split coco/val2017 --unseen".
+    """
+    words = ["clipstore", "eval", *_models(model), "--split", split]
+    words += ["--protocol", protocol] if protocol != "standard" else []
+    words += ["--captions", captions] if captions else []
+    words += ["--unseen"] if unseen else []
+    return shlex.join(words)
+
+
+def _models(model: str | Iterable[str]) -> list[str]:
+    names = [model] if isinstance(model, str) else model
+    return [word for name in names for word in ("--model", name)]
