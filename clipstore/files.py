@@ -1,4 +1,4 @@
-"""Reading files that users name: regular files only, so that no command waits for a named pipe or a device."""
+"""Reading files that users name (regular files only: a named pipe or a device would block), and flushing to disk."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ def read_regular(path: Path) -> bytes:
     with os.fdopen(os.open(path, _FLAGS), "rb") as file:
         _check_mode(path, os.fstat(file.fileno()).st_mode)  # it may be another file by now
         return file.read()
+
+
+def flush(path: Path) -> None:
+    """Write a file or folder to disk (fsync)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _check_mode(path: Path, mode: int) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstore.errors import ShardError
+from clipstore.files import flush
 
 FORMAT = "clipstore-shard"
 FORMAT_VERSION = 1
@@ -108,10 +109,10 @@ def write_shard(
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         temporary.write_bytes(_image(info, values, contents, failures))
-        _flush(temporary)
+        flush(temporary)
         shard = read_shard(temporary, check=True)
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
         _checked[path] = stamp(path)
     except OSError as error:
         with suppress(OSError):
@@ -334,12 +335,3 @@ def _damaged(shard: Shard) -> ShardError:
 def _unreadable(path: Path, error: Exception) -> ShardError:
     reason = str(error) if path.exists() else "it is gone"
     return ShardError(f"cannot read the shard {path} ({reason}): remove what is left of it, and embed again")
-
-
-def _flush(path: Path) -> None:
-    """Have the system write a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

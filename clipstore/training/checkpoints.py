@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clipstore.errors import TrainingError
+from clipstore.files import flush
 from clipstore.records import Lora, Training
 
 FILE = "training.json"
@@ -33,12 +33,12 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         temporary.mkdir(parents=True)
         fill(temporary)
         for file in [*temporary.iterdir(), temporary]:
-            _flush(file)
+            flush(file)
         if folder.exists():
             shutil.rmtree(former, ignore_errors=True)
             folder.rename(former)
         temporary.rename(folder)
-        _flush(folder.parent)
+        flush(folder.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         settle(folder)
@@ -144,11 +144,3 @@ def _temporary(place: Path) -> Path:
 
 def _former(place: Path) -> Path:
     return place.with_name(f".{place.name}.former")
-
-
-def _flush(place: Path) -> None:
-    opened = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
