@@ -17,12 +17,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from clipstore.errors import CatalogError, NotFoundError
+from clipstore.records import Row
 from clipstore.resources import folder
 from clipstore.rwlock import Holder, ReadWriteLock
 from clipstore.waiting import Wait
@@ -57,8 +57,6 @@ _SCHEMA = (
     "views/retrieval_failures",
     "views/asked_evaluations",
 )
-
-Row = dict[str, Any]
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _ALLOW = "--allow-network (in Python allow_network=True) permits extensions and network addresses"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Row = dict[str, Any]  # one row of a result: value by column, or by key of the JSON that a command prints
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

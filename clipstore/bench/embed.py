@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipstore import choices
-from clipstore.catalog import Row
 from clipstore.demo.scenes import CAPTIONS, draw_examples
 from clipstore.device import best_precision, checked_device
 from clipstore.encoders.packing import batches_of
@@ -30,6 +29,7 @@ from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.run import peak_memory
 from clipstore.pipeline.ingest.run import ingest_csv
 from clipstore.progress import Progress, silent
+from clipstore.records import Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import add_model
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from clipstore import choices, shards
 from clipstore.bench.vectors import SyntheticVectors
-from clipstore.catalog import Row
 from clipstore.device import checked_device
 from clipstore.pipeline.evaluate.run import TOP_K, peak_memory
 from clipstore.progress import Progress, silent
+from clipstore.records import Row
 from clipstore.shards import ShardInfo
 from clipstore.store.vectors import StoredRows
 

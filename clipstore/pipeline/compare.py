@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipstore import choices
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.errors import ComparisonError
+from clipstore.records import Row
 from clipstore.significance import Estimates, Method, Paired, estimate, holm
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import find_model, model_name

@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.errors import DatasetError, ModelError
+from clipstore.records import Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import IMPORTED, find_model
 from clipstore.store.probes import check_current_probes

@@ -8,7 +8,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
+from clipstore.records import Row
 from clipstore.store.layout import Store
 from clipstore.store.locks import removing_shards
 

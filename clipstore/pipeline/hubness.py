@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clipstore.catalog import Row, Session, scratch
+from clipstore.catalog import Session, scratch
 from clipstore.device import checked_device
 from clipstore.errors import VectorError
 from clipstore.pipeline.evaluate.run import EvalOptions, RankedGallery, evaluation_stamp, keep, measure
 from clipstore.progress import Progress, silent
-from clipstore.records import Model
+from clipstore.records import Model, Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.vectors import Gallery, gallery, of_models
 

@@ -6,8 +6,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from clipstore.catalog import FORMAT_VERSION, Row
+from clipstore.catalog import FORMAT_VERSION
 from clipstore.errors import NotFoundError
+from clipstore.records import Row
 from clipstore.store.layout import Store
 
 _PACKAGES = (

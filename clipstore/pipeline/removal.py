@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.errors import NotFoundError, RemovalError
 from clipstore.jobs import is_path, job_file, job_files
+from clipstore.records import Row
 from clipstore.store.evaluations import forget
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipstore.catalog import Row
 from clipstore.errors import JobError
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.run import EvalOptions, evaluate
 from clipstore.pipeline.train.run import Trained, TrainOptions, train
-from clipstore.records import Job, Measure
+from clipstore.records import Job, Measure, Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import find_job, job_model, record_model
 from clipstore.waiting import keep_waiting

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.errors import BadNameError, DatasetError, check_name
+from clipstore.records import Row
 from clipstore.store.layout import Store, split_id
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipstore.catalog import Row
+from clipstore.records import Row
 from clipstore.store.layout import Store, split_id
 
 _MOST = {"frequent_words": 20, "longest_captions": 5, "repeated_captions": 5}

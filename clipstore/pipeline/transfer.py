@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clipstore import shards
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.errors import ModelError, VectorError, check_name
 from clipstore.files import check_regular
 from clipstore.jobs import job_files
-from clipstore.records import Model, Tower
+from clipstore.records import Model, Row, Tower
 from clipstore.shards import Shard, ShardInfo, normalised
 from clipstore.store.evaluations import forget
 from clipstore.store.layout import Store, split_id

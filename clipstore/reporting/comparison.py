@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clipstore.records import Row
 from clipstore.reporting.metrics import DIRECTIONS, gallery_words
-from clipstore.reporting.tables import Row, console, print_table
+from clipstore.reporting.tables import console, print_table
 
 _DIRECTIONS = DIRECTIONS | {"both": "both"}
 _METRICS = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from clipstore.reporting.tables import Row, console, duration, print_table
+from clipstore.records import Row
+from clipstore.reporting.tables import console, duration, print_table
 
 # A run's clock in words; the first two are of the model's threads, and add up to the time that passed.
 _STAGES = {"forward": "model", "wait": "waiting", "read": "reading", "decode": "decoding", "write": "writing"}

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from math import ceil
 from pathlib import Path, PurePath
-from typing import Any, cast
+from typing import cast
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-Row = Mapping[str, Any]
+from clipstore.records import Row
+
 Pictures = Mapping[str, Image.Image]
 
 PICTURE = 400  # pixels of the longer side of a thumbnail, at least as large as any that is drawn

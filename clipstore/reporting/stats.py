@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from clipstore.records import Row
 from clipstore.reporting.tables import console, of_total, print_table, terminal_width
 
 _LENGTHS = ((0, 5), (6, 8), (9, 11), (12, 15), (16, 20), (21, 30), (31, 40))  # words, both ends included
@@ -13,7 +14,7 @@ _BESIDE_BAR = 30  # characters of the columns beside it
 _CATEGORIES = 10
 
 
-def print_stats(told: Mapping[str, Any]) -> None:
+def print_stats(told: Row) -> None:
     """Print the numbers, then the tables; of the longest, the first rows, and how many there are."""
     say = console()
     say.print(f"{told['split']}\n", style="bold")
@@ -30,12 +31,12 @@ def print_stats(told: Mapping[str, Any]) -> None:
     _print_first("Categories", told["categories"][:_CATEGORIES], len(told["categories"]))
 
 
-def _print_first(title: str, rows: Sequence[Mapping[str, Any]], total: int) -> None:
+def _print_first(title: str, rows: Sequence[Row], total: int) -> None:
     """Print the first rows of a table, with how many of how many they are in its title."""
     print_table(rows, empty="", title=f"{title}, {of_total(len(rows), total)}")
 
 
-def _summary(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _summary(told: Row) -> list[tuple[str, str]]:
     if not told["captions"]:
         return [("images", f"{told['images']:,}"), ("captions", "0")]
     return [
@@ -54,7 +55,7 @@ def _summary(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _lengths(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _lengths(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Caption lengths in bins."""
     told = [
         {
@@ -68,7 +69,7 @@ def _lengths(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in (*told, above) if row["captions"]]
 
 
-def _bars(rows: Sequence[Mapping[str, Any]], what: str, count: str) -> list[dict[str, Any]]:
+def _bars(rows: Sequence[Row], what: str, count: str) -> list[dict[str, Any]]:
     """Rows with a bar each, as long as the terminal has room for."""
     most = max((row[count] for row in rows), default=1)
     width = terminal_width()

@@ -30,12 +30,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from clipstore.errors import CatalogError
+from clipstore.records import Row
 from clipstore.reporting.streams import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Row = Mapping[str, Any]
 
 _TOTAL_ROWS = b"total_rows"  # in an Arrow table's metadata: how many rows there are without its limit
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from clipstore.records import Row
 from clipstore.reporting.metrics import RETRIEVED
 from clipstore.reporting.tables import console, duration, print_table
-
-Row = Mapping[str, Any]
 
 
 def epoch_line(model: str, epoch: Row) -> str:

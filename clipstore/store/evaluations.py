@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC
 
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.errors import NotFoundError
+from clipstore.records import Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import model_name
 

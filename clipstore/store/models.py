@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.device import best_precision, checked_device
 from clipstore.encoders.checks import check_model
 from clipstore.encoders.fingerprint import describe, files_key
@@ -17,7 +17,7 @@ from clipstore.encoders.fingerprint_v1 import v1_fingerprints
 from clipstore.encoders.model_files import PHOTOS
 from clipstore.errors import JobError, ModelError, NotFoundError, check_name
 from clipstore.jobs import checked_model, is_packaged, is_path, job_file, job_files, read_job
-from clipstore.records import Job, Model, Tower
+from clipstore.records import Job, Model, Row, Tower
 from clipstore.store.layout import Store, split_id
 
 IMPORTED = "imported"

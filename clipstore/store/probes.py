@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.errors import ModelError, NotFoundError
-from clipstore.records import Model, Tower
+from clipstore.records import Model, Row, Tower
 from clipstore.store.layout import Store
 from clipstore.store.models import IMPORTED, changed, current_towers
 

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from clipstore import choices, shards
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.errors import JobError, ModelError, NotFoundError, VectorError
-from clipstore.records import Model, Tower
+from clipstore.records import Model, Row, Tower
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import IMPORTED, changed, current_towers, find_model
 from clipstore.store.probes import warn_unchecked

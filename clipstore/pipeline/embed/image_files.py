@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from clipstore.catalog import Row
 from clipstore.files import check_regular, read_regular
 from clipstore.inference.prefetch import READERS, Read
+from clipstore.records import Row
 from clipstore.store.layout import Store
 from clipstore.waiting import keep_waiting
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipstore import choices
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.device import checked_device, free_memory
 from clipstore.encoders.checks import other_base
 from clipstore.errors import ModelError
@@ -36,7 +36,7 @@ from clipstore.pipeline.embed.image_files import check_image_files
 from clipstore.pipeline.embed.plan import KIND, EmbedSummary, Scope, scope_of, work_of
 from clipstore.pipeline.embed.unprobed import proven_towers
 from clipstore.progress import Progress, silent
-from clipstore.records import Model, ShardPlan, Tower
+from clipstore.records import Model, Row, ShardPlan, Tower
 from clipstore.shards import Shard, normalised
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import writing_shards

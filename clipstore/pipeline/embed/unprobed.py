@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipstore import shards
-from clipstore.catalog import Row
 from clipstore.device import checked_device
 from clipstore.encoders.fingerprint import describe
 from clipstore.errors import ModelError
 from clipstore.inference.encode import EncodeSettings, encode_rows
-from clipstore.records import Model, ShardPlan, Tower
+from clipstore.records import Model, Row, ShardPlan, Tower
 from clipstore.shards import normalised
 from clipstore.store.layout import Store
 from clipstore.store.probes import LARGEST_BF16_DISTANCE, LARGEST_DISTANCE, add_probes, check_probes, parts_of

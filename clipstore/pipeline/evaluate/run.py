@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from clipstore import choices
-from clipstore.catalog import Row, Session, scratch
+from clipstore.catalog import Session, scratch
 from clipstore.datasets.extended import all_positives
 from clipstore.device import checked_device
 from clipstore.errors import VectorError
@@ -32,7 +32,7 @@ from clipstore.pipeline.evaluate.protocols import (
     without_positive,
 )
 from clipstore.progress import Progress, silent
-from clipstore.records import Model
+from clipstore.records import Model, Row
 from clipstore.store.evaluations import forget, metrics_in, result
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import current_towers

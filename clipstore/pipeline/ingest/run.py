@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.datasets import coco, csv_file, flickr, karpathy, tables
 from clipstore.datasets.image_files import Finder
 from clipstore.errors import DatasetError
 from clipstore.pipeline.ingest import checks
-from clipstore.records import Annotations
+from clipstore.records import Annotations, Row
 from clipstore.store.evaluations import delete_stale
 from clipstore.store.layout import Store
 from clipstore.waiting import keep_waiting

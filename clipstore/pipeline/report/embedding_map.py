@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipstore.catalog import Row
 from clipstore.errors import VectorError
 from clipstore.progress import Progress, silent
+from clipstore.records import Row
 from clipstore.store.layout import Store
 from clipstore.store.vectors import read_vectors
 

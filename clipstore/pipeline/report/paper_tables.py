@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from clipstore.catalog import Row
+from clipstore.records import Row
 from clipstore.reporting.paper_tables import latex, markdown
 from clipstore.store.evaluations import evaluations_of
 from clipstore.store.layout import Store

@@ -11,13 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from clipstore import choices
-from clipstore.catalog import Row
 from clipstore.errors import NotFoundError
 from clipstore.pipeline.report import sections
 from clipstore.pipeline.report.paper_tables import paper
 from clipstore.pipeline.report.sections import Items, Subject, ask
 from clipstore.pipeline.report.thumbnails import thumbnail
 from clipstore.progress import Progress, silent
+from clipstore.records import Row
 from clipstore.reporting.report import write_report
 from clipstore.store.evaluations import evaluations_of
 from clipstore.store.layout import Store

@@ -16,13 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipstore.catalog import Row
 from clipstore.errors import ClipstoreError
 from clipstore.pipeline.compare import CompareOptions, compare
 from clipstore.pipeline.query import run_query
 from clipstore.pipeline.report.embedding_map import embedding_map
 from clipstore.pipeline.stats import split_stats
 from clipstore.progress import Progress
+from clipstore.records import Row
 from clipstore.reporting.comparison import basis
 from clipstore.reporting.metrics import gallery_words, notes, query_words, vector_words
 from clipstore.reporting.tables import total_rows

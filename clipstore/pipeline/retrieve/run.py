@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipstore import shards
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.device import checked_device
 from clipstore.encoders.fingerprint_inputs import longest_text
 from clipstore.encoders.images import decoded, upright
@@ -29,7 +29,7 @@ from clipstore.pipeline.embed.plan import KIND
 from clipstore.pipeline.evaluate.run import evaluation_stamp
 from clipstore.pipeline.retrieve.queries import Query, looked_at
 from clipstore.progress import Progress, silent
-from clipstore.records import Model, ShardPlan
+from clipstore.records import Model, Row, ShardPlan
 from clipstore.reporting.panel import PICTURE, shown
 from clipstore.shards import normalised
 from clipstore.store.layout import Store, split_id

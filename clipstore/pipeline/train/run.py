@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from clipstore.catalog import Row, Session
+from clipstore.catalog import Session
 from clipstore.device import checked_device, mixed_precision
 from clipstore.encoders.fingerprint import recorded_base_digest
 from clipstore.errors import JobError, TrainingError
@@ -24,7 +24,7 @@ from clipstore.pipeline.evaluate.run import EvalOptions, evaluation_stamp, measu
 from clipstore.pipeline.train.dataset import LiveVectors, Pairs
 from clipstore.pipeline.train.hard_negatives import hard_negatives
 from clipstore.progress import Progress, silent
-from clipstore.records import Job, Model, Training
+from clipstore.records import Job, Model, Row, Training
 from clipstore.store.evaluations import forget
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
