@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format clean
+.PHONY: help demo test test-all check format docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,14 +29,22 @@ format: .venv/.installed-dev  ## lay the code out as `make check` wants it
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-clean:  ## remove the virtual environment, the demo and what the tools keep
-	rm -rf .venv demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+docs: .venv/.installed-docs  ## build the documentation into docs/_build/html; a warning or broken link fails
+	.venv/bin/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html
+	@echo 'Open docs/_build/html/index.html in a browser'
+
+clean:  ## remove the virtual environment, the demo, the built documentation and tool caches
+	rm -rf .venv demo dist docs/_build docs/_generated .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: .venv/bin/pip pyproject.toml constraints.txt
 	$(PIP) --editable .
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 .venv/.installed-dev: .venv/.installed

@@ -669,7 +669,7 @@ def test_real_photos(test_data: Path, cli: Run, cli_json: Run, store: Path, open
 
 @pytest.mark.full
 def test_screenshots_of_the_demo(tmp_path: Path, browser: Browser, opened: Run) -> None:
-    """The README's pictures, made anew with CLIPSTORE_SCREENSHOTS=docs."""
+    """The README's pictures, made anew with CLIPSTORE_SCREENSHOTS=docs/images."""
     told = CliRunner().invoke(main, ["demo", str(tmp_path / "demo")])
     assert told.exit_code == 0, told.output
     command(tmp_path / "demo" / "store", "report")
