@@ -1,4 +1,4 @@
-"""How long work tells how far it is."""
+"""Progress callbacks of long-running work."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Takes what is being done, how many are done, how many there are, and perhaps a word on how it goes."""
+    """Called with a task's description, items done, total items, and an optional note on the current state."""
 
-    def __call__(self, what: str, done: int, total: int, note: str = "", /) -> None:
-        """Tell how far it is."""
+    def __call__(self, task: str, done: int, total: int, note: str = "", /) -> None:
+        """Report the progress of a task."""
 
 
-def silent(_what: str, _done: int, _total: int, _note: str = "") -> None:
-    """Tell nobody."""
+def no_progress(_task: str, _done: int, _total: int, _note: str = "") -> None:
+    """Report nothing."""

@@ -28,7 +28,7 @@ from clipstore.inference.prefetch import ImageFile, Timings, prefetch_images
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.run import peak_memory
 from clipstore.pipeline.ingest.run import ingest_csv
-from clipstore.progress import Progress, silent
+from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import add_model
@@ -59,7 +59,7 @@ class BenchEmbedOptions:
     device: str | None = None
     compiled: bool = False
     read_delay: float = 0.0
-    on_progress: Progress = silent
+    on_progress: Progress = no_progress
 
     def __post_init__(self) -> None:
         choices.check(self)

@@ -19,7 +19,7 @@ from clipstore import choices, shards
 from clipstore.bench.vectors import SyntheticVectors
 from clipstore.device import checked_device
 from clipstore.pipeline.evaluate.run import TOP_K, peak_memory
-from clipstore.progress import Progress, silent
+from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
 from clipstore.shards import ShardInfo
 from clipstore.store.vectors import StoredRows
@@ -43,7 +43,7 @@ class BenchOptions:
     screen: choices.Screen = "auto"
     memory: int = 8 * 2**30
     device: str = "cpu"
-    on_progress: Progress = silent
+    on_progress: Progress = no_progress
 
     def __post_init__(self) -> None:
         choices.check(self)

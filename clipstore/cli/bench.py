@@ -48,10 +48,10 @@ def bench_eval(*, as_json: bool, **what: Any) -> None:
     """
     from clipstore.bench import evaluate as verb
     from clipstore.reporting.metrics import print_bench
-    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
 
-    with shown_progress() as on_progress:
+    with progress_display() as on_progress:
         told = verb.bench_eval(verb.BenchOptions(**what, on_progress=on_progress))
     if as_json:
         print_json(told)
@@ -99,10 +99,10 @@ def bench_embed(store: Store, *, as_json: bool, **what: Any) -> None:
     """
     from clipstore.bench import embed as verb
     from clipstore.reporting.embedding import print_bench_embed
-    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
 
-    with shown_progress() as on_progress:
+    with progress_display() as on_progress:
         told = verb.bench_embed(store, verb.BenchEmbedOptions(**what, on_progress=on_progress))
     if as_json:
         print_json(told)

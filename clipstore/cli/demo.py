@@ -28,17 +28,17 @@ def demo(folder: Path, images: int, seed: int, *, as_json: bool) -> None:
     """
     from clipstore.pipeline.demo import run_demo
     from clipstore.reporting.demo_output import print_demo
-    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
     from clipstore.reporting.training import epoch_line
 
-    with shown_progress() as shown:
+    with progress_display() as shown:
         told = run_demo(
             folder,
             images=images,
             seed=seed,
             on_progress=shown,
-            on_epoch=lambda model, epoch: shown.say(epoch_line(model, asdict(epoch))),
+            on_epoch=lambda model, epoch: shown.print_line(epoch_line(model, asdict(epoch))),
         )
     if as_json:
         print_json(told)

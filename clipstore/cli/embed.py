@@ -61,10 +61,10 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
     """
     from clipstore.pipeline.embed import run as verb
     from clipstore.reporting.embedding import summary_notes, summary_rows
-    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json, print_table
 
-    with shown_progress() as on_progress:
+    with progress_display() as on_progress:
         summaries = verb.embed(store, models, verb.EmbedOptions(**how, on_progress=on_progress))
     rows = [dataclasses.asdict(summary) for summary in summaries]
     if as_json:

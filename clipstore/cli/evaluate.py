@@ -65,13 +65,13 @@ def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **
     """
     from clipstore.pipeline.evaluate import run as verb
     from clipstore.reporting.metrics import print_evaluations
-    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
 
-    with shown_progress() as on_progress:
+    with progress_display() as on_progress:
         done = verb.evaluate_split(store, models, split, verb.EvalOptions(**how, on_progress=on_progress))
         for one in done.skipped:
-            on_progress.say(f"skipped {one['model']}: {one['reason']}")
+            on_progress.print_line(f"skipped {one['model']}: {one['reason']}")
     if as_json:
         print_json({"evaluations": done.evaluations, "skipped": done.skipped, "warnings": done.warnings})
     else:

@@ -34,13 +34,13 @@ def hubness(models: tuple[str, ...], split: str, store: Store, *, as_json: bool,
     """
     from clipstore.pipeline import hubness as verb
     from clipstore.reporting.metrics import print_hubness
-    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
 
-    with shown_progress() as on_progress:
+    with progress_display() as on_progress:
         told, skipped = verb.hubness(store, models, split, verb.HubnessOptions(**how, on_progress=on_progress))
         for one in skipped:
-            on_progress.say(f"skipped {one['model']}: {one['reason']}")
+            on_progress.print_line(f"skipped {one['model']}: {one['reason']}")
     if as_json:
         print_json({"hubness": told, "skipped": skipped})
     else:

@@ -63,7 +63,7 @@ def report(store: Store, form: str, *, as_json: bool, **how: Any) -> None:
     Example: clipstore report --split coco/val2017 --model pretrained --model full
     """
     from clipstore.pipeline.report import run as verb
-    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
 
     if form != "html":
@@ -73,7 +73,7 @@ def report(store: Store, form: str, *, as_json: bool, **how: Any) -> None:
         else:
             click.echo(how["out"] or text, nl=bool(how["out"]))
         return
-    with shown_progress() as on_progress:
+    with progress_display() as on_progress:
         told = verb.report(store, verb.ReportOptions(**how, on_progress=on_progress))
     if as_json:
         print_json(told)

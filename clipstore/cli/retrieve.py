@@ -54,20 +54,20 @@ def retrieve(
     from clipstore.pipeline.retrieve.queries import queries
     from clipstore.pipeline.retrieve.run import RetrieveOptions
     from clipstore.pipeline.retrieve.run import retrieve as verb
-    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.progress import progress_display
     from clipstore.reporting.retrieval import print_retrieval, retrieval_notes
     from clipstore.reporting.tables import print_json
 
     asked = queries(image_or_text, sentences, allow_network=allow_network)
-    with shown_progress() as shown:
+    with progress_display() as shown:
         options = RetrieveOptions(**how, pictures=bool(panel), on_progress=shown)
         found = verb(store, asked, models, split, options)
         for failure in found.told["failures"]:
-            shown.say(f"{failure['query']}: not asked of {', '.join(failure['models'])}: {failure['reason']}")
+            shown.print_line(f"{failure['query']}: not asked of {', '.join(failure['models'])}: {failure['reason']}")
         for query in found.told["queries"]:
             models_cut = [answer["model"] for answer in query["answers"] if answer["cut"]]
             if models_cut:
-                shown.say(
+                shown.print_line(
                     f"longer than {', '.join(models_cut)} reads, only its beginning was searched for: {query['query']}"
                 )
     if as_json:

@@ -12,7 +12,7 @@ from clipstore.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
     from clipstore.records import Job
-    from clipstore.reporting.progress import Shown
+    from clipstore.reporting.progress import ProgressDisplay
     from clipstore.store.layout import Store
 
 _device = click.option("--device", help="Where it runs, such as cuda:1. [default: cuda where there is one, else cpu]")
@@ -41,19 +41,19 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
     """
     from clipstore.pipeline.train.run import TrainOptions
     from clipstore.pipeline.train.run import train as verb
-    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
     from clipstore.reporting.training import epoch_line, print_training
     from clipstore.store.models import find_job
 
     job = find_job(store, model)
-    with shown_progress() as shown:
+    with progress_display() as shown:
         options = TrainOptions(
             restart=restart,
             device=device,
             on_progress=shown,
-            on_epoch=lambda epoch: shown.say(epoch_line(job.model.name, asdict(epoch))),
-            on_note=shown.say,
+            on_epoch=lambda epoch: shown.print_line(epoch_line(job.model.name, asdict(epoch))),
+            on_note=shown.print_line,
             on_begin=lambda: _say_packaged(model, job, shown),
         )
         told = verb(store, job, options).row()
@@ -81,19 +81,19 @@ def run(job: str, store: Store, *, restart: bool, device: str | None, as_json: b
     from clipstore.pipeline.run_job import run_job
     from clipstore.pipeline.train.run import TrainOptions
     from clipstore.reporting.metrics import print_evaluations
-    from clipstore.reporting.progress import shown_progress
+    from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
     from clipstore.reporting.training import epoch_line, print_training
     from clipstore.store.models import find_job
 
     named = find_job(store, job)
-    with shown_progress() as shown:
+    with progress_display() as shown:
         options = TrainOptions(
             restart=restart,
             device=device,
             on_progress=shown,
-            on_epoch=lambda epoch: shown.say(epoch_line(named.model.name, asdict(epoch))),
-            on_note=shown.say,
+            on_epoch=lambda epoch: shown.print_line(epoch_line(named.model.name, asdict(epoch))),
+            on_note=shown.print_line,
             on_begin=lambda: _say_packaged(job, named, shown),
         )
         done = run_job(store, job, options)
@@ -108,9 +108,9 @@ def run(job: str, store: Store, *, restart: bool, device: str | None, as_json: b
     print_evaluations(done.evaluations)
 
 
-def _say_packaged(word: str, job: Job, shown: Shown) -> None:
+def _say_packaged(word: str, job: Job, shown: ProgressDisplay) -> None:
     """Say so where the path of a job file stands for the packaged job."""
     from clipstore.jobs import is_path
 
     if is_path(word) and job.file != Path(word):
-        shown.say(f"{word} is not in this folder: using the packaged job {job.file}")
+        shown.print_line(f"{word} is not in this folder: using the packaged job {job.file}")

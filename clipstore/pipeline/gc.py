@@ -11,7 +11,7 @@ from pathlib import Path
 from clipstore.catalog import Session
 from clipstore.records import Row
 from clipstore.store.layout import Store
-from clipstore.store.locks import removing_shards
+from clipstore.store.locks import shard_removal_lock
 
 KINDS = {
     "unused": "shards of fingerprints that no model has",
@@ -53,7 +53,7 @@ def collect_garbage(store: Store, *, delete: bool) -> Row:
         NotFoundError: there is no store.
         ShardError: with `delete`, another process is writing shards.
     """
-    with removing_shards(store) if delete and store.shards.is_dir() else nullcontext():
+    with shard_removal_lock(store) if delete and store.shards.is_dir() else nullcontext():
         with store.catalog.write() if delete else store.catalog.read() as session:
             kinds, shard_ids = _registered(session, store)
             known = {store.root / row["file"] for row in session.rows("gc/files")}

@@ -11,7 +11,7 @@ from clipstore.catalog import Session, scratch
 from clipstore.device import checked_device
 from clipstore.errors import VectorError
 from clipstore.pipeline.evaluate.run import EvalOptions, RankedGallery, evaluation_stamp, keep, measure
-from clipstore.progress import Progress, silent
+from clipstore.progress import Progress, no_progress
 from clipstore.records import Model, Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.vectors import Gallery, gallery, of_models
@@ -29,7 +29,7 @@ class HubnessOptions:
     beta: float = 20.0  # of the paper
     memory: int = 8 * 2**30
     device: str = "cpu"
-    on_progress: Progress = silent
+    on_progress: Progress = no_progress
 
 
 def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOptions) -> tuple[list[Row], list[Row]]:

@@ -24,7 +24,7 @@ from clipstore.records import Model, Row, Tower
 from clipstore.shards import Shard, ShardInfo, normalised
 from clipstore.store.evaluations import forget
 from clipstore.store.layout import Store, split_id
-from clipstore.store.locks import writing_shards
+from clipstore.store.locks import shard_write_lock
 from clipstore.store.models import IMPORTED, current_towers, find_model, record_model, record_towers
 from clipstore.store.registry import register
 from clipstore.store.vectors import gallery
@@ -62,7 +62,7 @@ def import_vectors(
     model = Model(name=name, family=IMPORTED, base="vectors made elsewhere")
     towers = tuple(_tower(name, tower, dims[tower]) for tower in sides)
     contents = {tower: _contents(ids, keys[tower], f"{split} has no {tower}") for tower, (_, ids) in sides.items()}
-    with writing_shards(store):
+    with shard_write_lock(store):
         made: list[Shard] = []
         told: list[Row] = []
         for tower, (rows, _) in zip(towers, sides.values(), strict=True):

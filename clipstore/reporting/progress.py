@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+"""Progress on stderr: bars with rate and remaining time on a terminal, periodic lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_LINE_SECONDS = 10.0
+_LINE_SECONDS = 10.0  # between two lines
 
 
 class _Rate(ProgressColumn):
@@ -31,8 +31,8 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def shown_progress() -> Iterator[Shown]:
-    """Progress that shows itself while the block runs."""
+def progress_display() -> Iterator[ProgressDisplay]:
+    """A progress callback that draws bars on a terminal and prints lines elsewhere, while the block runs."""
     console = Console(stderr=True, markup=False, emoji=False)
     if not console.is_terminal:
         yield _Lines(console)
@@ -49,50 +49,51 @@ def shown_progress() -> Iterator[Shown]:
         yield _Bars(progress)
 
 
-class Shown(Protocol):
-    """Progress as the pipeline tells it, shown; and lines that stay."""
+class ProgressDisplay(Protocol):
+    """A progress callback (see `clipstore.progress.Progress`) that can also print permanent lines."""
 
-    def __call__(self, what: str, done: int, total: int, note: str = "", /) -> None:
-        """Show what is being done, how many are done, how many there are, and perhaps a word on how it goes."""
+    def __call__(self, task: str, done: int, total: int, note: str = "", /) -> None:
+        """Show the progress of a task."""
 
-    def say(self, line: str) -> None:
-        """Print a line that stays."""
+    def print_line(self, line: str) -> None:
+        """Print a line that stays on the screen."""
 
 
 class _Bars:
-    """A bar for each thing that is being done."""
+    """One bar per task."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
 
-    def __call__(self, what: str, done: int, total: int, note: str = "", /) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total, note=note)
-        self._progress.update(self._tasks[what], completed=done, total=total, note=note)
+    def __call__(self, task: str, done: int, total: int, note: str = "", /) -> None:
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(task, total=total, note=note)
+        self._progress.update(self._tasks[task], completed=done, total=total, note=note)
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         self._progress.console.print(line, highlight=False, soft_wrap=True)
 
 
 class _Lines:
-    """A line every ten seconds, and at the end of what took longer than that."""
+    """A line every _LINE_SECONDS, and a last line for tasks that took longer than that."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._what = ""
-        self._began = self._said = 0.0
-        self._before = 0
+        self._task = ""
+        self._started = self._printed = 0.0
+        self._done_at_start = 0
 
-    def __call__(self, what: str, done: int, total: int, note: str = "", /) -> None:
+    def __call__(self, task: str, done: int, total: int, note: str = "", /) -> None:
         now = time.monotonic()
-        if what != self._what:
-            self._what, self._began, self._said, self._before = what, now, now, done
-        if now - self._said >= _LINE_SECONDS or (done >= total and self._said > self._began):
-            rate = (done - self._before) / (now - self._began)
+        if task != self._task:
+            self._task, self._started, self._printed, self._done_at_start = task, now, now, done
+        if now - self._printed >= _LINE_SECONDS or (done >= total and self._printed > self._started):
+            rate = (done - self._done_at_start) / (now - self._started)
             left = f", {(total - done) / rate:.0f} s left" if rate else ""
-            self.say(f"{what}: {done}/{total}, {rate:{'.0f' if rate >= 10 else '.2g'}}/s{left}{note and ', ' + note}")
-            self._said = now
+            digits = ".0f" if rate >= 10 else ".2g"
+            self.print_line(f"{task}: {done}/{total}, {rate:{digits}}/s{left}{note and ', ' + note}")
+            self._printed = now
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)

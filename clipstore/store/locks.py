@@ -1,6 +1,6 @@
-"""Locks between processes: one training of an adapter, and no clean-up while shards are written.
+"""Locks between processes: one training per adapter, and no clean-up while shards are written.
 
-The locks are the system's own (flock): they are released when their holder ends, however it ends.
+The locks are the operating system's (flock), which releases them when the holding process ends for any reason.
 """
 
 from __future__ import annotations
@@ -17,63 +17,65 @@ from clipstore.store.layout import Store
 
 @contextmanager
 def training_lock(store: Store, name: str) -> Iterator[None]:
-    """Hold the adapter of a model for one training; its file lies beside the adapter, which --restart removes.
+    """Lock the adapter of a model for one training.
+
+    The lock file is beside the adapter's folder, since --restart removes the folder.
 
     Raises:
-        TrainingError: another process trains it, with its number.
+        TrainingError: another process is training the model; with its process id.
     """
     file = store.adapters / f".{name}.lock"
-    taken = f"{name} is being trained by {{holder}} in {store.adapters / name}: wait for it to end, or stop it"
-    with _held(file, fcntl.LOCK_EX, TrainingError, taken):
+    conflict = f"{name} is being trained by {{holder}} in {store.adapters / name}: wait for it to end, or stop it"
+    with _lock(file, fcntl.LOCK_EX, TrainingError, conflict):
         yield
 
 
 @contextmanager
-def writing_shards(store: Store) -> Iterator[None]:
-    """Held while shards are written and registered: many may at once, and `clipstore gc` removes nothing meanwhile.
+def shard_write_lock(store: Store) -> Iterator[None]:
+    """A shared lock for writing and registering shards: any number of writers, and no `clipstore gc` meanwhile.
 
     Raises:
-        ShardError: a clean-up is under way.
+        ShardError: a clean-up is running.
     """
-    taken = f"'clipstore gc' is removing files from {store.shards} (by {{holder}}): run this again when it has ended"
-    with _held(store.root / ".shards.lock", fcntl.LOCK_SH, ShardError, taken):
+    conflict = f"'clipstore gc' is removing files from {store.shards} (by {{holder}}): run this again when it has ended"
+    with _lock(store.root / ".shards.lock", fcntl.LOCK_SH, ShardError, conflict):
         yield
 
 
 @contextmanager
-def removing_shards(store: Store) -> Iterator[None]:
-    """Held while shards are removed.
+def shard_removal_lock(store: Store) -> Iterator[None]:
+    """An exclusive lock for removing shards.
 
     Raises:
         ShardError: shards are being written.
     """
-    taken = f"{{holder}} is writing shards in {store.shards}: run this again when it has ended"
-    with _held(store.root / ".shards.lock", fcntl.LOCK_EX, ShardError, taken):
+    conflict = f"{{holder}} is writing shards in {store.shards}: run this again when it has ended"
+    with _lock(store.root / ".shards.lock", fcntl.LOCK_EX, ShardError, conflict):
         yield
 
 
 @contextmanager
-def _held(file: Path, kind: int, error: type[ClipstoreError], taken: str) -> Iterator[None]:
-    """Hold a lock, with this process's number in its file; `taken` says who has it ({holder}) where another does."""
+def _lock(file: Path, mode: int, error: type[ClipstoreError], conflict: str) -> Iterator[None]:
+    """Hold a lock file and write this process's id to it; `conflict` is the error message where {holder} has it."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as problem:
-        message = f"cannot make the lock {file}: {problem.strerror}"
-        raise error(message) from problem
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as failure:
+        message = f"cannot create the lock {file}: {failure.strerror}"
+        raise error(message) from failure
     try:
         try:
-            fcntl.flock(opened, kind | fcntl.LOCK_NB)
-        except BlockingIOError as busy:
-            raise error(taken.format(holder=_holder(opened))) from busy
-        os.ftruncate(opened, 0)
-        os.pwrite(opened, f"{os.getpid()}\n".encode(), 0)
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        except BlockingIOError as failure:
+            raise error(conflict.format(holder=_holder(descriptor))) from failure
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
-        os.close(opened)
+        os.close(descriptor)
 
 
-def _holder(opened: int) -> str:
-    """Who wrote its number into a lock's file last."""
-    number = os.pread(opened, 32, 0).decode(errors="replace").strip()
+def _holder(descriptor: int) -> str:
+    """The process whose id was written to a lock file last."""
+    number = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
     return f"process {number}" if number.isdigit() else "another process"

@@ -18,7 +18,7 @@ from clipstore.demo.scenes import draw_dataset
 from clipstore.errors import ClipstoreError
 from clipstore.resources import folder
 from clipstore.store.layout import Store
-from clipstore.store.locks import removing_shards, training_lock, writing_shards
+from clipstore.store.locks import shard_removal_lock, shard_write_lock, training_lock
 
 Run = Callable[..., Any]
 
@@ -171,9 +171,9 @@ def test_locks_exclude_as_they_say(store: Path) -> None:
     taken = partial(pytest.raises, ClipstoreError)
     with training_lock(at, "a"), training_lock(at, "b"), taken(match="a is being trained by"), training_lock(at, "a"):
         pass
-    with writing_shards(at), writing_shards(at), taken(match="is writing shards"), removing_shards(at):
+    with shard_write_lock(at), shard_write_lock(at), taken(match="is writing shards"), shard_removal_lock(at):
         pass
-    with removing_shards(at), taken(match="'clipstore gc' is removing"), writing_shards(at):
+    with shard_removal_lock(at), taken(match="'clipstore gc' is removing"), shard_write_lock(at):
         pass
 
 

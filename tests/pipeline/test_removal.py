@@ -26,7 +26,7 @@ from clipstore.errors import BadNameError, ShardError
 from clipstore.pipeline.gc import collect_garbage
 from clipstore.pipeline.split import draw_split
 from clipstore.store.layout import Store
-from clipstore.store.locks import removing_shards, writing_shards
+from clipstore.store.locks import shard_removal_lock, shard_write_lock
 
 Run = Callable[..., Any]
 
@@ -405,9 +405,9 @@ def test_gc_keeps_probes_of_what_is_there(cli: Run, scenes: Path, sql: Run) -> N
 _WRITE = """
 import sys
 from pathlib import Path
-from clipstore.store.locks import writing_shards
+from clipstore.store.locks import shard_write_lock
 from clipstore.store.layout import Store
-with writing_shards(Store(Path(sys.argv[1]))):
+with shard_write_lock(Store(Path(sys.argv[1]))):
     print("writing", flush=True)
     sys.stdin.readline()
 """
@@ -427,11 +427,11 @@ def test_gc_waits_for_those_who_write(cli: Run, cli_json: Run, store: Path) -> N
 
 
 def test_embed_and_import_hold_the_lock_of_gc(cli: Run, import_vectors: Run, store: Path) -> None:
-    with removing_shards(Store(store)):
+    with shard_removal_lock(Store(store)):
         told = import_vectors("o", "d/a", *({"a0": [1.0, 0.0]} for _ in range(2)), code=1).stderr
         assert "'clipstore gc' is removing files" in told
         assert "'clipstore gc' is removing" in cli("embed", "--model", "demo", "--split", "d/a", code=1).stderr
-    with writing_shards(Store(store)), pytest.raises(ShardError, match="is writing shards"):
+    with shard_write_lock(Store(store)), pytest.raises(ShardError, match="is writing shards"):
         collect_garbage(Store(store), delete=True)
 
 

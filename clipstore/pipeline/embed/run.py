@@ -35,11 +35,11 @@ from clipstore.inference.prefetch import Read, Timings
 from clipstore.pipeline.embed.image_files import check_image_files
 from clipstore.pipeline.embed.plan import KIND, EmbedSummary, Scope, scope_of, work_of
 from clipstore.pipeline.embed.unprobed import proven_towers
-from clipstore.progress import Progress, silent
+from clipstore.progress import Progress, no_progress
 from clipstore.records import Model, Row, ShardPlan, Tower
 from clipstore.shards import Shard, normalised
 from clipstore.store.layout import Store, split_id
-from clipstore.store.locks import writing_shards
+from clipstore.store.locks import shard_write_lock
 from clipstore.store.models import IMPORTED, find_model, model_towers, record_model, record_towers
 from clipstore.store.probes import add_probes, check_probes
 from clipstore.store.registry import delete_missing_shards, register
@@ -72,7 +72,7 @@ class EmbedOptions:
     compiled: bool = False
     retry_failed: bool = False
     dry_run: bool = False
-    on_progress: Progress = silent
+    on_progress: Progress = no_progress
     read: Read = read_regular
 
     def __post_init__(self) -> None:
@@ -132,7 +132,7 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
         if not options.dry_run:
             towers = proven_towers(store, model, towers, *options.devices[:1])
         runs.append(_Run(model=model, towers=towers, key=key))
-    with nullcontext() if options.dry_run else writing_shards(store):
+    with nullcontext() if options.dry_run else shard_write_lock(store):
         embedding = _Embedding(store, runs, splits, options)
         embedding.photos()
         return [summary for run in runs for summary in embedding.rest(run)]

@@ -31,7 +31,7 @@ from clipstore.pipeline.evaluate.protocols import (
     tasks,
     without_positive,
 )
-from clipstore.progress import Progress, silent
+from clipstore.progress import Progress, no_progress
 from clipstore.records import Model, Row
 from clipstore.store.evaluations import forget, metrics_in, result
 from clipstore.store.layout import Store, split_id
@@ -64,7 +64,7 @@ class EvalOptions:
     device: str = "cpu"
     screen: choices.Screen = "auto"
     unseen: bool = False
-    on_progress: Progress = silent
+    on_progress: Progress = no_progress
 
     def __post_init__(self) -> None:
         choices.check(self)

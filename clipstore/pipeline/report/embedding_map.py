@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from clipstore.errors import VectorError
-from clipstore.progress import Progress, silent
+from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
 from clipstore.store.layout import Store
 from clipstore.store.vectors import read_vectors
 
 
 def embedding_map(
-    store: Store, model: str, split: str, *, method: str = "umap", seed: int = 0, on_progress: Progress = silent
+    store: Store, model: str, split: str, *, method: str = "umap", seed: int = 0, on_progress: Progress = no_progress
 ) -> Row:
     """Lay out the images and captions of a split that have a vector of the model, as `clipstore.projection` explains.
 

@@ -16,7 +16,7 @@ from clipstore.pipeline.report import sections
 from clipstore.pipeline.report.paper_tables import paper
 from clipstore.pipeline.report.sections import Items, Subject, ask
 from clipstore.pipeline.report.thumbnails import thumbnail
-from clipstore.progress import Progress, silent
+from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
 from clipstore.reporting.report import write_report
 from clipstore.store.evaluations import evaluations_of
@@ -46,7 +46,7 @@ class ReportOptions:
     out: Path | None = None
     thumbnails: choices.Thumbnails | None = None
     map: choices.MapMethod = "umap"
-    on_progress: Progress = silent
+    on_progress: Progress = no_progress
 
     def __post_init__(self) -> None:
         choices.check(self)

@@ -28,7 +28,7 @@ from clipstore.inference.encode import EncodeSettings, encode_rows
 from clipstore.pipeline.embed.plan import KIND
 from clipstore.pipeline.evaluate.run import evaluation_stamp
 from clipstore.pipeline.retrieve.queries import Query, looked_at
-from clipstore.progress import Progress, silent
+from clipstore.progress import Progress, no_progress
 from clipstore.records import Model, Row, ShardPlan
 from clipstore.reporting.panel import PICTURE, shown
 from clipstore.shards import normalised
@@ -61,7 +61,7 @@ class RetrieveOptions:
     memory: int = 8 * 2**30
     device: str | None = None
     pictures: bool = False
-    on_progress: Progress = silent
+    on_progress: Progress = no_progress
 
 
 @dataclass(frozen=True, kw_only=True)

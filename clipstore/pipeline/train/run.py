@@ -23,7 +23,7 @@ from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.run import EvalOptions, evaluation_stamp, measure, metrics_of
 from clipstore.pipeline.train.dataset import LiveVectors, Pairs
 from clipstore.pipeline.train.hard_negatives import hard_negatives
-from clipstore.progress import Progress, silent
+from clipstore.progress import Progress, no_progress
 from clipstore.records import Job, Model, Row, Training
 from clipstore.store.evaluations import forget
 from clipstore.store.layout import Store, split_id
@@ -52,7 +52,7 @@ class TrainOptions:
 
     restart: bool = False
     device: str | None = None
-    on_progress: Progress = silent
+    on_progress: Progress = no_progress
     on_epoch: Callable[[Epoch], None] = lambda _epoch: None
     on_note: Callable[[str], None] = lambda _line: None
     on_begin: Callable[[], None] = lambda: None
