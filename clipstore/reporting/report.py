@@ -10,14 +10,14 @@ import base64
 import hashlib
 import html
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from decimal import Decimal
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from plotly.offline import get_plotlyjs
+
+from clipstore.reporting.tables import plain
 
 _PAGE = Path(__file__).parent / "page"
 _SCRIPTS = ("elements", "address", "content", "charts", "sections", "gallery", "map", "page")  # each after what it uses
@@ -73,21 +73,8 @@ def _policy(scripts: Iterable[str]) -> str:
 
 def _data(name: str, value: Any) -> str:
     """A value in a script element that nothing runs."""
-    text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(_ESCAPES)
+    text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(_ESCAPES)
     return f'<script type="application/json" id="{name}">{text}</script>\n'
-
-
-def _plain(value: Any) -> Any:
-    """A value in JSON's words."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def _inline(photos: Iterable[bytes | None], missing: list[int]) -> Iterator[str]:

@@ -109,7 +109,26 @@ def of_total(shown: int, total: int) -> str:
 
 def print_json(result: Any) -> None:
     """Print a result as JSON."""
-    sys.stdout.write(json.dumps(_plain(result), indent=2, default=str, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: NaN and infinity are None, and the decimals of DuckDB's sums are numbers.
+
+    A decimal with more digits than a float holds is a string. Mappings are dicts, sequences are lists, and everything
+    else that JSON lacks (paths, times) is a string.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Decimal):
+        if value == value.to_integral_value():
+            return int(value)
+        return float(value) if Decimal(repr(float(value))) == value else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | None) else str(value)
 
 
 def cell(value: Any) -> str:
@@ -257,22 +276,6 @@ def _distinct(names: Sequence[str]) -> list[str]:
         again = (f"{name}_{number}" for number in count(1))
         told.append(name if name not in told else next(new for new in again if new not in {*told, *names}))
     return told
-
-
-def _plain(value: Any) -> Any:
-    """A value in JSON's words: NaN and infinity are null, and the decimals of DuckDB's sums are numbers.
-
-    A decimal with more digits than a float holds is a string, so that none is lost.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Decimal):
-        if value == value.to_integral_value():
-            return int(value)
-        return float(value) if Decimal(repr(float(value))) == value else str(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _visible(character: str) -> str:
