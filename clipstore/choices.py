@@ -6,6 +6,7 @@ A dataclass of options gives such a field one of the types below, which are stri
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -30,6 +31,8 @@ ITEM_KINDS = ("images", "captions")
 ID_KINDS = ("source", "catalog")
 THUMBNAILS = ("inline", "folder")
 MAPS = ("umap", "tsne", "none")
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 Protocol = Annotated[str, Choice("protocol", tuple(PROTOCOLS))]
 Captions = Annotated[str, Choice("set of captions", CAPTIONS)]
@@ -62,6 +65,20 @@ def check_word(name: str, value: object, words: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in words:
         message = f"unknown {name} {value!r}{nearest(str(value), words)}"
         raise OptionError(message)
+
+
+def size_in_bytes(value: str | int) -> int:
+    """The bytes of a size such as "8GB", "512MB" or 1000; the units are powers of 1024.
+
+    Raises:
+        OptionError: it is not a size greater than 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", str(value).strip(), re.IGNORECASE)
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if not size:
+        message = f"{value!r} is not a size: write 8GB or 512MB"
+        raise OptionError(message)
+    return size
 
 
 def _choices(options: type[Any]) -> dict[str, tuple[Choice, bool]]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipstore.choices import size_in_bytes
+from clipstore.errors import OptionError
+
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
 
 Command = Callable[..., Any]
-
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class Memory(click.ParamType[int]):
@@ -24,10 +24,10 @@ class Memory(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The size in bytes."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", str(value).strip(), re.IGNORECASE)
-        if not match or float(match[1]) <= 0:
-            self.fail(f"{value!r} is not a size: write 8GB or 512MB", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2].upper()])
+        try:
+            return size_in_bytes(value)
+        except OptionError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _as_store(_ctx: click.Context, _param: click.Parameter, folder: Path) -> Store:
