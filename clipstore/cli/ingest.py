@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -220,16 +220,7 @@ def _print(done: Ingested, *, as_json: bool) -> None:
     for warning in done.warnings:
         click.echo(f"clipstore: warning: {warning}", err=True)
     if as_json:
-        print_json(
-            {
-                "dataset": done.dataset,
-                "changes": _keys(done.changes),
-                "cleaned": None if done.cleaned is None else _keys(done.cleaned),
-                "splits": done.splits,
-                "forgotten": done.forgotten,
-                "warnings": done.warnings,
-            }
-        )
+        print_json(done.row())
         return
     print_table(done.splits, empty="the source has no splits")
     if done.cleaned is not None:
@@ -240,8 +231,3 @@ def _print(done: Ingested, *, as_json: bool) -> None:
     for row in done.forgotten:
         split = row["split"] or "a split that is gone"
         click.echo(f"{split} is no longer what {row['model']} was measured on: evaluation removed, run eval again")
-
-
-def _keys(counts: Mapping[str, int]) -> dict[str, int]:
-    """Counts with the words for what they count as keys of JSON: "images added" as "images_added"."""
-    return {words.replace(" ", "_"): count for words, count in counts.items()}

@@ -5,7 +5,7 @@ written, in one transaction. Image files need not be there; the missing ones are
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,6 +89,13 @@ class Ingested:
     splits: list[Row] = field(default_factory=list)
     forgotten: list[Row] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def row(self) -> Row:
+        """The result as `clipstore ingest --json` prints it."""
+        return asdict(self) | {
+            "changes": _json_keys(self.changes),
+            "cleaned": None if self.cleaned is None else _json_keys(self.cleaned),
+        }
 
 
 class _Target(NamedTuple):
@@ -271,3 +278,8 @@ def _or_empty(table: pa.Table | None, schema: pa.Schema) -> pa.Table:
 
 def _numbered(table: pa.Table) -> pa.Table:
     return table.append_column("place", pa.array(np.arange(table.num_rows)))
+
+
+def _json_keys(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts with their descriptions as JSON keys: "images added" as "images_added"."""
+    return {words.replace(" ", "_"): count for words, count in counts.items()}
