@@ -69,10 +69,10 @@ class EmbeddingStore:
             NotFoundError: no such model or split.
             VectorError: vectors are missing, or the split does not fit the protocol.
         """
-        from clipstore.pipeline.evaluate.run import EvalOptions, evaluate_split
+        from clipstore.pipeline.evaluate.run import EvalOptions, evaluate
 
         options = EvalOptions(protocol=protocol, captions=captions, partial=partial, unseen=unseen)
-        return vars(evaluate_split(self._store, [model], split, options))
+        return vars(evaluate(self._store, [model], split, options))
 
     def compare(
         self,

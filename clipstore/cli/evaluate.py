@@ -69,7 +69,7 @@ def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **
     from clipstore.reporting.tables import print_json
 
     with progress_display() as on_progress:
-        done = verb.evaluate_split(store, models, split, verb.EvalOptions(**how, on_progress=on_progress))
+        done = verb.evaluate(store, models, split, verb.EvalOptions(**how, on_progress=on_progress))
         for one in done.skipped:
             on_progress.print_line(f"skipped {one['model']}: {one['reason']}")
     if as_json:

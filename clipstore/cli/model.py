@@ -78,9 +78,9 @@ def trained(name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) 
     Example: clipstore model trained tuned --split coco/train2014
     """
     from clipstore.reporting.tables import print_json
-    from clipstore.store.models import note_training
+    from clipstore.store.models import record_training
 
-    told = note_training(store, name, splits)
+    told = record_training(store, name, splits)
     if as_json:
         print_json(told)
     else:

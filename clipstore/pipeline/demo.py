@@ -54,7 +54,7 @@ def run_demo(
         trained.append(train(store, find_job(store, name), options))
     models = [BASE, *TUNED]
     summaries = embed(store, models, EmbedOptions(splits=(held_out,), devices=("cpu",), on_progress=on_progress))
-    evaluations = evaluate(store, models, held_out, EvalOptions(on_progress=on_progress))
+    evaluations = evaluate(store, models, held_out, EvalOptions(on_progress=on_progress)).evaluations
     return {
         "folder": str(folder),
         "models": models,

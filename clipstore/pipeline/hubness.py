@@ -10,11 +10,17 @@ import numpy as np
 from clipstore.catalog import Session, scratch
 from clipstore.device import checked_device
 from clipstore.errors import VectorError
-from clipstore.pipeline.evaluate.run import EvalOptions, RankedGallery, evaluation_stamp, keep, measure
+from clipstore.pipeline.evaluate.run import (
+    EvalOptions,
+    RankedGallery,
+    gallery_provenance,
+    rank_gallery,
+    save_evaluation,
+)
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Model, Row
 from clipstore.store.layout import Store, split_id
-from clipstore.store.vectors import Gallery, gallery, of_models
+from clipstore.store.vectors import Gallery, find_gallery, prepare_models
 
 PLAIN, SOFTMAX, DYNAMIC = "none", "inverted softmax", "dynamic inverted softmax"
 
@@ -49,7 +55,7 @@ def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOpti
     with store.catalog.read() as session:
         if options.bank is not None:
             split_id(session, options.bank)  # an unknown bank is no reason to skip a model
-        ready, skipped = of_models(
+        ready, skipped = prepare_models(
             store, session, names, split, lambda model: _prepared(store, session, model, split, options)
         )
     return [_of_model(model, prepared, split, options) for model, prepared in ready], skipped
@@ -66,8 +72,8 @@ class _Prepared:
 
 
 def _prepared(store: Store, session: Session, model: Model, split: str, options: HubnessOptions) -> _Prepared:
-    found = gallery(store, session, model, split, partial=None)
-    stamp = evaluation_stamp(session, model, split, found)
+    found = find_gallery(store, session, model, split, partial=None)
+    stamp = gallery_provenance(session, model, split, found)
     if options.bank is None:
         return _Prepared(found=found, stamp=stamp)
     bank, left_out = _bank(store, session, model, split, options.bank)
@@ -77,7 +83,7 @@ def _prepared(store: Store, session: Session, model: Model, split: str, options:
 def _of_model(model: Model, prepared: _Prepared, split: str, options: HubnessOptions) -> Row:
     found, stamp, bank, left_out = prepared.found, prepared.stamp, prepared.bank, prepared.left_out
     how = EvalOptions(memory=options.memory, device=options.device, on_progress=options.on_progress)
-    plain = measure(model.name, found, stamp, how)
+    plain = rank_gallery(model.name, found, stamp, how)
     measured = {PLAIN: plain, **(_corrected(plain, bank, options) if bank else {})}
     return {
         "model": model.name,
@@ -100,7 +106,7 @@ def _of_model(model: Model, prepared: _Prepared, split: str, options: HubnessOpt
 
 def _bank(store: Store, session: Session, model: Model, split: str, name: str) -> tuple[Gallery, int]:
     """The images and captions of a bank that are not of the split, and how many images of it were."""
-    found = gallery(store, session, model, name, partial=None)
+    found = find_gallery(store, session, model, name, partial=None)
     ids = {"split_id": split_id(session, name), "other_id": split_id(session, split)}
     of_both = session.table("evaluate/images_of_both", **ids)["image_id"].to_numpy()
     images, texts = (
@@ -135,7 +141,7 @@ def _corrected(plain: RankedGallery, bank: Gallery, options: HubnessOptions) -> 
 def _rows(measured: RankedGallery) -> Iterator[Row]:
     """Metrics and hubness of both directions, by the same SQL, on a catalog in memory."""
     with scratch() as session:
-        evaluation_id = keep(session, measured)
+        evaluation_id = save_evaluation(session, measured)
         metrics = {
             (row["direction"], row["metric"]): row["value"]
             for row in session.rows("evaluate/metrics", evaluation_id=evaluation_id)

@@ -14,7 +14,7 @@ from clipstore.catalog import Session
 from clipstore.errors import NotFoundError, RemovalError
 from clipstore.jobs import is_path, job_file, job_files
 from clipstore.records import Row
-from clipstore.store.evaluations import forget
+from clipstore.store.evaluations import delete_evaluations
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
 
@@ -214,7 +214,7 @@ def _forget(session: Session, rows: Iterable[Row], removal: Removal) -> None:
     """Remove evaluations, and count what goes with them."""
     ids = [row["evaluation_id"] for row in rows]
     removal.removed |= session.rows("remove/evaluation_sizes", evaluations=ids)[0]
-    forget(session, ids)
+    delete_evaluations(session, ids)
 
 
 def _check_split(session: Session, name: str, rows: list[Row]) -> None:

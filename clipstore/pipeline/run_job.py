@@ -52,4 +52,4 @@ def _measured(store: Store, job: Job, word: str, measured: Measure, options: Tra
     devices = (options.device,) if options.device else ()
     embed(store, [word], EmbedOptions(splits=measured.splits, devices=devices, on_progress=options.on_progress))
     asked = EvalOptions(protocol=measured.protocol, captions=measured.captions, on_progress=options.on_progress)
-    return [row for split in measured.splits for row in evaluate(store, [word], split, asked)]
+    return [row for split in measured.splits for row in evaluate(store, [word], split, asked).evaluations]

@@ -22,12 +22,12 @@ from clipstore.files import check_regular
 from clipstore.jobs import job_files
 from clipstore.records import Model, Row, Tower
 from clipstore.shards import Shard, ShardInfo, normalised
-from clipstore.store.evaluations import forget
+from clipstore.store.evaluations import delete_model_evaluations
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import shard_write_lock
 from clipstore.store.models import IMPORTED, current_towers, find_model, record_model, record_towers
 from clipstore.store.registry import register
-from clipstore.store.vectors import gallery
+from clipstore.store.vectors import find_gallery
 from clipstore.waiting import keep_waiting
 
 _ROWS = 32768  # rows of one shard, and of one step of an export
@@ -80,7 +80,7 @@ def _enter(store: Store, model: Model, towers: tuple[Tower, ...], made: list[Sha
         renewed = current_towers(session, model_id) != towers
         record_towers(session, model_id, towers, key="")
         if _replace(session, store, made) or renewed:
-            forget(session, [row["evaluation_id"] for row in session.rows("evaluate/of_model", model_id=model_id)])
+            delete_model_evaluations(session, model_id)
 
 
 def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, partial: bool = False) -> Row:
@@ -100,7 +100,7 @@ def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, p
         raise VectorError(message)
     model = find_model(store, model_name)
     with store.catalog.read() as session:
-        found = gallery(store, session, model, split, partial=partial)
+        found = find_gallery(store, session, model, split, partial=partial)
         captions = found.texts.table["caption_id"]
         session.stage(exported=pa.table({"caption_id": captions, "place": np.arange(len(captions))}))
         metadata = session.table("vectors/metadata")

@@ -18,7 +18,7 @@ _QUERIES = {"image_to_text": "image_queries", "text_to_image": "caption_queries"
 _JSON_NAMES = {"image_to_text": "text_retrieval_", "text_to_image": "image_retrieval_", "both": ""}
 
 
-def evaluations_of(store: Store, split: str | None = None, models: Iterable[str] = ()) -> list[Row]:
+def read_evaluations(store: Store, split: str | None = None, models: Iterable[str] = ()) -> list[Row]:
     """What the catalog keeps of a split (None: of all) and of models (none named: of all); nothing is ranked.
 
     Each as `clipstore eval --json` has it, split by split, the models in the order named, else in that of evaluation.
@@ -37,10 +37,10 @@ def evaluations_of(store: Store, split: str | None = None, models: Iterable[str]
             command = " ".join(["clipstore eval", *lacking, f"--split {split or 'SPLIT'}"])
             message = f"no evaluation of that is kept: run '{command}' first"
             raise NotFoundError(message)
-        return [result(session, row["evaluation_id"]) for row in kept]
+        return [read_evaluation(session, row["evaluation_id"]) for row in kept]
 
 
-def result(session: Session, evaluation_id: int) -> Row:
+def read_evaluation(session: Session, evaluation_id: int) -> Row:
     """One evaluation as `clipstore eval --json` prints it."""
     told = session.rows("evaluate/result", evaluation_id=evaluation_id)[0]
     told["evaluated_at"] = told["evaluated_at"].astimezone(UTC).isoformat(timespec="seconds")
@@ -50,13 +50,13 @@ def result(session: Session, evaluation_id: int) -> Row:
         "model": told.pop("model"),
         "split": told["split"],
         "protocol": told["protocol"],
-        "metrics": metrics_in(session, evaluation_id),
+        "metrics": read_metrics(session, evaluation_id),
         "measured_on": told,
         **_subsets(session, evaluation_id, queries),
     }
 
 
-def metrics_in(session: Session, evaluation_id: int) -> dict[str, float]:
+def read_metrics(session: Session, evaluation_id: int) -> dict[str, float]:
     """The metrics of one evaluation over all its queries, by their names in JSON."""
     return _named(session.rows("evaluate/metrics", evaluation_id=evaluation_id))
 
@@ -97,12 +97,17 @@ def _subsets(session: Session, evaluation_id: int, queries: dict[str, Row]) -> d
 def delete_stale(session: Session) -> list[Row]:
     """Remove the evaluations of splits that are no longer what was measured, and return them."""
     stale = session.rows("evaluate/stale")
-    forget(session, [row["evaluation_id"] for row in stale])
+    delete_evaluations(session, [row["evaluation_id"] for row in stale])
     return stale
 
 
-def forget(session: Session, evaluations: Iterable[int]) -> None:
+def delete_evaluations(session: Session, evaluations: Iterable[int]) -> None:
     """Remove evaluations with their ranks and hits."""
     ids = list(evaluations)
     for table in ("hits", "ranks", "seen_images", "evaluations"):
         session.run(f"evaluate/remove_{table}", evaluations=ids)
+
+
+def delete_model_evaluations(session: Session, model_id: int) -> None:
+    """Remove all evaluations of a model with their ranks and hits."""
+    delete_evaluations(session, [row["evaluation_id"] for row in session.rows("evaluate/of_model", model_id=model_id)])

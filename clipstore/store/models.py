@@ -45,7 +45,7 @@ def find_model(store: Store, name: str) -> Model:
             message = "'clipstore model add' records one, and so does a job file jobs/NAME.toml"
             raise NotFoundError.of("model", name, {*job_files(), *recorded}, otherwise=message)
     job = find_job(store, name)
-    if waiting(store, job):
+    if awaits_training(store, job):
         message = f"{job.model.name} is not trained in this store yet: run 'clipstore train --model {name}' first"
         raise ModelError(message)
     return job_model(store, job)
@@ -61,7 +61,7 @@ def model_name(store: Store, word: str) -> str:
     return find_job(store, word).model.name if is_path(word) else word
 
 
-def waiting(store: Store, job: Job) -> bool:
+def awaits_training(store: Store, job: Job) -> bool:
     """Whether a job's model is still to be trained."""
     return bool(job.training) and not Path(job_model(store, job).adapter or "").is_dir()
 
@@ -79,7 +79,7 @@ def find_job(store: Store, name: str) -> Job:
     if other and replace(read_job(other), file=job.file) != job:
         message = f"{job.file} and {other} are two jobs of one name: rename one, so that the name means one thing"
         raise JobError(message)
-    check_meaning(store, job_model(store, job), job.file)
+    check_name_conflict(store, job_model(store, job), job.file)
     return job
 
 
@@ -110,7 +110,7 @@ def base_model(store: Store, job: Job) -> Model:
     return model
 
 
-def check_meaning(store: Store, model: Model, file: Path) -> None:
+def check_name_conflict(store: Store, model: Model, file: Path) -> None:
     """Refuse a job whose name is that of a recorded model which means something else.
 
     Raises:
@@ -195,7 +195,7 @@ def add_model(
     return model
 
 
-def note_training(store: Store, name: str, splits: Iterable[str]) -> Row:
+def record_training(store: Store, name: str, splits: Iterable[str]) -> Row:
     """Record that a model was trained on the images of some splits; how many images it was trained on by now.
 
     Raises:
@@ -220,7 +220,7 @@ def list_models(store: Store) -> list[Row]:
             job = read_job(file)
             model = job_model(store, job)
             problem = _two_meanings(recorded.get(name), model, file) or (
-                "not trained yet" if waiting(store, job) else None
+                "not trained yet" if awaits_training(store, job) else None
             )
             rows[name] = {"from": str(file), "problem": problem, **_described(model)}
         except JobError as error:
@@ -329,7 +329,7 @@ def _stored_towers(store: Store, model: Model, towers: tuple[Tower, ...]) -> tup
     )
 
 
-def changed(session: Session, row: Row, model: Model) -> bool:
+def has_changed(session: Session, row: Row, model: Model) -> bool:
     """Whether a recorded model's job or files are no longer those whose towers are recorded.
 
     Files that were moved, copied or touched are hashed again. A model whose files are gone has not changed: its vectors

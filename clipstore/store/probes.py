@@ -20,7 +20,7 @@ from clipstore.catalog import Session
 from clipstore.errors import ModelError, NotFoundError
 from clipstore.records import Model, Row, Tower
 from clipstore.store.layout import Store
-from clipstore.store.models import IMPORTED, changed, current_towers
+from clipstore.store.models import IMPORTED, current_towers, has_changed
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
@@ -48,7 +48,7 @@ def check_current_probes(store: Store, model: Model, encoder: ClipEncoder) -> No
     towers: tuple[Tower, ...] = ()
     with suppress(NotFoundError), store.catalog.read() as session:  # a model can be loaded before there is a store
         row = session.row("model/find", name=model.name)
-        if row and not changed(session, row, model):
+        if row and not has_changed(session, row, model):
             towers = current_towers(session, row["model_id"])
     if towers:
         check_probes(store, model.name, towers, encoder, precision="fp32")

@@ -19,7 +19,7 @@ from clipstore.catalog import Session
 from clipstore.errors import JobError, ModelError, NotFoundError, VectorError
 from clipstore.records import Model, Row, Tower
 from clipstore.store.layout import Store, split_id
-from clipstore.store.models import IMPORTED, changed, current_towers, find_model
+from clipstore.store.models import IMPORTED, current_towers, find_model, has_changed
 from clipstore.store.probes import warn_unchecked
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class StoredRows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Items:
+class EmbeddedItems:
     """The items of a split for one tower.
 
     Attributes:
@@ -92,11 +92,11 @@ class Items:
     pending: pa.Table
     warnings: tuple[str, ...] = ()
 
-    def only(self, kept: NDArray[np.bool_]) -> Items:
+    def only(self, kept: NDArray[np.bool_]) -> EmbeddedItems:
         """The same without the items where `kept` is false."""
         return self.at(np.flatnonzero(kept))
 
-    def at(self, places: NDArray[np.int64]) -> Items:
+    def at(self, places: NDArray[np.int64]) -> EmbeddedItems:
         """The same with the items at these places of the table, in this order."""
         return replace(self, table=self.table.take(pa.array(places)), vectors=self.vectors.at(places))
 
@@ -111,14 +111,14 @@ class Gallery:
         lacking: how many images and captions of the split are not there, by the reason why.
     """
 
-    images: Items
-    texts: Items
+    images: EmbeddedItems
+    texts: EmbeddedItems
     pairs: NDArray[np.int64]
     images_in_split: int
     lacking: Row
 
 
-def gallery(
+def find_gallery(
     store: Store, session: Session, model: Model, split: str, *, partial: bool | None, first: int | None = None
 ) -> Gallery:
     """What of a split can be ranked or exported for a model; of each image the `first` captions, None: all.
@@ -158,7 +158,7 @@ def gallery(
     return Gallery(images=images, texts=texts, pairs=pairs, images_in_split=size, lacking=lacking)
 
 
-def of_models(
+def prepare_models(
     store: Store, session: Session, names: Iterable[str], split: str, prepare: Callable[[Model], Prepared]
 ) -> tuple[list[tuple[Model, Prepared]], list[Row]]:
     """What `prepare` makes of each model; none named: of all that have vectors of an item of the split.
@@ -194,7 +194,7 @@ def of_models(
 
 def embedded_items(
     store: Store, session: Session, model: Model, split: str, first: int | None = None
-) -> tuple[Items, Items]:
+) -> tuple[EmbeddedItems, EmbeddedItems]:
     """The images and the captions (of each image the `first`, None: all) of a split for a model's current towers.
 
     Warnings about both are logged, and the same in each.
@@ -209,7 +209,7 @@ def embedded_items(
     if not row or not towers:
         message = f"{model.name} has no vectors yet: {advice(model, split)}"
         raise VectorError(message)
-    if changed(session, row, model):
+    if has_changed(session, row, model):
         message = f"{model.name} has changed since it was embedded: {advice(model, split)}"
         raise VectorError(message)
     image, text = towers
@@ -224,7 +224,7 @@ def embedded_items(
     return replace(items[0], warnings=warnings), replace(items[1], warnings=warnings)
 
 
-def bad_row(items: Items, error: BadRowError) -> VectorError:
+def bad_row_error(items: EmbeddedItems, error: BadRowError) -> VectorError:
     """The error for items of which one has a vector that cannot be ranked; with where it lies, and what to do."""
     where = items.vectors.paths[items.vectors.which[error.row]]
     message = (
@@ -241,7 +241,7 @@ def advice(model: Model, split: str) -> str:
     return f"run 'clipstore embed --model {model.name} --split {split}'"
 
 
-def _items(store: Store, session: Session, tower: Tower, table: pa.Table) -> Items:
+def _items(store: Store, session: Session, tower: Tower, table: pa.Table) -> EmbeddedItems:
     found = table["shard_id"].is_valid()
     have, lack = table.filter(found), table.filter(pc.invert(found))
     files = {row["shard_id"]: row for row in session.rows("evaluate/shards", fingerprint=tower.fingerprint)}
@@ -256,7 +256,7 @@ def _items(store: Store, session: Session, tower: Tower, table: pa.Table) -> Ite
         dim=tower.dim,
         dtypes=list(dict.fromkeys(files[one]["dtype"] for one in ids[np.unique(which)].tolist())),
     )
-    return Items(
+    return EmbeddedItems(
         tower=tower,
         table=have,
         vectors=vectors,

@@ -19,7 +19,7 @@ from clipstore.pipeline.transfer import import_vectors as take_in
 from clipstore.shards import read_rows, read_shard, write_shard
 from clipstore.store.layout import Store
 from clipstore.store.models import find_model
-from clipstore.store.vectors import gallery
+from clipstore.store.vectors import find_gallery
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
@@ -233,7 +233,7 @@ def test_a_vector_that_is_no_number_is_named_with_its_shard(
 def test_a_shard_that_changes_while_it_is_read_is_an_error(cli: Run, sql: Ask, store: Path, small: str) -> None:
     model = find_model(Store(store), "m")
     with Store(store).catalog.read() as session:
-        found = gallery(Store(store), session, model, small, partial=False)
+        found = find_gallery(Store(store), session, model, small, partial=False)
     assert found.images.vectors[:].shape == (4, 4)
     (shard,) = sql("SELECT file FROM shards WHERE tower = 'image'")
     write_again(store / shard["file"], (0, 0), 0.5)

@@ -18,7 +18,7 @@ from test_evaluate import CAPTIONS, IMAGES, write_csv
 from clipstore.errors import NotFoundError
 from clipstore.pipeline.report.paper_tables import paper
 from clipstore.reporting.paper_tables import latex, markdown
-from clipstore.store.evaluations import evaluations_of
+from clipstore.store.evaluations import read_evaluations
 from clipstore.store.layout import Store
 
 Told = dict[str, Any]
@@ -231,10 +231,10 @@ def measured(cli: Callable[..., Result], import_vectors: Callable[..., Result], 
 
 def test_kept_evaluations_are_what_eval_told(measured: Store, cli_json: Callable[..., Any]) -> None:
     told = cli_json("eval", "--model", "b", "--model", "a", "--split", "golden/all")["evaluations"]
-    kept = [one for one in evaluations_of(measured, "golden/all", ["b", "a"]) if one["protocol"] == "standard"]
+    kept = [one for one in read_evaluations(measured, "golden/all", ["b", "a"]) if one["protocol"] == "standard"]
     assert json.loads(json.dumps(kept)) == told
-    assert [one["model"] for one in evaluations_of(measured, models=["a"])] == ["a", "a"]
-    assert len(evaluations_of(measured)) == 4
+    assert [one["model"] for one in read_evaluations(measured, models=["a"])] == ["a", "a"]
+    assert len(read_evaluations(measured)) == 4
 
 
 def test_a_paper_of_a_store(measured: Store, cli_json: Callable[..., Any]) -> None:

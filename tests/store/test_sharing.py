@@ -221,7 +221,7 @@ def test_a_result_waits_until_it_can_be_written(
         leave.emit = lambda _record: reader.close()  # type: ignore[method-assign]
         log.addHandler(leave)
         try:
-            told = evaluate(Store(file.parent), ["m"], SPLIT, EvalOptions(on_progress=come))
+            told = evaluate(Store(file.parent), ["m"], SPLIT, EvalOptions(on_progress=come)).evaluations
         finally:
             log.removeHandler(leave)
     (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("clipstore")]

@@ -33,10 +33,10 @@ from clipstore.pipeline.evaluate.protocols import (
 )
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Model, Row
-from clipstore.store.evaluations import forget, metrics_in, result
+from clipstore.store.evaluations import delete_evaluations, read_evaluation, read_metrics
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import current_towers
-from clipstore.store.vectors import Gallery, Items, StoredRows, bad_row, gallery, of_models
+from clipstore.store.vectors import EmbeddedItems, Gallery, StoredRows, bad_row_error, find_gallery, prepare_models
 from clipstore.waiting import keep_waiting
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class RankedGallery:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
+class EvalResult:
     """Evaluations as `clipstore eval --json` has them, models that were not evaluated ("model" and "reason"), and what
     is doubtful about the vectors, a line each.
     """
@@ -100,12 +100,7 @@ class Evaluated:
     warnings: list[str]
 
 
-def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> list[Row]:
-    """The evaluations of `evaluate_split`: for models that are named, of which none is skipped."""
-    return evaluate_split(store, names, split, options).evaluations
-
-
-def evaluate_split(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> Evaluated:
+def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> EvalResult:
     """Evaluate models on a split, replacing what was measured before.
 
     With none named, all that have vectors of it; those of which some are missing are skipped. Each evaluation has
@@ -121,12 +116,12 @@ def evaluate_split(store: Store, names: Iterable[str], split: str, options: Eval
     store.catalog.check_writable()  # ranking can take minutes: a busy catalog is reported before
     first = FIRST if options.caption_set == "first5" else None
     with store.catalog.read() as session:
-        ready, skipped = of_models(
+        ready, skipped = prepare_models(
             store,
             session,
             names,
             split,
-            lambda model: gallery(store, session, model, split, partial=options.partial, first=first),
+            lambda model: find_gallery(store, session, model, split, partial=options.partial, first=first),
         )
         models, found = [model for model, _ in ready], [one for _, one in ready]
         # One set of queries for all models, so that their numbers can stand in one table.
@@ -152,7 +147,7 @@ def evaluate_split(store: Store, names: Iterable[str], split: str, options: Eval
         with store.catalog.write() as session:
             _note_extra_positives(session, split)
     warnings = [line for one in found for line in one.images.warnings]
-    return Evaluated(evaluations=told, skipped=skipped, warnings=warnings)
+    return EvalResult(evaluations=told, skipped=skipped, warnings=warnings)
 
 
 def _note_extra_positives(session: Session, split: str) -> None:
@@ -165,13 +160,16 @@ def _note_extra_positives(session: Session, split: str) -> None:
         session.run("evaluate/add_extra_positives", split_id=target)
 
 
-def _key(items: Items) -> tuple[str, int]:
+def _key(items: EmbeddedItems) -> tuple[str, int]:
     return items.tower.fingerprint, len(items.vectors.rows)
 
 
 def _read_once(
-    items: Items, uses: Counter[tuple[str, int]], shared: dict[tuple[str, int], StoredRows], options: EvalOptions
-) -> Items:
+    items: EmbeddedItems,
+    uses: Counter[tuple[str, int]],
+    shared: dict[tuple[str, int], StoredRows],
+    options: EvalOptions,
+) -> EmbeddedItems:
     """The items, with their vectors in memory where a later model has the same ones and they are small enough."""
     key = _key(items)
     uses[key] -= 1
@@ -186,12 +184,12 @@ def _read_once(
 
 def _evaluate(store: Store, model: Model, split: str, found: Gallery, options: EvalOptions, silent: Ids) -> Row:
     with store.catalog.read() as session:
-        stamp = evaluation_stamp(session, model, split, found)
+        stamp = gallery_provenance(session, model, split, found)
         seen = _seen(session, [model], found)
-    measured = measure(model.name, found, stamp, options, silent=silent)
+    measured = rank_gallery(model.name, found, stamp, options, silent=silent)
     with store.catalog.write() as session:
         _check_unchanged(session, model, split, found, stamp)
-        return result(session, keep(session, replace(measured, seen=seen)))
+        return read_evaluation(session, save_evaluation(session, replace(measured, seen=seen)))
 
 
 def _check_unchanged(session: Session, model: Model, split: str, found: Gallery, stamp: Row) -> None:
@@ -202,7 +200,7 @@ def _check_unchanged(session: Session, model: Model, split: str, found: Gallery,
         VectorError: the split, or the model's vectors, are no longer what was ranked.
     """
     row = session.row("model/find", name=model.name)
-    now = evaluation_stamp(session, model, split, found) if row else {}
+    now = gallery_provenance(session, model, split, found) if row else {}
     towers = current_towers(session, row["model_id"]) if row else ()
     same = [tower.fingerprint for tower in towers] == [stamp["image_fingerprint"], stamp["text_fingerprint"]]
     if not same or any(now[key] != stamp[key] for key in ("model_id", "split_id", "split_digest", "gallery_digest")):
@@ -210,8 +208,10 @@ def _check_unchanged(session: Session, model: Model, split: str, found: Gallery,
         raise VectorError(message)
 
 
-def measure(name: str, found: Gallery, stamp: Row, options: EvalOptions, *, silent: Ids | None = None) -> RankedGallery:
-    """Rank the pairs of a gallery as a protocol asks; `name` is the model's, `stamp` from `evaluation_stamp`.
+def rank_gallery(
+    name: str, found: Gallery, stamp: Row, options: EvalOptions, *, silent: Ids | None = None
+) -> RankedGallery:
+    """Rank the pairs of a gallery as a protocol asks; `name` is the model's, `stamp` from `gallery_provenance`.
 
     The images whose ids are in `silent`, and captions of them, stand in the gallery and do not ask.
 
@@ -253,10 +253,10 @@ def _seen(session: Session, models: Iterable[Model], found: Gallery) -> Ids:
     return np.asarray(session.table("evaluate/seen_images", models=ids)["image_id"].to_numpy())
 
 
-def metrics_of(measured: RankedGallery) -> dict[str, float]:
+def compute_metrics(measured: RankedGallery) -> dict[str, float]:
     """The metrics of ranks that are kept nowhere, by their names in JSON: the same SQL, on a catalog in memory."""
     with scratch() as session:
-        return metrics_in(session, keep(session, measured))
+        return read_metrics(session, save_evaluation(session, measured))
 
 
 def _rank(name: str, found: Gallery, task: Task, options: EvalOptions, device: str, number: int) -> Ranks:
@@ -277,15 +277,15 @@ def _rank(name: str, found: Gallery, task: Task, options: EvalOptions, device: s
             on_progress=lambda done, total: options.on_progress(what, done, total),
         )
     except BadRowError as error:
-        raise bad_row(images if error.side == "image" else texts, error) from error
+        raise bad_row_error(images if error.side == "image" else texts, error) from error
 
 
-def keep(session: Session, measured: RankedGallery) -> int:
+def save_evaluation(session: Session, measured: RankedGallery) -> int:
     """Write an evaluation with its ranks and hits in the place of the former one; its id."""
     evaluation = measured.evaluation
     keys = ("model_id", "split_id", "protocol", "caption_set", "unseen")
     former = session.rows("evaluate/replaced", **{key: evaluation[key] for key in keys})
-    forget(session, [row["evaluation_id"] for row in former])
+    delete_evaluations(session, [row["evaluation_id"] for row in former])
     evaluation_id = int(session.rows("evaluate/next_id")[0]["evaluation_id"])
     session.stage(staged_evaluation=pa.Table.from_pylist([evaluation | {"evaluation_id": evaluation_id}]))
     session.run("evaluate/add_evaluation")
@@ -303,7 +303,7 @@ def keep(session: Session, measured: RankedGallery) -> int:
     return evaluation_id
 
 
-def evaluation_stamp(session: Session, model: Model, split: str, found: Gallery) -> Row:
+def gallery_provenance(session: Session, model: Model, split: str, found: Gallery) -> Row:
     """What an evaluation says it was measured on."""
     images, texts, target = found.images, found.texts, split_id(session, split)
     model_id = session.rows("model/find", name=model.name)[0]["model_id"]

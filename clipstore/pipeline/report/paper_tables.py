@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from clipstore.records import Row
 from clipstore.reporting.paper_tables import latex, markdown
-from clipstore.store.evaluations import evaluations_of
+from clipstore.store.evaluations import read_evaluations
 from clipstore.store.layout import Store
 
 _FORMS = {"md": markdown, "tex": latex}
@@ -24,5 +24,5 @@ def paper(
     """
     named = list(models)
     asked: list[str | None] = [*splits] or [None]
-    told = [one for split in asked for one in evaluations_of(store, split, named)]
+    told = [one for split in asked for one in read_evaluations(store, split, named)]
     return _FORMS[form](told, list(comparisons))

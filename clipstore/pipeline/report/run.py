@@ -19,7 +19,7 @@ from clipstore.pipeline.report.thumbnails import thumbnail
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
 from clipstore.reporting.report import write_report
-from clipstore.store.evaluations import evaluations_of
+from clipstore.store.evaluations import read_evaluations
 from clipstore.store.layout import Store
 from clipstore.store.models import find_model, model_name
 from clipstore.waiting import keep_waiting
@@ -140,7 +140,7 @@ def _splits(store: Store, options: ReportOptions) -> list[str]:
 def _subject(store: Store, split: str, options: ReportOptions) -> Subject:
     for name in options.models:
         find_model(store, name)
-    kept = evaluations_of(store, split, options.models)
+    kept = read_evaluations(store, split, options.models)
     choice = {"split": split, **options.choice()}
     rows = ask(store, "evaluations", choice).table.to_pylist()
     measured = [row["model"] for row in rows]

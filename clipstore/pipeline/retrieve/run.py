@@ -26,7 +26,7 @@ from clipstore.errors import ImageError, ModelError, QueryError
 from clipstore.files import read_regular
 from clipstore.inference.encode import EncodeSettings, encode_rows
 from clipstore.pipeline.embed.plan import KIND
-from clipstore.pipeline.evaluate.run import evaluation_stamp
+from clipstore.pipeline.evaluate.run import gallery_provenance
 from clipstore.pipeline.retrieve.queries import Query, looked_at
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Model, Row, ShardPlan
@@ -35,7 +35,7 @@ from clipstore.shards import normalised
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import IMPORTED, find_model
 from clipstore.store.probes import check_probes
-from clipstore.store.vectors import Gallery, Items, bad_row, gallery
+from clipstore.store.vectors import EmbeddedItems, Gallery, bad_row_error, find_gallery
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
@@ -94,8 +94,8 @@ class _Asked:
     queries: list[Query]
     contents: list[str]
     sources: list[str]
-    items: Items
-    gallery: Items
+    items: EmbeddedItems
+    gallery: EmbeddedItems
 
 
 def retrieve(
@@ -115,7 +115,7 @@ def retrieve(
     """
     models = [_encoding_model(store, name) for name in dict.fromkeys(names)]
     with store.catalog.read() as session:
-        found = [gallery(store, session, model, split, partial=options.partial) for model in models]
+        found = [find_gallery(store, session, model, split, partial=options.partial) for model in models]
         stamps = [_stamp(session, model, split, one) for model, one in zip(models, found, strict=True)]
     with tempfile.TemporaryDirectory(prefix="clipstore-retrieve-") as place:
         looked = looked_at(asked, Path(place))
@@ -151,7 +151,7 @@ def _encoding_model(store: Store, name: str) -> Model:
 
 
 def _stamp(session: Session, model: Model, split: str, found: Gallery) -> Row:
-    stamp = evaluation_stamp(session, model, split, found)
+    stamp = gallery_provenance(session, model, split, found)
     return {"split": split} | {key: value for key, value in stamp.items() if key not in ("model_id", "split_id")}
 
 
@@ -225,7 +225,7 @@ class _Search:
                 device=checked_device(self._options.device),
             )
         except BadRowError as error:
-            raise bad_row(wanted, error) from error
+            raise bad_row_error(wanted, error) from error
         direction = ranks.image_to_text if from_image else ranks.text_to_image
         return direction.hits, direction.hit_scores
 

@@ -23,7 +23,7 @@ from clipstore.progress import Progress
 from clipstore.records import Model, ShardPlan, Training
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import current_towers
-from clipstore.store.vectors import Gallery, Items
+from clipstore.store.vectors import EmbeddedItems, Gallery
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +125,7 @@ class LiveVectors:
             return replace(found, texts=texts, images=self._items(found.images, pairs, "features"))
         return replace(found, texts=texts)
 
-    def _items(self, items: Items, pairs: Pairs, source: str) -> Items:
+    def _items(self, items: EmbeddedItems, pairs: Pairs, source: str) -> EmbeddedItems:
         """Items with their vectors made anew; each distinct content once."""
         key, content = ("caption_id", "caption") if source == "texts" else ("image_id", "image")
         row = pc.index_in(items.table[key], pairs.table[key])

@@ -7,11 +7,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from clipstore.catalog import Session, scratch
-from clipstore.pipeline.evaluate.run import EvalOptions, evaluate, evaluation_stamp, keep, measure
+from clipstore.pipeline.evaluate.run import EvalOptions, evaluate, gallery_provenance, rank_gallery, save_evaluation
 from clipstore.pipeline.train.dataset import LiveVectors, Pairs
 from clipstore.records import Model
 from clipstore.store.layout import Store
-from clipstore.store.vectors import gallery
+from clipstore.store.vectors import find_gallery
 
 Ints = NDArray[np.int64]
 
@@ -23,15 +23,15 @@ def hard_negatives(store: Store, base: Model, split: str, pairs: Pairs, learned:
     Captions of the same photo, and captions word for word like one of its own, are not wrong.
     """
     if learned is None:
-        told = evaluate(store, [base.name], split, EvalOptions())[0]
+        told = evaluate(store, [base.name], split, EvalOptions()).evaluations[0]
         with store.catalog.read() as session:
             return _wrong(session, told["measured_on"]["evaluation_id"], pairs)
     with store.catalog.read() as session:
-        found = gallery(store, session, base, split, partial=None)
-        stamp = evaluation_stamp(session, base, split, found)
-    measured = measure(base.name, learned.gallery(found, pairs), stamp, EvalOptions())
+        found = find_gallery(store, session, base, split, partial=None)
+        stamp = gallery_provenance(session, base, split, found)
+    measured = rank_gallery(base.name, learned.gallery(found, pairs), stamp, EvalOptions())
     with scratch() as session:
-        return _wrong(session, keep(session, measured), pairs)
+        return _wrong(session, save_evaluation(session, measured), pairs)
 
 
 def _wrong(session: Session, evaluation_id: int, pairs: Pairs) -> Ints:

@@ -20,17 +20,17 @@ from clipstore.device import checked_device, mixed_precision
 from clipstore.encoders.fingerprint import recorded_base_digest
 from clipstore.errors import JobError, TrainingError
 from clipstore.pipeline.embed.run import EmbedOptions, embed
-from clipstore.pipeline.evaluate.run import EvalOptions, evaluation_stamp, measure, metrics_of
+from clipstore.pipeline.evaluate.run import EvalOptions, compute_metrics, gallery_provenance, rank_gallery
 from clipstore.pipeline.train.dataset import LiveVectors, Pairs
 from clipstore.pipeline.train.hard_negatives import hard_negatives
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Job, Model, Row, Training
-from clipstore.store.evaluations import forget
+from clipstore.store.evaluations import delete_model_evaluations
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
 from clipstore.store.models import base_model, job_model, record_model
 from clipstore.store.probes import check_current_probes
-from clipstore.store.vectors import gallery
+from clipstore.store.vectors import find_gallery
 from clipstore.waiting import keep_waiting
 
 if TYPE_CHECKING:
@@ -190,14 +190,14 @@ def _validation(
 ) -> Callable[[], dict[str, float]]:
     """The project's own exact evaluation of the model as it is, on the validation split."""
     with store.catalog.read() as session:
-        found = gallery(store, session, base, training.validation, partial=None)
-        stamp = evaluation_stamp(session, base, training.validation, found)
+        found = find_gallery(store, session, base, training.validation, partial=None)
+        stamp = gallery_provenance(session, base, training.validation, found)
         pairs = Pairs.of(session, base, training.validation)
     if found.images.table.num_rows < 2:
         message = f"{training.validation} has {found.images.table.num_rows} image: nothing can be told from it"
         raise TrainingError(message)
     options = EvalOptions(device=str(learned.tuned.encoder.device))
-    return lambda: metrics_of(measure(name, learned.gallery(found, pairs), stamp, options))
+    return lambda: compute_metrics(rank_gallery(name, learned.gallery(found, pairs), stamp, options))
 
 
 def _splits(store: Store, training: Training) -> dict[str, Row]:
@@ -246,7 +246,7 @@ def _enter(store: Store, job: Job, *, restart: bool, anew: bool) -> None:
             session.run(f"model/delete_training_{what}", model_id=model_id)
         session.run("model/trained", model_id=model_id, split_id=split_id(session, job.training.split))
         if anew:
-            forget(session, [row["evaluation_id"] for row in session.rows("evaluate/of_model", model_id=model_id)])
+            delete_model_evaluations(session, model_id)
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
 
