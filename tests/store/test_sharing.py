@@ -273,8 +273,8 @@ def test_a_wait_without_limit_is_on_stderr_and_ends_with_ctrl_c(notebook: Embedd
     """A process of its own: what a user sees, and that an interrupt ends it."""
 
     program = (
-        "import sys; from pathlib import Path; from clipstore import catalog, patience; catalog.BUSY_SECONDS = 0.1\n"
-        "with patience.keep_waiting(), catalog.Catalog(Path(sys.argv[1])).write(): pass"
+        "import sys; from pathlib import Path; from clipstore import catalog, waiting; catalog.BUSY_SECONDS = 0.1\n"
+        "with waiting.keep_waiting(), catalog.Catalog(Path(sys.argv[1])).write(): pass"
     )
     with held(file, read_only=True) as holder:
         words = [sys.executable, "-c", program, str(file)]
