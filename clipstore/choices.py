@@ -32,6 +32,7 @@ ID_KINDS = ("source", "catalog")
 THUMBNAILS = ("inline", "folder")
 MAPS = ("umap", "tsne", "none")
 
+DEFAULT_MEMORY = 8 * 2**30  # bytes: the default of every --memory
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 Protocol = Annotated[str, Choice("protocol", tuple(PROTOCOLS))]

@@ -55,7 +55,7 @@ class BenchEmbedOptions:
     repeat: int = 3
     seed: int = 0
     precision: choices.Precision = "auto"
-    memory: int = 8 * 2**30
+    memory: int = choices.DEFAULT_MEMORY
     device: str | None = None
     compiled: bool = False
     read_delay: float = 0.0

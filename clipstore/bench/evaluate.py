@@ -41,7 +41,7 @@ class BenchOptions:
     seed: int = 0
     repeat: int = 3
     screen: choices.Screen = "auto"
-    memory: int = 8 * 2**30
+    memory: int = choices.DEFAULT_MEMORY
     device: str = "cpu"
     on_progress: Progress = no_progress
 

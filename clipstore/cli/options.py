@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipstore.choices import size_in_bytes
+from clipstore.choices import DEFAULT_MEMORY, size_in_bytes
 from clipstore.errors import OptionError
 
 if TYPE_CHECKING:
@@ -57,4 +57,4 @@ def json_option(command: Command) -> Command:
 
 def memory_option(help_text: str) -> Callable[[Command], Command]:
     """`--memory SIZE`, in bytes."""
-    return click.option("--memory", type=Memory(), default="8GB", show_default=True, help=help_text)
+    return click.option("--memory", type=Memory(), default=DEFAULT_MEMORY, show_default="8GB", help=help_text)

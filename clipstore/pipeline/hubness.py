@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from clipstore import choices
 from clipstore.catalog import Session, scratch
 from clipstore.device import checked_device
 from clipstore.errors import VectorError
@@ -33,7 +34,7 @@ class HubnessOptions:
 
     bank: str | None = None
     beta: float = 20.0  # of the paper
-    memory: int = 8 * 2**30
+    memory: int = choices.DEFAULT_MEMORY
     device: str = "cpu"
     on_progress: Progress = no_progress
 

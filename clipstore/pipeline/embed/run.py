@@ -67,7 +67,7 @@ class EmbedOptions:
     only: choices.ItemKind | None = None
     precision: choices.Precision = "auto"
     store_dtype: choices.StoredType = "float32"
-    memory: int = 8 * 2**30
+    memory: int = choices.DEFAULT_MEMORY
     devices: tuple[str, ...] = ()
     compiled: bool = False
     retry_failed: bool = False

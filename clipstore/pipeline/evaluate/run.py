@@ -60,7 +60,7 @@ class EvalOptions:
     protocol: choices.Protocol = "standard"
     captions: choices.Captions | None = None
     partial: bool = False
-    memory: int = 8 * 2**30
+    memory: int = choices.DEFAULT_MEMORY
     device: str = "cpu"
     screen: choices.Screen = "auto"
     unseen: bool = False

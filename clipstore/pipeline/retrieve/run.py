@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipstore import shards
+from clipstore import choices, shards
 from clipstore.catalog import Session
 from clipstore.device import checked_device
 from clipstore.encoders.fingerprint_inputs import longest_text
@@ -58,7 +58,7 @@ class RetrieveOptions:
 
     top: int = 5
     partial: bool = False
-    memory: int = 8 * 2**30
+    memory: int = choices.DEFAULT_MEMORY
     device: str | None = None
     pictures: bool = False
     on_progress: Progress = no_progress
