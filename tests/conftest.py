@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -13,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from clip_folder import build_clip
+from helpers import environment, run_command
 from hypothesis import settings
 
-from clipstore.cli import main
 from clipstore.demo.scenes import draw_dataset
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +60,26 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def training_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with 24 drawn scenes, t/train (18 images, 90 captions) and t/val (6). Copy it before changing it."""
+    root = tmp_path_factory.mktemp("train")
+    draw_dataset(root / "scenes", images=24, seed=7, split="all")
+    run_command(root / "store", "ingest", "coco", root / "scenes", "--name", "s")
+    run_command(root / "store", "split", "t", "--from", "s/all", "--validation", "0.25")
+    run_command(root / "store", "embed", "--model", "demo")
+    return root / "store"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training_store: Path, store: Path) -> Path:
+    """An empty working folder for job files; the test's store is a copy of `training_store`."""
+    (tmp_path / "workspace" / "jobs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "workspace")
+    shutil.copytree(training_store, store)
+    return tmp_path / "workspace"
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """Where this test's store goes."""
@@ -70,15 +91,10 @@ def cli(store: Path) -> Run:
     """Run a clipstore command on this test's store; its exit code must be `code`, and a failure one line."""
 
     def run(*words: object, code: int = 0) -> Result:
-        runner = CliRunner(env={"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"})
-        result = runner.invoke(main, [str(word) for word in words])
-        told = f"{words}: {result.exit_code}\n{result.output}"
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise AssertionError(told) from result.exception
-        assert result.exit_code == code, told
+        result = run_command(store, *words, code=code)
         if code == 1:
             lines = [line for line in result.stderr.strip().splitlines() if ": epoch " not in line]  # train's progress
-            assert len(lines) == 1, told
+            assert len(lines) == 1, result.stderr
         return result
 
     return run
@@ -153,9 +169,8 @@ def timed(store: Path, tmp_path: Path) -> Callable[..., Timed]:
     """Run a clipstore command as a process on this test's store; its time from start to end and its peak memory."""
 
     def run(*words: object) -> Timed:
-        environment = os.environ | {"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-c", _MEASURE, str(tmp_path / "stdout"), *map(str, words)]
-        measured = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+        measured = subprocess.run(command, env=environment(store), stdout=subprocess.PIPE, text=True, check=False)
         assert measured.returncode == 0, words
         seconds, peak = json.loads(measured.stdout)
         print(f"{seconds:.2f} s, peak {peak / 1024:.0f} MB: {words}")  # pytest -rP shows it

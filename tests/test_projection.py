@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from helpers import CAPTIONS, IMAGES, write_dataset
 from numpy.typing import NDArray
-from test_evaluate import CAPTIONS, IMAGES, write_csv
 from threadpoolctl import threadpool_info
 
 from clipstore.bench.vectors import SyntheticVectors
@@ -165,7 +165,7 @@ def test_an_unknown_method() -> None:
 @pytest.fixture
 def golden(cli: Callable[..., Result], import_vectors: Callable[..., Result], tmp_path: Path, store: Path) -> Store:
     """Three images and six captions with imported vectors; `few` has those of two images and of three captions."""
-    cli("ingest", "csv", write_csv(tmp_path, "golden", CAPTIONS))
+    cli("ingest", "csv", write_dataset(tmp_path, "golden", CAPTIONS))
     texts = {said: vector for own in CAPTIONS.values() for said, vector in own.items()}
     import_vectors("m", "golden/all", IMAGES, texts)
     import_vectors(

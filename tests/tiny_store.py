@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from click.testing import CliRunner
+from helpers import run_command
 
 import clipstore
-from clipstore.cli import main
 
 SPLIT = "s/all"
 IMAGES, CAPTIONS = 20, 40
@@ -19,7 +18,7 @@ def build_store(folder: Path, *, evaluated: bool = False) -> Path:
     store, table = folder / "store", folder / "s.csv"
     rows = [f"{image:02}.jpg,{word} {image}" for image in range(IMAGES) for word in ("one", "two")]
     table.write_text("\n".join(["image_path,caption", *rows]))
-    _run(store, "ingest", "csv", table)
+    run_command(store, "ingest", "csv", table)
     words: list[object] = []
     vectors = np.random.default_rng(0).normal(size=(IMAGES + CAPTIONS, 8)).astype(np.float32)
     for what, rows_of in (("image", vectors[:IMAGES]), ("caption", vectors[IMAGES:])):
@@ -27,12 +26,7 @@ def build_store(folder: Path, *, evaluated: bool = False) -> Path:
         np.save(folder / f"{what}.npy", rows_of)
         np.save(folder / f"{what}_ids.npy", np.array(ids))
         words += [f"--{what}s", folder / f"{what}.npy", f"--{what}-ids", folder / f"{what}_ids.npy"]
-    _run(store, "import", "m", "--split", SPLIT, *words)
+    run_command(store, "import", "m", "--split", SPLIT, *words)
     if evaluated:
-        _run(store, "eval", "--model", "m", "--split", SPLIT)
+        run_command(store, "eval", "--model", "m", "--split", SPLIT)
     return store
-
-
-def _run(store: Path, *words: object) -> None:
-    result = CliRunner(env={"CLIPSTORE_STORE": str(store)}).invoke(main, [str(word) for word in words])
-    assert result.exit_code == 0, result.output

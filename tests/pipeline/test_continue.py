@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train import digest, environment, here, ingested, job, metrics_csv
+from helpers import environment, metrics_csv, weight_digests, write_job
 
 from clipstore.demo.scenes import draw_dataset
 from clipstore.errors import ClipstoreError
@@ -22,39 +22,39 @@ from clipstore.store.locks import shard_removal_lock, shard_write_lock, training
 
 Run = Callable[..., Any]
 
-__all__ = ["here", "ingested"]  # fixtures
-
 
 # ---- more epochs, more patience ----
 
 
 def test_more_epochs_continue_to_the_weights_of_one_long_training(
-    here: Path, store: Path, cli: Run, cli_json: Run, tmp_path: Path
+    workspace: Path, store: Path, cli: Run, cli_json: Run, tmp_path: Path
 ) -> None:
     shutil.copytree(store, tmp_path / "whole")
-    job("mine", "epochs = 3\npatience = 3")
+    write_job("mine", "epochs = 3\npatience = 3")
     cli("train", "--model", "mine", "--store", tmp_path / "whole")
-    job("mine", "epochs = 1\npatience = 1")
+    write_job("mine", "epochs = 1\npatience = 1")
     cli("train", "--model", "mine")
-    job("mine", "epochs = 3\npatience = 3")
+    write_job("mine", "epochs = 3\npatience = 3")
     result = cli("train", "--model", "mine")
     assert "mine: epochs 1 -> 3 and patience 1 -> 3: training goes on in epoch 2" in result.stderr
     assert "extended: epochs 1 -> 3, patience 1 -> 3" in result.stdout
     for name in ("best", "last"):
-        assert digest(store / "adapters" / "mine" / name) == digest(tmp_path / "whole" / "adapters" / "mine" / name)
+        assert weight_digests(store / "adapters" / "mine" / name) == weight_digests(
+            tmp_path / "whole" / "adapters" / "mine" / name
+        )
     assert metrics_csv(store, "mine") == metrics_csv(tmp_path / "whole", "mine")
     again = cli_json("train", "--model", "mine")
     assert (again["extended"], again["stopped_by"], len(again["history"])) == ({}, "epochs", 4)
 
 
-def test_a_cosine_is_laid_over_all_epochs_and_said(here: Path, store: Path, cli: Run, tmp_path: Path) -> None:
+def test_a_cosine_is_laid_over_all_epochs_and_said(workspace: Path, store: Path, cli: Run, tmp_path: Path) -> None:
     shutil.copytree(store, tmp_path / "whole")
     settings = 'decay = "cosine"\nwarmup = 3\nepochs = '
-    job("mine", f"{settings}3")
+    write_job("mine", f"{settings}3")
     cli("train", "--model", "mine", "--store", tmp_path / "whole")
-    job("mine", f"{settings}1")
+    write_job("mine", f"{settings}1")
     cli("train", "--model", "mine")
-    job("mine", f"{settings}3")
+    write_job("mine", f"{settings}3")
     told = cli("train", "--model", "mine").stderr
     assert "by the cosine over 3 epochs; the epochs before went by the cosine over 1" in told
     rates, whole = ([row["learning_rate"] for row in metrics_csv(at, "mine")] for at in (store, tmp_path / "whole"))
@@ -69,20 +69,20 @@ def _half_cosine(step: int, warmup: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
-def test_an_extension_that_leaves_nothing_to_do_says_what_to_raise(here: Path, store: Path, cli: Run) -> None:
-    job("mine", "epochs = 1")
+def test_an_extension_that_leaves_nothing_to_do_says_what_to_raise(workspace: Path, store: Path, cli: Run) -> None:
+    write_job("mine", "epochs = 1")
     cli("train", "--model", "mine")
-    job("mine", "epochs = 1\npatience = 9")
+    write_job("mine", "epochs = 1\npatience = 9")
     assert "nothing is left to train: it stopped by epochs, so raise epochs" in cli("train", "--model", "mine").stderr
 
 
-def test_an_extension_removes_what_was_measured_of_the_adapter(here: Path, cli: Run, sql: Run) -> None:
-    file = job("mine", "epochs = 1", rest='[eval]\nsplits = ["t/val"]\n')
+def test_an_extension_removes_what_was_measured_of_the_adapter(workspace: Path, cli: Run, sql: Run) -> None:
+    file = write_job("mine", "epochs = 1", rest='[eval]\nsplits = ["t/val"]\n')
     cli("run", file)
     count = "SELECT count(*) AS n FROM evaluations JOIN models USING (model_id) WHERE name = 'mine'"
     cli("train", "--model", "mine")
     assert sql(count) == [{"n": 1}]  # nothing was left to do
-    job("mine", "epochs = 2")
+    write_job("mine", "epochs = 2")
     cli("train", "--model", "mine")
     assert sql(count) == [{"n": 0}]
 
@@ -98,28 +98,30 @@ def test_an_extension_removes_what_was_measured_of_the_adapter(here: Path, cli: 
     ],
 )
 def test_the_setting_that_differs_is_named(
-    here: Path, store: Path, cli: Run, train: str, lora: str, words: list[str]
+    workspace: Path, store: Path, cli: Run, train: str, lora: str, words: list[str]
 ) -> None:
-    fake_checkpoint(store, here, cli)
-    job("mine", train, lora=lora)
+    fake_checkpoint(store, workspace, cli)
+    write_job("mine", train, lora=lora)
     told = cli("train", "--model", "mine", code=1).stderr
     assert not [word for word in ["other settings of [train]", *words] if word not in told], told
     assert "--restart" in told
 
 
-def fake_checkpoint(store: Path, here: Path, cli: Run) -> None:
+def fake_checkpoint(store: Path, workspace: Path, cli: Run) -> None:
     """A checkpoint of the job `mine` as QUICK has it: trained once for the whole module."""
     kept = store.parent.parent / "checkpoint-of-mine"
     if not kept.exists():
-        job("mine")
+        write_job("mine")
         cli("train", "--model", "mine")
         shutil.copytree(store / "adapters", kept)
     shutil.rmtree(store / "adapters", ignore_errors=True)
     shutil.copytree(kept, store / "adapters")
 
 
-def test_a_checkpoint_without_a_newer_setting_has_its_default(here: Path, store: Path, cli: Run, cli_json: Run) -> None:
-    job("mine", "epochs = 1")
+def test_a_checkpoint_without_a_newer_setting_has_its_default(
+    workspace: Path, store: Path, cli: Run, cli_json: Run
+) -> None:
+    write_job("mine", "epochs = 1")
     cli("train", "--model", "mine")
     for name in ("best", "last"):
         file = store / "adapters" / "mine" / name / "training.json"
@@ -127,7 +129,7 @@ def test_a_checkpoint_without_a_newer_setting_has_its_default(here: Path, store:
         del told["training"]["mask_siblings"]
         file.write_text(json.dumps(told))
     assert cli_json("train", "--model", "mine")["resumed"] == [2, 0]
-    job("mine", "epochs = 1\nmask_siblings = true")
+    write_job("mine", "epochs = 1\nmask_siblings = true")
     assert "mask_siblings false, the job says true" in cli("train", "--model", "mine", code=1).stderr
 
 
@@ -150,9 +152,9 @@ train(store, find_job(store, "mine"), TrainOptions(device="cpu", on_epoch=hold))
 """
 
 
-def test_two_trainings_of_one_job_do_not_run_at_once(here: Path, store: Path, cli: Run, cli_json: Run) -> None:
-    job("mine")
-    job("other", "epochs = 1")
+def test_two_trainings_of_one_job_do_not_run_at_once(workspace: Path, store: Path, cli: Run, cli_json: Run) -> None:
+    write_job("mine")
+    write_job("other", "epochs = 1")
     words = [sys.executable, "-c", _HOLD, str(store)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(words, env=environment(store), **pipes) as process:
@@ -180,8 +182,8 @@ def test_locks_exclude_as_they_say(store: Path) -> None:
 # ---- a job by name and by path ----
 
 
-def test_run_and_train_take_a_name_and_a_path_alike(here: Path, store: Path, cli: Run, cli_json: Run) -> None:
-    file = job("mine", "epochs = 1")
+def test_run_and_train_take_a_name_and_a_path_alike(workspace: Path, store: Path, cli: Run, cli_json: Run) -> None:
+    file = write_job("mine", "epochs = 1")
     by_name = cli_json("run", "mine")
     assert by_name["job"] == "jobs/mine.toml"
     again = cli_json("train", "--model", file)
@@ -200,18 +202,18 @@ def test_run_and_train_take_a_name_and_a_path_alike(here: Path, store: Path, cli
 
 
 def test_a_job_elsewhere_is_trained_by_its_path_and_then_known_by_its_name(
-    here: Path, cli: Run, cli_json: Run, tmp_path: Path
+    workspace: Path, cli: Run, cli_json: Run, tmp_path: Path
 ) -> None:
-    file = job("mine", "epochs = 1")
+    file = write_job("mine", "epochs = 1")
     other = file.rename(tmp_path / "mine.toml")
     cli("train", "--model", other)
     cli("embed", "--model", "mine", "--split", "t/val")
     assert cli_json("eval", "--model", "mine", "--split", "t/val")["evaluations"][0]["model"] == "mine"
-    job("mine", "epochs = 1\nseed = 9")
+    write_job("mine", "epochs = 1\nseed = 9")
     assert "two jobs of one name" in cli("train", "--model", other, code=1).stderr
 
 
-def test_the_path_of_a_packaged_job_works_from_any_folder(here: Path, store: Path, cli: Run) -> None:
+def test_the_path_of_a_packaged_job_works_from_any_folder(workspace: Path, store: Path, cli: Run) -> None:
     told = cli("run", "jobs/demo-full.toml", code=1)
     assert "unknown split" in told.stderr.splitlines()[-1]
     with_path = cli("model", "show", "jobs/demo-full.toml").stdout
@@ -223,11 +225,11 @@ def test_the_path_of_a_packaged_job_works_from_any_folder(here: Path, store: Pat
     assert "did you mean 'demo-full'" in cli("run", "demo-ful", code=1).stderr
 
 
-def test_the_packaged_job_is_named_when_it_stands_for_a_path(here: Path, cli: Run) -> None:
+def test_the_packaged_job_is_named_when_it_stands_for_a_path(workspace: Path, cli: Run) -> None:
     """The packaged demo-subset, trained on splits of the names that it has."""
-    draw_dataset(here / "scenes", images=12, seed=7, split="train")
-    draw_dataset(here / "scenes", images=2, seed=8, split="val", first=13)
-    cli("ingest", "coco", here / "scenes", "--name", "scenes")
+    draw_dataset(workspace / "scenes", images=12, seed=7, split="train")
+    draw_dataset(workspace / "scenes", images=2, seed=8, split="val", first=13)
+    cli("ingest", "coco", workspace / "scenes", "--name", "scenes")
     cli("split", "subset", "--from", "scenes/train", "--validation", "0.5")
     told = cli("run", "jobs/demo-subset.toml")
     packaged = folder("jobs") / "demo-subset.toml"
@@ -238,9 +240,9 @@ def test_the_packaged_job_is_named_when_it_stands_for_a_path(here: Path, cli: Ru
 # ---- a name means one thing ----
 
 
-def test_a_name_that_means_two_things_is_refused_everywhere(here: Path, cli: Run, cli_json: Run) -> None:
+def test_a_name_that_means_two_things_is_refused_everywhere(workspace: Path, cli: Run, cli_json: Run) -> None:
     cli("model", "add", "mine", "--base", "bundled:demo")
-    job("mine")
+    write_job("mine")
     for words in (
         ("model", "show", "mine"),
         ("embed", "--model", "mine"),
@@ -258,12 +260,12 @@ def test_a_name_that_means_two_things_is_refused_everywhere(here: Path, cli: Run
     assert "means two things" in rows["mine"]["problem"]
 
 
-def test_the_name_of_a_job_is_not_recorded_a_second_time(here: Path, cli: Run, cli_json: Run, sql: Run) -> None:
+def test_the_name_of_a_job_is_not_recorded_a_second_time(workspace: Path, cli: Run, cli_json: Run, sql: Run) -> None:
     before = sql("FROM models")
     said = cli("model", "add", "demo", "--base", "bundled:demo").stdout
     assert said == f"demo: this model is the job {folder('jobs') / 'demo.toml'} already; nothing to record\n"
     assert sql("FROM models") == before
-    (here / "jobs" / "demo.toml").write_text('[model]\nbase = "bundled:demo"\nprompt = "a {}"\n')
+    (workspace / "jobs" / "demo.toml").write_text('[model]\nbase = "bundled:demo"\nprompt = "a {}"\n')
     shown = cli_json("model", "show", "demo")
     assert (shown["prompt"], shown["from"]) == ("a {}", "jobs/demo.toml")
     assert cli_json("embed", "--model", "demo", "--split", "t/val", "--dry-run")["embedded"]
@@ -271,9 +273,9 @@ def test_the_name_of_a_job_is_not_recorded_a_second_time(here: Path, cli: Run, c
 
 
 def test_a_packaged_job_does_not_stand_for_one_of_another_folder(
-    here: Path, cli: Run, cli_json: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, cli: Run, cli_json: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (here / "jobs" / "pretrained.toml").write_text('[model]\nbase = "bundled:demo"\nclean = true\n')
+    (workspace / "jobs" / "pretrained.toml").write_text('[model]\nbase = "bundled:demo"\nclean = true\n')
     cli("model", "trained", "pretrained", "--split", "t/train")  # recorded
     monkeypatch.chdir(tmp_path)
     for words in (("model", "show", "pretrained"), ("embed", "--model", "pretrained")):
@@ -282,12 +284,12 @@ def test_a_packaged_job_does_not_stand_for_one_of_another_folder(
         assert "base 'bundled:demo' (not 'openai/clip-vit-base-patch32') and clean True (not False)" in told
     rows = {row["name"]: row for row in cli_json("model", "list")["models"]}
     assert "a job file of another folder" in rows["pretrained"]["problem"]
-    monkeypatch.chdir(here)
+    monkeypatch.chdir(workspace)
     assert cli_json("model", "show", "pretrained")["base"] == "bundled:demo"
 
 
-def test_the_base_of_a_job_replaces_no_model_of_its_name(here: Path, cli: Run, cli_json: Run) -> None:
-    file = job("mine")
+def test_the_base_of_a_job_replaces_no_model_of_its_name(workspace: Path, cli: Run, cli_json: Run) -> None:
+    file = write_job("mine")
     file.write_text(file.read_text().replace("[train]", "clean = true\n[train]", 1))
     cli("model", "add", "mine.base", "--base", "bundled:demo")
     told = cli("train", "--model", "mine", code=1).stderr

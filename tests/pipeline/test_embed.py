@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 import pytest
 from clip_folder import build_lora
+from helpers import command_line, environment
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file, save_file
@@ -104,14 +105,11 @@ def test_vectors_have_unit_length_and_stand_for_all_items(ingested: Path, cli_js
         np.testing.assert_allclose(np.linalg.norm(values.astype(np.float64), axis=1), 1, atol=1e-6)
 
 
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-c", "from clipstore.cli import main; main()", *map(str, words)]
-
-
 def elsewhere(store: Path, *words: object) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own."""
-    environment = os.environ | {"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command(*words), env=environment, capture_output=True, text=True, check=True, timeout=300)
+    return subprocess.run(
+        command_line(*words), env=environment(store), capture_output=True, text=True, check=True, timeout=300
+    )
 
 
 _LOADED = """
@@ -262,9 +260,8 @@ def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def killed_at(store: Path, pattern: str, shards: int, *words: object) -> None:
     """Run a command and SIGKILL it as soon as so many files match."""
-    environment = os.environ | {"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"}
     deadline = time.monotonic() + 120
-    with subprocess.Popen(command(*words), env=environment, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command_line(*words), env=environment(store), stderr=subprocess.DEVNULL) as process:
         while len(list(store.glob(pattern))) < shards:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.005)

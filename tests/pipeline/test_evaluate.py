@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from helpers import CAPTIONS, E1, E2, E3, E4, HALVES, IMAGES, Captions, Vector, write_dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ties import reciprocal_rank
@@ -25,22 +25,8 @@ import clipstore
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
 Ask = Callable[[str], list[dict[str, Any]]]
-Vector = tuple[float, ...]
-Captions = Mapping[str, Mapping[str, Vector]]  # image -> its captions -> their vectors
 
-# Unit vectors whose dot products are exact: scores tie where they look alike.
-E1, E2, E3, E4 = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)
-HALVES = (0.5, 0.5, 0.5, 0.5)
 ZERO = (0, 0, 0, 0)
-
-
-def write_csv(folder: Path, name: str, captions: Captions) -> Path:
-    """A data set: photos that are nowhere, and captions that are called what they are."""
-    file = folder / f"{name}.csv"
-    rows = [(f"{image}.jpg", said, image, said) for image, own in captions.items() for said in own]
-    with file.open("w", newline="") as out:
-        csv.writer(out).writerows([("image_path", "caption", "image_id", "caption_id"), *rows])
-    return file
 
 
 @pytest.fixture
@@ -48,7 +34,7 @@ def measure(cli: Run, cli_json: RunJson, import_vectors: Run, tmp_path: Path) ->
     """Ingest, import and evaluate images {id: vector} and their captions; the metrics by name."""
 
     def run(images: Mapping[str, Vector], captions: Captions, *words: object, name: str = "golden") -> dict[str, Any]:
-        cli("ingest", "csv", write_csv(tmp_path, name, captions))
+        cli("ingest", "csv", write_dataset(tmp_path, name, captions))
         texts = {said: vector for own in captions.values() for said, vector in own.items()}
         import_vectors(f"m-{name}", f"{name}/all", images, texts)
         told = cli_json("eval", "--model", f"m-{name}", "--split", f"{name}/all", *words)["evaluations"]
@@ -84,8 +70,6 @@ def exactly(expected: Mapping[str, Any]) -> Any:
 #   c1 = e2           0    1    .5*   1  1   0     2
 #   c2 = -e4          0    0    -.5*  2  1   0     3
 
-IMAGES = {"a": E1, "b": E2, "c": HALVES}
-CAPTIONS = {"a": {"a1": E1, "a2": E1, "a3": E3}, "b": {"b1": E1}, "c": {"c1": E2, "c2": (0, 0, 0, -1)}}
 F = Fraction
 GOLDEN = {
     "text_retrieval_recall@1": F(13, 45),  # (2/3 + 0 + 1/5) / 3
@@ -297,7 +281,7 @@ def test_the_digest_is_of_the_split(
 ) -> None:
     """The same content at another place in another catalog has the same digest, and other words another."""
     digest = evaluated(cli_json, "--split", golden)["measured_on"]["split_digest"]
-    other = write_csv(tmp_path, "other", CAPTIONS)
+    other = write_dataset(tmp_path, "other", CAPTIONS)
     seen = []
     for text in (other.read_text(), other.read_text().replace("a3,a,a3", "new words,a,a3")):
         other.write_text(text)
@@ -370,7 +354,7 @@ def test_unknown_names_come_with_the_nearest(cli: Run, golden: str) -> None:
 def test_pending_items_are_an_error_that_names_the_command(
     cli: Run, cli_json: RunJson, import_vectors: Run, tmp_path: Path
 ) -> None:
-    cli("ingest", "csv", write_csv(tmp_path, "t", CAPTIONS))
+    cli("ingest", "csv", write_dataset(tmp_path, "t", CAPTIONS))
     assert (
         "clipstore embed --model demo --split t/all"
         in cli("eval", "--model", "demo", "--split", "t/all", code=1).stderr
@@ -392,7 +376,7 @@ def test_pending_items_are_an_error_that_names_the_command(
 
 
 def test_nothing_to_rank_is_an_error(cli: Run, import_vectors: Run, tmp_path: Path) -> None:
-    cli("ingest", "csv", write_csv(tmp_path, "t", CAPTIONS))
+    cli("ingest", "csv", write_dataset(tmp_path, "t", CAPTIONS))
     assert "embed" in cli("eval", "--split", "t/all", code=1).stderr
     import_vectors("m", "t/all", {"a": E1}, {"b1": E1})
     assert "import m" in cli("eval", "--model", "m", "--split", "t/all", "--partial", code=1).stderr
@@ -420,7 +404,7 @@ def test_photos_that_cannot_be_read_are_left_out_and_stamped(
 
 
 def test_photos_may_all_be_missing(cli: Run, tmp_path: Path) -> None:
-    cli("ingest", "csv", write_csv(tmp_path, "t", CAPTIONS))
+    cli("ingest", "csv", write_dataset(tmp_path, "t", CAPTIONS))
     cli("embed", "--model", "demo")
     assert "demo" in cli("eval", "--model", "demo", "--split", "t/all", code=1).stderr
 
@@ -435,7 +419,7 @@ def sized(cli: Run, import_vectors: Run, tmp_path: Path) -> Callable[[int], None
     def make(images: int) -> None:
         rng = np.random.default_rng(0)
         captions = {str(n): {f"{n}-{at}": E1 for at in range(5)} for n in range(images)}
-        cli("ingest", "csv", write_csv(tmp_path, "big", captions))
+        cli("ingest", "csv", write_dataset(tmp_path, "big", captions))
         rows = rng.normal(size=(images, 512)).astype(np.float32)
         texts = np.repeat(rows, 5, axis=0) + rng.normal(scale=8, size=(5 * images, 512)).astype(np.float32)
         ids = [said for own in captions.values() for said in own]

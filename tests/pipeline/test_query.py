@@ -6,11 +6,8 @@ import csv
 import io
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +15,7 @@ import duckdb
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from helpers import held_catalog
 from ties import reciprocal_rank
 
 import clipstore
@@ -395,24 +393,12 @@ def test_sql_errors_are_one_line(cli: Run, statement: str, word: str) -> None:
 # --- catalogs that cannot be had
 
 
-@contextmanager
-def held(store: Path, *, read_only: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the catalog open until its stdin closes."""
-    program = f"import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only={read_only}); print('open', flush=True)"
-    words = [sys.executable, "-c", f"{program}; sys.stdin.read()", str(store / "catalog.duckdb")]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "open\n"
-        yield process
-        process.communicate()
-
-
 def test_a_busy_catalog_is_told_with_the_process(
     cli: Run, store: Path, annotations: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "BUSY_SECONDS", 0.1)
     for reader in (False, True):
-        with held(store, read_only=reader) as process:
+        with held_catalog(store / "catalog.duckdb", read_only=reader) as process:
             told = cli("ingest", "coco", annotations, "--name", "scenes", code=1).stderr
             assert f"process {process.pid}" in told
             if reader:
@@ -423,7 +409,7 @@ def test_a_busy_catalog_is_told_with_the_process(
 
 def test_a_busy_catalog_is_waited_for(cli: Run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other process lets go while clipstore is between two tries."""
-    with held(store) as process:
+    with held_catalog(store / "catalog.duckdb") as process:
         waited = []
 
         def let_go(seconds: float) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_train import environment
+from helpers import environment
 
 import clipstore
 from clipstore.cli import main

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from click.testing import CliRunner
+from helpers import run_command
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -37,13 +38,6 @@ NASTY = [
 ]
 
 
-def command(store: Path, *words: object) -> str:
-    """Run a clipstore command that succeeds; what it printed."""
-    told = CliRunner(env={"CLIPSTORE_STORE": str(store)}).invoke(main, [str(word) for word in words])
-    assert told.exit_code == 0, told.output
-    return told.stdout
-
-
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with 30 drawn scenes, some with nasty captions, and three models measured on them: the bundled one, one
@@ -57,9 +51,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for one, text in zip(told["annotations"][::7], NASTY, strict=False):
         one["caption"] = text
     file.write_text(json.dumps(told))
-    command(store, "ingest", "coco", root / "scenes", "--name", "s")
-    command(store, "split", "t", "--from", SPLIT, "--images", 16, "--validation", 0.3)
-    command(store, "embed", "--model", "demo")
+    run_command(store, "ingest", "coco", root / "scenes", "--name", "s")
+    run_command(store, "split", "t", "--from", SPLIT, "--images", 16, "--validation", 0.3)
+    run_command(store, "embed", "--model", "demo")
     job = root / "tuned.toml"
     job.write_text(
         '[model]\nbase = "bundled:demo"\n[train]\nsplit = "t/train"\nvalidation = "t/val"\nprecision = "fp32"\n'
@@ -69,10 +63,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "jobs").mkdir()
         shutil.move(job, root / "jobs" / "tuned.toml")
         patch.chdir(root)
-        command(store, "train", "--model", "tuned")
-        command(store, "embed", "--model", "tuned", "--split", SPLIT)
+        run_command(store, "train", "--model", "tuned")
+        run_command(store, "embed", "--model", "tuned", "--split", SPLIT)
         import_noisy(store, root)
-        command(store, "eval", "--split", SPLIT, *(word for name in MODELS for word in ("--model", name)))
+        run_command(store, "eval", "--split", SPLIT, *(word for name in MODELS for word in ("--model", name)))
     return store
 
 
@@ -87,13 +81,13 @@ def import_noisy(store: Path, root: Path) -> None:
         np.save(root / f"{what}.npy", vectors + rng.normal(0, 0.05, vectors.shape).astype(np.float32))
         np.save(root / f"{what}_ids.npy", ids)
         words += [f"--{what}", root / f"{what}.npy", f"--{option}-ids", root / f"{what}_ids.npy"]
-    command(store, "import", "noisy", "--split", SPLIT, *words)
+    run_command(store, "import", "noisy", "--split", SPLIT, *words)
 
 
 @pytest.fixture(scope="module")
 def report(measured: Path) -> Path:
     """The report of that store."""
-    command(measured, "report", "--split", SPLIT, "--map", "umap")
+    run_command(measured, "report", "--split", SPLIT, "--map", "umap")
     return measured / "reports" / "report.html"
 
 
@@ -166,7 +160,7 @@ def test_the_queries_give_the_numbers(measured: Path, report: Path, sql: Run) ->
                 rows = [
                     row
                     for words in part["commands"]
-                    for row in json.loads(command(measured, *shlex.split(words)[1:], "--json"))
+                    for row in json.loads(run_command(measured, *shlex.split(words)[1:], "--json").stdout)
                 ]
                 assert [{key: row[key] for key in rows[0]} for row in part["rows"]] == rows, part["commands"]
                 held += len(rows)
@@ -179,7 +173,7 @@ def test_the_queries_give_the_numbers(measured: Path, report: Path, sql: Run) ->
     (split,) = told["splits"]
     for key in ("comparison", "statistics"):
         words = [word for word in shlex.split(split[key]["commands"][0])[1:] if word != "--json"]
-        answer = json.loads(command(measured, *words, "--json"))
+        answer = json.loads(run_command(measured, *words, "--json").stdout)
         assert {name: split[key][name] for name in answer} == answer
 
 
@@ -187,7 +181,8 @@ def test_the_gallery_has_what_was_retrieved(measured: Path, report: Path) -> Non
     told = content(report)
     (split,) = told["splits"]
     ranks, hits = (
-        json.loads(command(measured, *shlex.split(one)[1:], "--json")) for one in split["queries"]["commands"]
+        json.loads(run_command(measured, *shlex.split(one)[1:], "--json").stdout)
+        for one in split["queries"]["commands"]
     )
     assert any(row["kind"] for row in ranks)
     places = {"image": told["images"], "caption": told["captions"]}
@@ -366,7 +361,7 @@ def test_the_command_of_a_query(measured: Path, report: Path, opened: Run) -> No
     page = opened(report, "#direction=text_to_image")
     page.locator("#cards .card").first.click()
     (words,) = page.locator("dialog code").all_text_contents()
-    rows = json.loads(command(measured, *shlex.split(words)[1:], "--json"))
+    rows = json.loads(run_command(measured, *shlex.split(words)[1:], "--json").stdout)
     items = [row["item"].split("/")[-1] for row in rows if row["position"] <= 5]
     assert [text.split("✓ right")[-1] for text in page.locator("dialog .what").all_text_contents()] == items
 
@@ -562,7 +557,7 @@ def test_photos_that_have_gone(copied: Path, cli: Run, cli_json: Run, sql: Run, 
 
 def test_photos_in_a_folder_beside(measured: Path, tmp_path: Path, opened: Run) -> None:
     file = tmp_path / "a b" / "my report.html"
-    command(measured, "report", "--split", SPLIT, "--map", "none", "--thumbnails", "folder", "--out", file)
+    run_command(measured, "report", "--split", SPLIT, "--map", "none", "--thumbnails", "folder", "--out", file)
     assert len(list((file.parent / "my report_photos").iterdir())) == 30
     page = opened(file, "#gallery")
     image = page.locator("#cards img").first
@@ -637,11 +632,15 @@ def test_paired_rows(copied: Path, cli: Run, opened: Run) -> None:
 
 
 def test_tables_for_papers(measured: Path, tmp_path: Path) -> None:
-    told = command(measured, "report", "--split", SPLIT, "--model", "demo", "--model", "noisy", "--format", "md")
+    told = run_command(
+        measured, "report", "--split", SPLIT, "--model", "demo", "--model", "noisy", "--format", "md"
+    ).stdout
     assert "| noisy |" in told
     assert "tuned" not in told
     file = tmp_path / "new" / "table.tex"
-    assert command(measured, "report", "--split", SPLIT, "--format", "tex", "--out", file).strip() == str(file)
+    assert run_command(measured, "report", "--split", SPLIT, "--format", "tex", "--out", file).stdout.strip() == str(
+        file
+    )
     assert r"\begin{table*}" in file.read_text()
 
 
@@ -672,7 +671,7 @@ def test_screenshots_of_the_demo(tmp_path: Path, browser: Browser, opened: Run) 
     """The README's pictures, made anew with CLIPSTORE_SCREENSHOTS=docs/images."""
     told = CliRunner().invoke(main, ["demo", str(tmp_path / "demo")])
     assert told.exit_code == 0, told.output
-    command(tmp_path / "demo" / "store", "report")
+    run_command(tmp_path / "demo" / "store", "report")
     file = tmp_path / "demo" / "store" / "reports" / "report.html"
     out = Path(os.environ.get("CLIPSTORE_SCREENSHOTS", tmp_path / "shots"))
     out.mkdir(exist_ok=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from clip_folder import build_lora
+from helpers import command_line, environment, metrics_csv, weight_digests, write_job
 from numpy.typing import NDArray
 from peft import PeftModel
 from PIL import Image
@@ -37,64 +36,6 @@ from clipstore.training.gradients import Batch, backward
 Run = Callable[..., Any]
 
 BUNDLED = Path(drawn.__file__).parent / "model"
-QUICK = """
-split = "t/train"
-validation = "t/val"
-precision = "fp32"
-seed = 3
-batch = 16
-chunk = 8
-epochs = 2
-learning_rate = 1e-3
-save_steps = 2
-"""
-
-
-@pytest.fixture(scope="session")
-def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with 24 drawn scenes, t/train (18 images, 90 captions) and t/val (6). Copy it before changing it."""
-    from click.testing import CliRunner
-
-    from clipstore.cli import main
-
-    root = tmp_path_factory.mktemp("train")
-    draw_dataset(root / "scenes", images=24, seed=7, split="all")
-    for words in (
-        ["ingest", "coco", str(root / "scenes"), "--name", "s"],
-        ["split", "t", "--from", "s/all", "--validation", "0.25"],
-        ["embed", "--model", "demo"],
-    ):
-        assert CliRunner().invoke(main, [*words, "--store", str(root / "store")]).exit_code == 0
-    return root / "store"
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ingested: Path, store: Path) -> Path:
-    """A working folder of this test's own, its store filled."""
-    (tmp_path / "here" / "jobs").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "here")
-    shutil.copytree(ingested, store)
-    return tmp_path / "here"
-
-
-def job(name: str, train: str = "", *, lora: str = "", base: str | Path = "bundled:demo", rest: str = "") -> Path:
-    """A job file in ./jobs: QUICK with other values in `train`."""
-    own = {line.split("=")[0].strip() for line in train.splitlines()}
-    kept = [line for line in QUICK.strip().splitlines() if line.split("=")[0].strip() not in own]
-    text = f'[model]\nbase = "{base}"\n[train]\n' + "\n".join([*kept, train]) + f"\n[train.lora]\n{lora}\n{rest}"
-    file = Path("jobs") / f"{name}.toml"
-    file.write_text(text)
-    return file
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """What an adapter's folder holds, but for what tells the time."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.glob("*.safetensors")}
-
-
-def metrics_csv(store: Path, name: str) -> list[dict[str, str]]:
-    with (store / "adapters" / name / "metrics.csv").open() as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
 def vectors(store: Path, model: str, what: str, split: str = "t/val") -> NDArray[Any]:
@@ -105,8 +46,8 @@ def vectors(store: Path, model: str, what: str, split: str = "t/val") -> NDArray
 
 
 @pytest.mark.parametrize("heads", [False, True])
-def test_from_a_job_to_a_model_in_the_store(heads: bool, here: Path, store: Path, cli: Run, cli_json: Run) -> None:
-    job("mine", f"heads = {str(heads).lower()}")
+def test_from_a_job_to_a_model_in_the_store(heads: bool, workspace: Path, store: Path, cli: Run, cli_json: Run) -> None:
+    write_job("mine", f"heads = {str(heads).lower()}")
     before = {what: vectors(store, "demo", what) for what in ("images", "captions")}
     told = cli_json("train", "--model", "mine")
     assert (told["images"], told["captions"], told["resumed"]) == (18, 90, None)
@@ -136,8 +77,8 @@ def test_from_a_job_to_a_model_in_the_store(heads: bool, here: Path, store: Path
     assert np.array_equal(vectors(store, "mine", "images"), before["images"]) is not heads
 
 
-def test_metrics_csv_has_a_line_an_epoch(here: Path, store: Path, cli_json: Run) -> None:
-    job("mine")
+def test_metrics_csv_has_a_line_an_epoch(workspace: Path, store: Path, cli_json: Run) -> None:
+    write_job("mine")
     told = cli_json("train", "--model", "mine")
     rows = metrics_csv(store, "mine")
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
@@ -148,22 +89,22 @@ def test_metrics_csv_has_a_line_an_epoch(here: Path, store: Path, cli_json: Run)
     assert float(rows[2]["loss"]) == told["history"][2]["loss"]
 
 
-def test_training_lowers_the_loss(here: Path, cli_json: Run) -> None:
-    job("mine", "epochs = 5\nlearning_rate = 5e-3\nheads = true")
+def test_training_lowers_the_loss(workspace: Path, cli_json: Run) -> None:
+    write_job("mine", "epochs = 5\nlearning_rate = 5e-3\nheads = true")
     losses = [epoch["loss"] for epoch in cli_json("train", "--model", "mine")["history"][1:]]
     assert losses[-1] < losses[0] - 0.1
 
 
-def test_the_table_says_what_happened(here: Path, cli: Run) -> None:
-    job("mine")
+def test_the_table_says_what_happened(workspace: Path, cli: Run) -> None:
+    write_job("mine")
     result = cli("train", "--model", "mine")
     for words in ("epoch", "18 images", "90 captions", "fp32", "adapters/mine/best", "clipstore embed --model mine"):
         assert words in result.stdout
     assert "mine: epoch 1: loss" in result.stderr
 
 
-def test_run_trains_embeds_and_evaluates(here: Path, cli: Run, cli_json: Run) -> None:
-    file = job("mine", rest='[eval]\nsplits = ["t/val", "t/train"]\n')
+def test_run_trains_embeds_and_evaluates(workspace: Path, cli: Run, cli_json: Run) -> None:
+    file = write_job("mine", rest='[eval]\nsplits = ["t/val", "t/train"]\n')
     told = cli_json("run", file)
     assert told["trained"]["model"] == "mine"
     assert [(one["model"], one["split"]) for one in told["evaluations"]] == [("mine", "t/val"), ("mine", "t/train")]
@@ -175,13 +116,13 @@ def test_run_trains_embeds_and_evaluates(here: Path, cli: Run, cli_json: Run) ->
         assert one["metrics"] == pytest.approx(other["metrics"], abs=1e-12)
 
 
-def test_run_looks_at_its_splits_before_it_trains(here: Path, store: Path, cli: Run) -> None:
-    file = job("mine", rest='[eval]\nsplits = ["t/val", "t/vall"]\n')
+def test_run_looks_at_its_splits_before_it_trains(workspace: Path, store: Path, cli: Run) -> None:
+    file = write_job("mine", rest='[eval]\nsplits = ["t/val", "t/vall"]\n')
     assert "did you mean 't/val'" in cli("run", file, code=1).stderr
     assert not (store / "adapters").exists()
 
 
-def test_run_of_a_job_that_trains_nothing(here: Path, cli: Run, cli_json: Run) -> None:
+def test_run_of_a_job_that_trains_nothing(workspace: Path, cli: Run, cli_json: Run) -> None:
     Path("plain.toml").write_text('[model]\nbase = "bundled:demo"\n[eval]\nsplits = ["t/val"]\n')
     told = cli_json("run", "plain.toml")
     assert told["trained"] is None
@@ -194,8 +135,8 @@ def test_run_of_a_job_that_trains_nothing(here: Path, cli: Run, cli_json: Run) -
     assert "did you mean 'demo-full'" in cli("train", "--model", "demo-ful", code=1).stderr
 
 
-def test_a_model_that_waits_for_its_training_says_so(here: Path, cli: Run, cli_json: Run) -> None:
-    job("mine")
+def test_a_model_that_waits_for_its_training_says_so(workspace: Path, cli: Run, cli_json: Run) -> None:
+    write_job("mine")
     for words in (["embed", "--model", "mine"], ["eval", "--model", "mine", "--split", "t/val"]):
         assert "run 'clipstore train --model mine' first" in cli(*words, code=1).stderr
     rows = {row["name"]: row["problem"] for row in cli_json("model", "list")["models"]}
@@ -208,8 +149,8 @@ def test_a_model_that_waits_for_its_training_says_so(here: Path, cli: Run, cli_j
 # ---- what training leaves ----
 
 
-def test_peft_opens_the_adapter_and_gives_the_same_vectors(here: Path, store: Path, cli: Run, sql: Run) -> None:
-    job("mine")
+def test_peft_opens_the_adapter_and_gives_the_same_vectors(workspace: Path, store: Path, cli: Run, sql: Run) -> None:
+    write_job("mine")
     cli("train", "--model", "mine")
     cli("embed", "--model", "mine", "--split", "t/val", "--precision", "fp32")
     base = CLIPModel.from_pretrained(BUNDLED).float()
@@ -220,9 +161,9 @@ def test_peft_opens_the_adapter_and_gives_the_same_vectors(here: Path, store: Pa
 
 
 def test_an_exported_model_opens_anywhere(
-    here: Path, store: Path, cli: Run, cli_json: Run, sql: Run, tmp_path: Path
+    workspace: Path, store: Path, cli: Run, cli_json: Run, sql: Run, tmp_path: Path
 ) -> None:
-    job("mine", "heads = true\ntemperature = 'trained'")
+    write_job("mine", "heads = true\ntemperature = 'trained'")
     cli("train", "--model", "mine")
     cli("embed", "--model", "mine", "--split", "t/val", "--precision", "fp32")
     cli("export", "model", "mine", tmp_path / "out", "--merged")
@@ -263,8 +204,8 @@ def assert_texts(clip: Any, store: Path, sql: Run) -> None:
     assert cosine.min() > 0.99999
 
 
-def test_training_json_says_what_it_was_trained_on(here: Path, store: Path, cli: Run, sql: Run) -> None:
-    job("mine")
+def test_training_json_says_what_it_was_trained_on(workspace: Path, store: Path, cli: Run, sql: Run) -> None:
+    write_job("mine")
     cli("train", "--model", "mine")
     told = json.loads((store / "adapters" / "mine" / "best" / "training.json").read_text())
     assert (told["model"], told["base"], told["training"]["seed"]) == ("mine", "bundled:demo", 3)
@@ -280,8 +221,10 @@ def test_training_json_says_what_it_was_trained_on(here: Path, store: Path, cli:
     ]
 
 
-def test_training_again_from_the_start_forgets_what_was_measured(here: Path, cli: Run, cli_json: Run, sql: Run) -> None:
-    file = job("mine", rest='[eval]\nsplits = ["t/val"]\n')
+def test_training_again_from_the_start_forgets_what_was_measured(
+    workspace: Path, cli: Run, cli_json: Run, sql: Run
+) -> None:
+    file = write_job("mine", rest='[eval]\nsplits = ["t/val"]\n')
     cli("run", file)
     count = "SELECT count(*) AS n FROM evaluations JOIN models USING (model_id) WHERE name = 'mine'"
     assert sql(count) == [{"n": 1}]
@@ -291,8 +234,8 @@ def test_training_again_from_the_start_forgets_what_was_measured(here: Path, cli
     assert sql(count) == [{"n": 0}]
 
 
-def test_another_prompt_has_a_base_of_its_own(here: Path, store: Path, cli: Run, sql: Run) -> None:
-    file = job("mine")
+def test_another_prompt_has_a_base_of_its_own(workspace: Path, store: Path, cli: Run, sql: Run) -> None:
+    file = write_job("mine")
     file.write_text(file.read_text().replace("[train]", 'prompt = "drawn: {}"\n[train]', 1))
     cli("train", "--model", "mine")
     assert sql("SELECT name FROM models ORDER BY name") == [{"name": name} for name in ("demo", "mine", "mine.base")]
@@ -301,8 +244,8 @@ def test_another_prompt_has_a_base_of_its_own(here: Path, store: Path, cli: Run,
 # ---- variants ----
 
 
-def test_vision_learns_from_the_photos(here: Path, store: Path, cli_json: Run) -> None:
-    job("mine", "epochs = 1", lora='towers = ["text", "vision"]')
+def test_vision_learns_from_the_photos(workspace: Path, store: Path, cli_json: Run) -> None:
+    write_job("mine", "epochs = 1", lora='towers = ["text", "vision"]')
     told = cli_json("train", "--model", "mine")
     names = load_file(Path(told["adapter"]) / "adapter_model.safetensors").keys()
     assert {name.split(".")[2] for name in names} == {"text_model", "vision_model"}
@@ -315,9 +258,9 @@ def test_vision_learns_from_the_photos(here: Path, store: Path, cli_json: Run) -
 
 @pytest.mark.parametrize("refresh", [0, 1])
 def test_hard_negatives_are_wrong_hits_and_never_right_ones(
-    refresh: int, here: Path, store: Path, cli_json: Run, sql: Run
+    refresh: int, workspace: Path, store: Path, cli_json: Run, sql: Run
 ) -> None:
-    job("mine", f"hard_negatives = 2\nrefresh_negatives = {refresh}\nepochs = 3")
+    write_job("mine", f"hard_negatives = 2\nrefresh_negatives = {refresh}\nepochs = 3")
     cli_json("train", "--model", "mine")
     state = torch.load(store / "adapters" / "mine" / "last" / "state.pt", weights_only=True)
     wrong = state["wrong"].numpy()
@@ -348,22 +291,16 @@ def test_hard_negatives_are_wrong_hits_and_never_right_ones(
 # ---- interrupted ----
 
 
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-c", "from clipstore.cli import main; main()", *map(str, words)]
-
-
-def environment(store: Path) -> dict[str, str]:
-    return os.environ | {"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"}
-
-
 def test_killed_in_epoch_2_it_goes_on_to_the_same_adapter(
-    here: Path, store: Path, ingested: Path, tmp_path: Path
+    workspace: Path, store: Path, training_store: Path, tmp_path: Path
 ) -> None:
-    job("mine", "epochs = 3\nheads = true\ntemperature = 'trained'\nhard_negatives = 1\nrefresh_negatives = 1")
+    write_job("mine", "epochs = 3\nheads = true\ntemperature = 'trained'\nhard_negatives = 1\nrefresh_negatives = 1")
     whole = tmp_path / "whole"
-    shutil.copytree(ingested, whole)
-    subprocess.run(command("train", "--model", "mine"), env=environment(whole), check=True, capture_output=True)
-    process = subprocess.Popen(command("train", "--model", "mine"), env=environment(store), stderr=subprocess.DEVNULL)
+    shutil.copytree(training_store, whole)
+    subprocess.run(command_line("train", "--model", "mine"), env=environment(whole), check=True, capture_output=True)
+    process = subprocess.Popen(
+        command_line("train", "--model", "mine"), env=environment(store), stderr=subprocess.DEVNULL
+    )
     told = store / "adapters" / "mine" / "last" / "training.json"
     deadline = time.monotonic() + 120
     while not in_epoch_2(told):
@@ -372,7 +309,7 @@ def test_killed_in_epoch_2_it_goes_on_to_the_same_adapter(
     process.kill()
     assert process.wait() == -signal.SIGKILL
     answer = subprocess.run(
-        command("train", "--model", "mine", "--json"),
+        command_line("train", "--model", "mine", "--json"),
         env=environment(store),
         check=True,
         capture_output=True,
@@ -380,7 +317,7 @@ def test_killed_in_epoch_2_it_goes_on_to_the_same_adapter(
     )
     assert json.loads(answer.stdout)["resumed"][0] == 2
     for name in ("best", "last"):
-        assert digest(store / "adapters" / "mine" / name) == digest(whole / "adapters" / "mine" / name)
+        assert weight_digests(store / "adapters" / "mine" / name) == weight_digests(whole / "adapters" / "mine" / name)
     assert metrics_csv(store, "mine") == metrics_csv(whole, "mine")
 
 
@@ -393,32 +330,32 @@ def in_epoch_2(file: Path) -> bool:
     return bool(position["epoch"] == 2 and position["step"] > 0)
 
 
-def test_a_job_that_changed_does_not_go_on_silently(here: Path, store: Path, cli: Run) -> None:
-    job("mine")
+def test_a_job_that_changed_does_not_go_on_silently(workspace: Path, store: Path, cli: Run) -> None:
+    write_job("mine")
     cli("train", "--model", "mine")
-    kept = digest(store / "adapters" / "mine" / "best")
-    job("mine", "learning_rate = 1e-4")
+    kept = weight_digests(store / "adapters" / "mine" / "best")
+    write_job("mine", "learning_rate = 1e-4")
     assert "other settings of [train]" in cli("train", "--model", "mine", code=1).stderr
-    assert digest(store / "adapters" / "mine" / "best") == kept
+    assert weight_digests(store / "adapters" / "mine" / "best") == kept
     cli("train", "--model", "mine", "--restart")
-    assert digest(store / "adapters" / "mine" / "best") != kept
+    assert weight_digests(store / "adapters" / "mine" / "best") != kept
 
 
-def test_a_refused_training_leaves_what_the_store_knows_of_the_former(here: Path, cli: Run, sql: Run) -> None:
-    job("mine")
+def test_a_refused_training_leaves_what_the_store_knows_of_the_former(workspace: Path, cli: Run, sql: Run) -> None:
+    write_job("mine")
     cli("train", "--model", "mine")
     known = "SELECT image_id FROM training_images JOIN models USING (model_id) WHERE name = 'mine' ORDER BY image_id"
     before = sql(known)
-    job("mine", 'split = "t/val"\nvalidation = "t/train"')
+    write_job("mine", 'split = "t/val"\nvalidation = "t/train"')
     told = cli("train", "--model", "mine", code=1).stderr
     assert "other settings of [train]" in told
     assert "other photos" in told
     assert sql(known) == before
 
 
-def test_a_checkpoint_of_another_base_is_refused(here: Path, store: Path, cli: Run, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_base_is_refused(workspace: Path, store: Path, cli: Run, tmp_path: Path) -> None:
     base = Path(shutil.copytree(BUNDLED, tmp_path / "base"))
-    job("mine", base=base)
+    write_job("mine", base=base)
     cli("train", "--model", "mine")
     cli("embed", "--model", "mine", "--split", "t/val")
     weights = CLIPModel.from_pretrained(base)
@@ -432,12 +369,12 @@ def test_a_checkpoint_of_another_base_is_refused(here: Path, store: Path, cli: R
 # ---- bad input ----
 
 
-def test_validation_that_overlaps_training_is_refused_with_the_count(here: Path, cli: Run) -> None:
-    job("mine", 'validation = "s/all"')
+def test_validation_that_overlaps_training_is_refused_with_the_count(workspace: Path, cli: Run) -> None:
+    write_job("mine", 'validation = "s/all"')
     assert "18 images of s/all are in t/train too" in cli("train", "--model", "mine", code=1).stderr
 
 
-def test_the_same_photo_under_another_name_overlaps_too(here: Path, cli: Run, tmp_path: Path, sql: Run) -> None:
+def test_the_same_photo_under_another_name_overlaps_too(workspace: Path, cli: Run, tmp_path: Path, sql: Run) -> None:
     path = sql(
         "SELECT path FROM images JOIN split_images USING (image_id) JOIN splits USING (split_id) "
         "WHERE splits.name = 't/train' LIMIT 1"
@@ -448,39 +385,39 @@ def test_the_same_photo_under_another_name_overlaps_too(here: Path, cli: Run, tm
     photos = [str(photo.relative_to(other)) for photo in other.rglob("*.jpg")]
     (other / "c.csv").write_text("image_path,caption\n" + "".join(f"{photo},a {n}\n" for n, photo in enumerate(photos)))
     cli("ingest", "csv", other / "c.csv", "--name", "o")
-    job("mine", 'validation = "o/all"')
+    write_job("mine", 'validation = "o/all"')
     assert "1 images of o/all are in t/train too" in cli("train", "--model", "mine", code=1).stderr
 
 
-def test_a_split_of_one_image_is_refused(here: Path, cli: Run, tmp_path: Path) -> None:
+def test_a_split_of_one_image_is_refused(workspace: Path, cli: Run, tmp_path: Path) -> None:
     draw_dataset(tmp_path / "one", images=1, seed=9, split="v")
     cli("ingest", "coco", tmp_path / "one", "--name", "o")
-    job("mine", 'split = "o/v"')
+    write_job("mine", 'split = "o/v"')
     assert "o/v has 1 images with features" in cli("train", "--model", "mine", code=1).stderr
-    job("other", 'validation = "o/v"')
+    write_job("other", 'validation = "o/v"')
     assert "o/v has 1 image:" in cli("train", "--model", "other", code=1).stderr
 
 
 def test_captions_without_features_are_left_out_and_counted(
-    here: Path, cli: Run, cli_json: Run, sql: Run, tmp_path: Path
+    workspace: Path, cli: Run, cli_json: Run, sql: Run, tmp_path: Path
 ) -> None:
     draw_dataset(tmp_path / "more", images=8, seed=9, split="v")
     photos = sorted((tmp_path / "more" / "v").glob("*.jpg"))
     photos[0].write_bytes(b"no photo")
     photos[1].unlink()
     cli("ingest", "coco", tmp_path / "more", "--name", "o")
-    job("mine", 'split = "o/v"')
+    write_job("mine", 'split = "o/v"')
     told = cli_json("train", "--model", "mine")
     assert (told["images"], told["captions"]) == (6, 30)
     assert (told["left_out_images"], told["left_out_captions"]) == (2, 10)
     for photo in photos[2:]:
         photo.write_bytes(b"no photo")
-    job("none", 'split = "o/v"')
+    write_job("none", 'split = "o/v"')
     assert "0 images with features" in cli("train", "--model", "none", code=1).stderr
 
 
-def test_a_learning_rate_that_gives_nan_stops_at_once(here: Path, store: Path, cli: Run) -> None:
-    job("mine", "learning_rate = 1e30\nclip = 1e30\nheads = true\nwarmup = 0")
+def test_a_learning_rate_that_gives_nan_stops_at_once(workspace: Path, store: Path, cli: Run) -> None:
+    write_job("mine", "learning_rate = 1e30\nclip = 1e30\nheads = true\nwarmup = 0")
     told = cli("train", "--model", "mine", code=1).stderr.splitlines()[-1]
     assert "at step 2 of epoch 1" in told
     assert "lower learning_rate" in told
@@ -488,16 +425,16 @@ def test_a_learning_rate_that_gives_nan_stops_at_once(here: Path, store: Path, c
     assert not (store / "adapters" / "mine" / "best").exists()
 
 
-def test_a_late_nan_keeps_the_last_good_checkpoint(here: Path, store: Path, cli: Run) -> None:
-    job("mine", "epochs = 1")
+def test_a_late_nan_keeps_the_last_good_checkpoint(workspace: Path, store: Path, cli: Run) -> None:
+    write_job("mine", "epochs = 1")
     cli("train", "--model", "mine")
     go_on(store, epochs=2, learning_rate=1e30)
-    job("mine", "epochs = 2\nlearning_rate = 1e30")
-    kept = {name: digest(store / "adapters" / "mine" / name) for name in ("best", "last")}
+    write_job("mine", "epochs = 2\nlearning_rate = 1e30")
+    kept = {name: weight_digests(store / "adapters" / "mine" / name) for name in ("best", "last")}
     told = cli("train", "--model", "mine", code=1).stderr.splitlines()[-1]
     assert "of epoch 2" in told
     assert "the checkpoint of epoch 1 is kept" in told
-    assert {name: digest(store / "adapters" / "mine" / name) for name in ("best", "last")} == kept
+    assert {name: weight_digests(store / "adapters" / "mine" / name) for name in ("best", "last")} == kept
 
 
 def go_on(store: Path, **changed: object) -> None:
@@ -508,15 +445,15 @@ def go_on(store: Path, **changed: object) -> None:
         file.write_text(json.dumps(told | {"training": told["training"] | changed}))
 
 
-def test_an_unknown_module_is_refused_with_those_that_exist(here: Path, store: Path, cli: Run) -> None:
-    job("mine", lora='modules = ["q_proj", "query"]')
+def test_an_unknown_module_is_refused_with_those_that_exist(workspace: Path, store: Path, cli: Run) -> None:
+    write_job("mine", lora='modules = ["q_proj", "query"]')
     told = cli("train", "--model", "mine", code=1).stderr
     assert "'query'" in told
     assert "k_proj, out_proj, q_proj, v_proj" in told
     assert not (store / "adapters").exists()
 
 
-def test_an_adapter_that_targets_nothing_that_exists_is_refused(here: Path, cli: Run, tmp_path: Path) -> None:
+def test_an_adapter_that_targets_nothing_that_exists_is_refused(workspace: Path, cli: Run, tmp_path: Path) -> None:
     adapter = build_lora(BUNDLED, tmp_path / "a", targets=["q_proj"])
     told = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(told | {"target_modules": ["query"]}))
@@ -540,11 +477,11 @@ main(sys.argv[1:])
 """
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_as_it_was(here: Path, store: Path, cli: Run) -> None:
-    job("mine", "epochs = 1")
+def test_a_full_disk_leaves_the_old_checkpoint_as_it_was(workspace: Path, store: Path, cli: Run) -> None:
+    write_job("mine", "epochs = 1")
     cli("train", "--model", "mine")
     go_on(store, epochs=2)
-    job("mine", "epochs = 2")
+    write_job("mine", "epochs = 2")
     before = {file: file.read_bytes() for file in (store / "adapters" / "mine").rglob("*") if file.is_file()}
     words = [sys.executable, "-c", _FULL_DISK, "train", "--model", "mine"]
     answer = subprocess.run(words, env=environment(store), capture_output=True, text=True, check=False)
@@ -700,9 +637,11 @@ def test_the_demo_gains_5_points_in_both_directions(seed: int, cli_json: Run, tm
 
 
 @pytest.mark.full
-def test_real_photos_from_end_to_end(test_data: Path, here: Path, cli: Run, cli_json: Run) -> None:
+def test_real_photos_from_end_to_end(test_data: Path, workspace: Path, cli: Run, cli_json: Run) -> None:
     cli("ingest", "flickr", test_data / "flickr8k")
-    file = job("flickr", 'split = "flickr8k/train"\nvalidation = "flickr8k/test"\nbatch = 64\nepochs = 3\nheads = true')
+    file = write_job(
+        "flickr", 'split = "flickr8k/train"\nvalidation = "flickr8k/test"\nbatch = 64\nepochs = 3\nheads = true'
+    )
     print(cli("run", file).stdout)  # pytest -rP shows it
     losses = [epoch["loss"] for epoch in cli_json("train", "--model", "flickr")["history"][1:]]
     assert losses == sorted(losses, reverse=True)

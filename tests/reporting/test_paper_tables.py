@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from helpers import CAPTIONS, IMAGES, write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from test_evaluate import CAPTIONS, IMAGES, write_csv
 
 from clipstore.errors import NotFoundError
 from clipstore.pipeline.report.paper_tables import paper
@@ -220,7 +220,7 @@ def test_nothing_measured_gives_nothing() -> None:
 @pytest.fixture
 def measured(cli: Callable[..., Result], import_vectors: Callable[..., Result], tmp_path: Path, store: Path) -> Store:
     """Two models on a split in two protocols, and a third that was never evaluated."""
-    cli("ingest", "csv", write_csv(tmp_path, "golden", CAPTIONS))
+    cli("ingest", "csv", write_dataset(tmp_path, "golden", CAPTIONS))
     texts = {said: vector for own in CAPTIONS.values() for said, vector in own.items()}
     for name in ("b", "a", "lone"):
         import_vectors(name, "golden/all", IMAGES, texts)

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
+from helpers import run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,7 +84,7 @@ def place(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name / "annotations").symlink_to(scenes / "annotations")
         for photo in sorted((scenes / "val").iterdir())[first:]:
             (root / name / "val" / photo.name).symlink_to(photo)
-    run = partial(_run, root / "store")
+    run = partial(run_command, root / "store")
     run("ingest", "coco", root / "scenes", "--name", DATASET)
     run("ingest", "coco", root / "lacking", "--name", "lacking")
     run("split", "a-group-of-splits-with-a-long-name", "--from", SPLIT, "--validation", "0.25")
@@ -92,13 +93,6 @@ def place(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         run("import", model, *_vectors(Store(root / "store"), root / f"vectors{seed}", seed))
     run("eval", "--split", SPLIT)
     return root
-
-
-def _run(store: Path, *words: object, charset: str = "utf-8", code: int = 0) -> Result:
-    runner = CliRunner(env={"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"}, charset=charset)
-    result = runner.invoke(main, [str(word) for word in words])
-    assert result.exit_code == code, (words, result.output, result.exception)
-    return result
 
 
 def _vectors(store: Store, target: Path, seed: int) -> list[object]:
@@ -130,7 +124,7 @@ def answers(place: Path) -> dict[str, Any]:
         ],
         "bench-eval": ["bench", "eval", "--images", 50, "--captions", 100, "--dim", 8, "--repeat", 1],
     }
-    return {name: json.loads(_run(place / "store", *words, "--json").stdout) for name, words in commands.items()}
+    return {name: json.loads(run_command(place / "store", *words, "--json").stdout) for name, words in commands.items()}
 
 
 # --- every command's tables, at every width, against the JSON
@@ -148,7 +142,7 @@ class Case(NamedTuple):
 
 
 def _command(place: Path, *words: object, left_out: str = "") -> Case:
-    told = json.loads(_run(place / "store", *words, "--json").stdout)
+    told = json.loads(run_command(place / "store", *words, "--json").stdout)
 
     def call() -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -506,10 +500,10 @@ def test_a_limit_says_how_many_rows_there_are(name: str, place: Path) -> None:
     note = f"1 of {whole.num_rows:,} rows: -p limit={whole.num_rows} prints all"
     words = ["query", name, *(word for pair in (*given, "limit=1") for word in ("-p", pair))]
     if whole.num_rows > 1:
-        assert _run(place / "store", *words).stdout.splitlines()[-1] == note
-        as_csv = _run(place / "store", *words, "--format", "csv")
+        assert run_command(place / "store", *words).stdout.splitlines()[-1] == note
+        as_csv = run_command(place / "store", *words, "--format", "csv")
         assert (note in as_csv.stderr, note in as_csv.stdout) == (True, False)
-        assert len(json.loads(_run(place / "store", *words, "--json").stdout)) == 1
+        assert len(json.loads(run_command(place / "store", *words, "--json").stdout)) == 1
     assert "rows: -p limit" not in printed(None, lambda: tables.print_rows(whole, "table"))
 
 
@@ -521,23 +515,23 @@ def test_a_limit_counts_the_failures_of_one_kind(place: Path) -> None:
 
 
 def test_the_lists_of_stats_say_how_many_there_are(place: Path, tmp_path: Path) -> None:
-    told = json.loads(_run(place / "store", "stats", "--split", SPLIT, "--json").stdout)
-    text = _run(place / "store", "stats", "--split", SPLIT).stdout
+    told = json.loads(run_command(place / "store", "stats", "--split", SPLIT, "--json").stdout)
+    text = run_command(place / "store", "stats", "--split", SPLIT).stdout
     assert f"Longest captions, 5 of {told['captions']:,}" in text
     assert f"Most frequent words, 20 of {told['vocabulary']:,}" in text
     texts = [f"text {number}" for number in range(7)] * 2 + ["another"]
     lines = [f"{number}.jpg,{text}" for number, text in enumerate(texts)]
     (tmp_path / "repeats.csv").write_text("\n".join(["image_path,caption", *lines]))
-    _run(tmp_path / "store", "ingest", "csv", tmp_path / "repeats.csv")
+    run_command(tmp_path / "store", "ingest", "csv", tmp_path / "repeats.csv")
     words = ("stats", "--split", "repeats/all")
-    assert json.loads(_run(tmp_path / "store", *words, "--json").stdout)["repeated_texts"] == 7
-    assert "Texts that stand most often, 5 of 7" in _run(tmp_path / "store", *words).stdout
+    assert json.loads(run_command(tmp_path / "store", *words, "--json").stdout)["repeated_texts"] == 7
+    assert "Texts that stand most often, 5 of 7" in run_command(tmp_path / "store", *words).stdout
 
 
 def test_the_report_says_how_many_items_failed(tmp_path: Path) -> None:
     lines = [f"{number}.jpg,text {number}" for number in range(205)]
     (tmp_path / "missing.csv").write_text("\n".join(["image_path,caption", *lines]))
-    _run(tmp_path / "store", "ingest", "csv", tmp_path / "missing.csv")
+    run_command(tmp_path / "store", "ingest", "csv", tmp_path / "missing.csv")
     told = sections.item_failures(Store(tmp_path / "store"))
     assert (len(told["rows"]), told["total"]) == (200, 205)
 
@@ -551,8 +545,8 @@ def test_printing_never_fails(charset: str, place: Path) -> None:
     greek = "SELECT 'π → Ärger' AS text, 123456789 AS number"
     escaped = "π → Ärger".encode(charset, "clipstore.readable").decode(charset)
     for form in ("table", "csv"):
-        assert escaped in _run(store, "sql", greek, "--format", form, charset=charset).stdout
-    assert json.loads(_run(store, "sql", greek, "--json", charset=charset).stdout)[0]["text"] == "π → Ärger"
+        assert escaped in run_command(store, "sql", greek, "--format", form, charset=charset).stdout
+    assert json.loads(run_command(store, "sql", greek, "--json", charset=charset).stdout)[0]["text"] == "π → Ärger"
     for words in (
         ("compare", "demo", LONG_MODEL, "--split", SPLIT),
         ("stats", "--split", SPLIT),
@@ -560,19 +554,19 @@ def test_printing_never_fails(charset: str, place: Path) -> None:
         ("eval", "--model", LONG_MODEL, "--split", SPLIT),
         ("hubness", "--model", LONG_MODEL, "--split", SPLIT),
     ):
-        assert _run(store, *words, charset=charset).stdout
-    assert "unknown model" in _run(store, "model", "show", "Ä\udcff→", charset=charset, code=1).stderr
+        assert run_command(store, *words, charset=charset).stdout
+    assert "unknown model" in run_command(store, "model", "show", "Ä\udcff→", charset=charset, code=1).stderr
 
 
 def test_csv_says_that_its_encoding_lacks_characters(place: Path) -> None:
     words = ("sql", "SELECT 'π' AS a", "--format", "csv")
-    assert "cp1252 lacks characters" in _run(place / "store", *words, charset="cp1252").stderr
-    assert not _run(place / "store", *words).stderr
-    assert not _run(place / "store", "sql", "SELECT 'ä' AS a", "--format", "csv", charset="cp1252").stderr
+    assert "cp1252 lacks characters" in run_command(place / "store", *words, charset="cp1252").stderr
+    assert not run_command(place / "store", *words).stderr
+    assert not run_command(place / "store", "sql", "SELECT 'ä' AS a", "--format", "csv", charset="cp1252").stderr
 
 
 def test_a_table_stays_aligned_where_characters_are_replaced(place: Path) -> None:
-    text = _run(place / "store", "sql", "VALUES ('π', 1), ('a', 2)", charset="ascii").stdout
+    text = run_command(place / "store", "sql", "VALUES ('π', 1), ('a', 2)", charset="ascii").stdout
     assert text == "\n col0     col1\n -------------\n \\u03c0      1\n a           2\n\n"
 
 
@@ -592,7 +586,7 @@ def test_a_process_with_another_encoding(encoding: str, place: Path) -> None:
 def test_no_key_of_json_has_a_blank(place: Path, answers: dict[str, Any]) -> None:
     store = place / "fresh"
     ingested = [
-        json.loads(_run(store, "ingest", "coco", place / "lacking", "--name", name, *words, "--json").stdout)
+        json.loads(run_command(store, "ingest", "coco", place / "lacking", "--name", name, *words, "--json").stdout)
         for name, words in (("a", ()), ("b", ("--clean",)))
     ]
     assert ingested[0]["changes"]["images_added"] == 24

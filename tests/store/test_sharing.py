@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import duckdb
 import pytest
 from click.testing import Result
+from helpers import held_catalog
 from tiny_store import SPLIT, build_store
 
 import clipstore
@@ -50,18 +51,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def file(store: Path) -> Path:
     return store / "catalog.duckdb"
-
-
-@contextmanager
-def held(file: Path, *, read_only: bool) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the catalog open until its stdin closes."""
-    program = f"import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only={read_only}); print('open', flush=True)"
-    words = [sys.executable, "-c", f"{program}; sys.stdin.read()", str(file)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "open\n"
-        yield process
-        process.communicate()
 
 
 def test_threads_ask_while_another_evaluates(notebook: EmbeddingStore) -> None:
@@ -198,7 +187,7 @@ def test_a_foreign_attachment_is_named(notebook: EmbeddingStore, file: Path) -> 
 
 @pytest.mark.usefixtures("impatient")
 def test_eval_names_a_reader_before_it_ranks(cli: Run, notebook: EmbeddingStore, file: Path) -> None:
-    with held(file, read_only=True) as process:
+    with held_catalog(file, read_only=True) as process:
         told = cli("eval", "--model", "m", "--split", SPLIT, code=1)
         assert f"held by process {process.pid}" in told.stderr
     cli("eval", "--model", "m", "--split", SPLIT)
@@ -215,7 +204,7 @@ def test_a_result_waits_until_it_can_be_written(
 
         def come(*_: object) -> None:
             if not processes:
-                processes.append(reader.enter_context(held(file, read_only=True)))
+                processes.append(reader.enter_context(held_catalog(file, read_only=True)))
 
         leave = logging.Handler()
         leave.emit = lambda _record: reader.close()  # type: ignore[method-assign]
@@ -233,7 +222,7 @@ def test_a_result_waits_until_it_can_be_written(
 @pytest.mark.usefixtures("impatient")
 def test_ingest_names_a_reader_before_it_reads(cli: Run, notebook: EmbeddingStore, file: Path, tmp_path: Path) -> None:
     """Before the file: there is none here."""
-    with held(file, read_only=True) as process:
+    with held_catalog(file, read_only=True) as process:
         told = cli("ingest", "csv", tmp_path / "none.csv", code=1)
         assert f"held by process {process.pid}" in told.stderr
     assert "none.csv" in cli("ingest", "csv", tmp_path / "none.csv", code=1).stderr
@@ -252,7 +241,7 @@ def test_annotations_wait_until_they_can_be_written(
 
             @property
             def stem(self) -> str:
-                reader.enter_context(held(file, read_only=True))
+                reader.enter_context(held_catalog(file, read_only=True))
                 return "late"
 
         leave = logging.Handler()
@@ -276,7 +265,7 @@ def test_a_wait_without_limit_is_on_stderr_and_ends_with_ctrl_c(notebook: Embedd
         "import sys; from pathlib import Path; from clipstore import catalog, waiting; catalog.BUSY_SECONDS = 0.1\n"
         "with waiting.keep_waiting(), catalog.Catalog(Path(sys.argv[1])).write(): pass"
     )
-    with held(file, read_only=True) as holder:
+    with held_catalog(file, read_only=True) as holder:
         words = [sys.executable, "-c", program, str(file)]
         with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr

@@ -11,18 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gradients import STILL, assert_same_gradient, tuned
+from helpers import write_job
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_train import here, ingested, job
-from test_training import STILL, assert_same_gradient, tuned
 
 from clipstore.demo.scenes import draw_dataset
 from clipstore.training.gradients import Batch, backward, contrastive_loss
 
 Rows = Sequence[int]
 Run = Callable[..., Any]
-
-__all__ = ["here", "ingested"]  # fixtures
 
 
 def plain_loss(images: np.ndarray, texts: np.ndarray, scale: float, image: Rows | None, text: Rows | None) -> float:
@@ -91,18 +89,20 @@ def test_the_gradient_in_chunks_masks_the_same_pairs(siblings: bool, small_clip:
     assert found[0][0] < backward(learner, batch, chunk=64, mask_siblings=siblings) - 1e-3
 
 
-def test_a_job_trains_with_the_mask_beside_hard_negatives(here: Path, store: Path, cli: Run, cli_json: Run) -> None:
+def test_a_job_trains_with_the_mask_beside_hard_negatives(
+    workspace: Path, store: Path, cli: Run, cli_json: Run
+) -> None:
     """Captions that cleaning makes equal, at images of their own, are no negatives: the first loss is lower."""
-    draw_dataset(here / "x", images=10, seed=9, split="v")
-    photos = sorted(file.name for file in (here / "x" / "v").iterdir())
+    draw_dataset(workspace / "x", images=10, seed=9, split="v")
+    photos = sorted(file.name for file in (workspace / "x" / "v").iterdir())
     texts = [("A Scene!" if number % 2 else "a scene", f"scene number {number}") for number in range(10)]
     rows = [f"v/{photo},{text}\n" for photo, pair in zip(photos, texts, strict=True) for text in pair]
-    (here / "x" / "x.csv").write_text("image_path,caption\n" + "".join(rows))
-    cli("ingest", "csv", here / "x" / "x.csv")
+    (workspace / "x" / "x.csv").write_text("image_path,caption\n" + "".join(rows))
+    cli("ingest", "csv", workspace / "x" / "x.csv")
     settings = 'split = "x/all"\nepochs = 1\nbatch = 40\nchunk = 8\nhard_negatives = 1\nmask_duplicates = '
     losses = {}
     for masked in ("true", "false"):
-        file = job(f"mask-{masked}", settings + masked, lora="dropout = 0.0")
+        file = write_job(f"mask-{masked}", settings + masked, lora="dropout = 0.0")
         file.write_text(file.read_text().replace("[train]", "clean = true\n[train]", 1))
         losses[masked] = cli_json("train", "--model", f"mask-{masked}")["history"][1]["loss"]
     assert losses["true"] < losses["false"] - 0.1

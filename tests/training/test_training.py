@@ -8,18 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gradients import STILL, TRAINING, assert_same_gradient, tuned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipstore.encoders.lora import LoraClip
 from clipstore.errors import ModelError, TrainingError
-from clipstore.records import Lora, Model, Training
+from clipstore.records import Lora, Model
 from clipstore.training.batches import Captions, batches, steps_of
 from clipstore.training.checkpoints import replace_folder, settle
 from clipstore.training.gradients import Batch, backward, contrastive_loss
-
-TRAINING = Training(split="a/train", validation="a/val")
-STILL = replace(TRAINING, heads=True, temperature="trained", lora=Lora(dropout=0.0))
 
 
 def plain_loss(images: np.ndarray, texts: np.ndarray, scale: float, image: list[int] | None) -> float:
@@ -61,16 +59,6 @@ def test_a_batch_of_one_image_alone_has_no_negatives_left() -> None:
 # ---- gradients ----
 
 
-def tuned(base: Path, training: Training) -> LoraClip:
-    learner = LoraClip(Model(name="m", family="clip", base=str(base)), training)
-    generator = torch.Generator().manual_seed(1)
-    for name, weight in learner.weights().items():
-        if "lora_B" in name:  # zero at the start, where half of the gradient vanishes
-            torch.nn.init.normal_(weight, std=0.1, generator=generator)
-    learner.train(on=True)
-    return learner
-
-
 def made_batch(learner: LoraClip, size: int, *, pixels: bool = False, seed: int = 0) -> Batch:
     rng = np.random.default_rng(seed)
     ids = [[49406, *rng.integers(0, 49000, size=rng.integers(1, 20)).tolist(), 49407] for _ in range(size)]
@@ -88,12 +76,6 @@ def gradient(
         weight.grad = None
     loss = backward(learner, batch, chunk=chunk, mask_siblings=mask)
     return loss, {name: weight.grad.clone() for name, weight in learner.weights().items() if weight.grad is not None}
-
-
-def assert_same_gradient(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert (value - other[name]).norm() <= 1e-5 * value.norm() + 1e-9, name
 
 
 @pytest.mark.parametrize("mask", [False, True])

@@ -1,0 +1,109 @@
+"""Helpers of several test files: commands in this process and in others, training jobs, and the golden data set."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from clipstore.cli import main
+
+Vector = tuple[float, ...]
+Captions = Mapping[str, Mapping[str, Vector]]  # image -> its captions -> their vectors
+
+
+# ---- commands ----
+
+
+def environment(store: Path) -> dict[str, str]:
+    """The environment of a process that works on `store` and has no network."""
+    return os.environ | {"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"}
+
+
+def run_command(store: Path, *words: object, code: int = 0, **runner: Any) -> Result:
+    """Run a clipstore command on `store` in this process; its exit code must be `code`."""
+    runner = {"env": {"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"}, **runner}
+    result = CliRunner(**runner).invoke(main, [str(word) for word in words])
+    message = f"{words}: {result.exit_code}\n{result.output}"
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise AssertionError(message) from result.exception
+    assert result.exit_code == code, message
+    return result
+
+
+def command_line(*words: object) -> list[str]:
+    """The arguments that run a clipstore command in a new process."""
+    return [sys.executable, "-c", "from clipstore.cli import main; main()", *map(str, words)]
+
+
+@contextmanager
+def held_catalog(file: Path, *, read_only: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """Another process that keeps a catalog open until its stdin closes."""
+    program = f"import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only={read_only}); print('open', flush=True)"
+    words = [sys.executable, "-c", f"{program}; sys.stdin.read()", str(file)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "open\n"
+        yield process
+        process.communicate()
+
+
+# ---- training ----
+
+QUICK = """
+split = "t/train"
+validation = "t/val"
+precision = "fp32"
+seed = 3
+batch = 16
+chunk = 8
+epochs = 2
+learning_rate = 1e-3
+save_steps = 2
+"""
+
+
+def write_job(name: str, train: str = "", *, lora: str = "", base: str | Path = "bundled:demo", rest: str = "") -> Path:
+    """Write ./jobs/NAME.toml: the settings of QUICK, those in `train` replaced."""
+    replaced = {line.split("=")[0].strip() for line in train.splitlines()}
+    lines = [line for line in QUICK.strip().splitlines() if line.split("=")[0].strip() not in replaced]
+    text = f'[model]\nbase = "{base}"\n[train]\n' + "\n".join([*lines, train]) + f"\n[train.lora]\n{lora}\n{rest}"
+    file = Path("jobs") / f"{name}.toml"
+    file.write_text(text)
+    return file
+
+
+def weight_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each weight file in an adapter's folder; the other files contain times."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.glob("*.safetensors")}
+
+
+def metrics_csv(store: Path, name: str) -> list[dict[str, str]]:
+    """The rows of a training's metrics.csv without their times."""
+    with (store / "adapters" / name / "metrics.csv").open() as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+# ---- the golden data set: unit vectors whose dot products are exact, so that equal scores tie ----
+
+E1, E2, E3, E4 = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)
+HALVES = (0.5, 0.5, 0.5, 0.5)
+IMAGES = {"a": E1, "b": E2, "c": HALVES}
+CAPTIONS = {"a": {"a1": E1, "a2": E1, "a3": E3}, "b": {"b1": E1}, "c": {"c1": E2, "c2": (0, 0, 0, -1)}}
+
+
+def write_dataset(folder: Path, name: str, captions: Captions) -> Path:
+    """Write a CSV data set whose image files do not exist; a caption's text is its id."""
+    file = folder / f"{name}.csv"
+    rows = [(f"{image}.jpg", text, image, text) for image, texts in captions.items() for text in texts]
+    with file.open("w", newline="") as out:
+        csv.writer(out).writerows([("image_path", "caption", "image_id", "caption_id"), *rows])
+    return file
