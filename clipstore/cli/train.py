@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,8 +9,6 @@ import click
 from clipstore.cli.options import json_option, store_option
 
 if TYPE_CHECKING:
-    from clipstore.records import Job
-    from clipstore.reporting.progress import ProgressDisplay
     from clipstore.store.layout import Store
 
 _device = click.option("--device", help="Where it runs, such as cuda:1. [default: cuda where there is one, else cpu]")
@@ -43,24 +39,17 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
     from clipstore.pipeline.train.run import train as verb
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
-    from clipstore.reporting.training import epoch_line, print_training
+    from clipstore.reporting.training import print_training
     from clipstore.store.models import find_job
 
     job = find_job(store, model)
-    with progress_display() as shown:
-        options = TrainOptions(
-            restart=restart,
-            device=device,
-            on_progress=shown,
-            on_epoch=lambda epoch: shown.print_line(epoch_line(job.model.name, asdict(epoch))),
-            on_note=shown.print_line,
-            on_begin=lambda: _say_packaged(model, job, shown),
-        )
-        told = verb(store, job, options).row()
+    with progress_display() as display:
+        options = TrainOptions.with_display(model, job, display, restart=restart, device=device)
+        trained = verb(store, job, options).row()
     if as_json:
-        print_json(told)
+        print_json(trained)
     else:
-        print_training(told)
+        print_training(trained)
 
 
 @click.command()
@@ -83,34 +72,17 @@ def run(job: str, store: Store, *, restart: bool, device: str | None, as_json: b
     from clipstore.reporting.metrics import print_evaluations
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
-    from clipstore.reporting.training import epoch_line, print_training
+    from clipstore.reporting.training import print_training
     from clipstore.store.models import find_job
 
-    named = find_job(store, job)
-    with progress_display() as shown:
-        options = TrainOptions(
-            restart=restart,
-            device=device,
-            on_progress=shown,
-            on_epoch=lambda epoch: shown.print_line(epoch_line(named.model.name, asdict(epoch))),
-            on_note=shown.print_line,
-            on_begin=lambda: _say_packaged(job, named, shown),
-        )
-        done = run_job(store, job, options)
-    trained = done.trained.row() if done.trained else None
+    with progress_display() as display:
+        options = TrainOptions.with_display(job, find_job(store, job), display, restart=restart, device=device)
+        result = run_job(store, job, options).row()
     if as_json:
-        print_json({"job": str(done.job), "trained": trained, "evaluations": done.evaluations})
+        print_json(result)
         return
-    if trained:
-        print_training(trained)
+    if result["trained"]:
+        print_training(result["trained"])
     else:
-        click.echo(f"job: {done.job}")
-    print_evaluations(done.evaluations)
-
-
-def _say_packaged(word: str, job: Job, shown: ProgressDisplay) -> None:
-    """Say so where the path of a job file stands for the packaged job."""
-    from clipstore.jobs import is_path
-
-    if is_path(word) and job.file != Path(word):
-        shown.print_line(f"{word} is not in this folder: using the packaged job {job.file}")
+        click.echo(f"job: {result['job']}")
+    print_evaluations(result["evaluations"])

@@ -23,6 +23,11 @@ class Done:
     trained: Trained | None
     evaluations: list[Row]
 
+    def row(self) -> Row:
+        """The result as `clipstore run --json` prints it."""
+        trained = self.trained.row() if self.trained else None
+        return {"job": str(self.job), "trained": trained, "evaluations": self.evaluations}
+
 
 def run_job(store: Store, word: str, options: TrainOptions) -> Done:
     """Train the model of a job (a name or a path) where it trains one, embed the splits it is measured on, evaluate.

@@ -19,12 +19,15 @@ from clipstore.catalog import Session
 from clipstore.device import checked_device, mixed_precision
 from clipstore.encoders.fingerprint import recorded_base_digest
 from clipstore.errors import JobError, TrainingError
+from clipstore.jobs import is_path
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.run import EvalOptions, compute_metrics, gallery_provenance, rank_gallery
 from clipstore.pipeline.train.dataset import LiveVectors, Pairs
 from clipstore.pipeline.train.hard_negatives import hard_negatives
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Job, Model, Row, Training
+from clipstore.reporting.progress import ProgressDisplay
+from clipstore.reporting.training import epoch_line
 from clipstore.store.evaluations import delete_model_evaluations
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
@@ -56,6 +59,22 @@ class TrainOptions:
     on_epoch: Callable[[Epoch], None] = lambda _epoch: None
     on_note: Callable[[str], None] = lambda _line: None
     on_begin: Callable[[], None] = lambda: None
+
+    @classmethod
+    def with_display(
+        cls, word: str, job: Job, display: ProgressDisplay, *, restart: bool = False, device: str | None = None
+    ) -> TrainOptions:
+        """Options that report progress, epochs and notes on a display; `word` is how the user named the job."""
+        packaged = is_path(word) and job.file != Path(word)
+        note = f"{word} is not in this folder: using the packaged job {job.file}"
+        return cls(
+            restart=restart,
+            device=device,
+            on_progress=display,
+            on_epoch=lambda epoch: display.print_line(epoch_line(job.model.name, asdict(epoch))),
+            on_note=display.print_line,
+            on_begin=lambda: display.print_line(note) if packaged else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
