@@ -11,6 +11,18 @@ JOIN datasets USING (dataset_id)
 WHERE splits.split_id = $origin OR origin_id = $origin
 ORDER BY splits.split_id != $origin, splits.name;
 
+-- name: metadata
+-- What goes beside exported vectors: one row a caption, in the order asked.
+SELECT
+    images.path AS image_path,
+    captions.text AS caption,
+    images.source_id AS image_source_id,
+    captions.source_id AS caption_source_id
+FROM exported
+JOIN captions USING (caption_id)
+JOIN images USING (image_id)
+ORDER BY exported.place;
+
 -- name: origins
 -- The splits that others were drawn from.
 SELECT DISTINCT origin.name

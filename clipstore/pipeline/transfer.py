@@ -103,7 +103,7 @@ def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, p
         found = find_gallery(store, session, model, split, partial=partial)
         captions = found.texts.table["caption_id"]
         session.stage(exported=pa.table({"caption_id": captions, "place": np.arange(len(captions))}))
-        metadata = session.table("vectors/metadata")
+        metadata = session.table("export/metadata")
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -175,7 +175,7 @@ def _check_no_objects(file: Path) -> None:
 def _keys(session: Session, split: str) -> dict[str, dict[str, str]]:
     """Content keys of a split's items by source id, for each tower."""
     keys: dict[str, dict[str, str]] = {"image": {}, "text": {}}
-    for row in session.rows("vectors/items", split_id=split_id(session, split)):
+    for row in session.rows("import/items", split_id=split_id(session, split)):
         if keys[row["tower"]].setdefault(row["source_id"], row["content"]) != row["content"]:
             message = f"the source id {row['source_id']} stands at two items of {split}: vectors cannot be told apart"
             raise VectorError(message)
@@ -241,13 +241,13 @@ def _replace(session: Session, store: Store, made: list[Shard]) -> bool:
     known = {
         row["file"]
         for fingerprint in {shard.info.fingerprint for shard in made}
-        for row in session.rows("vectors/whole_shards", fingerprint=fingerprint)
+        for row in session.rows("import/whole_shards", fingerprint=fingerprint)
     }
     fresh = [shard for shard in made if str(shard.path.relative_to(store.root)) not in known]
     if fresh:
         keys = [(shard.info.fingerprint, content) for shard in fresh for content in shard.contents]
         session.stage(replaced=pa.table({"fingerprint": [key[0] for key in keys], "content": [key[1] for key in keys]}))
-        session.run("vectors/delete_replaced")
+        session.run("import/delete_replaced")
         register(session, store, fresh)
     return bool(fresh)
 

@@ -1,3 +1,10 @@
+-- The kinds of failures, in the order of the rules of failure_kinds.
+CREATE OR REPLACE VIEW failure_kind_names AS
+FROM (VALUES
+    (1, 'equal_caption'), (2, 'near_duplicate'), (3, 'extra_positive'), (4, 'hub'), (5, 'wrong_attribute'),
+    (6, 'wrong_count'), (7, 'wrong_relation'), (8, 'wrong_categories'), (9, 'unclassified')
+) AS kinds (place, kind);
+
 -- Why each failed query failed: one row per query, with the first kind that fits, and what speaks for it.
 --
 -- Every failure is a wrong pair of an image and a caption (see failed_queries), and all that the rules know of the image

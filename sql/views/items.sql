@@ -1,3 +1,16 @@
+-- What each model's image tower reads: one row per model and image, with the content key of its vector.
+CREATE OR REPLACE VIEW image_items AS
+SELECT
+    models.model_id,
+    images.image_id,
+    CASE WHEN models.family = 'imported'
+        THEN imported_image(datasets.name, images.file_name)
+        ELSE images.content
+    END AS content
+FROM models
+CROSS JOIN images
+JOIN datasets USING (dataset_id);
+
 -- What each model's text tower reads: one row per model and caption, with the exact text and its content key.
 CREATE OR REPLACE VIEW caption_items AS
 SELECT

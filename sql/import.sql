@@ -19,18 +19,6 @@ JOIN datasets USING (dataset_id)
 JOIN captions USING (image_id)
 WHERE split_id = $split_id;
 
--- name: metadata
--- What goes beside exported vectors: one row a caption, in the order asked.
-SELECT
-    images.path AS image_path,
-    captions.text AS caption,
-    images.source_id AS image_source_id,
-    captions.source_id AS caption_source_id
-FROM exported
-JOIN captions USING (caption_id)
-JOIN images USING (image_id)
-ORDER BY exported.place;
-
 -- name: whole_shards
 -- Shards of a fingerprint that hold the current vector of each of their items.
 SELECT file
