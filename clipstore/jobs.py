@@ -34,7 +34,7 @@ import msgspec
 from clipstore.errors import JobError, NotFoundError, nearest
 from clipstore.files import read_regular
 from clipstore.records import Job, Lora, Measure, Model, Training
-from clipstore.resources import folder
+from clipstore.resources import packaged_folder
 
 FAMILIES = ("clip",)
 
@@ -46,7 +46,7 @@ Record = TypeVar("Record")
 def job_files() -> dict[str, Path]:
     """Every job that can be named, with its file: those in ./jobs, then the packaged ones."""
     found: dict[str, Path] = {}
-    for place in (Path("jobs"), folder("jobs")):
+    for place in (Path("jobs"), packaged_folder("jobs")):
         for file in sorted(place.glob("*.toml")):
             found.setdefault(file.stem, file)
     return found
@@ -59,7 +59,7 @@ def is_path(word: str) -> bool:
 
 def is_packaged(file: Path) -> bool:
     """Whether a job file is one that ships with clipstore."""
-    return file.parent == folder("jobs")
+    return file.parent == packaged_folder("jobs")
 
 
 def job_file(word: str) -> Path:
@@ -75,7 +75,7 @@ def job_file(word: str) -> Path:
         return jobs[word]
     if not is_path(word):
         raise NotFoundError.of("job", word, jobs, otherwise="a job is a file jobs/NAME.toml, or the path of one")
-    packaged = folder("jobs") / file.name
+    packaged = packaged_folder("jobs") / file.name
     if not file.exists() and file.parent == Path("jobs") and packaged.is_file():
         return packaged
     if not file.exists() or file.is_dir():

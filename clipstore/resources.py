@@ -1,4 +1,4 @@
-"""Where the files that ship beside the code lie: `sql/` and `jobs/`, in a checkout and in a wheel alike."""
+"""Paths of the files that ship beside the code, `sql/` and `jobs/`, in a checkout and in a wheel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).parent
 
 
-def folder(name: str) -> Path:
-    """The packaged folder `name` ("sql" or "jobs"): in a wheel `clipstore/_data/NAME`, in a checkout `NAME`."""
+def packaged_folder(name: str) -> Path:
+    """The folder `name` ("sql" or "jobs"): `clipstore/_data/NAME` in a wheel, `NAME` in a checkout."""
     installed = _PACKAGE / "_data" / name
     return installed if installed.is_dir() else _PACKAGE.parent / name

@@ -1,4 +1,4 @@
-"""How long to wait for what others hold: a while, or, once there is a result to keep, as long as it takes."""
+"""The time limit of a wait for a resource that another process or thread holds."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from contextvars import ContextVar
 
 from clipstore.errors import CatalogError
 
-REMIND_SECONDS = 60.0  # between two lines of a wait without limit
+REMIND_SECONDS = 60.0  # between two warnings of a wait without limit
 
 _log = logging.getLogger(__name__)
-_endless: ContextVar[bool] = ContextVar("_endless", default=False)
+_unlimited: ContextVar[bool] = ContextVar("_unlimited", default=False)
 
 
 @contextmanager
-def keep_waiting() -> Iterator[None]:
-    """Within the block, wait for a busy catalog as long as it takes, so that the result of long work is not lost.
+def wait_without_limit() -> Iterator[None]:
+    """Within the block, wait for a busy catalog without a time limit, so that the result of long work is not lost.
 
-    Who holds it is logged as a warning, which Python prints on stderr. Only an interrupt (Ctrl-C) ends the wait.
+    The process that holds the catalog is logged as a warning, which Python prints on stderr. Ctrl-C ends the wait.
     """
-    token = _endless.set(True)
+    token = _unlimited.set(True)
     try:
         yield
     finally:
-        _endless.reset(token)
+        _unlimited.reset(token)
 
 
-class Wait:
-    """The patience of one attempt to have `what`: so many seconds, or without limit within `keep_waiting`."""
+class BusyWait:
+    """The time limit of one attempt to open `resource`: `seconds`, or none within `wait_without_limit`."""
 
-    def __init__(self, what: str, seconds: float) -> None:
-        self._what, self._forever = what, _endless.get()
+    def __init__(self, resource: str, seconds: float) -> None:
+        self._resource, self._limited = resource, not _unlimited.get()
         self._until = time.monotonic() + seconds
 
-    def __call__(self, holder: str, error: Exception | None = None) -> None:
-        """Go on waiting for `holder` (who it is, and what to do).
+    def __call__(self, state: str, error: Exception | None = None) -> None:
+        """Return while there is time left; `state` describes what holds the resource, and what to do about it.
 
         Raises:
-            CatalogError: the time is up.
+            CatalogError: the time limit is over.
         """
         if time.monotonic() <= self._until:
             return
-        message = f"{self._what} is {holder}"
-        if not self._forever:
+        message = f"{self._resource} is {state}"
+        if self._limited:
             raise CatalogError(message) from error
         _log.warning("waiting: %s; Ctrl-C gives up what is not written yet", message)
         self._until = time.monotonic() + REMIND_SECONDS

@@ -17,11 +17,12 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import click
 
-from clipstore.catalog import Session, named, parameters_of, scratch, statement
+from clipstore.catalog import Session, parameters_of, scratch
 from clipstore.cli import main
 from clipstore.cli.groups import DefaultGroup
 from clipstore.records import Lora, Measure, Model, Training
-from clipstore.resources import folder
+from clipstore.resources import packaged_folder
+from clipstore.statements import statement, statement_names
 
 _CREATE = re.compile(r"CREATE (?:OR REPLACE )?(?:TABLE IF NOT EXISTS|VIEW|MACRO) (\w+)\s*(\([^)]*\))?", re.IGNORECASE)
 _COLUMN = re.compile(r"^\s+(\w+)\s+[A-Z]+(?:\[\])?[^-\n]*?,?\s*(?:--\s*(.*))?$")
@@ -44,7 +45,9 @@ class Relation(NamedTuple):
 
 def relations() -> list[Relation]:
     """All tables, views and macros of a catalog, in the order of their files."""
-    files = sorted((folder("sql") / "schema").glob("*.sql")) + sorted((folder("sql") / "views").glob("*.sql"))
+    files = sorted((packaged_folder("sql") / "schema").glob("*.sql")) + sorted(
+        (packaged_folder("sql") / "views").glob("*.sql")
+    )
     return [one for file in files for one in _relations_in(file.read_text(encoding="utf-8"))]
 
 
@@ -77,7 +80,7 @@ def _comment_before(text: str) -> str:
 
 def queries() -> list[str]:
     """The names of the named queries."""
-    return [name.split("/")[1] for name in named("queries")]
+    return [name.split("/")[1] for name in statement_names("queries")]
 
 
 # --- Markdown
@@ -144,7 +147,7 @@ def _queries(session: Session) -> str:
         text = statement(f"queries/{name}")
         parameters = sorted(parameters_of(text))
         columns = [
-            field for field in session.ask(text, dict.fromkeys(parameters)).column_names if field != "total_rows"
+            field for field in session.sql(text, dict.fromkeys(parameters)).column_names if field != "total_rows"
         ]
         parts.append(
             f"### {name}\n\n{_prose(_leading_comment(text))}"
@@ -156,7 +159,7 @@ def _queries(session: Session) -> str:
 
 def _parameters() -> str:
     rows = []
-    for name in named("parameters"):
+    for name in statement_names("parameters"):
         comment = _leading_comment(statement(name))
         rows.append((f"`{name.split('/')[1]}`", _text(comment)))
     return _table(("parameter", "accepted values"), rows)
@@ -228,7 +231,7 @@ def _type(hint: Any) -> str:
 
 
 def _columns(session: Session, relation: str) -> list[tuple[str, str]]:
-    rows = session.ask(f"DESCRIBE SELECT * FROM {relation}").to_pylist()
+    rows = session.sql(f"DESCRIBE SELECT * FROM {relation}").to_pylist()
     return [(row["column_name"], row["column_type"]) for row in rows]
 
 

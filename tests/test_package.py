@@ -140,7 +140,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
 
 def test_the_installed_wheel_knows_its_data(installed: Callable[..., str]) -> None:
     command = "from clipstore.cli import main; main()"
-    place = installed("import clipstore.resources as p; print(p.folder('sql'), p.folder('jobs'))").split()
+    place = installed(
+        "import clipstore.resources as p; print(p.packaged_folder('sql'), p.packaged_folder('jobs'))"
+    ).split()
     assert all("site/clipstore/_data" in folder for folder in place)
     told = installed(command, "query", "--format", "csv")
     for query in (ROOT / "sql" / "queries").glob("*.sql"):

@@ -72,8 +72,8 @@ def collect_garbage(store: Store, *, delete: bool) -> Row:
 def _registered(session: Session, store: Store) -> tuple[list[Kind], list[int]]:
     """The garbage that the catalog knows, and the ids of its shards."""
     kinds, shard_ids = [], []
-    for kind in ("unused", "replaced"):
-        rows = session.rows(f"gc/{kind}_shards")
+    for kind, statement in (("unused", "gc/unused_shards"), ("replaced", "gc/replaced_shards")):
+        rows = session.rows(statement)
         shard_ids += [row["shard_id"] for row in rows]
         files = [file for row in rows if _inside(store, file := store.root / row["file"])]
         kinds.append(Kind(kind=kind, files=files, rows=sum(row["items"] for row in rows)))
@@ -82,10 +82,10 @@ def _registered(session: Session, store: Store) -> tuple[list[Kind], list[int]]:
 
 
 def _strike_out(session: Session, shard_ids: list[int]) -> None:
-    for table in ("vectors", "shards"):
-        session.run(f"embed/remove_{table}", shards=shard_ids)
-    for table in ("failures", "precision_checks", "probes"):
-        session.run(f"gc/remove_{table}")
+    for statement in ("embed/remove_vectors", "embed/remove_shards"):
+        session.run(statement, shards=shard_ids)
+    for statement in ("gc/remove_failures", "gc/remove_precision_checks", "gc/remove_probes"):
+        session.run(statement)
 
 
 def _orphans(store: Store, known: set[Path]) -> list[Path]:

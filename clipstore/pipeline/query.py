@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from clipstore.catalog import Session, named, parameters_of, statement
+from clipstore.catalog import Session, parameters_of
 from clipstore.errors import CatalogError, NotFoundError, nearest
+from clipstore.statements import statement, statement_names
 from clipstore.store.layout import Store
 from clipstore.store.models import model_name
 
@@ -24,7 +25,7 @@ def run_sql(store: Store, text: str, *, allow_network: bool = False) -> pa.Table
         NotFoundError: there is no store.
     """
     with store.catalog.read(allow_network=allow_network) as session:
-        return session.ask(text)
+        return session.sql(text)
 
 
 def run_query(store: Store, name: str, given: Iterable[str], *, allow_network: bool = False) -> pa.Table:
@@ -36,7 +37,7 @@ def run_query(store: Store, name: str, given: Iterable[str], *, allow_network: b
         NotFoundError: no such query, parameter or value of a parameter, with the nearest.
         CatalogError: a parameter is not KEY=VALUE, or is there twice.
     """
-    known = [query.split("/")[1] for query in named("queries")]
+    known = [query.split("/")[1] for query in statement_names("queries")]
     if name not in known:
         raise NotFoundError.of("query", name, known, otherwise="'clipstore query' lists them")
     text = statement(f"queries/{name}")
@@ -47,7 +48,7 @@ def run_query(store: Store, name: str, given: Iterable[str], *, allow_network: b
         for key, value in values.items():
             if value is not None:
                 _check_value(session, f"parameter {key} of {name}", key, value)
-        return _without_total(session.ask(text, values))
+        return _without_total(session.sql(text, values))
 
 
 def _values(name: str, parameters: Iterable[str], given: Iterable[str]) -> dict[str, str | None]:
@@ -79,7 +80,7 @@ def _check_value(session: Session, parameter: str, key: str, value: str) -> None
     text = statement(f"parameters/{key}")
     judged = "value" in parameters_of(text)
     try:
-        accepted = session.ask(text, {"value": value} if judged else {})["value"].to_pylist()
+        accepted = session.sql(text, {"value": value} if judged else {})["value"].to_pylist()
     except CatalogError as error:
         message = f"{parameter}: {error}"
         raise CatalogError(message) from error
@@ -102,7 +103,7 @@ def _without_total(table: pa.Table) -> pa.Table:
 def list_queries() -> pa.Table:
     """The named questions: what each answers, and its parameters."""
     rows = []
-    for query in named("queries"):
+    for query in statement_names("queries"):
         text = statement(query)
         rows.append(
             {

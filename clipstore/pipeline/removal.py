@@ -20,12 +20,12 @@ from clipstore.store.locks import training_lock
 
 # The statements of sql/remove.sql that remove the images in its table removed_images, and what their rows are called.
 _OF_IMAGES = (
-    ("save_training_contents", None),
-    ("training_images", None),
-    ("captions", "captions"),
-    ("image_categories", None),
-    ("extra_positives", None),
-    ("images", "images"),
+    ("remove/save_training_contents", None),
+    ("remove/training_images", None),
+    ("remove/captions", "captions"),
+    ("remove/image_categories", None),
+    ("remove/extra_positives", None),
+    ("remove/images", "images"),
 )
 
 
@@ -65,15 +65,15 @@ def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: boo
     name = job_file(name).stem if is_path(name) else name
     folder = store.adapters / name
     with _not_in_training(store, name):
-        with store.catalog.write(keep=not dry_run) as session:
+        with store.catalog.write(commit=not dry_run) as session:
             row = session.row("model/find", name=name)
             if row is None:
                 raise _no_model(session, name)
             removal = Removal(what=f"the model {name}", remains=_remaining(session, row["model_id"]))
             _forget(session, session.rows("evaluate/of_model", model_id=row["model_id"]), removal)
             removal.removed["towers"] = session.run("model/delete_towers", model_id=row["model_id"])
-            for what in ("training_images", "training_contents"):
-                count = session.run(f"model/delete_{what}", model_id=row["model_id"])
+            for statement in ("model/delete_training_images", "model/delete_training_contents"):
+                count = session.run(statement, model_id=row["model_id"])
                 removal.removed["training images"] = removal.removed.get("training images", 0) + count
             session.run("model/delete", model_id=row["model_id"])
         if folder.is_dir() and adapter:
@@ -97,7 +97,7 @@ def remove_split(store: Store, name: str, *, dry_run: bool = False) -> Removal:
         RemovalError: other splits were drawn from it, it was drawn together with others, it is the only one of its data
             set, or the name is a data set's.
     """
-    with store.catalog.write(keep=not dry_run) as session:
+    with store.catalog.write(commit=not dry_run) as session:
         rows = session.rows("remove/splits_named", name=name)
         if not rows:
             groups = {row["name"].split("/")[0] for row in session.rows("split/list") if row["drawn_from"]}
@@ -124,7 +124,7 @@ def remove_dataset(store: Store, name: str, *, dry_run: bool = False) -> Removal
     Raises:
         NotFoundError: there is no such data set.
     """
-    with store.catalog.write(keep=not dry_run) as session:
+    with store.catalog.write(commit=not dry_run) as session:
         names = [row["dataset"] for row in session.rows("ingest/datasets")]
         if name not in names:
             raise NotFoundError.of("data set", name, names, otherwise="'clipstore dataset list' lists them")
@@ -160,7 +160,7 @@ def remove_evaluations(
         message = "which evaluations? name a --model, a --split or a --protocol"
         raise RemovalError(message)
     model = job_file(model).stem if model and is_path(model) else model
-    with store.catalog.write(keep=not dry_run) as session:
+    with store.catalog.write(commit=not dry_run) as session:
         if split:
             split_id(session, split)
         rows = session.rows("remove/evaluations", model=model, split=split, protocol=protocol)
@@ -251,7 +251,7 @@ def _remove_places(session: Session, ids: list[int], removal: Removal) -> None:
     session.run("remove/split_images", splits=ids)
     session.run("remove/splits", splits=ids)
     for step, what in _OF_IMAGES:
-        count = session.run(f"remove/{step}")
+        count = session.run(step)
         if what:
             removal.removed[what] = count
 

@@ -12,7 +12,7 @@ from clipstore.pipeline.train.run import Trained, TrainOptions, train
 from clipstore.records import Job, Measure, Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import find_job, job_model, record_model
-from clipstore.waiting import keep_waiting
+from clipstore.waiting import wait_without_limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def run_job(store: Store, word: str, options: TrainOptions) -> Done:
         for split in measured.splits:
             split_id(session, split)
     trained = train(store, job, options) if job.training else None
-    with keep_waiting():
+    with wait_without_limit():
         return Done(job=job.file, trained=trained, evaluations=_measured(store, job, word, measured, options))
 
 

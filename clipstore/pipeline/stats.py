@@ -5,8 +5,15 @@ from __future__ import annotations
 from clipstore.records import Row
 from clipstore.store.layout import Store, split_id
 
-_MOST = {"frequent_words": 20, "longest_captions": 5, "repeated_captions": 5}
-_TABLES = ("captions_per_image", "caption_lengths", "categories", *_MOST)
+# The statements that give the tables of a split, each with the number of rows that it returns at most.
+_TABLES = {
+    "stats/captions_per_image": None,
+    "stats/caption_lengths": None,
+    "stats/categories": None,
+    "stats/frequent_words": 20,
+    "stats/longest_captions": 5,
+    "stats/repeated_captions": 5,
+}
 
 
 def split_stats(store: Store, split: str) -> Row:
@@ -18,7 +25,7 @@ def split_stats(store: Store, split: str) -> Row:
     with store.catalog.read() as session:
         target = split_id(session, split)
         told: Row = {"split": split, **session.rows("stats/summary", split_id=target)[0]}
-        for name in _TABLES:
-            limit = {"most": _MOST[name]} if name in _MOST else {}
-            told[name] = session.rows(f"stats/{name}", split_id=target, **limit)
+        for statement, limit in _TABLES.items():
+            options = {} if limit is None else {"most": limit}
+            told[statement.removeprefix("stats/")] = session.rows(statement, split_id=target, **options)
     return told

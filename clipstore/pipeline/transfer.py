@@ -28,7 +28,7 @@ from clipstore.store.locks import shard_write_lock
 from clipstore.store.models import IMPORTED, current_towers, find_model, record_model, record_towers
 from clipstore.store.registry import register
 from clipstore.store.vectors import find_gallery
-from clipstore.waiting import keep_waiting
+from clipstore.waiting import wait_without_limit
 
 _ROWS = 32768  # rows of one shard, and of one step of an export
 _UNIT = 1e-3  # a length farther from 1 than this counts as not unit
@@ -75,7 +75,7 @@ def import_vectors(
 
 def _enter(store: Store, model: Model, towers: tuple[Tower, ...], made: list[Shard]) -> None:
     """Register imported shards as a model's; its evaluations are removed where anything changed."""
-    with keep_waiting(), store.catalog.write() as session:
+    with wait_without_limit(), store.catalog.write() as session:
         model_id = record_model(session, model, origin="imported")
         renewed = current_towers(session, model_id) != towers
         record_towers(session, model_id, towers, key="")

@@ -104,8 +104,13 @@ def delete_stale(session: Session) -> list[Row]:
 def delete_evaluations(session: Session, evaluations: Iterable[int]) -> None:
     """Remove evaluations with their ranks and hits."""
     ids = list(evaluations)
-    for table in ("hits", "ranks", "seen_images", "evaluations"):
-        session.run(f"evaluate/remove_{table}", evaluations=ids)
+    for statement in (
+        "evaluate/remove_hits",
+        "evaluate/remove_ranks",
+        "evaluate/remove_seen_images",
+        "evaluate/remove_evaluations",
+    ):
+        session.run(statement, evaluations=ids)
 
 
 def delete_model_evaluations(session: Session, model_id: int) -> None:

@@ -11,7 +11,14 @@ from clipstore.catalog import Session
 from clipstore.shards import Shard
 from clipstore.store.layout import Store
 
-_STEPS = ("delete_empty_shards", "add_shards", "add_vectors", "delete_resolved_failures", "add_failures")
+# The statements that register shards, in order.
+_STEPS = (
+    "embed/delete_empty_shards",
+    "embed/add_shards",
+    "embed/add_vectors",
+    "embed/delete_resolved_failures",
+    "embed/add_failures",
+)
 
 
 def register(session: Session, store: Store, shards: Sequence[Shard]) -> None:
@@ -23,15 +30,15 @@ def register(session: Session, store: Store, shards: Sequence[Shard]) -> None:
         staged_failures=pa.concat_tables([_failure_rows(shard) for shard in shards]),
     )
     for step in _STEPS:
-        session.run(f"embed/{step}")
+        session.run(step)
 
 
 def delete_missing_shards(session: Session, store: Store, fingerprint: str) -> int:
     """Strike out the shards of a fingerprint whose files are gone, so that they are planned again; how many."""
     shards = session.rows("evaluate/shards", fingerprint=fingerprint)
     lost = [row["shard_id"] for row in shards if not (store.root / row["file"]).is_file()]
-    for table in ("vectors", "shards"):
-        session.run(f"embed/remove_{table}", shards=lost)
+    for statement in ("embed/remove_vectors", "embed/remove_shards"):
+        session.run(statement, shards=lost)
     return len(lost)
 
 

@@ -2,6 +2,7 @@
 -- the transaction that notes its number in store_format. A catalog of version 1 may lack any of what 2 adds.
 
 -- name: 2
+-- The columns that format 1 gained over time, and training_contents, which was called training_photos.
 ALTER TABLE IF EXISTS store_format ADD COLUMN IF NOT EXISTS schema_digest VARCHAR;
 ALTER TABLE IF EXISTS datasets ADD COLUMN IF NOT EXISTS cleaned BOOLEAN DEFAULT FALSE;
 ALTER TABLE IF EXISTS splits ADD COLUMN IF NOT EXISTS origin_id BIGINT;

@@ -32,7 +32,7 @@ def in_sql(expression: str, texts: list[str]) -> list[Any]:
     """The value of an expression over `text` for each text, in order."""
     with scratch() as session:
         session.stage(texts=pa.table({"place": range(len(texts)), "text": pa.array(texts, pa.string())}))
-        rows = session.ask(f"SELECT {expression} AS value FROM texts ORDER BY place")
+        rows = session.sql(f"SELECT {expression} AS value FROM texts ORDER BY place")
     values: list[Any] = rows["value"].to_pylist()
     return values
 

@@ -16,7 +16,7 @@ from helpers import environment, metrics_csv, weight_digests, write_job
 
 from clipstore.demo.scenes import draw_dataset
 from clipstore.errors import ClipstoreError
-from clipstore.resources import folder
+from clipstore.resources import packaged_folder
 from clipstore.store.layout import Store
 from clipstore.store.locks import shard_removal_lock, shard_write_lock, training_lock
 
@@ -217,7 +217,7 @@ def test_the_path_of_a_packaged_job_works_from_any_folder(workspace: Path, store
     told = cli("run", "jobs/demo-full.toml", code=1)
     assert "unknown split" in told.stderr.splitlines()[-1]
     with_path = cli("model", "show", "jobs/demo-full.toml").stdout
-    assert str(folder("jobs") / "demo-full.toml") in with_path
+    assert str(packaged_folder("jobs") / "demo-full.toml") in with_path
     assert "no job file elsewhere/demo-full.toml" in cli("run", "elsewhere/demo-full.toml", code=1).stderr
     assert (
         "no job file jobs/demo-ful.toml (did you mean 'demo-full'?)" in cli("run", "jobs/demo-ful.toml", code=1).stderr
@@ -232,7 +232,7 @@ def test_the_packaged_job_is_named_when_it_stands_for_a_path(workspace: Path, cl
     cli("ingest", "coco", workspace / "scenes", "--name", "scenes")
     cli("split", "subset", "--from", "scenes/train", "--validation", "0.5")
     told = cli("run", "jobs/demo-subset.toml")
-    packaged = folder("jobs") / "demo-subset.toml"
+    packaged = packaged_folder("jobs") / "demo-subset.toml"
     assert f"jobs/demo-subset.toml is not in this folder: using the packaged job {packaged}\n" in told.stderr
     assert f"job: {packaged}\n" in told.stdout
 
@@ -263,7 +263,7 @@ def test_a_name_that_means_two_things_is_refused_everywhere(workspace: Path, cli
 def test_the_name_of_a_job_is_not_recorded_a_second_time(workspace: Path, cli: Run, cli_json: Run, sql: Run) -> None:
     before = sql("FROM models")
     said = cli("model", "add", "demo", "--base", "bundled:demo").stdout
-    assert said == f"demo: this model is the job {folder('jobs') / 'demo.toml'} already; nothing to record\n"
+    assert said == f"demo: this model is the job {packaged_folder('jobs') / 'demo.toml'} already; nothing to record\n"
     assert sql("FROM models") == before
     (workspace / "jobs" / "demo.toml").write_text('[model]\nbase = "bundled:demo"\nprompt = "a {}"\n')
     shown = cli_json("model", "show", "demo")

@@ -389,7 +389,7 @@ def test_what_is_retrieved_as_often_as_by_chance_is_no_hub(swallowed: Callable[.
 def test_chance_makes_a_hub_in_less_than_one_gallery_in_a_hundred(items: int, share: float) -> None:
     queries = max(1, round(share * items))
     with scratch() as session:
-        told = session.ask(f"SELECT hub_threshold({10 * queries / items}::DOUBLE, {items}) AS threshold")
+        told = session.sql(f"SELECT hub_threshold({10 * queries / items}::DOUBLE, {items}) AS threshold")
     threshold = told.to_pylist()[0]["threshold"]
     assert items * binom.sf(np.ceil(threshold) - 1, queries, 10 / items) < 0.01
     assert threshold >= 30 * queries / items

@@ -35,7 +35,7 @@ def computed(session: Session, ties: list[Tie]) -> list[float]:
     """What the macro makes of each tie."""
     greater, tied, positives = map(list, zip(*ties, strict=True))
     session.stage(ties=pa.table({"place": range(len(ties)), "better": greater, "equal": tied, "right": positives}))
-    table = session.ask('SELECT reciprocal_rank(better, equal, "right") AS value FROM ties ORDER BY place')
+    table = session.sql('SELECT reciprocal_rank(better, equal, "right") AS value FROM ties ORDER BY place')
     return list(table["value"].to_pylist())
 
 

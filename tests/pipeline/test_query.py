@@ -21,7 +21,7 @@ from ties import reciprocal_rank
 import clipstore
 from clipstore import catalog
 from clipstore.cli import main
-from clipstore.resources import folder
+from clipstore.resources import packaged_folder
 
 Run = Callable[..., Result]
 Ask = Callable[[str], list[dict[str, Any]]]
@@ -278,7 +278,7 @@ def test_metrics_models_and_splits(
     ]
 
 
-QUERIES = sorted(path.stem for path in (folder("sql") / "queries").glob("*.sql"))
+QUERIES = sorted(path.stem for path in (packaged_folder("sql") / "queries").glob("*.sql"))
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -304,7 +304,7 @@ def test_query_names_the_nearest(cli: Run) -> None:
 
 
 def test_every_statement_begins_with_what_it_answers() -> None:
-    files = list(folder("sql").rglob("*.sql"))
+    files = list(packaged_folder("sql").rglob("*.sql"))
     assert len(files) > 40
     for file in files:
         assert file.read_text().startswith("-- "), file

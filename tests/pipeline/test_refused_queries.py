@@ -15,9 +15,10 @@ from click.testing import CliRunner, Result
 from tiny_store import SPLIT, build_store
 
 import clipstore
-from clipstore.catalog import named, parameters_of, statement
+from clipstore.catalog import parameters_of
 from clipstore.cli import main
 from clipstore.errors import CatalogError
+from clipstore.statements import statement, statement_names
 
 Run = Callable[..., Result]
 
@@ -36,7 +37,9 @@ def store(made: Path) -> Path:
 # --- parameters of the named queries
 
 PARAMETERS = [
-    (name.split("/")[1], parameter) for name in named("queries") for parameter in sorted(parameters_of(statement(name)))
+    (name.split("/")[1], parameter)
+    for name in statement_names("queries")
+    for parameter in sorted(parameters_of(statement(name)))
 ]
 CHECKED = {"unseen", "limit", "k", "query", "file"}  # accepted by a rule; of the others all values are known
 

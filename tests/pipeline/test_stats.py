@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipstore.catalog import scratch, statement
+from clipstore.catalog import scratch
 from clipstore.demo.scenes import draw_dataset
+from clipstore.statements import statement
 
 Run = Callable[..., Any]
 
@@ -160,7 +161,7 @@ def plain_clean(text: str) -> str:
 @given(st.text(st.characters(min_codepoint=9, max_codepoint=126)))
 def test_cleaning_a_caption(text: str) -> None:
     with scratch() as session:
-        assert session.ask("SELECT clean_caption($text) AS text", {"text": text}).to_pylist() == [
+        assert session.sql("SELECT clean_caption($text) AS text", {"text": text}).to_pylist() == [
             {"text": plain_clean(text)}
         ]
 

@@ -29,7 +29,6 @@ from helpers import run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipstore.catalog import statement
 from clipstore.cli import main
 from clipstore.pipeline.query import list_queries, run_query, run_sql
 from clipstore.pipeline.report import sections
@@ -37,7 +36,8 @@ from clipstore.reporting import embedding, metrics, tables, training
 from clipstore.reporting.comparison import print_comparison
 from clipstore.reporting.demo_output import print_demo
 from clipstore.reporting.retrieval import print_retrieval
-from clipstore.resources import folder
+from clipstore.resources import packaged_folder
+from clipstore.statements import statement
 from clipstore.store.layout import Store
 
 Run = Callable[..., Result]
@@ -48,7 +48,7 @@ DATASET = "a-data-set-with-quite-a-long-name"
 SPLIT = f"{DATASET}/val"
 LONG_MODEL = "a-model-of-a-very-long-name_v2.1-rank16"
 OTHER_MODEL = "another-model-of-a-long-name_v2.2"
-QUERIES = sorted(path.stem for path in (folder("sql") / "queries").glob("*.sql"))
+QUERIES = sorted(path.stem for path in (packaged_folder("sql") / "queries").glob("*.sql"))
 LIMITED = [name for name in QUERIES if "$limit" in statement(f"queries/{name}")]
 NINE = "SELECT " + ", ".join(f"123456789 AS column_{letter}" for letter in "abcdefghi")
 

@@ -27,7 +27,7 @@ from clipstore.errors import CatalogError
 from clipstore.pipeline.evaluate.run import EvalOptions, evaluate
 from clipstore.pipeline.ingest.run import ingest_csv
 from clipstore.store.layout import Store
-from clipstore.waiting import keep_waiting
+from clipstore.waiting import wait_without_limit
 
 Run = Callable[..., Result]
 
@@ -263,7 +263,7 @@ def test_a_wait_without_limit_is_on_stderr_and_ends_with_ctrl_c(notebook: Embedd
 
     program = (
         "import sys; from pathlib import Path; from clipstore import catalog, waiting; catalog.BUSY_SECONDS = 0.1\n"
-        "with waiting.keep_waiting(), catalog.Catalog(Path(sys.argv[1])).write(): pass"
+        "with waiting.wait_without_limit(), catalog.Catalog(Path(sys.argv[1])).write(): pass"
     )
     with held_catalog(file, read_only=True) as holder:
         words = [sys.executable, "-c", program, str(file)]
@@ -272,5 +272,5 @@ def test_a_wait_without_limit_is_on_stderr_and_ends_with_ctrl_c(notebook: Embedd
             assert f"held by process {holder.pid}" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
             assert "KeyboardInterrupt" in process.communicate()[1]
-    with keep_waiting():
+    with wait_without_limit():
         Catalog(file).check_writable()

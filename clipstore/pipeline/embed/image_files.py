@@ -14,7 +14,7 @@ from clipstore.files import check_regular, read_regular
 from clipstore.inference.prefetch import READERS, Read
 from clipstore.records import Row
 from clipstore.store.layout import Store
-from clipstore.waiting import keep_waiting
+from clipstore.waiting import wait_without_limit
 
 _STEP = 4096  # photos after which what was seen is written down: an interrupted look goes on there
 _SEEN = pa.schema(
@@ -28,7 +28,7 @@ _SEEN = pa.schema(
 )
 
 
-@keep_waiting()
+@wait_without_limit()
 def check_image_files(
     store: Store, splits: list[int] | None, on_progress: Callable[[int, int], None], *, read: Read = read_regular
 ) -> None:

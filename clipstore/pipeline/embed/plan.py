@@ -17,6 +17,8 @@ from clipstore.records import Model, ShardPlan, Tower
 # On two cores either takes a ViT-B/32 about 20 s: what is lost when a run is killed.
 ITEMS_PER_SHARD = {"image": 1024, "text": 8192}
 KIND = {"image": "images", "text": "captions"}  # what a tower's items are called
+_COUNT = {"image": "embed/count_images", "text": "embed/count_captions"}
+_SCOPE = {"image": "embed/scope_images", "text": "embed/scope_captions"}
 
 
 @dataclass(kw_only=True)
@@ -96,13 +98,12 @@ def scope_of(session: Session, model: Model, model_id: int, tower: Tower, *, ret
     """What one tower has to do, of the images in the staged table `scope`; with `retry`, known failures once more."""
     summary = EmbedSummary(model=model.name, tower=tower.tower, fingerprint=tower.fingerprint)
     asked: dict[str, Any] = {"model_id": model_id, "fingerprint": tower.fingerprint}
-    kind = KIND[tower.tower]
     if tower.backbone:
         asked["backbone"] = tower.backbone
-    counted = session.rows(f"embed/count_{kind}", **asked)[0]
+    counted = session.rows(_COUNT[tower.tower], **asked)[0]
     if tower.backbone:
         summary.missing = session.rows("embed/missing_image_files")[0]["missing"]
-    pending = session.table(f"embed/scope_{kind}", retry=retry, **asked)
+    pending = session.table(_SCOPE[tower.tower], retry=retry, **asked)
     summary.reused = counted["done"]
     summary.planned = pending.num_rows
     summary.failed = counted["items"] - summary.reused - summary.planned

@@ -43,7 +43,7 @@ from clipstore.store.locks import shard_write_lock
 from clipstore.store.models import IMPORTED, find_model, model_towers, record_model, record_towers
 from clipstore.store.probes import add_probes, check_probes
 from clipstore.store.registry import delete_missing_shards, register
-from clipstore.waiting import keep_waiting
+from clipstore.waiting import wait_without_limit
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
@@ -147,7 +147,7 @@ class _Embedding:
         self._pieces: defaultdict[str, BatchSplitter] = defaultdict(BatchSplitter)  # by a tower's fingerprint
         self._devices: list[str] = []  # known when a model is loaded
 
-    @keep_waiting()
+    @wait_without_limit()
     def photos(self) -> None:
         """Embed the photos that a model must see, together for the models that see them each in its own way."""
         led: set[str | None] = set()
@@ -171,7 +171,7 @@ class _Embedding:
                 for run in group:
                     run.encoder = None
 
-    @keep_waiting()
+    @wait_without_limit()
     def rest(self, run: _Run) -> list[EmbedSummary]:
         """Embed what a model has left to do, by the heads of stored features and of captions; all that was done."""
         (scopes,) = self._scopes(run)
@@ -202,7 +202,7 @@ class _Embedding:
 
         The catalog is left as it was: a model that cannot be loaded, and a dry run, change nothing.
         """
-        with self._store.catalog.write(keep=False) as session:
+        with self._store.catalog.write(commit=False) as session:
             session.stage(scope=session.table("embed/scope", splits=self._splits))
             return [self._scopes_of(session, run) for run in runs]
 

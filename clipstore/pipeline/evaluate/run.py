@@ -37,7 +37,7 @@ from clipstore.store.evaluations import delete_evaluations, read_evaluation, rea
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import current_towers
 from clipstore.store.vectors import EmbeddedItems, Gallery, StoredRows, bad_row_error, find_gallery, prepare_models
-from clipstore.waiting import keep_waiting
+from clipstore.waiting import wait_without_limit
 
 if TYPE_CHECKING:
     from clipstore.ranking import DirectionRanks, Ranks
@@ -136,7 +136,7 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
     shared: dict[tuple[str, int], StoredRows] = {}
     uses = Counter(_key(items) for one in found for items in (one.images, one.texts))
     told = []
-    with keep_waiting():
+    with wait_without_limit():
         for model, one, ids in zip(models, found, silent, strict=True):
             read = replace(
                 one,

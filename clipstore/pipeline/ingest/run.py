@@ -21,43 +21,43 @@ from clipstore.pipeline.ingest import checks
 from clipstore.records import Annotations, Row
 from clipstore.store.evaluations import delete_stale
 from clipstore.store.layout import Store
-from clipstore.waiting import keep_waiting
+from clipstore.waiting import wait_without_limit
 
 # The statements of sql/ingest.sql that merge one source, in order, and what the rows that each changes are called.
 _STEPS = (
-    ("save_moved_training_contents", None),
-    ("update_images", "images changed"),
-    ("add_images", "images added"),
-    ("update_problems", None),
-    ("number_captions", None),
-    ("remove_captions", "captions removed"),
-    ("update_captions", "captions changed"),
-    ("add_captions", "captions added"),
-    ("add_splits", None),
-    ("set_split_sources", None),
-    ("gone_splits", None),
-    ("number_splits", None),
-    ("remove_from_splits", None),
-    ("add_to_splits", None),
-    ("remove_split_images", None),
-    ("remove_splits", "splits removed"),
-    ("pick_removed_images", None),
+    ("ingest/save_moved_training_contents", None),
+    ("ingest/update_images", "images changed"),
+    ("ingest/add_images", "images added"),
+    ("ingest/update_problems", None),
+    ("ingest/number_captions", None),
+    ("ingest/remove_captions", "captions removed"),
+    ("ingest/update_captions", "captions changed"),
+    ("ingest/add_captions", "captions added"),
+    ("ingest/add_splits", None),
+    ("ingest/set_split_sources", None),
+    ("ingest/gone_splits", None),
+    ("ingest/number_splits", None),
+    ("ingest/remove_from_splits", None),
+    ("ingest/add_to_splits", None),
+    ("ingest/remove_split_images", None),
+    ("ingest/remove_splits", "splits removed"),
+    ("ingest/pick_removed_images", None),
 )
 
 # Those that follow, when what models were trained on is kept.
 _REMOVAL_STEPS = (
-    ("remove_images", "images removed"),
-    ("remove_orphans", "captions removed"),
-    ("remove_from_drawn_splits", "images removed from drawn splits"),
-    ("remove_orphan_categories", None),
+    ("ingest/remove_images", "images removed"),
+    ("ingest/remove_orphans", "captions removed"),
+    ("ingest/remove_from_drawn_splits", "images removed from drawn splits"),
+    ("ingest/remove_orphan_categories", None),
 )
 
 # And those of a source that states categories.
 _CATEGORY_STEPS = (
-    ("remove_image_categories", None),
-    ("update_categories", None),
-    ("add_categories", None),
-    ("add_image_categories", None),
+    ("ingest/remove_image_categories", None),
+    ("ingest/update_categories", None),
+    ("ingest/add_categories", None),
+    ("ingest/add_image_categories", None),
 )
 
 
@@ -179,7 +179,7 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
         if not options.replace:
             checks.check_images(file, source)
     located = {file: _locate(file, source, target, done) for file, source in sources.items()}
-    with keep_waiting(), store.catalog.write(create=True) as session:
+    with wait_without_limit(), store.catalog.write(create=True) as session:
         checks.check_free(session, target.name)
         place = str(target.root.absolute())
         session.run("ingest/add_dataset", name=target.name, kind=target.kind, root=place, cleaned=options.clean)
@@ -227,7 +227,7 @@ def _merge(session: Session, source: Annotations, done: Ingested) -> None:
 
 def _run(session: Session, steps: Iterable[tuple[str, str | None]], done: Ingested) -> None:
     for step, changed in steps:
-        count = session.run(f"ingest/{step}")
+        count = session.run(step)
         if changed:
             done.changes[changed] = done.changes.get(changed, 0) + count
 

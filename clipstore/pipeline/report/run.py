@@ -22,7 +22,7 @@ from clipstore.reporting.report import write_report
 from clipstore.store.evaluations import read_evaluations
 from clipstore.store.layout import Store
 from clipstore.store.models import find_model, model_name
-from clipstore.waiting import keep_waiting
+from clipstore.waiting import wait_without_limit
 
 INLINE_PHOTOS = 5_000  # up to so many lie in the page itself where nobody says otherwise
 
@@ -165,7 +165,7 @@ def _subject(store: Store, split: str, options: ReportOptions) -> Subject:
     )
 
 
-@keep_waiting()
+@wait_without_limit()
 def _sections(subject: Subject, items: Items, options: ReportOptions) -> Row:
     """All that the page says about one split."""
     ranks = sections.Ranks(subject)

@@ -34,7 +34,7 @@ from clipstore.store.locks import training_lock
 from clipstore.store.models import base_model, job_model, record_model
 from clipstore.store.probes import check_current_probes
 from clipstore.store.vectors import find_gallery
-from clipstore.waiting import keep_waiting
+from clipstore.waiting import wait_without_limit
 
 if TYPE_CHECKING:
     from clipstore.encoders.lora import LoraClip
@@ -173,7 +173,7 @@ def _train(
     )
 
 
-@keep_waiting()
+@wait_without_limit()
 def _fit(
     store: Store, job: Job, base: Model, tuned: LoraClip, pairs: Pairs, about: Row, options: TrainOptions
 ) -> FitResult:
@@ -261,8 +261,8 @@ def _enter(store: Store, job: Job, *, restart: bool, anew: bool) -> None:
     folder = store.adapters / job.model.name
     with store.catalog.write() as session:
         model_id = record_model(session, job_model(store, job), origin="job")
-        for what in ("images", "contents"):
-            session.run(f"model/delete_training_{what}", model_id=model_id)
+        for statement in ("model/delete_training_images", "model/delete_training_contents"):
+            session.run(statement, model_id=model_id)
         session.run("model/trained", model_id=model_id, split_id=split_id(session, job.training.split))
         if anew:
             delete_model_evaluations(session, model_id)
