@@ -3,8 +3,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
+PARALLEL := --numprocesses auto --dist loadfile
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format docs clean
+.PHONY: help demo test test-all coverage check format docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,11 +15,15 @@ demo: .venv/.installed  ## draw a small data set, embed it, rank it, ask about i
 	.venv/bin/clipstore demo demo
 	@echo 'To type these commands yourself: source .venv/bin/activate'
 
-test: .venv/.installed-dev  ## the tests in their short forms, a file a core (some 18 minutes on 2 cores)
-	.venv/bin/pytest -m "not full" --numprocesses auto --dist loadfile
+test: .venv/.installed-dev  ## run the tests in their short forms on all cores (minutes)
+	.venv/bin/pytest -m "not full" $(PARALLEL)
 
-test-all: test  ## every test, each requirement in full size: those that measure run alone, one after another
-	.venv/bin/pytest -m full
+test-all: .venv/.installed-dev  ## run every test in full size; those that measure run alone, one after another
+	.venv/bin/pytest -m "not full" --hypothesis-profile full $(PARALLEL)
+	.venv/bin/pytest -m full --hypothesis-profile full
+
+coverage: .venv/.installed-dev  ## run the tests in their short forms; the lines that they do not reach
+	.venv/bin/pytest -m "not full" $(PARALLEL) --cov=clipstore --cov-report=term-missing:skip-covered
 
 check: .venv/.installed-dev  ## ruff, mypy --strict, import-linter
 	.venv/bin/ruff check

@@ -16,16 +16,17 @@ import numpy as np
 import pytest
 from click.testing import Result
 from clip_folder import build_clip
-from helpers import environment, run_command
+from helpers import SHORT_EXAMPLES, environment, run_command
 from hypothesis import settings
 
 from clipstore.demo.scenes import draw_dataset
 
 ROOT = Path(__file__).parent.parent
 
-# How long an example takes says nothing on a loaded machine.
-settings.register_profile("clipstore", deadline=None)
-settings.load_profile("clipstore")
+# The time of one example depends on the load of the machine, so there is no deadline. `make test-all` chooses `full`.
+settings.register_profile("short", deadline=None, max_examples=SHORT_EXAMPLES)
+settings.register_profile("full", deadline=None)
+settings.load_profile("short")
 
 Run = Callable[..., Result]
 Rows = list[dict[str, Any]]

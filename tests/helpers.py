@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
+from hypothesis import settings
 
 from clipstore.cli import main
+
+TESTS = Path(__file__).parent
+SHORT_EXAMPLES = 25
 
 Vector = tuple[float, ...]
 Captions = Mapping[str, Mapping[str, Vector]]  # image -> its captions -> their vectors
@@ -54,6 +58,15 @@ def held_catalog(file: Path, *, read_only: bool = False) -> Iterator[subprocess.
         assert process.stdout.readline() == "open\n"
         yield process
         process.communicate()
+
+
+# ---- property tests ----
+
+
+def examples(count: int, **more: Any) -> settings:
+    """Settings of a property test: `count` examples in the profile `full`, at most SHORT_EXAMPLES in `short`."""
+    short = settings.default.max_examples == SHORT_EXAMPLES
+    return settings(max_examples=min(count, SHORT_EXAMPLES) if short else count, **more)
 
 
 # ---- training ----

@@ -11,46 +11,23 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from helpers import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from shard_files import FAILED, INFO, content_keys, random_vectors, write_vectors
 
 from clipstore.errors import ShardError
-from clipstore.shards import Shard, ShardInfo, gather, normalised, read_rows, read_shard, write_shard
+from clipstore.shards import Shard, gather, normalised, read_rows, read_shard
 
-INFO = ShardInfo(
-    kind="vectors",
-    tower="text",
-    fingerprint="f" * 64,
-    model="tuned ünï",
-    family="clip",
-    precision="fp32",
-    normalised=True,
-    cut=3,
-    software='{"clipstore": "0.1.0"}',
-)
-FAILED = {"e" * 64: "the caption is empty", "d" * 64: "Überlänge — 画像"}
-
-examples = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def keys(count: int) -> list[str]:
-    return [f"{n:064x}" for n in range(count)]
-
-
-def some(rows: int = 20, dim: int = 8, dtype: str = "float32", seed: int = 0) -> NDArray[Any]:
-    return np.random.default_rng(seed).normal(size=(rows, dim)).astype(dtype)
-
-
-def written(path: Path, values: NDArray[Any], failures: dict[str, str] = FAILED) -> Shard:
-    return write_shard(path, INFO, values, keys(len(values)), failures)
+fifty_examples = examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
     path = tmp_path / "ff" / "text-1.h5"
-    written(path, some())
+    write_vectors(path, random_vectors())
     return path
 
 
@@ -60,11 +37,11 @@ def shard(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("rows", [0, 1, 20])
 def test_a_shard_reads_back_as_it_was_written(dtype: str, rows: int, tmp_path: Path) -> None:
-    values = some(rows, dtype=dtype)
-    told = written(tmp_path / "new" / "folder" / "a.h5", values)
+    values = random_vectors(rows, dtype=dtype)
+    told = write_vectors(tmp_path / "new" / "folder" / "a.h5", values)
     read = read_shard(told.path, check=True)
     assert read == told
-    assert (read.info, read.contents, read.failures) == (INFO, keys(rows), FAILED)
+    assert (read.info, read.contents, read.failures) == (INFO, content_keys(rows), FAILED)
     assert (read.dim, read.dtype, read.size) == (8, dtype, told.path.stat().st_size)
     back = gather([told.path], np.zeros(rows, np.int64), np.arange(rows)) if rows else values
     assert back.dtype == values.dtype
@@ -82,16 +59,16 @@ def test_a_shard_reads_back_as_it_was_written(dtype: str, rows: int, tmp_path: P
         st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),
     ),
 )
-@examples
+@fifty_examples
 def test_any_shard_reads_back_as_it_was_written(values: NDArray[Any], failures: dict[str, str], tmp_path: Path) -> None:
-    told = written(tmp_path / "any.h5", values, failures)
+    told = write_vectors(tmp_path / "any.h5", values, failures)
     read = read_shard(told.path, check=True)
     assert (read, read.failures, list(read.failures)) == (told, failures, list(failures))
     assert np.array_equal(read_rows(told.path, np.arange(len(values))), values)
 
 
 def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
-    one, other = written(tmp_path / "a.h5", some()), written(tmp_path / "b.h5", some())
+    one, other = write_vectors(tmp_path / "a.h5", random_vectors()), write_vectors(tmp_path / "b.h5", random_vectors())
     assert one.path.read_bytes() == other.path.read_bytes()
 
 
@@ -105,8 +82,8 @@ def test_what_a_killed_writer_left_is_swept_away(shard: Path) -> None:
     killed.communicate()
     left = shard.with_name(f".text-2.h5.{killed.pid}.tmp")
     left.write_bytes(shard.read_bytes()[:700])
-    told = written(shard.with_name("text-2.h5"), some(seed=2))
-    assert np.array_equal(read_rows(told.path, np.arange(20)), some(seed=2))
+    told = write_vectors(shard.with_name("text-2.h5"), random_vectors(seed=2))
+    assert np.array_equal(read_rows(told.path, np.arange(20)), random_vectors(seed=2))
     assert not left.exists()
 
 
@@ -131,13 +108,13 @@ def flip(path: Path, place: int) -> None:
 
 
 def test_a_flipped_byte_in_the_values_is_found(shard: Path) -> None:
-    place = shard.read_bytes().index(some().tobytes())
-    for offset in (0, 1, 333, some().nbytes - 1):
+    place = shard.read_bytes().index(random_vectors().tobytes())
+    for offset in (0, 1, 333, random_vectors().nbytes - 1):
         flip(shard, place + offset)
         with pytest.raises(ShardError, match=r"text-1\.h5 is damaged"):
             read_shard(shard, check=True)
         flip(shard, place + offset)
-    assert read_shard(shard, check=True).contents == keys(20)
+    assert read_shard(shard, check=True).contents == content_keys(20)
 
 
 def is_refused(path: Path, sound: Shard) -> bool:
@@ -147,7 +124,7 @@ def is_refused(path: Path, sound: Shard) -> bool:
     except ShardError:
         return True
     assert damaged == sound
-    assert np.array_equal(read_rows(path, np.arange(20)), some())
+    assert np.array_equal(read_rows(path, np.arange(20)), random_vectors())
     return False
 
 
@@ -198,7 +175,7 @@ def test_a_newer_format_is_refused(shard: Path) -> None:
 
 def test_an_hdf5_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["values"] = some()
+        file["values"] = random_vectors()
     with pytest.raises(ShardError, match=r"other\.h5 is an HDF5 file, but no shard"):
         read_shard(tmp_path / "other.h5")
 
@@ -223,7 +200,7 @@ def test_a_shard_that_is_gone_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "shards").write_text("in the way")
     with pytest.raises(ShardError, match="cannot write the shard"):
-        written(tmp_path / "shards" / "a.h5", some())
+        write_vectors(tmp_path / "shards" / "a.h5", random_vectors())
     assert (tmp_path / "shards").read_text() == "in the way"
 
 
@@ -231,7 +208,7 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ShardError, match="cannot write the shard"):
-        written(tmp_path / "a.h5", some())
+        write_vectors(tmp_path / "a.h5", random_vectors())
     tmp_path.chmod(0o700)
     assert not any(tmp_path.iterdir())
 
@@ -241,11 +218,11 @@ import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from clipstore.errors import ShardError
-from test_shards import some, written
+from shard_files import random_vectors, write_vectors
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 try:
-    written(Path(sys.argv[1]), some(2000))
+    write_vectors(Path(sys.argv[1]), random_vectors(2000))
 except ShardError as error:
     print(error)
 """
@@ -268,7 +245,7 @@ def test_a_disk_without_room_is_told_and_nothing_half_is_left(room: int, shard: 
 
 @pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-6), ("float16", 2e-3)])
 def test_rows_get_unit_length_in_float64_and_are_rounded_once(dtype: str, near: float) -> None:
-    values = some(200, 64) * np.float32(1e-3)
+    values = random_vectors(200, 64) * np.float32(1e-3)
     wide = values.astype(np.float64)
     expected = (wide / np.sqrt((wide**2).sum(axis=1))[:, None]).astype(dtype)
     ours = normalised(values, dtype)
@@ -279,12 +256,12 @@ def test_rows_get_unit_length_in_float64_and_are_rounded_once(dtype: str, near: 
 
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 def test_lengths_far_from_one_are_scaled_too(size: float) -> None:
-    values = (some(5).astype(np.float64) * size).astype(np.float32)
+    values = (random_vectors(5).astype(np.float64) * size).astype(np.float32)
     np.testing.assert_allclose(np.linalg.norm(normalised(values, "float32"), axis=1), 1, atol=1e-6)
 
 
 def test_a_zero_row_stays_zero() -> None:
-    values = some(3)
+    values = random_vectors(3)
     values[1] = 0
     ours = normalised(values, "float32")
     assert not ours[1].any()
@@ -293,24 +270,24 @@ def test_a_zero_row_stays_zero() -> None:
 
 
 @given(rows=st.lists(st.integers(0, 499), min_size=1, max_size=60))
-@examples
+@fifty_examples
 def test_rows_are_read_as_numpy_indexes_them(rows: list[int], tmp_path: Path) -> None:
-    path, values = tmp_path / "rows.h5", some(500)
+    path, values = tmp_path / "rows.h5", random_vectors(500)
     if not path.exists():
-        written(path, values)
+        write_vectors(path, values)
     assert np.array_equal(read_rows(path, np.array(rows)), values[rows])
 
 
 @given(picks=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 39)), min_size=1, max_size=60), half=st.booleans())
-@examples
+@fifty_examples
 def test_rows_of_several_shards_are_gathered_as_numpy_indexes_them(
     picks: list[tuple[int, int]], half: bool, tmp_path: Path
 ) -> None:
-    parts = [some(40, seed=n).astype("float16" if half or n == 1 else "float32") for n in range(3)]
+    parts = [random_vectors(40, seed=n).astype("float16" if half or n == 1 else "float32") for n in range(3)]
     paths = [tmp_path / f"{half}-{n}.h5" for n in range(3)]
     for path, part in zip(paths, parts, strict=True):
         if not path.exists():
-            written(path, part)
+            write_vectors(path, part)
     which, rows = np.array(picks).T
     gathered = gather(paths, which, rows)
     assert np.array_equal(gathered, np.stack([parts[one][row] for one, row in picks]))
@@ -320,11 +297,11 @@ def test_rows_of_several_shards_are_gathered_as_numpy_indexes_them(
 def test_two_processes_may_write_one_shard_at_once(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
-        "from test_shards import some, written\n"
-        "for _ in range(30): written(Path(sys.argv[1]), some(seed=1))\n"
+        "from shard_files import random_vectors, write_vectors\n"
+        "for _ in range(30): write_vectors(Path(sys.argv[1]), random_vectors(seed=1))\n"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "ff" / "text-1.h5"), str(Path(__file__).parent)]
     writers = [subprocess.Popen(words) for _ in range(2)]
     assert [writer.wait() for writer in writers] == [0, 0]
-    assert np.array_equal(read_rows(tmp_path / "ff" / "text-1.h5", np.arange(20)), some(seed=1))
+    assert np.array_equal(read_rows(tmp_path / "ff" / "text-1.h5", np.arange(20)), random_vectors(seed=1))
     assert [path.name for path in (tmp_path / "ff").iterdir()] == ["text-1.h5"]

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, kstest, norm, permutation_test
@@ -181,7 +182,7 @@ def test_p_is_that_of_all_flips_in_folds_and_with_ties() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-@settings(max_examples=20, deadline=None)  # statsmodels collects garbage at every call
+@examples(20)  # statsmodels collects garbage at every call
 def test_holm(values: list[float]) -> None:
     """The k-th smallest of n goes up by n - k + 1, and none comes out below a smaller one (Holm, 1979)."""
     p = np.array(values)
@@ -210,7 +211,7 @@ def comparisons(draw: st.DrawFn) -> Paired:
 
 
 @given(comparisons())
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_sides_mirror_and_sums_add_up(one: Paired) -> None:
     found = estimate(one, QUICK)
     turned = paired(-one.differences, one.queries, one.strata, one.weights)
@@ -224,7 +225,7 @@ def test_sides_mirror_and_sums_add_up(one: Paired) -> None:
 
 
 @given(comparisons(), st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_the_order_of_images_is_irrelevant(one: Paired, random: Any) -> None:
     order = list(range(len(one.strata)))
     random.shuffle(order)

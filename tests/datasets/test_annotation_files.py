@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipstore.datasets import coco, csv_file, flickr, karpathy
@@ -172,7 +173,7 @@ def test_a_nan_where_a_caption_belongs_is_refused(tmp_path: Path) -> None:
     assert "$.annotations[0].caption" in refused(lambda: coco.read(tmp_path, "v"))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.recursive(st.text() | st.sampled_from([1, None]), lambda of: st.lists(of) | st.dictionaries(st.text(), of)))
 def test_reading_around_a_nan_changes_no_word(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     file = tmp_path_factory.getbasetemp() / "nan.json"
@@ -263,7 +264,7 @@ def test_separators_are_detected_and_said(tmp_path: Path, separator: str) -> Non
     assert warnings == (() if separator == "," else (f"{file}: {SEPARATORS[separator]} separates its columns",))
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     st.lists(st.tuples(st.text("ab-", min_size=1), st.text(st.characters(exclude_categories=["Cs"]))), min_size=1),
     st.sampled_from(list(SEPARATORS)),

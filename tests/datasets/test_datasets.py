@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipstore.datasets import coco, csv_file, flickr, karpathy, tables
@@ -344,7 +345,7 @@ def test_a_name_with_dots_that_are_no_parents_is_fine() -> None:
     assert tables.file_name(Path("source"), ".../a..b.jpg", "..c") == "..c/.../a..b.jpg"
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.text(st.sampled_from("./\\:aC"), max_size=8))
 def test_an_accepted_name_stays_in_its_folder(name: str) -> None:
     try:
@@ -624,7 +625,7 @@ names = st.text("aé猫 .-_#,\"'", min_size=1, max_size=6).map(lambda stem: f"{s
 sources = st.dictionaries(names, st.lists(captions, max_size=4), max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(sources)
 def test_coco_reads_back_what_was_written(source: dict[str, list[str]]) -> None:
     pairs = [(at, text) for at, texts in enumerate(source.values()) for text in texts]
@@ -639,7 +640,7 @@ def test_coco_reads_back_what_was_written(source: dict[str, list[str]]) -> None:
     assert texts_of(annotations) == {f"s/{name}": texts for name, texts in source.items() if texts}
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(source=sources, end=st.sampled_from(["\n", "\r\n"]), mark=st.sampled_from([b"", codecs.BOM_UTF8]))
 def test_csv_reads_back_what_was_written(source: dict[str, list[str]], end: str, mark: bytes) -> None:
     buffer = io.StringIO(newline="")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoTokenizer, CLIPConfig
@@ -39,7 +40,7 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(str(locate(DEMO.base)))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=120), min_size=1, max_size=5))
 def test_ordinary_captions_are_tokenized_as_transformers_does(texts: list[str]) -> None:
     expected = tokenizer()(texts, truncation=True, max_length=77)["input_ids"]
@@ -50,7 +51,7 @@ def test_ordinary_captions_are_tokenized_as_transformers_does(texts: list[str]) 
     assert told.cut == sum(told.overlong)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     parts=st.lists(
         st.one_of(

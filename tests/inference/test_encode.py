@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from clip_folder import build_clip, build_lora
+from helpers import TESTS
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -371,25 +371,7 @@ def test_two_processes_make_the_shards_that_one_makes(many: Path, cli: Run, cli_
     np.testing.assert_allclose(vectors(one, "images"), vectors(two, "images"), atol=1e-5)
 
 
-def dies(path: Path) -> bytes:
-    """A reader whose process is killed."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    return path.read_bytes()
-
-
-def fails(path: Path) -> bytes:
-    """A reader with a mistake."""
-    message = f"a mistake about {path.name}"
-    raise LookupError(message)
-
-
-_WITH_READER = """
-import sys
-from pathlib import Path
-import test_encode as mine
-options = mine.EmbedOptions(devices=("cpu", "cpu"), only="images", read=getattr(mine, sys.argv[2]), precision="fp32")
-mine.embed(mine.Store(Path(sys.argv[1])), ["demo"], options)
-"""
+_WITH_READER = "import sys; from broken_readers import embed_with; embed_with(sys.argv[1], sys.argv[2])"
 
 
 @pytest.mark.parametrize(
@@ -400,8 +382,8 @@ def test_a_process_that_ends_ends_the_run(reader: str, told: str, many: Path, cl
     """In a process of its own, which must come to its end too, with work that nobody took."""
     cli("ingest", "coco", many)
     embed(Store(store), ["demo"], EmbedOptions(dry_run=True, only="images"))  # looks at the photos
-    words = [sys.executable, "-c", _WITH_READER, str(store), reader]
-    ended = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=120)
+    words = [sys.executable, "-c", _WITH_READER, reader, str(store)]
+    ended = subprocess.run(words, cwd=TESTS, capture_output=True, text=True, check=False, timeout=120)
     assert ended.returncode == 1
     assert told in ended.stderr
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import Result
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipstore.captions import is_blank
@@ -51,7 +52,7 @@ def test_white_space_and_controls_are_blank_and_what_can_be_seen_is_not() -> Non
             assert not is_blank(one), hex(ord(one))
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.lists(st.text(st.sampled_from("a \u00a0\u200b\u3000\t")), min_size=1))
 def test_a_text_is_blank_when_each_character_is(texts: list[str]) -> None:
     expected = [all(is_blank(one) for one in text) for text in texts]
@@ -60,7 +61,7 @@ def test_a_text_is_blank_when_each_character_is(texts: list[str]) -> None:
     assert in_sql("model_text(text, 'a photo of {}', false) = ''", texts) == expected
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("aB \u00a0\u2003.!")), min_size=1))
 def test_cleaning_folds_white_space_of_every_kind(texts: list[str]) -> None:
     lower = in_sql("lower(text)", texts)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from helpers import CAPTIONS, E1, E2, E3, E4, HALVES, IMAGES, Captions, Vector, write_dataset
-from hypothesis import HealthCheck, given, settings
+from helpers import CAPTIONS, E1, E2, E3, E4, HALVES, IMAGES, Captions, Vector, examples, write_dataset
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from ties import reciprocal_rank
 
@@ -220,7 +220,7 @@ GALLERIES = st.lists(st.tuples(SOME, st.lists(SOME, min_size=1, max_size=3)), mi
 names = map(str, count())
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=GALLERIES, protocol=st.sampled_from(["standard", "paired-rows"]))
 def test_metrics_equal_the_mean_over_all_orders(
     measure: Callable[..., Any], drawn: list[tuple[Vector, list[Vector]]], protocol: str

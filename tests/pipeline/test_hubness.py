@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from click.testing import Result
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import logsumexp
@@ -263,7 +264,7 @@ def same(one: Ranks, other: Ranks) -> bool:
     return all(np.array_equal(getattr(mine, name), getattr(its, name)) for mine, its in sides for name in fields)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(galleries(), st.integers(1, 4), st.floats(0.1, 100))
 def test_a_bank_that_scores_all_alike_changes_nothing(gallery: Any, size: int, beta: float) -> None:
     images, texts, pairs = gallery
@@ -273,7 +274,7 @@ def test_a_bank_that_scores_all_alike_changes_nothing(gallery: Any, size: int, b
         assert same(ranks, plain)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(galleries(), galleries(), st.floats(0.1, 100))
 def test_terms_are_the_logarithm_of_the_banks_softmax(gallery: Any, other: Any, beta: float) -> None:
     images, _, _ = gallery

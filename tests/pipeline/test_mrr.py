@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import Result
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from ties import reciprocal_rank
 
@@ -53,7 +54,7 @@ def test_the_oracle_is_the_mean_over_all_orders(tie: Tie) -> None:
     assert reciprocal_rank(*tie) == sum(Fraction(1, greater + first) for first in firsts) / len(firsts)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(drawn=st.lists(st.one_of(ties(8, 10), ties(150, 10**6), ties(150, 200)), min_size=1, max_size=20))
 def test_equals_exact_fractions(session: Session, drawn: list[Tie]) -> None:
     for tie, value in zip(drawn, computed(session, drawn), strict=True):

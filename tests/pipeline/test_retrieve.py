@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import example, given, settings
+from helpers import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -528,7 +529,7 @@ def test_what_differs_looks_different() -> None:
     assert dark[1] - dark[0] > frame
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.text(max_size=80), st.text(max_size=80))
 @example("\U0001f469\u200d\U0001f52c caf\xe9 \u732b", "\udcff\x00\x1b[31m\u202e<script>\n\t")
 @example("", "x" * 3000)
@@ -538,7 +539,7 @@ def test_any_text_can_be_drawn(query: str, caption: str) -> None:
     assert drawn.height < 4000
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.text("abcdefgh ijMW", max_size=200), st.integers(40, 400), st.none() | st.integers(1, 4))
 def test_lines_fit_and_lose_nothing(text: str, width: int, most: int | None) -> None:
     font = panels._font(17)

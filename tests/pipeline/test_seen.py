@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from helpers import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -121,7 +122,7 @@ def test_seen_and_unseen_are_told_apart(
     assert not {"seen", "unseen"} & (before["a"].keys() | after["b"].keys())
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(count=st.integers(2, IMAGES - 1), seed=st.integers(0, 10_000))
 def test_the_whole_is_the_mean_of_its_parts(
     count: int, seed: int, scores: dict[str, Any], cli: Run, cli_json: Run

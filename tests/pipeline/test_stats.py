@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipstore.catalog import scratch
@@ -129,7 +129,6 @@ def test_a_split_without_captions(cli: Run, cli_json: Run, tmp_path: Path) -> No
     assert "did you mean 'coco/v'" in cli("stats", "--split", "coco/w", code=1).stderr
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_words_are_those_of_python(text: str) -> None:
     """Where both lower-case a letter alike: Python knows letters that become two, and Σ by its place in the word."""
@@ -157,7 +156,6 @@ def plain_clean(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[^a-z0-9\s.,']", "", text.lower())).strip()
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=9, max_codepoint=126)))
 def test_cleaning_a_caption(text: str) -> None:
     with scratch() as session:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -140,7 +141,7 @@ def cone_vectors(draw: st.DrawFn) -> tuple[Array, Array]:
     return sides[0], sides[1]
 
 
-@settings(deadline=None, max_examples=400)
+@examples(400)
 @given(data=st.data(), sides=dyadic_vectors(), top_k=st.integers(0, 12), screen=SCREENS)
 def test_ranks_of_dyadic_vectors_equal_a_brute_force(
     data: st.DataObject, sides: tuple[Array, Array], top_k: int, screen: str
@@ -149,7 +150,7 @@ def test_ranks_of_dyadic_vectors_equal_a_brute_force(
     check(rank_pairs(*sides, pairs, top_k=top_k, screen=screen), exact_scores(*sides), pairs, top_k)
 
 
-@settings(deadline=None, max_examples=600)
+@examples(600)
 @given(
     data=st.data(),
     sides=st.one_of(generic_vectors(), cone_vectors()),
@@ -261,7 +262,7 @@ def test_progress_ends_at_its_total() -> None:
     assert told[-1] == (5000, 5000)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(seed=st.integers(0, 2**32 - 1), layers=st.integers(0, 3), name=st.sampled_from(list(bounds.PRECISIONS)))
 def test_a_device_screens_as_the_compiled_loops_do(seed: int, layers: int, name: str) -> None:
     """The operations that run on CUDA, run here: the same counts, and the same cells that are not sure."""
@@ -313,7 +314,7 @@ def test_keys_sort_as_floats_do(one: float, other: float, name: str) -> None:
         assert (keys[0] < keys[1]) == bool(left < right)
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(
     seed=st.integers(0, 2**32 - 1),
     width=st.sampled_from([1, 2, 7, 64, 512, 1500]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -11,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from comparisons import comparison_digest, equal_models
+from helpers import TESTS, examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipstore import significance
@@ -26,34 +27,13 @@ SETTINGS = (
 COMPARISON = """
 import hashlib, sys
 sys.path.insert(0, sys.argv[1])
-from test_reproducible import comparison_digest
+from comparisons import comparison_digest
 print(comparison_digest())
 """
 
 
-def comparison(models: int = 2) -> Paired:
-    """The same differences for each of some models: 10 means over 700 images with 0 to 7 queries, in two folds."""
-    rng = np.random.default_rng(5)
-    queries = rng.integers(0, 8, size=(1, 700)).repeat(10, axis=0).astype(np.float64)
-    differences = np.where(queries > 0, rng.normal(0.01, 1, size=(10, 700)) * rng.random(700), 0)
-    weights = np.vstack([np.eye(10), 100 * (np.arange(10) % 5 < 3)])
-    return Paired(
-        differences=np.tile(differences, (models, 1)),
-        queries=np.tile(queries, (models, 1)),
-        strata=np.arange(700) % 2,
-        weights=np.kron(np.eye(models), weights),
-    )
-
-
-def comparison_digest() -> str:
-    found = estimate(comparison(), Method(resamples=500, flips=500))
-    return hashlib.sha256(
-        b"".join(part.tobytes() for part in (found.difference, found.low, found.high, found.p))
-    ).hexdigest()
-
-
 def test_a_comparison_is_the_same_to_the_bit_with_other_kernels_and_threads() -> None:
-    words = [sys.executable, "-W", "error", "-c", COMPARISON, os.path.dirname(__file__)]  # noqa: PTH120
+    words = [sys.executable, "-W", "error", "-c", COMPARISON, str(TESTS)]
     digests = {
         subprocess.run(words, env=os.environ | own, capture_output=True, text=True, check=True).stdout
         for own in SETTINGS
@@ -63,7 +43,7 @@ def test_a_comparison_is_the_same_to_the_bit_with_other_kernels_and_threads() ->
 
 @pytest.mark.parametrize("models", [2, 3, 7])
 def test_equal_models_get_equal_numbers(models: int) -> None:
-    found = estimate(comparison(models), Method(resamples=200, flips=200))
+    found = estimate(equal_models(models), Method(resamples=200, flips=200))
     for values in (found.difference, found.low, found.high, found.p):
         first, *others = values.reshape(models, -1).tolist()
         assert all(other == first for other in others)
@@ -74,7 +54,7 @@ def test_equal_models_get_equal_numbers(models: int) -> None:
     extra=st.integers(0, 40_000),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_exact_terms_have_exact_sums(rows: list[list[float]], extra: int, seed: int) -> None:
     """Against fractions: float64 adds them without an error, with any signs and repetitions, and they are near."""
     values, rng = np.array(rows), np.random.default_rng(seed)
@@ -94,7 +74,7 @@ def test_exact_terms_have_exact_sums(rows: list[list[float]], extra: int, seed: 
 
 
 @given(st.permutations(range(9)))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_the_order_of_images_changes_no_bit(order: list[int]) -> None:
     rng = np.random.default_rng(1)
     whole: dict[str, Any] = {

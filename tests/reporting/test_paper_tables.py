@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from helpers import CAPTIONS, IMAGES, write_dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -130,7 +130,6 @@ AS_PRINTED = ["50.0", "75.0", "83.5", "0.613", "1", "30.4", "55.9", "66.9", "0.4
 NAMES = st.text(min_size=1, max_size=20) | st.text(alphabet="\\`*_{}[]<>()#+-.!|~$&%^\"' \n1a", min_size=1, max_size=20)
 
 
-@settings(deadline=None)  # beside other work a table may take long
 @given(name=NAMES, split=NAMES)
 def test_any_name_stands_in_markdown_as_it_is(name: str, split: str) -> None:
     text = markdown([evaluation(name, ONE, split=split), evaluation("two", TWO, split=split)])
@@ -159,7 +158,6 @@ SHOWN = {
 TOKEN = re.compile("|".join(re.escape(one) for one in sorted(SHOWN, key=len, reverse=True)))
 
 
-@settings(deadline=None)  # beside other work a table may take long
 @given(name=NAMES, split=NAMES)
 def test_any_name_stands_in_latex_as_it_is(name: str, split: str) -> None:
     text = latex([evaluation(name, ONE, split=split), evaluation("two", TWO, split=split)])

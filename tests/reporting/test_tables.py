@@ -25,8 +25,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
-from helpers import run_command
-from hypothesis import given, settings
+from helpers import examples, run_command
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipstore.cli import main
@@ -396,7 +396,7 @@ def words_of(text: str) -> Counter[str]:
 # --- the layout
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     rows=st.integers(1, 4).flatmap(
         lambda columns: st.lists(

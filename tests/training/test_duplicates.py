@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from gradients import STILL, assert_same_gradient, tuned
-from helpers import write_job
-from hypothesis import given, settings
+from helpers import examples, write_job
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipstore.demo.scenes import draw_dataset
@@ -40,7 +40,7 @@ def plain_loss(images: np.ndarray, texts: np.ndarray, scale: float, image: Rows 
     return total / 2
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.booleans(), st.booleans(), st.floats(0.1, 50))
 def test_the_loss_leaves_out_equal_texts(seed: int, size: int, siblings: bool, duplicates: bool, scale: float) -> None:
     rng = np.random.default_rng(seed)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from gradients import STILL, TRAINING, assert_same_gradient, tuned
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipstore.encoders.lora import LoraClip
@@ -33,7 +34,7 @@ def plain_loss(images: np.ndarray, texts: np.ndarray, scale: float, image: list[
     return total / 2
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.booleans(), st.floats(0.1, 100))
 def test_the_loss_is_info_nce(seed: int, size: int, masked: bool, scale: float) -> None:
     rng = np.random.default_rng(seed)
@@ -147,7 +148,6 @@ def test_a_module_that_is_not_there_is_refused_with_those_that_are(small_clip: P
 # ---- batches ----
 
 
-@settings(deadline=None)
 @given(st.integers(0, 5), st.integers(1, 100), st.integers(2, 40), st.integers(1, 4))
 def test_an_epoch_holds_every_caption_once(seed: int, captions: int, batch: int, epoch: int) -> None:
     training = replace(TRAINING, seed=seed, batch=batch)
@@ -170,7 +170,6 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert len(orders) == 4
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(2, 60), st.integers(2, 20), st.integers(1, 3))
 def test_hard_negatives_stand_beside_their_caption(seed: int, captions: int, batch: int, count: int) -> None:
     rng = np.random.default_rng(seed)

@@ -1,0 +1,30 @@
+"""Readers of image files that fail, for processes that import no tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from clipstore.pipeline.embed.run import EmbedOptions, embed
+from clipstore.store.layout import Store
+
+
+def dies(path: Path) -> bytes:
+    """A reader whose process is killed."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return path.read_bytes()
+
+
+def fails(path: Path) -> bytes:
+    """A reader with a mistake."""
+    message = f"a mistake about {path.name}"
+    raise LookupError(message)
+
+
+def embed_with(reader: str, store: str) -> None:
+    """Embed a store's images in two processes that read image files with the named function."""
+    read = getattr(sys.modules[__name__], reader)
+    options = EmbedOptions(devices=("cpu", "cpu"), only="images", read=read, precision="fp32")
+    embed(Store(Path(store)), ["demo"], options)
