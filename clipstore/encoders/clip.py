@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from clipstore.encoders import forward
 from clipstore.encoders.fingerprint_inputs import longest_text
-from clipstore.encoders.images import Preprocessing, prepared, read_preprocessing
+from clipstore.encoders.images import Preprocessing, preprocess, read_preprocessing
 from clipstore.encoders.model_files import adapter_files, heads_file, locate, preprocessor_file
 from clipstore.encoders.packing import pack, row_tokens
 from clipstore.encoders.probe import CAPTION, probe_image
@@ -185,7 +185,7 @@ class ClipEncoder:
 
         Not through torch's compiler, which would compile for a batch of one.
         """
-        pixels = torch.from_numpy(prepared(probe_image(), self.preprocessing)[None].copy())
+        pixels = torch.from_numpy(preprocess(probe_image(), self.preprocessing)[None].copy())
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # for one item, threads would wait for one another longer than they compute
         try:

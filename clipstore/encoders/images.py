@@ -149,17 +149,17 @@ def _height_width(size: Any) -> tuple[int, int] | None:
     return (size["height"], size["width"]) if size and "height" in size else None
 
 
-def pixels(photo: bytes, how: Preprocessing) -> NDArray[np.uint8]:
+def decode_pixels(photo: bytes, how: Preprocessing) -> NDArray[np.uint8]:
     """The pixels of a photo, uint8 (height, width, 3), resized and cropped.
 
     Raises:
         ImageError: the bytes are not a photo that can be read, or it cannot be resized; with the reason.
     """
-    image = decoded(photo)
-    return prepared(upright(image, photo) if how.exif_orientation else image, how)
+    image = decode_image(photo)
+    return preprocess(apply_orientation(image, photo) if how.exif_orientation else image, how)
 
 
-def prepared(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
+def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
     """The pixels of a decoded photo, uint8 (height, width, 3), resized and cropped.
 
     Raises:
@@ -168,10 +168,10 @@ def prepared(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
     return np.asarray(_crop(_resize(image, how), how.crop))
 
 
-def decoded(photo: bytes, *, least: int | None = None) -> Image.Image:
-    """A photo from its bytes, in three channels of 8 bits, as it lies in the file: `upright` turns it.
+def decode_image(photo: bytes, *, min_side: int | None = None) -> Image.Image:
+    """A photo from its bytes, in three channels of 8 bits, as it lies in the file: `apply_orientation` turns it.
 
-    With `least`, a JPEG may come smaller than it is, both sides at least so many pixels: decoded in a part of the time.
+    With `min_side`, a JPEG may be decoded faster, at a reduced size of at least `min_side` pixels on both sides.
 
     Raises:
         ImageError: the bytes are not a photo that can be read; with the reason.
@@ -180,7 +180,7 @@ def decoded(photo: bytes, *, least: int | None = None) -> Image.Image:
         message = "the file is empty"
         raise ImageError(message)
     try:
-        return _opened(photo, least)
+        return _opened(photo, min_side)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         message = f"more than {MAX_PIXELS} pixels: a decompression bomb, or a scan to shrink first"
         raise ImageError(message) from error
@@ -192,21 +192,21 @@ def decoded(photo: bytes, *, least: int | None = None) -> Image.Image:
         raise ImageError(message) from error
 
 
-def _opened(photo: bytes, least: int | None) -> Image.Image:
+def _opened(photo: bytes, min_side: int | None) -> Image.Image:
     """A photo in three channels of 8 bits; a PNG whose text Pillow finds too large is read without its text."""
     try:
         with Image.open(io.BytesIO(photo)) as image:
-            if least:
-                image.draft(image.mode, (least, least))
+            if min_side:
+                image.draft(image.mode, (min_side, min_side))
             return _rgb(image)
     except ValueError:
         bare = _without_text(photo)
         if len(bare) == len(photo):
             raise
-        return _opened(bare, least)
+        return _opened(bare, min_side)
 
 
-def upright(image: Image.Image, photo: bytes) -> Image.Image:
+def apply_orientation(image: Image.Image, photo: bytes) -> Image.Image:
     """A decoded photo turned and mirrored as the EXIF data in its bytes say; as it is where they say nothing.
 
     Of a TIFF as Pillow decodes it, for every program: that is turned already.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clipstore.encoders.images import Preprocessing, decoded, prepared, upright
+from clipstore.encoders.images import Preprocessing, apply_orientation, decode_image, preprocess
 from clipstore.errors import ImageError
 from clipstore.files import read_regular
 
@@ -106,13 +106,13 @@ def _decode(
 
 def _prepared(photo: bytes, hows: Sequence[Preprocessing]) -> list[Pixels]:
     try:
-        image = decoded(photo)
+        image = decode_image(photo)
     except ImageError as error:
         return [str(error)] * len(hows)
     got: list[Pixels] = []
     for how in hows:
         try:
-            got.append(prepared(upright(image, photo) if how.exif_orientation else image, how))
+            got.append(preprocess(apply_orientation(image, photo) if how.exif_orientation else image, how))
         except ImageError as error:
             got.append(str(error))
     return got

@@ -28,7 +28,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 from clipstore.encoders.clip import ClipEncoder, load_clip
 from clipstore.encoders.fingerprint import describe
 from clipstore.encoders.forward import _attended
-from clipstore.encoders.images import pixels, read_preprocessing
+from clipstore.encoders.images import decode_pixels, read_preprocessing
 from clipstore.encoders.packing import Packed, batches_of, pack
 from clipstore.errors import ModelError
 from clipstore.records import Model, Tower
@@ -73,7 +73,7 @@ def transformers_pixels(image: Image.Image, folder: Path) -> np.ndarray:
 
 def our_pixels(photo: bytes, folder: Path) -> np.ndarray:
     how = read_preprocessing(folder / "preprocessor_config.json")
-    return ((pixels(photo, how) * how.scale - how.mean) / how.std).transpose(2, 0, 1)
+    return ((decode_pixels(photo, how) * how.scale - how.mean) / how.std).transpose(2, 0, 1)
 
 
 def assert_same_pixels(photo: bytes, folder: Path) -> None:
@@ -161,7 +161,7 @@ def pooled(answer: Any) -> np.ndarray:
 
 
 def our_images(encoder: ClipEncoder, photos: list[Path]) -> np.ndarray:
-    made = np.stack([pixels(photo.read_bytes(), encoder.preprocessing) for photo in photos])
+    made = np.stack([decode_pixels(photo.read_bytes(), encoder.preprocessing) for photo in photos])
     return encoder.project(encoder.image_features(made))
 
 

@@ -27,7 +27,7 @@ from transformers import CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection,
 
 from clipstore.encoders.clip import ClipEncoder, load_clip
 from clipstore.encoders.fingerprint import base_digest, describe
-from clipstore.encoders.images import pixels
+from clipstore.encoders.images import decode_pixels
 from clipstore.encoders.model_files import tokenizer_files
 from clipstore.encoders.random_clip import Sizes, write_random_clip
 from clipstore.errors import ModelError
@@ -94,14 +94,16 @@ def measured(model: Model) -> RankedGallery | None:
     try:
         own = fingerprints(model)
         encoder = ClipEncoder(load_clip(model))
-        features = encoder.image_features(np.stack([pixels(photo, encoder.preprocessing) for photo in _photos()]))
+        features = encoder.image_features(
+            np.stack([decode_pixels(photo, encoder.preprocessing) for photo in _image_files()])
+        )
         texts = encoder.text_vectors(encoder.tokenize(TEXTS).ids)
     except ModelError:
         return None
     return RankedGallery(own, {"backbone": features, "image": encoder.project(features), "text": texts})
 
 
-def _photos() -> Iterator[bytes]:
+def _image_files() -> Iterator[bytes]:
     values = np.random.default_rng(0)
     for width, height in ((45, 33), (32, 80)):
         buffer = io.BytesIO()

@@ -32,7 +32,7 @@ from clipstore.demo.scenes import draw_dataset
 from clipstore.device import best_precision
 from clipstore.encoders.clip import ClipEncoder, load_clip
 from clipstore.encoders.fingerprint import describe
-from clipstore.encoders.images import pixels, read_preprocessing
+from clipstore.encoders.images import decode_pixels, read_preprocessing
 from clipstore.encoders.model_files import locate, preprocessor_file
 from clipstore.errors import ModelError
 from clipstore.inference.encode import BatchSplitter, EncodeSettings, PlanGroup, encode
@@ -92,7 +92,7 @@ def test_photos_come_in_order_as_each_model_wants_them(photos: list[ImageFile]) 
     assert [content for content, _ in made] == [photo.content for photo in photos]
     for photo, (_, seen) in zip(photos, made, strict=True):
         for one in seen:
-            assert np.array_equal(one, pixels(Path(photo.path).read_bytes(), HOW))
+            assert np.array_equal(one, decode_pixels(Path(photo.path).read_bytes(), HOW))
     assert clock.read > 0
     assert clock.decode > 0
 

@@ -20,7 +20,7 @@ from transformers import CLIPImageProcessorPil
 import clipstore
 from clipstore.demo import scenes
 from clipstore.encoders.fingerprint import describe, files_key
-from clipstore.encoders.images import Preprocessing, decoded, pixels, read_preprocessing, upright
+from clipstore.encoders.images import Preprocessing, apply_orientation, decode_image, decode_pixels, read_preprocessing
 from clipstore.errors import ImageError
 from clipstore.pipeline.report.thumbnails import thumbnail
 from clipstore.records import Model
@@ -98,7 +98,7 @@ def test_an_image_is_turned_as_pillow_turns_it(kind: str, orientation: int) -> N
     photo = saved(picture(), kind, orientation)
     with Image.open(io.BytesIO(photo)) as image:
         expected = ImageOps.exif_transpose(image).convert("RGB")
-    assert upright(decoded(photo), photo).tobytes() == expected.tobytes()
+    assert apply_orientation(decode_image(photo), photo).tobytes() == expected.tobytes()
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's, which clipstore switches off
@@ -108,8 +108,8 @@ def test_an_image_is_turned_as_pillow_turns_it(kind: str, orientation: int) -> N
 def test_damaged_exif_data_turn_nothing(exif: bytes) -> None:
     out = io.BytesIO()
     picture().save(out, "JPEG", exif=exif)
-    image = decoded(out.getvalue())
-    assert upright(image, out.getvalue()).tobytes() == image.tobytes()
+    image = decode_image(out.getvalue())
+    assert apply_orientation(image, out.getvalue()).tobytes() == image.tobytes()
 
 
 def by_transformers(image: Image.Image) -> NDArray[Any]:
@@ -122,10 +122,10 @@ def test_by_default_pixels_are_those_of_transformers_and_turned_where_the_model_
 
     photo = saved(picture(), "JPEG", 6, quality=95)
     with Image.open(io.BytesIO(photo)) as image:
-        assert np.array_equal(pixels(photo, how), by_transformers(image))
+        assert np.array_equal(decode_pixels(photo, how), by_transformers(image))
         turned = by_transformers(ImageOps.exif_transpose(image))
-    assert np.array_equal(pixels(photo, replace(how, exif_orientation=True)), turned)
-    assert not np.array_equal(pixels(photo, how), turned)
+    assert np.array_equal(decode_pixels(photo, replace(how, exif_orientation=True)), turned)
+    assert not np.array_equal(decode_pixels(photo, how), turned)
 
 
 def test_the_option_is_part_of_the_image_towers_fingerprint_and_changes_none_where_it_is_off() -> None:
@@ -184,14 +184,14 @@ def test_thumbnails_of_the_report_and_of_panels_are_upright(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("more", [{"zip": True}, {"zip": False}])
 def test_the_text_of_a_png_never_stands_in_the_way_of_its_pixels(more: dict[str, bool], how: Preprocessing) -> None:
-    assert np.array_equal(pixels(with_text(3 * 2**20, **more), how), pixels(saved(picture(), "PNG"), how))
+    assert np.array_equal(decode_pixels(with_text(3 * 2**20, **more), how), decode_pixels(saved(picture(), "PNG"), how))
 
 
 def test_a_png_with_text_that_is_damaged_besides_says_what_is_damaged() -> None:
     photo = with_text(3 * 2**20, zip=True)
     cut = photo[: photo.index(b"IDAT") + 20]
     with pytest.raises(ImageError, match=r"^damaged: (?!.*text)"):
-        decoded(cut)
+        decode_image(cut)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_png_with_text_that_is_damaged_besides_says_what_is_damaged() -> None:
 )
 def test_what_is_no_image_is_called_by_its_name(photo: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
-        decoded(photo)
+        decode_image(photo)
 
 
 # --- named pipes and devices

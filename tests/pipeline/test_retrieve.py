@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 import clipstore
 from clipstore.cli import main
 from clipstore.encoders.clip import ClipEncoder, load_clip
-from clipstore.encoders.images import pixels
+from clipstore.encoders.images import decode_pixels
 from clipstore.pipeline.retrieve import queries
 from clipstore.reporting import panel as panels
 from clipstore.shards import normalised
@@ -111,7 +111,7 @@ class Gallery:
 
     def of_photo(self, encoder: ClipEncoder, path: Path) -> NDArray[Any]:
         """A photo's vector, made by an encoder itself."""
-        seen = np.stack([pixels(path.read_bytes(), encoder.preprocessing)])
+        seen = np.stack([decode_pixels(path.read_bytes(), encoder.preprocessing)])
         return normalised(encoder.project(encoder.image_features(seen)), STORED[self.model.name])[0]
 
     def of_text(self, encoder: ClipEncoder, text: str) -> NDArray[Any]:

@@ -28,7 +28,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 import clipstore
 from clipstore.demo import scenes as drawn
 from clipstore.demo.scenes import draw_dataset
-from clipstore.encoders.images import pixels
+from clipstore.encoders.images import decode_pixels
 from clipstore.encoders.lora import LoraClip
 from clipstore.records import Lora, Model, Training
 from clipstore.training.gradients import Batch, backward
@@ -537,7 +537,7 @@ def test_a_step_takes_at_most_35_in_100_of_the_studys(full_clip: Path, test_data
     clip = study._clip
     clip.set_attn_implementation("sdpa")  # transformers' default
     photos, captions = photos_and_captions(test_data, 128)
-    decoded = np.stack([pixels(photo.read_bytes(), ours.encoder.preprocessing) for photo in photos])
+    decoded = np.stack([decode_pixels(photo.read_bytes(), ours.encoder.preprocessing) for photo in photos])
     features = np.concatenate([ours.encoder.image_features(decoded[start : start + 32]) for start in range(0, 128, 32)])
     ids = ours.encoder.tokenize(captions).ids
     optimizers = [torch.optim.AdamW(list(one.weights().values()), lr=1e-4) for one in (study, ours)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from clipstore.encoders.images import decoded, upright
+from clipstore.encoders.images import apply_orientation, decode_image
 from clipstore.errors import ImageError
 from clipstore.files import read_regular
 
@@ -19,7 +19,7 @@ def thumbnail(path: Path) -> bytes | None:
     """A photo as WebP, upright, its longer side at most SIDE pixels; None where it is gone or cannot be read."""
     try:
         photo = read_regular(path)
-        image = upright(decoded(photo, least=2 * SIDE), photo)
+        image = apply_orientation(decode_image(photo, min_side=2 * SIDE), photo)
     except (OSError, ImageError):
         return None
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

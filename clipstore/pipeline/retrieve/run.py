@@ -20,7 +20,7 @@ from clipstore import choices, shards
 from clipstore.catalog import Session
 from clipstore.device import checked_device
 from clipstore.encoders.fingerprint_inputs import longest_text
-from clipstore.encoders.images import decoded, upright
+from clipstore.encoders.images import apply_orientation, decode_image
 from clipstore.encoders.model_files import locate
 from clipstore.errors import ImageError, ModelError, QueryError
 from clipstore.files import read_regular
@@ -412,7 +412,7 @@ def _pictures(told: Row, queries: Sequence[Query]) -> dict[str, Image.Image]:
 def _thumbnail(path: Path) -> Image.Image | None:
     try:
         photo = read_regular(path)
-        picture = upright(decoded(photo), photo)
+        picture = apply_orientation(decode_image(photo), photo)
     except (OSError, ImageError):
         return None
     picture.thumbnail((PICTURE, PICTURE))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from clipstore import shards
 from clipstore.catalog import Session
-from clipstore.encoders.images import Preprocessing, pixels
+from clipstore.encoders.images import Preprocessing, decode_pixels
 from clipstore.errors import ImageError, TrainingError
 from clipstore.files import read_regular
 from clipstore.inference.encode import EncodeSettings, encode_rows
@@ -97,7 +97,7 @@ class Pairs:
 
         def decode(number: int) -> NDArray[np.uint8]:
             try:
-                return pixels(read_regular(Path(paths[number])), how)
+                return decode_pixels(read_regular(Path(paths[number])), how)
             except (OSError, ImageError) as error:
                 message = f"the photo {paths[number]} can no longer be read ({error}): put it back, and train again"
                 raise TrainingError(message) from error
