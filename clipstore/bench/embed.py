@@ -95,7 +95,8 @@ def bench_embed(store: Store, options: BenchEmbedOptions) -> Row:
     """
     device = checked_device(options.device)
     # Imported here and not above: `--help` needs no torch.
-    from clipstore.encoders.clip import ClipEncoder, load_clip
+    from clipstore.encoders.clip import ClipEncoder
+    from clipstore.encoders.loading import load_clip
 
     precision = best_precision(device) if options.precision == "auto" else options.precision
     with tempfile.TemporaryDirectory(prefix="clipstore-bench-") as place:
@@ -203,7 +204,7 @@ def _ready(encoder: ClipEncoder, photos: list[ImageFile], texts: list[str], memo
     """All photos and texts in the batches that embedding would make."""
     seen = [got[0] for _, got in prefetch_images(photos, [encoder.preprocessing], Timings())]
     pixels = [one for one in seen if isinstance(one, np.ndarray)]
-    room = memory - encoder.weights
+    room = memory - encoder.weight_bytes
     size = max(1, encoder.batch_tokens("image", room) // encoder.image_tokens)
     ids = encoder.tokenize(texts).ids
     return _Ready(

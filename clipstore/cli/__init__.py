@@ -28,6 +28,7 @@ from clipstore.cli.stats import stats
 from clipstore.cli.train import run, train
 from clipstore.cli.transfer import export, import_vectors
 from clipstore.errors import ClipstoreError
+from clipstore.process import ignore_image_warnings
 from clipstore.reporting.streams import never_fail
 
 
@@ -39,6 +40,7 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         never_fail(sys.stdout, sys.stderr)
+        ignore_image_warnings()
         return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)

@@ -8,6 +8,7 @@ import click
 
 from clipstore import choices
 from clipstore.cli.options import json_option, memory_option, store_option
+from clipstore.process import retain_freed_memory
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -102,6 +103,7 @@ def bench_embed(store: Store, *, as_json: bool, **what: Any) -> None:
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
 
+    retain_freed_memory()
     with progress_display() as on_progress:
         told = verb.bench_embed(store, verb.BenchEmbedOptions(**what, on_progress=on_progress))
     if as_json:

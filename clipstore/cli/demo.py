@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from clipstore.cli.options import json_option
+from clipstore.process import retain_freed_memory
 
 
 @click.command()
@@ -32,6 +33,7 @@ def demo(folder: Path, images: int, seed: int, *, as_json: bool) -> None:
     from clipstore.reporting.tables import print_json
     from clipstore.reporting.training import epoch_line
 
+    retain_freed_memory()
     with progress_display() as shown:
         told = run_demo(
             folder,

@@ -9,6 +9,7 @@ import click
 
 from clipstore import choices
 from clipstore.cli.options import json_option, memory_option, store_option
+from clipstore.process import retain_freed_memory
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -64,6 +65,7 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json, print_table
 
+    retain_freed_memory()
     with progress_display() as on_progress:
         summaries = verb.embed(store, models, verb.EmbedOptions(**how, on_progress=on_progress))
     rows = [dataclasses.asdict(summary) for summary in summaries]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipstore.cli.options import json_option, memory_option, store_option
+from clipstore.process import retain_freed_memory
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -58,6 +59,7 @@ def retrieve(
     from clipstore.reporting.retrieval import print_retrieval, retrieval_notes
     from clipstore.reporting.tables import print_json
 
+    retain_freed_memory()
     asked = queries(image_or_text, sentences, allow_network=allow_network)
     with progress_display() as shown:
         options = RetrieveOptions(**how, pictures=bool(panel), on_progress=shown)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipstore.cli.options import json_option, store_option
+from clipstore.process import retain_freed_memory
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -42,6 +43,7 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
     from clipstore.reporting.training import print_training
     from clipstore.store.models import find_job
 
+    retain_freed_memory()
     job = find_job(store, model)
     with progress_display() as display:
         options = TrainOptions.with_display(model, job, display, restart=restart, device=device)
@@ -75,6 +77,7 @@ def run(job: str, store: Store, *, restart: bool, device: str | None, as_json: b
     from clipstore.reporting.training import print_training
     from clipstore.store.models import find_job
 
+    retain_freed_memory()
     with progress_display() as display:
         options = TrainOptions.with_display(job, find_job(store, job), display, restart=restart, device=device)
         result = run_job(store, job, options).row()

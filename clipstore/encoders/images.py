@@ -1,6 +1,6 @@
-"""From a photo's bytes to the pixels that a CLIP image tower reads, equal to transformers' PIL-based processor.
+"""From an image file's bytes to the pixels that a CLIP image tower takes, equal to transformers' PIL-based processor.
 
-Resizing and cropping happen here, in uint8; scaling and normalising happen at the tower's door.
+Resizing and cropping are done here, in uint8; scaling and normalisation are done in ClipEncoder.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import struct
-import warnings
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,13 +20,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from clipstore.encoders.model_files import read_json
 from clipstore.errors import ImageError, ModelError
 
-# A photo that would unpack to more than Pillow's limit (some 89 million pixels) is refused, not warned about.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-# Damaged EXIF data say no orientation, and nobody else reads them.
-warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", category=UserWarning)
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow warns above this; clipstore refuses such images
 
-# What Pillow raises on damaged files, beside its own errors.
+# Errors of Pillow for damaged files, in addition to its own classes.
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -40,8 +35,8 @@ _DAMAGED = (
     zlib.error,
 )
 
-
-_TURNS = {
+# EXIF orientation -> the transposition that undoes it.
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -53,7 +48,7 @@ _TURNS = {
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _HEIC = ("heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs", "mif1", "msf1")
-_OTHER_KINDS = (
+_OTHER_FORMATS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the image: run 'git lfs pull'"),
     (b"<!doctype html", "an HTML page, not an image: download it again"),
     (b"<html", "an HTML page, not an image: download it again"),
@@ -68,12 +63,12 @@ _OTHER_KINDS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocessing:
-    """What a model's preprocessor_config.json asks for.
+    """The preprocessing that a model's preprocessor_config.json describes.
 
-    Either `shortest_edge` or `resize` (height, width) says how the photo is resized (both None: not at all); then
-    the centre of `crop` (height, width) is taken, multiplied by `scale`, and normalised by `mean` and `std`.
-    `exif_orientation` is the model's option, not the file's: turn the image as its EXIF data says, before all that.
-    transformers does not, and neither does clipstore by default.
+    The image is resized to `shortest_edge` or to `resize` (height, width), or not at all where both are None. Then its
+    centre of `crop` (height, width) is taken, multiplied by `scale`, and normalised by `mean` and `std`.
+    `exif_orientation` is an option of the model, not of the file: apply the EXIF orientation first. transformers does
+    not, nor does clipstore by default.
     """
 
     shortest_edge: int | None
@@ -86,59 +81,60 @@ class Preprocessing:
     exif_orientation: bool = False
 
     def key(self) -> str:
-        """What the file asks for as text, for a fingerprint; the orientation is the model's and hashed with it."""
+        """The settings of the file as text, for a fingerprint; `exif_orientation` is hashed with the model."""
         return json.dumps(
             {name: value for name, value in asdict(self).items() if name != "exif_orientation"}, sort_keys=True
         )
 
 
 def read_preprocessing(file: Path) -> Preprocessing:
-    """The preprocessing that a preprocessor_config.json (or a processor_config.json) asks for.
+    """The preprocessing in a preprocessor_config.json or a processor_config.json.
 
     Raises:
-        ModelError: the file does not say what is needed.
+        ModelError: a setting is missing or invalid.
     """
-    told = read_json(file)
+    settings = read_json(file)
     try:
-        return _preprocessing(told.get("image_processor", told))
+        return _preprocessing(settings.get("image_processor", settings))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        message = f"{file} does not say how photos are prepared: {error or type(error).__name__}"
+        message = f"{file} does not describe how images are preprocessed: {error or type(error).__name__}"
         raise ModelError(message) from error
 
 
-def _preprocessing(told: dict[str, Any]) -> Preprocessing:
-    edge, resize = _resizing(told)
-    crop = _height_width(told.get("crop_size")) if told.get("do_center_crop", True) else resize
+def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
+    edge, resize = _resize_settings(settings)
+    crop = _height_width(settings.get("crop_size")) if settings.get("do_center_crop", True) else resize
     if crop is None:
         message = "neither crop_size nor a size with height and width: the pixels would have no fixed shape"
         raise ValueError(message)
+    normalize = settings.get("do_normalize", True)
     return Preprocessing(
         shortest_edge=edge,
         resize=resize,
         crop=crop,
-        resample=int(Image.Resampling(told.get("resample", Image.Resampling.BICUBIC))),
-        scale=float(told.get("rescale_factor", 1 / 255)) if told.get("do_rescale", True) else 1.0,
-        mean=_channels(told, "image_mean") if told.get("do_normalize", True) else (0.0, 0.0, 0.0),
-        std=_channels(told, "image_std") if told.get("do_normalize", True) else (1.0, 1.0, 1.0),
+        resample=int(Image.Resampling(settings.get("resample", Image.Resampling.BICUBIC))),
+        scale=float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
+        mean=_channel_values(settings, "image_mean") if normalize else (0.0, 0.0, 0.0),
+        std=_channel_values(settings, "image_std") if normalize else (1.0, 1.0, 1.0),
     )
 
 
-def _channels(told: dict[str, Any], key: str) -> tuple[float, ...]:
-    values = tuple(map(float, told[key]))
+def _channel_values(settings: dict[str, Any], key: str) -> tuple[float, ...]:
+    values = tuple(map(float, settings[key]))
     if len(values) != 3:
-        message = f"{key} has {len(values)} values, and an image three channels"
+        message = f"{key} has {len(values)} values: expected one for each of three channels"
         raise ValueError(message)
     return values
 
 
-def _resizing(told: dict[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
-    size = told.get("size")
-    if not told.get("do_resize", True):
+def _resize_settings(settings: dict[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
+    size = settings.get("size")
+    if not settings.get("do_resize", True):
         return None, None
-    if size is None:  # transformers would take a default that depends on the class of the processor
+    if size is None:  # transformers' default depends on the class of the processor
         message = "do_resize without a size"
         raise ValueError(message)
-    if isinstance(size, int):  # as the first CLIP checkpoints have it
+    if isinstance(size, int):  # as in the first CLIP checkpoints
         return size, None
     return size.get("shortest_edge"), _height_width(size)
 
@@ -149,110 +145,123 @@ def _height_width(size: Any) -> tuple[int, int] | None:
     return (size["height"], size["width"]) if size and "height" in size else None
 
 
-def decode_pixels(photo: bytes, how: Preprocessing) -> NDArray[np.uint8]:
-    """The pixels of a photo, uint8 (height, width, 3), resized and cropped.
+def decode_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Decode an image file and preprocess it: uint8 pixels (height, width, 3).
 
     Raises:
-        ImageError: the bytes are not a photo that can be read, or it cannot be resized; with the reason.
+        ImageError: the bytes are no readable image, or it cannot be resized; with the reason.
     """
-    image = decode_image(photo)
-    return preprocess(apply_orientation(image, photo) if how.exif_orientation else image, how)
+    image = decode_image(data)
+    if preprocessing.exif_orientation:
+        image = apply_orientation(image, data)
+    return preprocess(image, preprocessing)
 
 
-def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
-    """The pixels of a decoded photo, uint8 (height, width, 3), resized and cropped.
+def preprocess(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Resize and crop a decoded image: uint8 pixels (height, width, 3).
 
     Raises:
-        ImageError: the photo is too elongated to be resized.
+        ImageError: the image is too elongated to be resized.
     """
-    return np.asarray(_crop(_resize(image, how), how.crop))
+    return np.asarray(_crop(_resize(image, preprocessing), preprocessing.crop))
 
 
-def decode_image(photo: bytes, *, min_side: int | None = None) -> Image.Image:
-    """A photo from its bytes, in three channels of 8 bits, as it lies in the file: `apply_orientation` turns it.
+def decode_image(data: bytes, *, min_side: int | None = None) -> Image.Image:
+    """Decode an image file to three channels of 8 bits, as stored: `apply_orientation` applies its EXIF orientation.
 
     With `min_side`, a JPEG may be decoded faster, at a reduced size of at least `min_side` pixels on both sides.
 
     Raises:
-        ImageError: the bytes are not a photo that can be read; with the reason.
+        ImageError: the bytes are no readable image; with the reason.
     """
-    if not photo:
+    if not data:
         message = "the file is empty"
         raise ImageError(message)
     try:
-        return _opened(photo, min_side)
+        return _decode(data, min_side)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        message = f"more than {MAX_PIXELS} pixels: a decompression bomb, or a scan to shrink first"
-        raise ImageError(message) from error
+        raise _too_large() from error
     except UnidentifiedImageError as error:
-        message = _other_kind(photo)
+        message = _name_format(data)
         raise ImageError(message) from error
     except _DAMAGED as error:
         message = f"damaged: {' '.join(str(error).split()) or type(error).__name__}"
         raise ImageError(message) from error
 
 
-def _opened(photo: bytes, min_side: int | None) -> Image.Image:
-    """A photo in three channels of 8 bits; a PNG whose text Pillow finds too large is read without its text."""
+def _decode(data: bytes, min_side: int | None) -> Image.Image:
+    """Decode to three channels of 8 bits. A PNG whose text Pillow refuses as too large is decoded without its text."""
     try:
-        with Image.open(io.BytesIO(photo)) as image:
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(image)
             if min_side:
                 image.draft(image.mode, (min_side, min_side))
-            return _rgb(image)
+            return _check_size(_to_rgb(image))
     except ValueError:
-        bare = _without_text(photo)
-        if len(bare) == len(photo):
+        bare = _strip_png_text(data)
+        if len(bare) == len(data):
             raise
-        return _opened(bare, min_side)
+        return _decode(bare, min_side)
 
 
-def apply_orientation(image: Image.Image, photo: bytes) -> Image.Image:
-    """A decoded photo turned and mirrored as the EXIF data in its bytes say; as it is where they say nothing.
+def _check_size(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large()
+    return image
 
-    Of a TIFF as Pillow decodes it, for every program: that is turned already.
+
+def _too_large() -> ImageError:
+    return ImageError(f"more than {MAX_PIXELS} pixels: a decompression bomb, or a scan to shrink first")
+
+
+def apply_orientation(image: Image.Image, data: bytes) -> Image.Image:
+    """Rotate or mirror a decoded image by the EXIF orientation in its file's bytes; unchanged where there is none.
+
+    Pillow applies the orientation of a TIFF itself when it decodes it.
     """
     try:
-        with Image.open(io.BytesIO(photo)) as header:
+        with Image.open(io.BytesIO(data)) as header:
             orientation = None if header.format == "TIFF" else header.getexif().get(ExifTags.Base.Orientation)
-    except (*_DAMAGED, Warning):  # pixels were read: only what stands beside them is damaged
+    except (*_DAMAGED, Warning):  # the pixels were read: only the metadata are damaged
         orientation = None
-    method = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
+    transposition = _TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
+    return image if transposition is None else image.transpose(transposition)
 
 
-def _without_text(photo: bytes) -> bytes:
-    """A PNG without its text chunks (PNG specification, 11.3.4), which hold no pixels; anything else as it is."""
-    if not photo.startswith(_PNG):
-        return photo
-    kept, at = [_PNG], len(_PNG)
-    while at + 12 <= len(photo):
-        end = at + 12 + int.from_bytes(photo[at : at + 4])
-        if photo[at + 4 : at + 8] not in (b"tEXt", b"zTXt", b"iTXt"):
-            kept.append(photo[at:end])
-        at = end
-    return b"".join(kept)
+def _strip_png_text(data: bytes) -> bytes:
+    """A PNG without its text chunks (PNG specification, 11.3.4), which hold no pixels; other files unchanged."""
+    if not data.startswith(_PNG):
+        return data
+    chunks, start = [_PNG], len(_PNG)
+    while start + 12 <= len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4])
+        if data[start + 4 : start + 8] not in (b"tEXt", b"zTXt", b"iTXt"):
+            chunks.append(data[start:end])
+        start = end
+    return b"".join(chunks)
 
 
-def _other_kind(photo: bytes) -> str:
-    """What bytes that Pillow does not know are, and what to do."""
-    if photo[4:8] == b"ftyp":
-        brand = photo[8:12].decode("latin-1")
+def _name_format(data: bytes) -> str:
+    """The format of bytes that Pillow does not recognise, with the remedy."""
+    if data[4:8] == b"ftyp":
+        brand = data[8:12].decode("latin-1")
         if brand in _HEIC:
             return "HEIC is not supported: convert it to JPEG"
         return f"a video or an image of the kind {brand.strip()!r}, which is not supported: convert it to JPEG"
-    start = photo[:64].lstrip().lower()
-    return next((kind for mark, kind in _OTHER_KINDS if start.startswith(mark)), "not an image that Pillow knows")
+    start = data[:64].lstrip().lower()
+    known = (reason for signature, reason in _OTHER_FORMATS if start.startswith(signature))
+    return next(known, "not an image that Pillow knows")
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Three channels of 8 bits; what is transparent lies on white, as in transformers.
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Three channels of 8 bits; transparent pixels are blended onto white, as in transformers.
 
-    Pillow clips 16-bit grey at 255 instead of scaling it, so that is done here.
+    16-bit grey is scaled here: Pillow would clip it at 255.
     """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in {"I", "F"}:
-        message = f"pixels of mode {image.mode} have no fixed range: save the photo with 8 or 16 bits"
+        message = f"pixels of mode {image.mode} have no fixed range: save the image with 8 or 16 bits"
         raise ImageError(message)
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         white = Image.new("RGBA", image.size, "white")
@@ -263,20 +272,20 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _resize(image: Image.Image, how: Preprocessing) -> Image.Image:
+def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     width, height = image.size
-    if how.shortest_edge is not None:
+    if preprocessing.shortest_edge is not None:
         short = min(width, height)
-        width, height = (int(how.shortest_edge * side / short) for side in (width, height))
-    elif how.resize is not None:
-        height, width = how.resize
+        width, height = (int(preprocessing.shortest_edge * side / short) for side in (width, height))
+    elif preprocessing.resize is not None:
+        height, width = preprocessing.resize
     if width * height > MAX_PIXELS:
         message = f"{image.size[0]} x {image.size[1]} pixels: too elongated to be resized by its shorter edge"
         raise ImageError(message)
-    return image.resize((width, height), Image.Resampling(how.resample))
+    return image.resize((width, height), Image.Resampling(preprocessing.resample))
 
 
 def _crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The centre; what lies outside the picture is black, as in transformers."""
-    top, left = ((have - want) // 2 for have, want in zip(image.size[::-1], size, strict=True))
+    """The centre of the given (height, width); pixels outside the image are black, as in transformers."""
+    top, left = ((side - cropped) // 2 for side, cropped in zip(image.size[::-1], size, strict=True))
     return image.crop((left, top, left + size[1], top + size[0]))

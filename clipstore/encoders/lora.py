@@ -13,7 +13,8 @@ from peft import LoraConfig, get_peft_model, load_peft_weights, set_peft_model_s
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from clipstore.encoders.clip import ClipEncoder, linear_modules, load_clip, load_heads
+from clipstore.encoders.clip import ClipEncoder
+from clipstore.encoders.loading import linear_modules, load_clip, load_heads
 from clipstore.encoders.model_files import HEADS
 from clipstore.errors import ModelError
 from clipstore.records import Lora, Model, Training
@@ -32,11 +33,11 @@ class LoraClip:
     """
 
     def __init__(self, base: Model, training: Training, *, precision: str = "fp32", device: str = "cpu") -> None:
-        checkpoint = load_clip(base)
-        _check_modules(checkpoint.clip, training.lora)
-        self.encoder = ClipEncoder(checkpoint, device=device)
-        self.sees = "vision" in training.lora.towers
-        self._clip = checkpoint.clip
+        loaded = load_clip(base)
+        _check_modules(loaded.clip, training.lora)
+        self.encoder = ClipEncoder(loaded, device=device)
+        self.trains_vision = "vision" in training.lora.towers
+        self._clip = loaded.clip
         if device == "cpu":
             self._clip.set_attn_implementation("eager")  # on CPUs its backward pass is faster than the fused one's
         self._mixed = precision == "bf16"
@@ -64,13 +65,13 @@ class LoraClip:
     def image_vectors(self, images: torch.Tensor) -> torch.Tensor:
         """Image vectors (B, dim) of backbone features (B, features_dim), or, where vision learns, of uint8 pixels."""
         with self._precision():
-            features = self.encoder.seen(images) if self.sees else images
-            return self.encoder.projected(features)
+            features = self.encoder.encode_image(images) if self.trains_vision else images
+            return self.encoder.project_image(features)
 
     def text_vectors(self, ids: list[list[int]]) -> torch.Tensor:
         """Text vectors (B, dim) of token ids."""
         with self._precision():
-            return self.encoder.read(ids)
+            return self.encoder.encode_text(ids)
 
     def settle(self) -> None:
         """After a step: keep the temperature within CLIP's limit."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from clipstore.encoders.clip import ClipEncoder, load_clip
+from clipstore.encoders.clip import ClipEncoder
+from clipstore.encoders.loading import load_clip, quiet_transformers
 from clipstore.encoders.model_files import locate, preprocessor_file, tokenizer_files
 from clipstore.records import Model
 
@@ -23,10 +24,11 @@ def save_merged(model: Model, folder: Path, check: Callable[[ClipEncoder], None]
         OSError: the folder cannot be written to.
     """
     place = locate(model.base)
-    checkpoint = load_clip(model)
-    check(ClipEncoder(checkpoint))
+    loaded = load_clip(model)
+    check(ClipEncoder(loaded))
     try:
-        checkpoint.clip.save_pretrained(folder)
+        with quiet_transformers():
+            loaded.clip.save_pretrained(folder)
     except SafetensorError as error:
         raise OSError(str(error)) from error
     for file in (*tokenizer_files(place), preprocessor_file(place)):

@@ -17,6 +17,7 @@ from typing import Any
 from clipstore.errors import ClipstoreError, ModelError
 from clipstore.inference.encode import BatchSplitter, EncodeSettings, PlanGroup, encode
 from clipstore.inference.prefetch import Read, Timings
+from clipstore.process import ignore_image_warnings, retain_freed_memory
 from clipstore.records import Model, Tower
 from clipstore.shards import Shard
 
@@ -135,6 +136,9 @@ def _add(clocks: Mapping[str, Timings], more: Mapping[str, Timings]) -> None:
 
 def _serve(device: str, cores: int, recipes: dict[str, WorkerSettings], tasks: Any, told: Any) -> None:
     """The life of a process: load the models, and carry out work until there is none."""
+    ignore_image_warnings()
+    if device == "cpu":
+        retain_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process hears of it too, and ends this one
     try:
         hows = _encodings(device, cores, recipes, told)
@@ -170,7 +174,8 @@ def _taken(tasks: Any) -> Iterator[PlanGroup]:
 def _encodings(device: str, cores: int, recipes: Mapping[str, WorkerSettings], told: Any) -> dict[str, EncodeSettings]:
     import torch
 
-    from clipstore.encoders.clip import ClipEncoder, load_clip
+    from clipstore.encoders.clip import ClipEncoder
+    from clipstore.encoders.loading import load_clip
 
     if device == "cpu":
         torch.set_num_threads(cores)
@@ -180,7 +185,7 @@ def _encodings(device: str, cores: int, recipes: Mapping[str, WorkerSettings], t
         )
         for fingerprint, recipe in recipes.items()
     }
-    taken = sum(encoder.weights for encoder in encoders.values())
+    taken = sum(encoder.weight_bytes for encoder in encoders.values())
     return {
         fingerprint: EncodeSettings(
             folder=recipe.folder,

@@ -40,6 +40,7 @@ import clipstore
 from clipstore.encoders.random_clip import clip_vocabulary, write_random_clip
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.ingest.run import ingest_coco
+from clipstore.process import retain_freed_memory
 from clipstore.shards import normalised
 from clipstore.store.layout import Store
 from clipstore.store.models import add_model
@@ -286,6 +287,7 @@ def main(
     """Embed the photos and captions of ROOT, a COCO folder; its captions alone where it has no photos."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    retain_freed_memory()
     with tempfile.TemporaryDirectory(prefix="clipstore-peers-") as place:
         folder = Path(place)
         task = link(root, splits, folder / "coco", images, captions)

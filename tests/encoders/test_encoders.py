@@ -25,10 +25,11 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from clipstore.encoders.clip import ClipEncoder, load_clip
+from clipstore.encoders.clip import ClipEncoder
 from clipstore.encoders.fingerprint import describe
-from clipstore.encoders.forward import _attended
+from clipstore.encoders.forward import _plain_attention
 from clipstore.encoders.images import decode_pixels, read_preprocessing
+from clipstore.encoders.loading import load_clip
 from clipstore.encoders.packing import Packed, batches_of, pack
 from clipstore.errors import ModelError
 from clipstore.records import Model, Tower
@@ -310,7 +311,7 @@ def test_plain_attention_is_torchs_own(seed: int, shape: tuple[int, int, int]) -
     draw = torch.Generator().manual_seed(seed)
     parts = [torch.randn(*shape, 8, generator=draw) for _ in range(3)]
     bias = torch.randn(shape[0], 1, shape[2], shape[2], generator=draw)
-    torch.testing.assert_close(_attended(*parts, bias), scaled_dot_product_attention(*parts, attn_mask=bias))
+    torch.testing.assert_close(_plain_attention(*parts, bias), scaled_dot_product_attention(*parts, attn_mask=bias))
 
 
 # Fingerprints
@@ -468,9 +469,9 @@ def test_a_tuned_model_loaded_beside_its_base_leaves_the_base_alone(small_clip: 
 
 
 @pytest.mark.parametrize("targets", [["q_proj"], ["visual_projection"]])
-def test_an_adapter_that_changes_nothing_is_refused(targets: list[str], small_clip: Path, tmp_path: Path) -> None:
+def test_an_adapter_without_effect_is_refused(targets: list[str], small_clip: Path, tmp_path: Path) -> None:
     idle = build_lora(small_clip, tmp_path / "idle", targets=targets, value=0.0)
-    with pytest.raises(ModelError, match=r"idle changes nothing"):
+    with pytest.raises(ModelError, match=r"idle has no effect"):
         open_encoder(model_of(small_clip, adapter=str(idle)))
 
 

@@ -25,9 +25,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig
 
-from clipstore.encoders.clip import ClipEncoder, load_clip
+from clipstore.encoders.clip import ClipEncoder
 from clipstore.encoders.fingerprint import base_digest, describe
 from clipstore.encoders.images import decode_pixels
+from clipstore.encoders.loading import load_clip
 from clipstore.encoders.model_files import tokenizer_files
 from clipstore.encoders.random_clip import Sizes, write_random_clip
 from clipstore.errors import ModelError

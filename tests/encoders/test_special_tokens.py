@@ -18,9 +18,11 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPConfig
 
 import clipstore
-from clipstore.encoders.clip import ClipEncoder, load_clip, overlong
+from clipstore.encoders.clip import ClipEncoder
 from clipstore.encoders.fingerprint_inputs import longest_text
+from clipstore.encoders.loading import load_clip
 from clipstore.encoders.model_files import locate
+from clipstore.encoders.tokenization import overlong_texts
 from clipstore.records import Model
 
 Run = Callable[..., Result]
@@ -47,7 +49,7 @@ def test_ordinary_captions_are_tokenized_as_transformers_does(texts: list[str]) 
     told = encoder().tokenize(texts)
     assert told.ids == expected
     whole = tokenizer()(texts)["input_ids"]
-    assert told.overlong == [len(ids) > 77 for ids in whole] == overlong(DEMO, texts)
+    assert told.overlong == [len(ids) > 77 for ids in whole] == overlong_texts(DEMO, texts)
     assert told.cut == sum(told.overlong)
 
 
@@ -68,7 +70,7 @@ def test_tokens_in_letters_are_plain_text(parts: list[str]) -> None:
     assert (ids[0], ids[-1], ids.count(start), ids.count(end)) == (start, end, 1, 1)
     if len(ids) < 77:
         assert tokenizer().decode(ids[1:-1]).replace(" ", "").lower() == text.replace(" ", "").lower()
-    assert encoder().writes_out(text) == any(token in text.lower() for token in TOKENS)
+    assert encoder().contains_special_token(text) == any(token in text.lower() for token in TOKENS)
 
 
 def test_mixed_texts_keep_their_order() -> None:

@@ -30,9 +30,10 @@ from safetensors.numpy import load_file, save_file
 import clipstore
 from clipstore.demo.scenes import draw_dataset
 from clipstore.device import best_precision
-from clipstore.encoders.clip import ClipEncoder, load_clip
+from clipstore.encoders.clip import ClipEncoder
 from clipstore.encoders.fingerprint import describe
 from clipstore.encoders.images import decode_pixels, read_preprocessing
+from clipstore.encoders.loading import load_clip
 from clipstore.encoders.model_files import locate, preprocessor_file
 from clipstore.errors import ModelError
 from clipstore.inference.encode import BatchSplitter, EncodeSettings, PlanGroup, encode

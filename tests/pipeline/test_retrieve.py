@@ -22,8 +22,9 @@ from PIL import Image, ImageDraw
 
 import clipstore
 from clipstore.cli import main
-from clipstore.encoders.clip import ClipEncoder, load_clip
+from clipstore.encoders.clip import ClipEncoder
 from clipstore.encoders.images import decode_pixels
+from clipstore.encoders.loading import load_clip
 from clipstore.pipeline.retrieve import queries
 from clipstore.reporting import panel as panels
 from clipstore.shards import normalised

@@ -195,7 +195,7 @@ class _Embedding:
 
     def _weights(self) -> int:
         """Bytes of the models that are loaded."""
-        return sum(run.encoder.weights for run in self._runs if run.encoder)
+        return sum(run.encoder.weight_bytes for run in self._runs if run.encoder)
 
     def _scopes(self, *runs: _Run) -> list[list[Scope]]:
         """What each model has to do now, by tower.
@@ -220,17 +220,18 @@ class _Embedding:
         self._devices = [checked_device(device) for device in self._options.devices or (None,)]
         device, precision = self._devices[0], run.towers[0].precision
         # Imported here and not above: a run with nothing to do needs no torch.
-        from clipstore.encoders.clip import ClipEncoder, load_clip
+        from clipstore.encoders.clip import ClipEncoder
+        from clipstore.encoders.loading import load_clip
 
-        checkpoint = load_clip(run.model)
+        loaded = load_clip(run.model)
         _warn(run)
         tried = [(scope, plan) for scope in scopes for plan in _few(scope)] if precision != "fp32" else []
         # In fp32 where that fits beside what is loaded; its vectors are the same on the processor, which takes longer.
-        wide = sum(weight.numel() for weight in checkpoint.clip.parameters()) * 4
+        wide = sum(weight.numel() for weight in loaded.clip.parameters()) * 4
         roomy = self._weights() + wide <= self._options.memory
-        run.encoder = ClipEncoder(checkpoint, device=device if roomy else "cpu")
+        run.encoder = ClipEncoder(loaded, device=device if roomy else "cpu")
         exact = [encode_rows(plan, self._trial(run, scope)) for scope, plan in tried]
-        run.encoder = ClipEncoder(checkpoint, precision=precision, device=device, compiled=self._options.compiled)
+        run.encoder = ClipEncoder(loaded, precision=precision, device=device, compiled=self._options.compiled)
         probes = check_probes(self._store, run.model.name, run.towers, run.encoder)
         checks = []
         for (scope, plan), wanted in zip(tried, exact, strict=True):
@@ -290,8 +291,8 @@ class _Embedding:
     def _carry_out(self, runs: Sequence[_Run], scopes: Sequence[Scope], source: str) -> None:
         """Do the work of one source, for one scope of each run."""
         if source == "texts":
-            writes_out = runs[0].loaded.writes_out
-            scopes[0].summary.special_tokens = sum(map(writes_out, scopes[0].pending["source"].to_pylist()))
+            contains_token = runs[0].loaded.contains_special_token
+            scopes[0].summary.special_tokens = sum(map(contains_token, scopes[0].pending["source"].to_pylist()))
         if self._options.dry_run:
             for run, scope in zip(runs, scopes, strict=True):
                 self._estimate(run, scope, source)

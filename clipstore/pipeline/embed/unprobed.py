@@ -42,7 +42,8 @@ def proven_towers(store: Store, model: Model, towers: Towers, device: str | None
     unproven = {row["fingerprint"] for row in rows}
     if not unproven:
         return towers
-    from clipstore.encoders.clip import ClipEncoder, load_clip
+    from clipstore.encoders.clip import ClipEncoder
+    from clipstore.encoders.loading import load_clip
 
     encoder = ClipEncoder(load_clip(model), precision=towers[0].precision, device=checked_device(device))
     different = {

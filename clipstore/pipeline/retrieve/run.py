@@ -264,7 +264,8 @@ class _Search:
     def _encoding(self, model: Model, asked: _Asked, count: int, loaded: list[ClipEncoder]) -> EncodeSettings:
         tower = asked.items.tower
         if not loaded:
-            from clipstore.encoders.clip import ClipEncoder, load_clip
+            from clipstore.encoders.clip import ClipEncoder
+            from clipstore.encoders.loading import load_clip
 
             device = checked_device(self._options.device)
             loaded.append(ClipEncoder(load_clip(model), precision=tower.precision, device=device))
@@ -281,7 +282,7 @@ class _Search:
             folder=self._store.shards,
             model=model,
             encoder=encoder,
-            batch_tokens=encoder.batch_tokens(tower.tower, self._options.memory - encoder.weights),
+            batch_tokens=encoder.batch_tokens(tower.tower, self._options.memory - encoder.weight_bytes),
             on_progress=tried,
         )
 
@@ -295,9 +296,9 @@ def _overlong(model: Model, asked: _Asked) -> dict[tuple[Query, str], bool | Non
         doubtful = [text for text, size in zip(asked.sources, sizes, strict=True) if size > longest]
         cut: dict[str, bool] = {}
         if doubtful:
-            from clipstore.encoders.clip import overlong
+            from clipstore.encoders.tokenization import overlong_texts
 
-            cut = dict(zip(doubtful, overlong(model, doubtful), strict=True))
+            cut = dict(zip(doubtful, overlong_texts(model, doubtful), strict=True))
     except ModelError:  # stored vectors suffice
         return {(query, model.name): None for query in asked.queries}
     return {(query, model.name): cut.get(text, False) for query, text in zip(asked.queries, asked.sources, strict=True)}

@@ -119,7 +119,7 @@ class LiveVectors:
     def gallery(self, found: Gallery, pairs: Pairs) -> Gallery:
         """The base's gallery of a split with the vectors of the model as it is."""
         texts = self._items(found.texts, pairs, "texts")
-        if self.tuned.sees:
+        if self.tuned.trains_vision:
             return replace(found, texts=texts, images=self._items(found.images, pairs, "photos"))
         if self.training.heads:
             return replace(found, texts=texts, images=self._items(found.images, pairs, "features"))

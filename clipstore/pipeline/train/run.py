@@ -191,7 +191,7 @@ def _fit(
         for one in tuned.encoder.tokenize(texts[start : start + _TOKENIZED]).ids
     ]
     handed = FitInputs(
-        images=pairs.photos(tuned.encoder.preprocessing) if tuned.sees else pairs.features(store),
+        images=pairs.photos(tuned.encoder.preprocessing) if tuned.trains_vision else pairs.features(store),
         validate=_validation(store, name, base, learned, training),
         mine=lambda fresh: hard_negatives(store, base, training.split, pairs, learned if fresh else None),
         folder=store.adapters / name,
