@@ -17,7 +17,7 @@ learning_rate = 2e-5
 [train.lora]                              # records.Lora
 towers = ["text"]
 
-[eval]                                    # optional; records.Measure: what `clipstore run` measures
+[eval]                                    # optional; records.JobEvaluation: what `clipstore run` measures
 splits = ["mine/val"]
 """
 
@@ -33,12 +33,12 @@ import msgspec
 
 from clipstore.errors import JobError, NotFoundError, nearest
 from clipstore.files import read_regular
-from clipstore.records import Job, Lora, Measure, Model, Training
+from clipstore.records import Job, JobEvaluation, Lora, Model, Training
 from clipstore.resources import packaged_folder
 
 FAMILIES = ("clip",)
 
-_TABLES: dict[str, Any] = {"model": Model, "train": Training, "train.lora": Lora, "eval": Measure}
+_TABLES: dict[str, Any] = {"model": Model, "train": Training, "train.lora": Lora, "eval": JobEvaluation}
 
 Record = TypeVar("Record")
 
@@ -152,7 +152,7 @@ class _Reader:
             self._fail("model", "adapter", "a job that trains begins with its base alone: leave the adapter out")
         if training and not training.lora.towers:
             self._fail("train.lora", "towers", 'a LoRA sits on a tower: towers = ["text"], or with "vision"')
-        return Job(file=self._file, model=model, training=training, measure=self._optional("eval", Measure))
+        return Job(file=self._file, model=model, training=training, evaluation=self._optional("eval", JobEvaluation))
 
     def _optional(self, table: str, record: type[Record]) -> Record | None:
         if table not in self._told:

@@ -1,4 +1,4 @@
-"""The plain records that the rooms hand to one another. Data only: no files, no catalog, no models."""
+"""Records that the packages exchange: plain data, without files, catalog or models."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]  # one row of a result: value by column, or by key of the JSON that a command prints
 
+TowerName = Literal["image", "text"]
+PlanSource = Literal["image_files", "features", "texts"]
+ProtocolName = Literal["standard", "paired-rows", "coco-1k", "eccv", "cxc"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Annotations:
-    """What one annotation source says of its images, as pyarrow tables; `image` is always a `file_name`.
+    """The contents of one annotation source, as pyarrow tables; `image` is always a `file_name`.
 
     images            source_id string, file_name string, path string, width int32, height int32 (null: not stated)
     captions          image string, source_id string, text string, position int32 (from 0, within the image)
@@ -25,8 +29,8 @@ class Annotations:
     image_categories  image string, category string (a category's source_id), instances int32
 
     `file_name` identifies an image within its data set: its path below the source's root, with forward slashes, or an
-    absolute path. `path` is where the image file lies, absolute. Both category tables are None when the source does
-    not state categories, which is something else than stating that there are none. `warnings` are lines for the user.
+    absolute path. `path` is the absolute path of the image file. Both category tables are None if the source has no
+    categories at all, and empty if it states that there are none. `warnings` are lines for the user.
     """
 
     images: pa.Table
@@ -41,9 +45,9 @@ class Annotations:
 class Model:
     """A model as a user names it.
 
-    `base` is a hub id, a local folder or "bundled:demo"; `adapter` a PEFT folder; `prompt` holds "{}" where the
-    caption goes; `clean` asks for the caption cleaning of `clean_caption` in sql/schema/macros.sql; `exif_orientation`
-    turns images as their EXIF data says, which transformers does not.
+    `base` is a hub id, a local folder or "bundled:demo"; `adapter` a PEFT folder; `prompt` contains "{}" in place of
+    the caption; `clean` applies `clean_caption` (sql/schema/macros.sql) to captions; `exif_orientation` applies the
+    EXIF orientation of images, which transformers does not.
     """
 
     name: str
@@ -56,13 +60,13 @@ class Model:
 
 
 Count = Annotated[int, Meta(ge=1)]
-CountOrNone = Annotated[int, Meta(ge=0)]
+CountOrZero = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 
-# Metrics by which epochs are told apart: those of which more is better.
-Watched = Literal[
+# Metrics that can select the best epoch: those where greater is better.
+WatchedMetric = Literal[
     "text_retrieval_recall@1",
     "text_retrieval_recall@5",
     "text_retrieval_recall@10",
@@ -77,7 +81,7 @@ Watched = Literal[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lora:
-    """A LoRA to train (Hu et al., 2021): rank, scale alpha / r, and the linear modules that it sits on, by name."""
+    """A LoRA to train (Hu et al., 2021): rank r, scale alpha / r, and the linear modules it is placed on, by name."""
 
     r: Count = 8
     alpha: Positive = 16.0
@@ -91,20 +95,27 @@ class Training:
     """The table [train] of a job.
 
     Attributes:
-        split, validation: what is trained on, and what each epoch is measured on; they share no image.
-        batch: captions of one contrastive batch.
-        chunk: captions whose activations are held at once; a larger batch goes through in chunks, to the same gradient.
-        warmup: steps over which the learning rate rises; `decay`: what it does then, until the last step.
+        split, validation: the split to train on, and the split that every epoch is evaluated on. They share no image.
+        seed: of the initial LoRA, the order of captions, dropout, and the choice of hard negatives.
+        batch: captions per contrastive batch.
+        chunk: captions whose activations are in memory at once. A larger batch is computed in chunks, with the same
+            gradient.
+        learning_rate, weight_decay: of AdamW.
+        warmup: steps of linear increase of the learning rate.
+        decay: the learning rate after the warmup: constant ("none"), or half a cosine down to zero.
         clip: the largest norm of a step's gradient.
-        patience: epochs without a better `watch` (a metric by its name in JSON) after which training stops.
-        heads: train both projection heads too.
-        temperature: CLIP's learned one, as it is or trained on.
-        mask_siblings: two captions of one image in a batch are not each other's negatives.
-        mask_duplicates: two captions that are the same to the text tower (equal tokens, after cleaning and prompt) are
-            not each other's negatives, whatever their images.
-        hard_negatives: captions that go into the batch beside each, from the hits that were wrong for its image.
-        refresh_negatives: epochs after which those are looked for again; 0: the base model's stay.
-        save_steps: steps after which a checkpoint is written within an epoch.
+        patience: epochs without a better `watch` after which training stops.
+        watch: the validation metric that selects the best epoch, by its name in JSON.
+        heads: whether both projection heads are trained too.
+        temperature: whether CLIP's learned temperature is frozen or trained.
+        mask_siblings: two captions of one image in a batch are not used as each other's negatives.
+        mask_duplicates: two captions with equal tokens (after cleaning and prompt) are not used as each other's
+            negatives, whatever their images.
+        hard_negatives: captions added to the batch for each caption, from the incorrect hits of its image.
+        refresh_negatives: epochs after which hard negatives are computed again with the current weights; 0: those of
+            the base model are used throughout.
+        precision: of the towers.
+        save_steps: steps between checkpoints within an epoch.
     """
 
     split: str
@@ -115,53 +126,56 @@ class Training:
     chunk: Annotated[int, Meta(ge=2)] = 64
     learning_rate: Positive = 2e-5
     weight_decay: NotNegative = 0.01
-    warmup: CountOrNone = 0
+    warmup: CountOrZero = 0
     decay: Literal["none", "cosine"] = "none"
     clip: Positive = 1.0
     patience: Count = 3
-    watch: Watched = "text_retrieval_recall@1"
+    watch: WatchedMetric = "text_retrieval_recall@1"
     heads: bool = False
     temperature: Literal["frozen", "trained"] = "frozen"
     mask_siblings: bool = False
     mask_duplicates: bool = False
-    hard_negatives: CountOrNone = 0
-    refresh_negatives: CountOrNone = 0
+    hard_negatives: CountOrZero = 0
+    refresh_negatives: CountOrZero = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     save_steps: Count = 1000
     lora: Lora = Lora()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measure:
-    """The table [eval] of a job: the splits and the protocol that its model is measured on."""
+class JobEvaluation:
+    """The table [eval] of a job: the splits, protocol and captions that its model is evaluated on."""
 
     splits: tuple[str, ...]
-    protocol: Literal["standard", "paired-rows", "coco-1k", "eccv", "cxc"] = "standard"
+    protocol: ProtocolName = "standard"
     captions: Literal["first5", "all"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """A job file: a model, how it is trained (None: not here), and what it is measured on (None: not told).
+    """A job file: a model, its training (None: it is not trained), and its evaluation (None: not stated).
 
-    The model of a job that trains has no adapter yet: training makes it, in the store.
+    The model of a job with training has no adapter: training writes one into the store.
     """
 
     file: Path
     model: Model
     training: Training | None = None
-    measure: Measure | None = None
+    evaluation: JobEvaluation | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tower:
-    """One tower of a model as its files describe it.
+    """One tower of a model, as its files describe it.
 
-    `fingerprint` decides the tower's vectors, `dim` wide; `backbone` the features before the head, `features_dim`
-    wide (kept for images alone).
+    Attributes:
+        tower: "image" or "text".
+        fingerprint: the SHA-256 of everything that decides the tower's vectors (`dim` components).
+        precision: "fp32", "bf16" or "fp16".
+        backbone: likewise of the features before the projection head (`features_dim` components); images only.
     """
 
-    tower: str
+    tower: TowerName
     fingerprint: str
     precision: str
     dim: int
@@ -171,14 +185,14 @@ class Tower:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardPlan:
-    """The items of one shard to come: plain data that any process can work on.
+    """The items of one shard that are to be encoded: plain data for any process.
 
-    `source` says what `sources` are: "photos" (paths), "texts" (what goes into the tokenizer), or "features" (the
-    shard, below the store, that holds the item's backbone features at the row in `rows`).
+    `source` is the kind of the `sources`: "image_files" (paths), "texts" (input of the tokenizer), or "features"
+    (the shard, relative to the store, that holds the item's backbone features, in the row given in `rows`).
     """
 
     tower: Tower
-    source: str
+    source: PlanSource
     contents: list[str]
     sources: list[str]
     rows: list[int]

@@ -20,7 +20,7 @@ import click
 from clipstore.catalog import Session, parameters_of, scratch
 from clipstore.cli import main
 from clipstore.cli.groups import DefaultGroup
-from clipstore.records import Lora, Measure, Model, Training
+from clipstore.records import JobEvaluation, Lora, Model, Training
 from clipstore.resources import packaged_folder
 from clipstore.statements import statement, statement_names
 
@@ -170,7 +170,7 @@ def _leading_comment(text: str) -> str:
 
 
 def _jobs() -> str:
-    records = {"[model]": Model, "[train]": Training, "[train.lora]": Lora, "[eval]": Measure}
+    records = {"[model]": Model, "[train]": Training, "[train.lora]": Lora, "[eval]": JobEvaluation}
     return "".join(f"## {table}\n\n{_record(record)}" for table, record in records.items())
 
 

@@ -23,7 +23,7 @@ from clipstore.pipeline.compare import CompareOptions
 from clipstore.pipeline.embed.run import EmbedOptions
 from clipstore.pipeline.evaluate.run import EvalOptions
 from clipstore.pipeline.report.run import ReportOptions
-from clipstore.records import Measure
+from clipstore.records import JobEvaluation
 
 Run = Callable[..., Result]
 Ask = Callable[[str], list[dict[str, Any]]]
@@ -76,7 +76,7 @@ def test_the_command_line_offers_the_same_words() -> None:
                 assert tuple(option.type.choices) == WORDS[option.name][0], (command.name, option.name)
                 offered += 1
     assert offered == len(CHECKED) + 1  # eval remove has a protocol too, and no options in Python
-    hints = get_type_hints(Measure)
+    hints = get_type_hints(JobEvaluation)
     assert get_args(hints["protocol"]) == tuple(choices.PROTOCOLS)
     assert get_args(get_args(hints["captions"])[0]) == choices.CAPTIONS
 

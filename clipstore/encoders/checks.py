@@ -6,9 +6,10 @@ from pathlib import Path
 
 from clipstore.encoders.fingerprint import base_digest
 from clipstore.encoders.fingerprint_inputs import read_settings
-from clipstore.encoders.model_files import TRAINING, adapter_files, locate, read_json
+from clipstore.encoders.model_files import adapter_files, locate, read_json
 from clipstore.errors import ModelError
 from clipstore.records import Model
+from clipstore.training_files import TRAINING_RECORD
 
 
 def check_model(model: Model) -> list[str]:
@@ -18,20 +19,20 @@ def check_model(model: Model) -> list[str]:
         ModelError: the base is no CLIP, a file is missing, or the preprocessing does not fit; by name.
     """
     read_settings(locate(model.base), model.family)
-    doubt = other_base(model)
+    doubt = base_mismatch(model)
     return [doubt] if doubt else []
 
 
-def other_base(model: Model) -> str | None:
+def base_mismatch(model: Model) -> str | None:
     """What is doubtful about a model whose adapter names another base; None where nothing is.
 
     Raises:
         ModelError: a file cannot be had.
     """
-    return _other_base(model.base, model.adapter) if model.adapter else None
+    return _base_mismatch(model.base, model.adapter) if model.adapter else None
 
 
-def _other_base(base: str, adapter: str) -> str | None:
+def _base_mismatch(base: str, adapter: str) -> str | None:
     """What is doubtful about an adapter whose configuration names another base; None where nothing is.
 
     What clipstore trained itself says in training.json which weights it was trained on: loading it compares them.
@@ -39,7 +40,7 @@ def _other_base(base: str, adapter: str) -> str | None:
     recorded = read_json(adapter_files(adapter)[0]).get("base_model_name_or_path")
     if not isinstance(recorded, str) or not recorded or recorded == base:
         return None
-    if (Path(adapter).expanduser() / TRAINING).is_file():
+    if (Path(adapter).expanduser() / TRAINING_RECORD).is_file():
         return None
     try:
         locate(recorded, fetch=False)

@@ -32,10 +32,11 @@ from clipstore.encoders.fingerprint_inputs import (
     tower_config,
 )
 from clipstore.encoders.fingerprint_v1 import v1_base_digests
-from clipstore.encoders.model_files import TRAINING, locate, read_json
+from clipstore.encoders.model_files import locate, read_json
 from clipstore.encoders.weights import Tensor
 from clipstore.errors import ModelError
 from clipstore.records import Model, Tower
+from clipstore.training_files import TRAINING_RECORD
 
 _SCHEME = "clipstore-fingerprint-2"  # part of every fingerprint: another number when the code's output changes
 
@@ -128,7 +129,7 @@ def recorded_base_digest(base: Model, folder: Path) -> str:
         ModelError: the base's files cannot be had, or training.json cannot be read.
     """
     files = read_model_files(replace(base, adapter=None))
-    file = folder / TRAINING
+    file = folder / TRAINING_RECORD
     recorded = read_json(file).get("base_digest") if file.is_file() else None
     return recorded if recorded in v1_base_digests(files) else _base_digest(files.config, files.tensors)
 
@@ -140,7 +141,7 @@ def _base_digest(config: dict[str, Any], tensors: list[Tensor]) -> str:
 
 def _check_base(model: Model, files: ModelFiles) -> None:
     """Refuse an adapter that says it was trained on another base."""
-    file = Path(model.adapter or "").expanduser() / TRAINING
+    file = Path(model.adapter or "").expanduser() / TRAINING_RECORD
     if not model.adapter or not file.is_file():
         return
     recorded = read_json(file).get("base_digest")

@@ -15,9 +15,9 @@ from safetensors.torch import save
 
 from clipstore.encoders.clip import ClipEncoder
 from clipstore.encoders.loading import linear_modules, load_clip, load_heads
-from clipstore.encoders.model_files import HEADS
 from clipstore.errors import ModelError
 from clipstore.records import Lora, Model, Training
+from clipstore.training_files import HEADS
 
 LARGEST_SCALE = math.log(100.0)  # CLIP's own limit on the temperature
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipstore.errors import ModelError
+from clipstore.training_files import HEADS
 
 _BUNDLED = "bundled:"
 _CONVERTER = "SFconvertbot"  # the hub's own account that offers safetensors in a pull request
@@ -26,9 +27,6 @@ _TOKENIZER_FILES = (
     "*.spm", "*.tiktoken", "*.tokenizer", "bpe.codes", "dict.txt", "byte_maps.json", "emoji.json", "normalizer.json",
     "word_pronunciation.json", "word_shape.json",
 )  # fmt: skip
-
-# What training leaves beside PEFT's files: heads, what it was, and the SHA-256 of each photo that it saw.
-HEADS, TRAINING, PHOTOS = "heads.safetensors", "training.json", "training_images.txt"
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _DISTRIBUTED = re.compile(

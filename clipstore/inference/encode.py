@@ -114,7 +114,7 @@ def shard_path(folder: Path, plan: ShardPlan, fingerprint: str) -> Path:
 def finished(folder: Path, plan: ShardPlan) -> list[Shard]:
     """The shards of a plan that an earlier run completed but did not register; empty unless all are there."""
     wanted = [plan.tower.fingerprint]
-    if plan.source == "photos" and plan.tower.backbone:
+    if plan.source == "image_files" and plan.tower.backbone:
         wanted.append(plan.tower.backbone)
     paths = [shard_path(folder, plan, fingerprint) for fingerprint in wanted]
     if not all(path.exists() for path in paths):
@@ -160,7 +160,7 @@ def encode_rows(plan: ShardPlan, how: EncodeSettings) -> Rows:
         ModelError: the device has no memory for a single item.
     """
     photos = [ImageFile(content, path, 0) for content, path in zip(plan.contents, plan.sources, strict=True)]
-    work = PlanGroup(plans=(plan,), photos=tuple(photos) if plan.source == "photos" else ())
+    work = PlanGroup(plans=(plan,), photos=tuple(photos) if plan.source == "image_files" else ())
     carried_out = _carried_out([work], {plan.tower.fingerprint: how})
     try:
         return next(carried_out)[0].rows()
@@ -370,7 +370,7 @@ def _of_texts(encoder: ClipEncoder, items: list[list[int]]) -> tuple[Floats, Flo
 
 
 _COMPUTE: Mapping[str, Callable[[ClipEncoder, Any], tuple[Floats, Floats | None]]] = {
-    "photos": _of_photos,
+    "image_files": _of_photos,
     "features": _of_features,
     "texts": _of_texts,
 }
@@ -383,7 +383,7 @@ def _write(makings: list[_PlanInProgress]) -> list[Shard]:
         rows = making.rows()
         began = time.perf_counter()
         written.append(_write_shard(making, rows, "vectors"))
-        if making.plan.source == "photos":
+        if making.plan.source == "image_files":
             written.append(_write_shard(making, rows, "features"))
         making.how.clock.write += time.perf_counter() - began
     return written

@@ -8,19 +8,19 @@ from pathlib import Path
 from clipstore.errors import JobError
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.run import EvalOptions, evaluate
-from clipstore.pipeline.train.run import Trained, TrainOptions, train
-from clipstore.records import Job, Measure, Row
+from clipstore.pipeline.train.run import TrainOptions, TrainSummary, train
+from clipstore.records import Job, JobEvaluation, Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import find_job, job_model, record_model
 from clipstore.waiting import wait_without_limit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class JobResult:
     """What the job of a file gave; `trained` is None for one that trains nothing."""
 
     job: Path
-    trained: Trained | None
+    trained: TrainSummary | None
     evaluations: list[Row]
 
     def row(self) -> Row:
@@ -29,7 +29,7 @@ class Done:
         return {"job": str(self.job), "trained": trained, "evaluations": self.evaluations}
 
 
-def run_job(store: Store, word: str, options: TrainOptions) -> Done:
+def run_job(store: Store, word: str, options: TrainOptions) -> JobResult:
     """Train the model of a job (a name or a path) where it trains one, embed the splits it is measured on, evaluate.
 
     Raises:
@@ -38,7 +38,7 @@ def run_job(store: Store, word: str, options: TrainOptions) -> Done:
         And what `train`, `embed` and `evaluate` raise.
     """
     job = find_job(store, word)
-    measured = job.measure or (Measure(splits=(job.training.validation,)) if job.training else None)
+    measured = job.evaluation or (JobEvaluation(splits=(job.training.validation,)) if job.training else None)
     if measured is None:
         message = f"{job.file} says nothing to measure on: give it a table [eval] with splits"
         raise JobError(message)
@@ -47,10 +47,10 @@ def run_job(store: Store, word: str, options: TrainOptions) -> Done:
             split_id(session, split)
     trained = train(store, job, options) if job.training else None
     with wait_without_limit():
-        return Done(job=job.file, trained=trained, evaluations=_measured(store, job, word, measured, options))
+        return JobResult(job=job.file, trained=trained, evaluations=_measured(store, job, word, measured, options))
 
 
-def _measured(store: Store, job: Job, word: str, measured: Measure, options: TrainOptions) -> list[Row]:
+def _measured(store: Store, job: Job, word: str, measured: JobEvaluation, options: TrainOptions) -> list[Row]:
     """Embed what a job's model is measured on, and evaluate it."""
     with store.catalog.write() as session:
         record_model(session, job_model(store, job), origin="job")

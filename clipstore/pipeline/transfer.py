@@ -20,7 +20,7 @@ from clipstore.catalog import Session
 from clipstore.errors import ModelError, VectorError, check_name
 from clipstore.files import check_regular
 from clipstore.jobs import job_files
-from clipstore.records import Model, Row, Tower
+from clipstore.records import Model, Row, Tower, TowerName
 from clipstore.shards import Shard, ShardInfo, normalised
 from clipstore.store.evaluations import delete_model_evaluations
 from clipstore.store.layout import Store, split_id
@@ -48,7 +48,7 @@ def import_vectors(
         VectorError: a file cannot be read, shapes do not fit, a value is not finite, an id is unknown or twice there.
         ModelError: the name is a job's or another model's.
     """
-    sides = {"image": _read(*images), "text": _read(*captions)}
+    sides: dict[TowerName, tuple[NDArray[Any], list[str]]] = {"image": _read(*images), "text": _read(*captions)}
     dims = {tower: rows.shape[1] for tower, (rows, _) in sides.items()}
     if dims["image"] != dims["text"]:
         message = (
@@ -199,7 +199,7 @@ def _contents(ids: list[str], keys: dict[str, str], unknown: str) -> list[str]:
     return [keys[name] for name in ids]
 
 
-def _tower(name: str, tower: str, dim: int) -> Tower:
+def _tower(name: str, tower: TowerName, dim: int) -> Tower:
     """Nobody knows what made the vectors: the fingerprint is of the name that they were given."""
     fingerprint = hashlib.sha256(f"imported/{name}/{tower}/{dim}".encode()).hexdigest()
     return Tower(tower=tower, fingerprint=fingerprint, precision="imported", dim=dim)

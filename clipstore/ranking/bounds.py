@@ -35,6 +35,8 @@ from functools import cache
 
 import torch
 
+from clipstore.device import has_native_bf16
+
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 _TERMS = 6
@@ -160,12 +162,7 @@ def margins(own: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 def best_precision(device: str) -> str:
     """The fastest precision that the device multiplies natively and that keeps what the bound assumes of it."""
-    native = ["bf16", "fp32", "fp64"]
-    if torch.device(device).type == "cpu":
-        can = torch.cpu.get_capabilities()
-        native = native if can.get("avx512_bf16") or can.get("amx_bf16") else native[1:]
-    elif not torch.cuda.is_bf16_supported():
-        native = native[1:]
+    native = ["bf16", "fp32", "fp64"] if has_native_bf16(device) else ["fp32", "fp64"]
     return next(name for name in native if name == "fp64" or trusted(name, device))
 
 

@@ -14,11 +14,11 @@ from clipstore.device import best_precision, checked_device
 from clipstore.encoders.checks import check_model
 from clipstore.encoders.fingerprint import describe, files_key
 from clipstore.encoders.fingerprint_v1 import v1_fingerprints
-from clipstore.encoders.model_files import PHOTOS
 from clipstore.errors import JobError, ModelError, NotFoundError, check_name
 from clipstore.jobs import checked_model, is_packaged, is_path, job_file, job_files, read_job
 from clipstore.records import Job, Model, Row, Tower
 from clipstore.store.layout import Store, split_id
+from clipstore.training_files import BEST, TRAINING_IMAGES
 
 IMPORTED = "imported"
 ORIGINS = ("job", "added", "imported")  # how a recorded model came into the catalog
@@ -85,7 +85,7 @@ def find_job(store: Store, name: str) -> Job:
 
 def job_model(store: Store, job: Job) -> Model:
     """The model that a job names; where the job trains, with the adapter that its training leaves in the store."""
-    return replace(job.model, adapter=str(store.adapters / job.model.name / "best")) if job.training else job.model
+    return replace(job.model, adapter=str(store.adapters / job.model.name / BEST)) if job.training else job.model
 
 
 def base_model(store: Store, job: Job) -> Model:
@@ -268,7 +268,7 @@ def record_model(session: Session, model: Model, *, origin: str) -> int:
 
 def _note_photos(session: Session, model: Model, model_id: int) -> None:
     """Record the photos that the adapter of a model was trained on, where it comes with their list."""
-    photos = Path(model.adapter or "") / PHOTOS
+    photos = Path(model.adapter or "") / TRAINING_IMAGES
     if model.adapter and photos.is_file():
         session.stage(staged_photos=pa.table({"content": photos.read_text(encoding="utf-8").split()}))
         session.run("model/training_contents", model_id=model_id)
@@ -360,7 +360,7 @@ def has_changed(session: Session, row: Row, model: Model) -> bool:
 def _in_store(model: Model) -> str | None:
     """A model's adapter without the place of the store that trained it."""
     place = Path(model.adapter or "")
-    return str(Path(*place.parts[-3:])) if place.parts[-3:] == ("adapters", model.name, "best") else model.adapter
+    return str(Path(*place.parts[-3:])) if place.parts[-3:] == ("adapters", model.name, BEST) else model.adapter
 
 
 def _recorded(store: Store) -> dict[str, Row]:
@@ -368,7 +368,7 @@ def _recorded(store: Store) -> dict[str, Row]:
     with suppress(NotFoundError), store.catalog.read() as session:  # likewise
         recorded = {row["name"]: row for row in session.rows("model/list")}
     for name, row in recorded.items():
-        own = store.adapters / name / "best"
+        own = store.adapters / name / BEST
         if row["adapter"] and Path(row["adapter"]).parts[-3:] == own.parts[-3:] and own.is_dir():
             row["adapter"] = str(own)  # the store was moved, or copied
     return recorded

@@ -12,8 +12,7 @@ from typing import Any
 from clipstore.errors import TrainingError
 from clipstore.files import flush
 from clipstore.records import Lora, Training
-
-FILE = "training.json"
+from clipstore.training_files import TRAINING_RECORD
 
 # Settings of [train] that may be greater than a checkpoint's: training goes on for longer.
 _EXTENSIONS = ("epochs", "patience")
@@ -56,7 +55,7 @@ def settle(folder: Path) -> None:
 
 def write_json(folder: Path, told: Told) -> None:
     """Write training.json."""
-    (folder / FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    (folder / TRAINING_RECORD).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def read_json(folder: Path, about: Told) -> Told | None:
@@ -71,7 +70,7 @@ def read_json(folder: Path, about: Told) -> Told | None:
     if not folder.is_dir():
         return None
     try:
-        told: Told = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        told: Told = json.loads((folder / TRAINING_RECORD).read_text(encoding="utf-8"))
         different = _differences(told, json.loads(json.dumps(about)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"the checkpoint {folder} cannot be read ({error!r}): begin anew with --restart"

@@ -21,12 +21,9 @@ from clipstore.records import Training
 from clipstore.training import checkpoints
 from clipstore.training.batches import Captions, batches, steps_of
 from clipstore.training.gradients import Batch, Learner, backward, random_state, set_random_state
+from clipstore.training_files import BEST, LAST, METRICS, STATE, TRAINING_IMAGES
 
 Ints = NDArray[np.int64]
-
-BEST, LAST, METRICS = "best", "last", "metrics.csv"
-PHOTOS = "training_images.txt"
-_STATE = "state.pt"
 
 
 class Kept(Learner, Protocol):
@@ -188,7 +185,7 @@ class _Run:
         if told is None:
             return None
         self._learner.load(folder)
-        state = torch.load(folder / _STATE, weights_only=True, map_location="cpu")
+        state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
         self._optimizer.load_state_dict(state["optimizer"])
         set_random_state(state["random"])
         if state["wrong"] is not None:
@@ -310,7 +307,9 @@ class _Run:
 
         def fill(folder: Path) -> None:
             self._learner.save(folder)
-            (folder / PHOTOS).write_text("".join(f"{photo}\n" for photo in self._handed.photos), encoding="utf-8")
+            (folder / TRAINING_IMAGES).write_text(
+                "".join(f"{photo}\n" for photo in self._handed.photos), encoding="utf-8"
+            )
             checkpoints.write_json(folder, self._handed.about | {"position": asdict(self.position)})
             if name == LAST:
                 state = {
@@ -320,7 +319,7 @@ class _Run:
                 }
                 kept = io.BytesIO()  # torch would turn a full disk into a RuntimeError
                 torch.save(state, kept)
-                (folder / _STATE).write_bytes(kept.getvalue())
+                (folder / STATE).write_bytes(kept.getvalue())
 
         checkpoints.replace_folder(self._handed.folder / name, fill)
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from clipstore.catalog import Session
 from clipstore.inference.encode import PlanGroup
 from clipstore.inference.prefetch import ImageFile, Timings
-from clipstore.records import Model, ShardPlan, Tower
+from clipstore.records import Model, PlanSource, ShardPlan, Tower
 
 # On two cores either takes a ViT-B/32 about 20 s: what is lost when a run is killed.
 ITEMS_PER_SHARD = {"image": 1024, "text": 8192}
@@ -71,17 +71,18 @@ class Scope:
     pending: pa.Table
     summary: EmbedSummary
 
-    def only(self, source: str) -> Scope:
-        """The part whose vectors come from "photos", "features" or "texts"."""
+    def only(self, source: PlanSource) -> Scope:
+        """The part whose vectors come from "image_files", "features" or "texts"."""
         if self.tower.tower == "text":
             return self if source == "texts" else replace(self, pending=self.pending.slice(0, 0))
         known = self.pending["features_file"].is_valid()
-        keep = {"features": known, "photos": pc.invert(known)}.get(source)
+        keep = {"features": known, "image_files": pc.invert(known)}.get(source)
         return replace(self, pending=self.pending.slice(0, 0) if keep is None else self.pending.filter(keep))
 
-    def sources(self) -> list[str]:
+    def sources(self) -> list[PlanSource]:
         """Where the vectors of what is pending come from."""
-        return [source for source in ("photos", "features", "texts") if self.only(source).pending.num_rows]
+        order: tuple[PlanSource, ...] = ("image_files", "features", "texts")
+        return [source for source in order if self.only(source).pending.num_rows]
 
     def without(self) -> Scope:
         """The same with nothing to do: another model of the run has the tower too."""
@@ -110,14 +111,14 @@ def scope_of(session: Session, model: Model, model_id: int, tower: Tower, *, ret
     return Scope(tower=tower, pending=pending, summary=summary)
 
 
-def work_of(scopes: Sequence[Scope], source: str) -> Iterator[PlanGroup]:
+def work_of(scopes: Sequence[Scope], source: PlanSource) -> Iterator[PlanGroup]:
     """The work of one source, in the catalog's order: for photos that of all scopes together, else of one.
 
     Items are cut into runs of ITEMS_PER_SHARD: whatever is done already, the rest is cut in the same places.
     """
     scopes = [scope.only(source) for scope in scopes]
     size = ITEMS_PER_SHARD[scopes[0].tower.tower]
-    if source != "photos":
+    if source != "image_files":
         (scope,) = scopes
         for start in range(0, scope.pending.num_rows, size):
             yield PlanGroup(plans=(_plan(scope.tower, source, scope.pending.slice(start, size)),))
@@ -135,8 +136,8 @@ def work_of(scopes: Sequence[Scope], source: str) -> Iterator[PlanGroup]:
         )
 
 
-def _plan(tower: Tower, source: str, items: pa.Table) -> ShardPlan:
-    where = {"photos": "source_first", "features": "features_file", "texts": "source"}[source]
+def _plan(tower: Tower, source: PlanSource, items: pa.Table) -> ShardPlan:
+    where = {"image_files": "source_first", "features": "features_file", "texts": "source"}[source]
     return ShardPlan(
         tower=tower,
         source=source,

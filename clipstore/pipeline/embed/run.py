@@ -17,7 +17,7 @@ import numpy as np
 from clipstore import choices
 from clipstore.catalog import Session
 from clipstore.device import checked_device, free_memory
-from clipstore.encoders.checks import other_base
+from clipstore.encoders.checks import base_mismatch
 from clipstore.errors import ModelError
 from clipstore.files import read_regular
 from clipstore.inference.encode import (
@@ -36,7 +36,7 @@ from clipstore.pipeline.embed.image_files import check_image_files
 from clipstore.pipeline.embed.plan import KIND, EmbedSummary, Scope, scope_of, work_of
 from clipstore.pipeline.embed.unprobed import proven_towers
 from clipstore.progress import Progress, no_progress
-from clipstore.records import Model, Row, ShardPlan, Tower
+from clipstore.records import Model, PlanSource, Row, ShardPlan, Tower
 from clipstore.shards import Shard, normalised
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import shard_write_lock
@@ -154,7 +154,7 @@ class _Embedding:
         leaders: list[tuple[_Run, list[Scope]]] = []
         for run, scopes in zip(self._runs, self._scopes(*self._runs), strict=True):
             backbone = run.towers[0].backbone
-            if backbone not in led and any("photos" in scope.sources() for scope in scopes):
+            if backbone not in led and any("image_files" in scope.sources() for scope in scopes):
                 led.add(backbone)
                 leaders.append((run, scopes))
         while leaders:
@@ -166,7 +166,7 @@ class _Embedding:
                 group.append(run)
                 images.append(scopes[0])
                 run.summaries["image"] = scopes[0].summary
-            self._carry_out(group, images, "photos")
+            self._carry_out(group, images, "image_files")
             if leaders:  # the others need the room: their captions load a model again
                 for run in group:
                     run.encoder = None
@@ -177,7 +177,9 @@ class _Embedding:
         (scopes,) = self._scopes(run)
         # Another model of its backbone saw the photos for it, unless that one had vectors and the features are gone.
         seen = "image" in run.summaries or self._options.dry_run or self._options.retry_failed
-        left = [(scope, source) for scope in scopes for source in scope.sources() if source != "photos" or not seen]
+        left = [
+            (scope, source) for scope in scopes for source in scope.sources() if source != "image_files" or not seen
+        ]
         if left and not run.encoder:
             self._load(run, scopes)
         elif not run.encoder:
@@ -288,7 +290,7 @@ class _Embedding:
 
         return told
 
-    def _carry_out(self, runs: Sequence[_Run], scopes: Sequence[Scope], source: str) -> None:
+    def _carry_out(self, runs: Sequence[_Run], scopes: Sequence[Scope], source: PlanSource) -> None:
         """Do the work of one source, for one scope of each run."""
         if source == "texts":
             contains_token = runs[0].loaded.contains_special_token
@@ -341,7 +343,9 @@ class _Embedding:
         tellers = {scope.tower.fingerprint: self._teller(scope) for scope in scopes}
         return encode_in_processes(devices, work, recipes, clocks, pieces, lambda key, items: tellers[key](items))
 
-    def _adopt(self, scopes: Sequence[Scope], source: str, summaries: dict[str | None, EmbedSummary]) -> set[Path]:
+    def _adopt(
+        self, scopes: Sequence[Scope], source: PlanSource, summaries: dict[str | None, EmbedSummary]
+    ) -> set[Path]:
         """Take the shards that a killed run completed but did not register, as they are."""
         adopted = set()
         for plan in (plan for work in work_of(scopes, source) for plan in work.plans):
@@ -371,7 +375,7 @@ class _Embedding:
                 summary.failed += len(shard.failures)
                 summary.cut += shard.info.cut
 
-    def _estimate(self, run: _Run, scope: Scope, source: str) -> None:
+    def _estimate(self, run: _Run, scope: Scope, source: PlanSource) -> None:
         """Time a few items, keep nothing, and say what all would take."""
         summary, tower = scope.summary, scope.tower
         part = scope.only(source)
@@ -382,7 +386,7 @@ class _Embedding:
             for work in work_of([few], source):
                 encode_rows(work.plans[0], how)
             seconds = time.perf_counter() - began
-        kept = tower.features_dim * np.dtype(np.float32).itemsize if source == "photos" else 0
+        kept = tower.features_dim * np.dtype(np.float32).itemsize if source == "image_files" else 0
         width = tower.dim * np.dtype(self._options.store_dtype).itemsize
         summary.estimate = (summary.estimate or 0.0) + seconds / few.pending.num_rows * part.pending.num_rows
         summary.size += part.pending.num_rows * (width + kept)
@@ -390,7 +394,7 @@ class _Embedding:
 
 def _warn(run: _Run) -> None:
     """Log, once a run, what is doubtful about a model that is loaded; `model add` says it too, of those it records."""
-    doubt = None if run.warned else other_base(run.model)
+    doubt = None if run.warned else base_mismatch(run.model)
     run.warned = True
     if doubt:
         _log.warning("clipstore: warning: %s: %s", run.model.name, doubt)
@@ -413,7 +417,7 @@ def _record(session: Session, store: Store, run: _Run) -> tuple[int, dict[str, i
     """Make the catalog agree with the model and with the shards on disk: the model's id, and lost shards by tower."""
     model_id = record_model(session, run.model, origin="job")
     record_towers(session, model_id, run.towers, run.key)
-    lost = {
+    lost: dict[str, int] = {
         tower.tower: sum(
             delete_missing_shards(session, store, one) for one in (tower.fingerprint, tower.backbone) if one
         )

@@ -91,7 +91,7 @@ def _agree(store: Store, model: Model, tower: Tower, part: str, encoder: ClipEnc
         return True
     plan = ShardPlan(
         tower=tower,
-        source="photos" if tower.tower == "image" else "texts",
+        source="image_files" if tower.tower == "image" else "texts",
         contents=[row["content"] for row in sample],
         sources=[row["source"] for row in sample],
         rows=[],

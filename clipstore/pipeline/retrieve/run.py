@@ -29,7 +29,7 @@ from clipstore.pipeline.embed.plan import KIND
 from clipstore.pipeline.evaluate.run import gallery_provenance
 from clipstore.pipeline.retrieve.queries import Query, looked_at
 from clipstore.progress import Progress, no_progress
-from clipstore.records import Model, Row, ShardPlan
+from clipstore.records import Model, PlanSource, Row, ShardPlan
 from clipstore.reporting.panel import PICTURE, shown
 from clipstore.shards import normalised
 from clipstore.store.layout import Store, split_id
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
 
 _TOWER = {"image": "image", "sentence": "text"}  # that reads a kind of query
-_SOURCE = {"image": "photos", "sentence": "texts"}
+_SOURCE: dict[str, PlanSource] = {"image": "image_files", "sentence": "texts"}
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]

@@ -20,7 +20,7 @@ from clipstore.errors import ImageError, TrainingError
 from clipstore.files import read_regular
 from clipstore.inference.encode import EncodeSettings, encode_rows
 from clipstore.progress import Progress
-from clipstore.records import Model, ShardPlan, Training
+from clipstore.records import Model, PlanSource, ShardPlan, Training
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import current_towers
 from clipstore.store.vectors import EmbeddedItems, Gallery
@@ -120,12 +120,12 @@ class LiveVectors:
         """The base's gallery of a split with the vectors of the model as it is."""
         texts = self._items(found.texts, pairs, "texts")
         if self.tuned.trains_vision:
-            return replace(found, texts=texts, images=self._items(found.images, pairs, "photos"))
+            return replace(found, texts=texts, images=self._items(found.images, pairs, "image_files"))
         if self.training.heads:
             return replace(found, texts=texts, images=self._items(found.images, pairs, "features"))
         return replace(found, texts=texts)
 
-    def _items(self, items: EmbeddedItems, pairs: Pairs, source: str) -> EmbeddedItems:
+    def _items(self, items: EmbeddedItems, pairs: Pairs, source: PlanSource) -> EmbeddedItems:
         """Items with their vectors made anew; each distinct content once."""
         key, content = ("caption_id", "caption") if source == "texts" else ("image_id", "image")
         row = pc.index_in(items.table[key], pairs.table[key])
@@ -135,7 +135,7 @@ class LiveVectors:
             tower=items.tower,
             source=source,
             contents=distinct[content],
-            sources=distinct[{"texts": "text", "photos": "path", "features": "file"}[source]],
+            sources=distinct[{"texts": "text", "image_files": "path", "features": "file"}[source]],
             rows=distinct["row"],
         )
         made = encode_rows(plan, self._encoding(plan))

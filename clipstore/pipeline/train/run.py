@@ -34,6 +34,7 @@ from clipstore.store.locks import training_lock
 from clipstore.store.models import base_model, job_model, record_model
 from clipstore.store.probes import check_current_probes
 from clipstore.store.vectors import find_gallery
+from clipstore.training_files import BEST, LAST
 from clipstore.waiting import wait_without_limit
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainSummary:
     """What training gave.
 
     Attributes:
@@ -106,7 +107,7 @@ class Trained:
         return told | fitted
 
 
-def train(store: Store, job: Job, options: TrainOptions) -> Trained:
+def train(store: Store, job: Job, options: TrainOptions) -> TrainSummary:
     """Train a job's adapter, or go on with a training that was interrupted.
 
     Raises:
@@ -133,7 +134,7 @@ def train(store: Store, job: Job, options: TrainOptions) -> Trained:
 
 def _train(
     store: Store, job: Job, base: Model, tuned: LoraClip, splits: dict[str, Row], options: TrainOptions
-) -> Trained:
+) -> TrainSummary:
     """Train, with the job's adapter held."""
     from clipstore.training import left_to_train
 
@@ -153,16 +154,16 @@ def _train(
         )
         raise TrainingError(message)
     folder = store.adapters / job.model.name
-    about = _about(job, base, splits, pairs, precision, folder / "last")
+    about = _about(job, base, splits, pairs, precision, folder / LAST)
     # Before the store is told what the model is trained on: a former adapter may stay.
     anew = options.restart or left_to_train(folder, about, training)
     _enter(store, job, restart=options.restart, anew=anew)
     options.on_begin()
     fitted = _fit(store, job, base, tuned, pairs, about, options)
-    return Trained(
+    return TrainSummary(
         model=job.model.name,
         job=job.file,
-        adapter=store.adapters / job.model.name / "best",
+        adapter=store.adapters / job.model.name / BEST,
         images=pairs.images,
         captions=pairs.table.num_rows,
         left_out_images=told["images"] - len(pc.unique(pairs.table["image_id"])),
