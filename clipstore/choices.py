@@ -29,6 +29,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 STORED_TYPES = ("float32", "float16")
 ITEM_KINDS = ("images", "captions")
 ID_KINDS = ("source", "catalog")
+REPORT_FORMATS = ("html", "md", "tex")
 THUMBNAILS = ("inline", "folder")
 MAPS = ("umap", "tsne", "none")
 
@@ -41,6 +42,8 @@ Screen = Annotated[str, Choice("screen", SCREENS)]
 Precision = Annotated[str, Choice("precision", PRECISIONS)]
 StoredType = Annotated[str, Choice("type to store vectors in", STORED_TYPES)]
 ItemKind = Annotated[str, Choice("kind of items", ITEM_KINDS)]
+IdKind = Annotated[str, Choice("kind of ids", ID_KINDS)]
+ReportFormat = Annotated[str, Choice("format", REPORT_FORMATS)]
 Thumbnails = Annotated[str, Choice("place of thumbnails", THUMBNAILS)]
 MapMethod = Annotated[str, Choice("map", MAPS)]
 

@@ -68,7 +68,11 @@ class BadNameError(ClipstoreError):
 
 
 class OptionError(ClipstoreError):
-    """An option that is one of a few words is none of them."""
+    """An option has a wrong type or value."""
+
+
+class FileAccessError(ClipstoreError):
+    """The operating system refuses to read or write a file; raised by the Python API in place of an OSError."""
 
 
 class NotFoundError(ClipstoreError):

@@ -30,14 +30,16 @@ from clipstore.store.registry import register
 from clipstore.store.vectors import find_gallery
 from clipstore.waiting import wait_without_limit
 
+Source = Path | NDArray[Any]  # a .npy file, or an array
+
 _ROWS = 32768  # rows of one shard, and of one step of an export
 _UNIT = 1e-3  # a length farther from 1 than this counts as not unit
 
 
 def import_vectors(
-    store: Store, name: str, split: str, *, images: tuple[Path, Path], captions: tuple[Path, Path]
+    store: Store, name: str, split: str, *, images: tuple[Source, Source], captions: tuple[Source, Source]
 ) -> list[Row]:
-    """Take in image and caption vectors, each a .npy file of rows and one of source ids, as the model `name`.
+    """Take in image and caption vectors, each rows (N, D) and their source ids (N,), as the model `name`.
 
     The items must be of `split`; not all of its items need be there. Vectors are normalised. An item imported before
     under this name gets its new vector, and the model's evaluations, if anything changed, are removed.
@@ -48,11 +50,15 @@ def import_vectors(
         VectorError: a file cannot be read, shapes do not fit, a value is not finite, an id is unknown or twice there.
         ModelError: the name is a job's or another model's.
     """
-    sides: dict[TowerName, tuple[NDArray[Any], list[str]]] = {"image": _read(*images), "text": _read(*captions)}
+    sides: dict[TowerName, tuple[NDArray[Any], list[str]]] = {
+        "image": _read(*images, "images"),
+        "text": _read(*captions, "captions"),
+    }
     dims = {tower: rows.shape[1] for tower, (rows, _) in sides.items()}
     if dims["image"] != dims["text"]:
         message = (
-            f"{images[0]} has width {dims['image']} and {captions[0]} has {dims['text']}: both must be of one model"
+            f"{_label(images[0], 'images')} has width {dims['image']} and {_label(captions[0], 'captions')} has "
+            f"{dims['text']}: both must be of one model"
         )
         raise VectorError(message)
     with store.catalog.read() as session:
@@ -118,36 +124,45 @@ def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, p
     return {"folder": str(folder), "rows": metadata.num_rows, **found.lacking, "warnings": list(found.images.warnings)}
 
 
-def _read(vectors: Path, ids: Path) -> tuple[NDArray[Any], list[str]]:
-    """The rows of one side, mapped and not read, and their source ids."""
+def _read(vectors: Source, ids: Source, side: str) -> tuple[NDArray[Any], list[str]]:
+    """The rows of one side, of a file mapped and not read, and their source ids."""
     rows, names = _load(vectors), _load(ids)
+    vectors_label, ids_label = _label(vectors, side), _label(ids, f"{side}' ids")
     if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.floating):
-        message = f"{vectors} holds {rows.dtype} of shape {rows.shape}: vectors are floats of shape (N, D)"
+        message = f"{vectors_label} holds {rows.dtype} of shape {rows.shape}: vectors are floats of shape (N, D)"
         raise VectorError(message)
     if names.ndim != 1 or names.dtype.kind not in "iuU" or len(names) != len(rows):
         message = (
-            f"{ids} holds {names.dtype} of shape {names.shape}: ids are {len(rows)} integers or strings, one a row"
+            f"{ids_label} holds {names.dtype} of shape {names.shape}: "
+            f"ids are {len(rows)} integers or strings, one a row"
         )
         raise VectorError(message)
     listed = [str(name) for name in names.tolist()]
     twice = next((name for name, times in Counter(listed).items() if times > 1), None)
     if twice is not None:
-        message = f"{ids} has the id {twice} more than once: give each item one vector"
+        message = f"{ids_label} has the id {twice} more than once: give each item one vector"
         raise VectorError(message)
-    _check_finite(vectors, rows, listed)
+    _check_finite(vectors_label, rows, listed)
     return rows, listed
 
 
-def _check_finite(file: Path, rows: NDArray[Any], ids: list[str]) -> None:
+def _label(source: Source, name: str) -> str:
+    """How messages name a source: by its path, an array by its name."""
+    return str(source) if isinstance(source, Path) else f"the array of {name}"
+
+
+def _check_finite(label: str, rows: NDArray[Any], ids: list[str]) -> None:
     for start in range(0, len(rows), _ROWS):
         finite = np.isfinite(rows[start : start + _ROWS]).all(axis=1)
         if not finite.all():
             row = start + int(np.argmin(finite))
-            message = f"{file}: vector {row}, of the id {ids[row]}, holds NaN or infinity: nothing was imported"
+            message = f"{label}: vector {row}, of the id {ids[row]}, holds NaN or infinity: nothing was imported"
             raise VectorError(message)
 
 
-def _load(file: Path) -> NDArray[Any]:
+def _load(file: Source) -> NDArray[Any]:
+    if isinstance(file, np.ndarray):
+        return file
     try:
         check_regular(file)
         _check_no_objects(file)

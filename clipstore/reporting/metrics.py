@@ -148,25 +148,36 @@ def _partial_notes(on: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def print_hubness(told: Sequence[Mapping[str, Any]]) -> None:
-    """Print a row for each model, direction and correction, then what was ranked and what the bank was."""
-    print_table([_hubness_row(one["model"], row) for one in told for row in one["rows"]])
-    for one in told:
-        lines = [
-            f"{one['model']} on {one['split']} ({one['gallery_digest'][:12]}): {one['images']:,} images, "
-            f"{one['captions']:,} captions, the first ten places of each query"
-        ]
-        if bank := one["bank"]:
+def print_hubness(results: Sequence[Mapping[str, Any]]) -> None:
+    """Print a row for each model, direction and correction, then the gallery and the bank."""
+    print_table(hubness_rows(results))
+    for line in hubness_notes(results):
+        console().print(line, style="dim", soft_wrap=True)
+
+
+def hubness_rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each model, direction and correction."""
+    return [_hubness_row(result["model"], row) for result in results for row in result["rows"]]
+
+
+def hubness_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The gallery and the bank of each model."""
+    lines = []
+    for result in results:
+        lines.append(
+            f"{result['model']} on {result['split']} ({result['gallery_digest'][:12]}): {result['images']:,} images, "
+            f"{result['captions']:,} captions, the first ten places of each query"
+        )
+        if bank := result["bank"]:
             lines.append(
                 f"  bank {bank['split']}: {bank['images']:,} images, {bank['captions']:,} captions; beta "
-                f"{bank['beta']:g}; an analysis: a corrected number stands beside no plain one of another model"
+                f"{bank['beta']:g}; for analysis: do not compare corrected metrics with another model's plain ones"
             )
         if bank and bank["left_out_images"]:
             lines.append(
-                f"  {bank['left_out_images']:,} images of the bank stand in {one['split']} too: left out of it"
+                f"  {bank['left_out_images']:,} images of the bank are in {result['split']} too and were left out"
             )
-        for line in lines:
-            console().print(line, style="dim", soft_wrap=True)
+    return lines
 
 
 def _hubness_row(model: str, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def epoch_line(model: str, epoch: Row) -> str:
 
 def print_training(told: Row) -> None:
     """Print every epoch, what was trained on, and what to type next."""
-    print_table([_row(epoch, told["best"]) for epoch in told["history"]])
+    print_table(epoch_rows(told))
     model, best, base = told["model"], told["best"], told["history"][0]
     say = console()
     say.print("i→t: image → text; t→i: text → image; R: Recall; epoch 0: the base, before training", style="dim")
@@ -42,6 +42,11 @@ def print_training(told: Row) -> None:
         f"best: epoch {best['epoch']}, {told['watch']} {gain:+.3f} against the base: {told['adapter']}", soft_wrap=True
     )
     say.print(f"next: clipstore embed --model {model}")
+
+
+def epoch_rows(training: Row) -> list[Row]:
+    """The epochs of a training as rows to print; the best is marked."""
+    return [_row(epoch, training["best"]) for epoch in training["history"]]
 
 
 def _row(epoch: Row, best: Row) -> Row:

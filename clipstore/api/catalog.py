@@ -1,0 +1,105 @@
+"""Methods of `EmbeddingStore` on the catalog and the folder as a whole."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from clipstore.api.arguments import Parameters, checked
+from clipstore.api.base import StoreMethods
+from clipstore.api.results import Result
+
+
+class CatalogMethods(StoreMethods):
+    """Query the catalog, and look after the store."""
+
+    @checked
+    def sql(self, statement: str, *, allow_network: bool = False) -> pa.Table:
+        """Run a SQL statement on the catalog, read-only.
+
+        Args:
+            statement: One statement of DuckDB's SQL.
+            allow_network: Let DuckDB install and load extensions and open network addresses.
+
+        Returns:
+            The result as a pyarrow Table: `.to_pylist()` gives dicts, `.to_pandas()` a DataFrame.
+
+        Raises:
+            CatalogError: DuckDB refuses the statement, or another process, thread or connection holds the catalog for
+                too long.
+            NotFoundError: There is no store.
+
+        Example:
+            >>> store.sql("SELECT metric, value FROM metrics WHERE direction = 'text_to_image'")
+        """
+        from clipstore.pipeline.query import run_sql
+
+        return run_sql(self._store, statement, allow_network=allow_network)
+
+    @checked
+    def query(
+        self, name: str | None = None, *, parameters: Parameters | None = None, allow_network: bool = False
+    ) -> pa.Table:
+        """Run a named query; without a name, list the queries.
+
+        Args:
+            name: The query.
+            parameters: Values by parameter (the options -p KEY=VALUE of the command), such as {"limit": 5}.
+            allow_network: See `sql`.
+
+        Returns:
+            The result as a pyarrow Table. Where its limit left rows out, `.schema.metadata[b"total_rows"]` has their
+            number without it.
+
+        Raises:
+            NotFoundError: There is no such query, parameter or value.
+            CatalogError: See `sql`.
+
+        Example:
+            >>> store.query("failures", parameters={"model": "demo", "limit": 5})
+        """
+        from clipstore.pipeline.query import list_queries, run_query
+
+        if name is None:
+            return list_queries()
+        pairs = [f"{key}={value}" for key, value in (parameters or {}).items()]
+        return run_query(self._store, name, pairs, allow_network=allow_network)
+
+    @checked
+    def info(self) -> Result:
+        """Describe the store: contents, disk use and versions.
+
+        Returns:
+            What `clipstore info --json` prints: "store" (None where there is none), "folder", "format", "counts",
+            "bytes" by folder, "models", "versions", "platform" and "format_read".
+
+        Raises:
+            CatalogError: The catalog is damaged, or made by a newer clipstore.
+
+        Example:
+            >>> store.info()["counts"]
+        """
+        from clipstore.pipeline.info import store_info
+
+        return Result(store_info(self._store))
+
+    @checked
+    def gc(self, *, delete: bool = False) -> Result:
+        """Find shards and files that nothing needs, and with `delete` remove them.
+
+        Args:
+            delete: Remove them; without it, nothing is removed.
+
+        Returns:
+            What `clipstore gc --json` prints: "deleted" (whether), "bytes" and "kinds", a row for each kind with
+            "files", "rows", "bytes", "paths" and what it is.
+
+        Raises:
+            NotFoundError: There is no store.
+            ShardError: Another process is writing shards (with `delete`).
+
+        Example:
+            >>> store.gc()["bytes"]
+        """
+        from clipstore.pipeline.gc import collect_garbage
+
+        return Result(collect_garbage(self._store, delete=delete))

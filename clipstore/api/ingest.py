@@ -1,0 +1,160 @@
+"""Ingest methods of `EmbeddingStore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipstore.api.arguments import File, Names, checked, names
+from clipstore.api.base import StoreMethods
+from clipstore.api.results import Result
+
+
+class IngestMethods(StoreMethods):
+    """Read annotations into the catalog. A store that does not exist is created.
+
+    All methods return the same keys: "dataset" (its name), "changes" (rows by what happened to them, such as
+    "images_added"), "cleaned" (None without `clean`, else what was dropped, by reason), "splits" (name, images and
+    captions of each), "forgotten" (evaluations that were removed because their split changed) and "warnings".
+    """
+
+    @checked
+    def ingest_coco(
+        self,
+        root: File,
+        *,
+        name: str = "coco",
+        split: Names | None = None,
+        images: File | None = None,
+        clean: bool = False,
+        replace: bool = False,
+    ) -> Result:
+        """Ingest COCO annotations and images.
+
+        The same call again changes nothing, except where the annotations have changed.
+
+        Args:
+            root: The folder with annotations/captions_<split>.json and the images in <split>/.
+            name: The name of the data set; splits are named NAME/SPLIT.
+            split: One or several splits, such as "val2017"; None: all whose annotations exist.
+            images: The folder of the image files. Default: ROOT/<split>. Files may be missing: they are counted.
+            clean: Clean the captions: lower case, only [a-z0-9 .,'], white space folded. Repeated captions within an
+                image, captions over 40 words and images without a file are dropped.
+            replace: Replace what another place gave under the same name.
+
+        Returns:
+            What `clipstore ingest coco --json` prints: "dataset", "changes", "cleaned", "splits", "forgotten" and
+            "warnings".
+
+        Raises:
+            DatasetError: The annotations are missing or malformed, or differ from those of another place under the
+                same name (and not `replace`).
+            BadNameError: The data set or a split has a name that is not allowed.
+
+        Example:
+            >>> store.ingest_coco("/data/coco", split="val2017")["splits"]
+        """
+        from clipstore.pipeline.ingest.run import IngestOptions, ingest_coco
+
+        options = IngestOptions(clean=clean, replace=replace, images=_path(images))
+        return Result(ingest_coco(self._store, Path(root), name=name, splits=names(split), options=options).row())
+
+    @checked
+    def ingest_flickr(
+        self,
+        root: File,
+        *,
+        name: str | None = None,
+        images: File | None = None,
+        clean: bool = False,
+        replace: bool = False,
+    ) -> Result:
+        """Ingest Flickr8k or Flickr30k captions, images and splits.
+
+        Args:
+            root: The folder with the captions file, the image folder and the split lists.
+            name: The name of the data set. Default: "flickr8k" or "flickr30k", by the captions file.
+            images: The folder of the image files. Default: a well-known one below `root`.
+            clean: See `ingest_coco`.
+            replace: See `ingest_coco`.
+
+        Returns:
+            What `clipstore ingest flickr --json` prints, with the keys of `ingest_coco`.
+
+        Raises:
+            DatasetError: See `ingest_coco`.
+            BadNameError: See `ingest_coco`.
+
+        Example:
+            >>> store.ingest_flickr("/data/flickr8k")
+        """
+        from clipstore.pipeline.ingest.run import IngestOptions, ingest_flickr
+
+        options = IngestOptions(clean=clean, replace=replace, images=_path(images))
+        return Result(ingest_flickr(self._store, Path(root), name=name, options=options).row())
+
+    @checked
+    def ingest_karpathy(
+        self, file: File, root: File, *, name: str | None = None, clean: bool = False, replace: bool = False
+    ) -> Result:
+        """Ingest a file of Karpathy's splits, such as dataset_coco.json.
+
+        Args:
+            file: The JSON file.
+            root: The folder that the image paths in the file start at.
+            name: The name of the data set. Default: the name in the file.
+            clean: See `ingest_coco`.
+            replace: See `ingest_coco`.
+
+        Returns:
+            What `clipstore ingest karpathy --json` prints, with the keys of `ingest_coco`.
+
+        Raises:
+            DatasetError: See `ingest_coco`.
+            BadNameError: See `ingest_coco`.
+
+        Example:
+            >>> store.ingest_karpathy("dataset_coco.json", "/data/coco")
+        """
+        from clipstore.pipeline.ingest.run import IngestOptions, ingest_karpathy
+
+        options = IngestOptions(clean=clean, replace=replace)
+        return Result(ingest_karpathy(self._store, Path(file), Path(root), name=name, options=options).row())
+
+    @checked
+    def ingest_csv(
+        self,
+        file: File,
+        *,
+        name: str | None = None,
+        images: File | None = None,
+        clean: bool = False,
+        replace: bool = False,
+    ) -> Result:
+        """Ingest a CSV file of image paths and captions.
+
+        Args:
+            file: The file. Its columns are image_path, caption and, optionally, image_id, caption_id and split.
+                Without a split column, all rows are NAME/all.
+            name: The name of the data set. Default: the file's name without its suffix.
+            images: The folder that relative image paths start at. Default: the folder of the file.
+            clean: See `ingest_coco`.
+            replace: See `ingest_coco`.
+
+        Returns:
+            What `clipstore ingest csv --json` prints, with the keys of `ingest_coco`.
+
+        Raises:
+            DatasetError: See `ingest_coco`.
+            BadNameError: See `ingest_coco`.
+
+        Example:
+            >>> store.ingest_csv("captions.csv", name="holidays")
+        """
+        from clipstore.pipeline.ingest.run import IngestOptions, ingest_csv
+
+        options = IngestOptions(clean=clean, replace=replace, images=_path(images))
+        return Result(ingest_csv(self._store, Path(file), name=name, options=options).row())
+
+
+def _path(file: File | None) -> Path | None:
+    return None if file is None else Path(file)

@@ -1,0 +1,234 @@
+"""Methods of `EmbeddingStore` on models and their training."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from clipstore.api.arguments import File, Names, ShowProgress, checked, names
+from clipstore.api.base import StoreMethods
+from clipstore.api.progress import progress_of
+from clipstore.api.results import Result, RunResult, TrainResult
+
+_log = logging.getLogger(__name__)
+
+
+class ModelMethods(StoreMethods):
+    """Record, describe, train, export and remove models."""
+
+    @checked
+    def add_model(
+        self,
+        name: str,
+        *,
+        base: str,
+        family: str = "clip",
+        adapter: str | None = None,
+        exif_orientation: bool = False,
+    ) -> Result:
+        """Record a model under a name. What is doubtful about its files is logged as a warning.
+
+        Args:
+            name: The new name; the same call again changes nothing.
+            base: A hub id, a local folder, or "bundled:demo".
+            family: The family of the model.
+            adapter: A PEFT folder to put on the base.
+            exif_orientation: Turn images upright as their EXIF data says, which CLIP does not do.
+
+        Returns:
+            What `clipstore model add --json` prints, with the keys of `model`.
+
+        Raises:
+            ModelError: The name is a job's or another model's, or the files of the model cannot be used.
+            BadNameError: The name is not allowed.
+            JobError: `family` is unknown.
+
+        Example:
+            >>> store.add_model("tuned", base="openai/clip-vit-base-patch32", adapter="runs/tuned/best")
+        """
+        from clipstore.store.models import add_model, show_model
+
+        add_model(
+            self._store,
+            name,
+            base=base,
+            family=family,
+            adapter=adapter,
+            exif_orientation=exif_orientation,
+            on_warning=_log.warning,
+        )
+        return Result(show_model(self._store, name))
+
+    @checked
+    def models(self) -> Result:
+        """List every model that can be named: jobs of ./jobs, packaged jobs, and models recorded in the store.
+
+        Returns:
+            What `clipstore model list --json` prints: "models", a row for each with its "name", "from" (a job file,
+            "job", "added" or "imported"), "problem" (None, or why it cannot be used), "base" and "adapter".
+
+        Example:
+            >>> [row["name"] for row in store.models()["models"]]
+        """
+        from clipstore.store.models import list_models
+
+        return Result({"models": list_models(self._store)})
+
+    @checked
+    def model(self, name: str) -> Result:
+        """Describe a model and what the store holds of it.
+
+        Returns:
+            What `clipstore model show --json` prints: "name", "family", "base", "adapter", "prompt", "clean",
+            "exif_orientation", "from" and "towers" (fingerprint, precision, dimension and number of vectors of each).
+
+        Raises:
+            NotFoundError: There is no such model.
+
+        Example:
+            >>> store.model("demo")["towers"]
+        """
+        from clipstore.store.models import show_model
+
+        return Result(show_model(self._store, name))
+
+    @checked
+    def record_training(self, name: str, split: Names) -> Result:
+        """Record that a model was trained on splits, so that evaluations report the overlap.
+
+        Args:
+            name: The model.
+            split: One or several splits.
+
+        Returns:
+            What `clipstore model trained --json` prints: "model" and "training_images", the number of images of this
+            store that it was trained on.
+
+        Raises:
+            NotFoundError: There is no such model or split.
+
+        Example:
+            >>> store.record_training("tuned", "coco/train2014")
+        """
+        from clipstore.store.models import record_training
+
+        return Result(record_training(self._store, name, names(split)))
+
+    @checked
+    def train(
+        self, model: str, *, restart: bool = False, device: str | None = None, progress: ShowProgress = None
+    ) -> TrainResult:
+        """Fine-tune a model by LoRA as its job describes, or resume a training that was interrupted.
+
+        Args:
+            model: A job with a table [train]: its name or the path of its file.
+            restart: Start from scratch, deleting this job's earlier checkpoints.
+            device: Such as "cuda:1"; None: CUDA if available, else the CPU.
+            progress: See `EmbeddingStore`.
+
+        Returns:
+            What `clipstore train --json` prints: "model", "job", "adapter" (the folder), "images", "captions",
+            "left_out_images", "left_out_captions", "precision", "watch" (the metric that chooses the best epoch),
+            "history" (a row for each epoch with its "loss" and "metrics"), "best" (such a row), "stopped_by", "resumed"
+            and "extended".
+
+        Raises:
+            NotFoundError: There is no such job.
+            JobError: The job has no table [train], or cannot be read.
+            TrainingError: The splits cannot be trained on, the loss is not finite, or the checkpoint is of another
+                job.
+            ModelError: The base model cannot be loaded.
+
+        Example:
+            >>> store.train("full", progress=True)["best"]["metrics"]["rsum"]
+        """
+        from clipstore.pipeline.train.run import TrainOptions, train
+        from clipstore.store.models import find_job
+
+        job = find_job(self._store, model)
+        with progress_of(progress) as display:
+            options = TrainOptions.with_display(model, job, display, restart=restart, device=device)
+            return TrainResult(train(self._store, job, options).row())
+
+    @checked
+    def run(
+        self, job: str, *, restart: bool = False, device: str | None = None, progress: ShowProgress = None
+    ) -> RunResult:
+        """Train, embed and evaluate as a job describes. What was done already is not done again.
+
+        Args:
+            job: The name of a job or the path of its file.
+            restart: See `train`.
+            device: See `train`.
+            progress: See `EmbeddingStore`.
+
+        Returns:
+            What `clipstore run --json` prints: "job" (its file), "trained" (see `train`; None for a job without a
+            training) and "evaluations" (see `evaluate`).
+
+        Raises:
+            NotFoundError: There is no such job, or a split of it.
+            JobError: The job cannot be read, or names no split to evaluate on.
+            TrainingError: See `train`.
+            VectorError: See `evaluate`.
+
+        Example:
+            >>> store.run("jobs/full.toml", progress=True)["evaluations"]
+        """
+        from clipstore.pipeline.run_job import run_job
+        from clipstore.pipeline.train.run import TrainOptions
+        from clipstore.store.models import find_job
+
+        with progress_of(progress) as display:
+            described = find_job(self._store, job)
+            options = TrainOptions.with_display(job, described, display, restart=restart, device=device)
+            return RunResult(run_job(self._store, job, options).row())
+
+    @checked
+    def export_model(self, name: str, folder: File, *, merged: bool = False) -> Result:
+        """Export a model for other programs.
+
+        Args:
+            name: The model.
+            folder: A new folder.
+            merged: Write base and adapter as one CLIP that `CLIPModel.from_pretrained` opens; else the adapter alone.
+
+        Returns:
+            What `clipstore export model --json` prints: "model", "folder" and "merged".
+
+        Raises:
+            NotFoundError: There is no such model.
+            ModelError: The folder exists, the vectors were imported, or the model has no adapter (and not `merged`).
+
+        Example:
+            >>> store.export_model("full", "models/full", merged=True)
+        """
+        from clipstore.pipeline.export import export_model
+
+        path = export_model(self._store, name, Path(folder), merged=merged)
+        return Result({"model": name, "folder": path, "merged": merged})
+
+    @checked
+    def remove_model(self, name: str, *, adapter: bool = False, dry_run: bool = False) -> Result:
+        """Remove a model and its evaluations from the store. Nothing is asked first.
+
+        Its vectors stay until `gc`.
+
+        Args:
+            name: The model.
+            adapter: Also delete the weights that training wrote to STORE/adapters/NAME.
+            dry_run: Only report what would be removed.
+
+        Returns:
+            What `clipstore model remove --json` prints: "what", "removed" and "remains", as in `remove_split`.
+
+        Raises:
+            NotFoundError: The store holds no such model.
+            TrainingError: The model is being trained.
+
+        Example:
+            >>> store.remove_model("tuned")
+        """
+        from clipstore.pipeline.removal import remove_model
+
+        return Result(remove_model(self._store, name, adapter=adapter, dry_run=dry_run).row())
