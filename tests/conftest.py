@@ -8,15 +8,15 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 from click.testing import Result
 from clip_folder import build_clip
-from helpers import SHORT_EXAMPLES, environment, run_command
+from helpers import SHORT_EXAMPLES, environment, import_vectors, run_command
 from hypothesis import settings
 
 from clipstore.demo.scenes import draw_dataset
@@ -125,23 +125,10 @@ def sql(cli_json: Callable[..., Any]) -> Callable[[str], Rows]:
     return lambda statement: cli_json("sql", statement)
 
 
-@pytest.fixture
-def import_vectors(cli: Run, tmp_path: Path) -> Run:
-    """Import vectors given as {source id: vector} for the images and for the captions of a split."""
-
-    def run(
-        name: str, split: str, images: Mapping[Any, Any], captions: Mapping[Any, Any], *more: object, code: int = 0
-    ) -> Result:
-        words: list[object] = []
-        for option, ids, side in (("--images", "--image-ids", images), ("--captions", "--caption-ids", captions)):
-            files = tmp_path / f"vectors{option}.npy", tmp_path / f"vectors{ids}.npy"
-            rows = np.array(list(side.values()))
-            np.save(files[0], rows if rows.dtype.kind == "f" else rows.astype(np.float32))
-            np.save(files[1], np.array(list(side)))
-            words += [option, files[0], ids, files[1]]
-        return cli("import", name, "--split", split, *words, *more, code=code)
-
-    return run
+@pytest.fixture(name="import_vectors")
+def _import_vectors(store: Path) -> Run:
+    """`helpers.import_vectors` into this test's store."""
+    return partial(import_vectors, store)
 
 
 # Linux counts the memory of the process that a child was forked from as the child's own: this one is small.

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from click.testing import CliRunner, Result
 from hypothesis import settings
 
@@ -58,6 +60,27 @@ def held_catalog(file: Path, *, read_only: bool = False) -> Iterator[subprocess.
         assert process.stdout.readline() == "open\n"
         yield process
         process.communicate()
+
+
+def import_vectors(
+    store: Path,
+    name: str,
+    split: str,
+    images: Mapping[Any, Any],
+    captions: Mapping[Any, Any],
+    *more: object,
+    code: int = 0,
+) -> Result:
+    """Run `clipstore import` with vectors given as {source id: vector} for a split's images and captions."""
+    with TemporaryDirectory() as folder:
+        words: list[object] = []
+        for side, vectors in (("image", images), ("caption", captions)):
+            files = Path(folder) / f"{side}.npy", Path(folder) / f"{side}_ids.npy"
+            rows = np.array(list(vectors.values()))
+            np.save(files[0], rows if rows.dtype.kind == "f" else rows.astype(np.float32))
+            np.save(files[1], np.array(list(vectors)))
+            words += [f"--{side}s", files[0], f"--{side}-ids", files[1]]
+        return run_command(store, "import", name, "--split", split, *words, *more, code=code)
 
 
 # ---- property tests ----
