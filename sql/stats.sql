@@ -1,14 +1,14 @@
 -- Statements of `clipstore stats`.
 
 -- name: caption_lengths
--- How many captions of a split have how many words.
+-- The captions of a split by their number of words.
 SELECT len(caption_words(text)) AS words, count(*) AS captions
 FROM captions SEMI JOIN (FROM split_images WHERE split_id = $split_id) USING (image_id)
 GROUP BY words
 ORDER BY words;
 
 -- name: captions_per_image
--- How many images of a split have how many captions.
+-- The images of a split by their number of captions.
 SELECT captions, count(*) AS images
 FROM (
     SELECT count(caption_id) AS captions
@@ -20,7 +20,7 @@ GROUP BY captions
 ORDER BY captions;
 
 -- name: categories
--- How many images of a split show a category, and how many instances of it.
+-- The images and instances of each category in a split.
 SELECT categories.name AS category, supercategory, count(*) AS images, sum(instances)::BIGINT AS instances
 FROM split_images
 JOIN image_categories USING (image_id)
@@ -35,7 +35,7 @@ SELECT word, count(*) AS times
 FROM (SELECT unnest(caption_words(text)) AS word FROM captions SEMI JOIN (FROM split_images WHERE split_id = $split_id) USING (image_id))
 GROUP BY word
 ORDER BY times DESC, word
-LIMIT $most;
+LIMIT $limit;
 
 -- name: longest_captions
 -- The longest captions of a split.
@@ -43,35 +43,34 @@ SELECT len(caption_words(text)) AS words, images.file_name AS image, text
 FROM captions SEMI JOIN (FROM split_images WHERE split_id = $split_id) USING (image_id)
 JOIN images USING (image_id)
 ORDER BY words DESC, text, caption_id
-LIMIT $most;
+LIMIT $limit;
 
 -- name: repeated_captions
--- The texts that stand most often in a split.
+-- The most frequent captions of a split.
 SELECT text, count(*) AS captions, count(DISTINCT image_id) AS images
 FROM captions SEMI JOIN (FROM split_images WHERE split_id = $split_id) USING (image_id)
 GROUP BY text
 HAVING count(*) > 1
 ORDER BY captions DESC, text
-LIMIT $most;
+LIMIT $limit;
 
 -- name: summary
--- What a split holds, in numbers. Repeated: captions beyond the first of their exact text, over the split and within
--- their image.
-WITH pictures AS (
+-- The totals of a split. Repeated captions are those after the first of each exact text, over the split and per image.
+WITH split_items AS (
     SELECT images.* FROM images SEMI JOIN (FROM split_images WHERE split_id = $split_id) USING (image_id)
 ),
-told AS (
+tokenized AS (
     SELECT captions.*, caption_words(text) AS words
-    FROM captions SEMI JOIN pictures USING (image_id)
+    FROM captions SEMI JOIN split_items USING (image_id)
 )
 SELECT
-    (SELECT count(*) FROM pictures) AS images,
-    (SELECT count(*) FROM pictures WHERE problem IS NOT NULL) AS missing_photos,
-    (SELECT count(*) FROM pictures ANTI JOIN told USING (image_id)) AS images_without_captions,
+    (SELECT count(*) FROM split_items) AS images,
+    (SELECT count(*) FROM split_items WHERE problem IS NOT NULL) AS missing_photos,
+    (SELECT count(*) FROM split_items ANTI JOIN tokenized USING (image_id)) AS images_without_captions,
     count(*) AS captions,
-    count(*) / nullif((SELECT count(*) FROM pictures), 0) AS mean_captions,
+    count(*) / nullif((SELECT count(*) FROM split_items), 0) AS mean_captions,
     coalesce(sum(len(words)), 0)::BIGINT AS words,
-    (SELECT count(DISTINCT word) FROM (SELECT unnest(words) AS word FROM told)) AS vocabulary,
+    (SELECT count(DISTINCT word) FROM (SELECT unnest(words) AS word FROM tokenized)) AS vocabulary,
     min(len(words)) AS shortest,
     avg(len(words)) AS mean_words,
     median(len(words)) AS median_words,
@@ -79,6 +78,6 @@ SELECT
     count(DISTINCT text) AS distinct_captions,
     count(*) - count(DISTINCT text) AS repeated,
     count(*) - count(DISTINCT (image_id, text)) AS repeated_within_an_image,
-    (SELECT count(*) FROM (SELECT text FROM told GROUP BY text HAVING count(*) > 1)) AS repeated_texts,
-    (SELECT count(*) FROM (SELECT text FROM told GROUP BY text HAVING count(DISTINCT image_id) > 1)) AS texts_at_several_images
-FROM told;
+    (SELECT count(*) FROM (SELECT text FROM tokenized GROUP BY text HAVING count(*) > 1)) AS repeated_texts,
+    (SELECT count(*) FROM (SELECT text FROM tokenized GROUP BY text HAVING count(DISTINCT image_id) > 1)) AS texts_at_several_images
+FROM tokenized;

@@ -198,26 +198,27 @@ class EvaluationMethods(StoreMethods):
         Example:
             >>> store.retrieve(["photo.jpg", "a dog on a beach"], model="demo", split="scenes/val")
         """
-        from clipstore.pipeline.retrieve.queries import queries
-        from clipstore.pipeline.retrieve.run import RetrieveOptions, retrieve
+        from clipstore.pipeline.retrieve.options import RetrieveOptions
+        from clipstore.pipeline.retrieve.queries import parse_queries
+        from clipstore.pipeline.retrieve.run import retrieve
 
-        query_list = queries(map(str, names(image_or_text)), names(text), allow_network=allow_network)
+        queries = parse_queries(map(str, names(image_or_text)), names(text), allow_network=allow_network)
         with progress_of(progress) as display:
             options = RetrieveOptions(
                 top=top,
                 partial=partial,
                 memory=choices.size_in_bytes(memory),
                 device=device,
-                pictures=panel is not None,
+                thumbnails=panel is not None,
                 on_progress=display,
             )
-            found = retrieve(self._store, query_list, names(model), split, options)
+            retrieval = retrieve(self._store, queries, names(model), split, options)
         if panel is not None:
             from clipstore.reporting.panel import write_panel
             from clipstore.reporting.retrieval import retrieval_notes
 
-            write_panel(Path(panel), found.told, found.pictures, retrieval_notes(found.told))
-        return RetrievalResult(found.told)
+            write_panel(Path(panel), retrieval.result, retrieval.thumbnails, retrieval_notes(retrieval.result))
+        return RetrievalResult(retrieval.result)
 
     @checked
     def report(  # noqa: PLR0913  (the options of the command)

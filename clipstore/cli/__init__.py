@@ -21,9 +21,10 @@ from clipstore.cli.hubness import hubness
 from clipstore.cli.info import info
 from clipstore.cli.ingest import ingest, split
 from clipstore.cli.model import model
-from clipstore.cli.query import query, sql
+from clipstore.cli.query import query
 from clipstore.cli.report import report
 from clipstore.cli.retrieve import retrieve
+from clipstore.cli.sql import sql
 from clipstore.cli.stats import stats
 from clipstore.cli.train import run, train
 from clipstore.cli.transfer import export, import_vectors

@@ -55,6 +55,25 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
 
 
+def format_option(command: Command) -> Command:
+    """`--format table|csv|json`, given to the command as `form`."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["table", "csv", "json"]),
+        default="table",
+        show_default=True,
+        help="Output format.",
+    )(command)
+
+
+def network_option(command: Command) -> Command:
+    """`--allow-network`, for commands that run SQL."""
+    return click.option(
+        "--allow-network", is_flag=True, help="Let DuckDB install extensions and open network addresses."
+    )(command)
+
+
 def memory_option(help_text: str) -> Callable[[Command], Command]:
     """`--memory SIZE`, in bytes."""
     return click.option("--memory", type=Memory(), default=DEFAULT_MEMORY, show_default="8GB", help=help_text)

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("image_or_text", nargs=-1)
-@click.option("--text", "sentences", multiple=True, help="A sentence that could be taken for a path; may be repeated.")
+@click.option("--text", "texts", multiple=True, help="A text query that could be read as a path; may be repeated.")
 @click.option("--model", "models", multiple=True, required=True, help="The model; may be repeated.")
-@click.option("--split", required=True, help="The split to look in, such as coco/val2017.")
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many hits of each query.")
-@click.option("--allow-network", is_flag=True, help="Fetch photos from http and https addresses.")
+@click.option("--split", required=True, help="The split to search, such as coco/val2017.")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of hits per query.")
+@click.option("--allow-network", is_flag=True, help="Download images from http and https addresses.")
 @click.option(
-    "--panel", type=click.Path(dir_okay=False, path_type=Path), help="Draw queries and hits too, into this PNG file."
+    "--panel", type=click.Path(dir_okay=False, path_type=Path), help="Also draw queries and hits into this PNG file."
 )
-@click.option("--partial", is_flag=True, help="Look in what is embedded so far, and say so.")
-@memory_option("What the model may take on its device, and what the ranking may take.")
-@click.option("--device", help="Where the model and the products run. [default: cuda where there is one, else cpu]")
+@click.option("--partial", is_flag=True, help="Search only the items embedded so far (the result is marked partial).")
+@memory_option("Memory budget for the model on its device, and for ranking.")
+@click.option("--device", help="Device for the model and the ranking. [default: cuda if available, else cpu]")
 @store_option
 @json_option
 def retrieve(
     image_or_text: tuple[str, ...],
-    sentences: tuple[str, ...],
+    texts: tuple[str, ...],
     models: tuple[str, ...],
     split: str,
     panel: Path | None,
@@ -39,46 +39,39 @@ def retrieve(
     *,
     allow_network: bool,
     as_json: bool,
-    **how: Any,
+    **options: Any,
 ) -> None:
-    """Show what models retrieve for photos and sentences.
+    """Search a split with images and texts.
 
-    A photo (a path, a folder of them, an address with --allow-network) finds captions; anything else is
-    a sentence, and finds images. Ranked exactly by the stored vectors; equal scores stand in the
-    split's order. Where the photo itself is in the split, or the sentence is a caption of it, the
-    right answers are marked. What cannot be read is told, and the rest goes on.
+    An image (a file, a folder of files, or a web address with --allow-network) retrieves captions. Any
+    other argument is a text and retrieves images. The ranking is exact and uses the stored vectors; equal
+    scores are in the order of the split. If the query image is in the split, or the text is a caption of
+    it, right hits are marked. Unreadable inputs are reported and skipped.
 
     \b
-    Example: clipstore retrieve photo.jpg "a dog on a beach" --model demo --model demo-full
-             --split scenes/val --panel found.png
+    Example: clipstore retrieve image.jpg "a dog on a beach" --model demo --model demo-full
+             --split scenes/val --panel hits.png
     """
-    from clipstore.pipeline.retrieve.queries import queries
-    from clipstore.pipeline.retrieve.run import RetrieveOptions
-    from clipstore.pipeline.retrieve.run import retrieve as verb
+    from clipstore.pipeline.retrieve.options import RetrieveOptions
+    from clipstore.pipeline.retrieve.queries import parse_queries
+    from clipstore.pipeline.retrieve.run import retrieve as run_retrieve
+    from clipstore.reporting.panel import write_panel
     from clipstore.reporting.progress import progress_display
-    from clipstore.reporting.retrieval import print_retrieval, retrieval_notes
+    from clipstore.reporting.retrieval import print_retrieval, retrieval_notes, skipped_notes
     from clipstore.reporting.tables import print_json
 
     retain_freed_memory()
-    asked = queries(image_or_text, sentences, allow_network=allow_network)
-    with progress_display() as shown:
-        options = RetrieveOptions(**how, pictures=bool(panel), on_progress=shown)
-        found = verb(store, asked, models, split, options)
-        for failure in found.told["failures"]:
-            shown.print_line(f"{failure['query']}: not asked of {', '.join(failure['models'])}: {failure['reason']}")
-        for query in found.told["queries"]:
-            models_cut = [answer["model"] for answer in query["answers"] if answer["cut"]]
-            if models_cut:
-                shown.print_line(
-                    f"longer than {', '.join(models_cut)} reads, only its beginning was searched for: {query['query']}"
-                )
+    queries = parse_queries(image_or_text, texts, allow_network=allow_network)
+    with progress_display() as progress:
+        settings = RetrieveOptions(**options, thumbnails=bool(panel), on_progress=progress)
+        retrieval = run_retrieve(store, queries, models, split, settings)
+        for line in skipped_notes(retrieval.result):
+            progress.print_line(line)
     if as_json:
-        print_json(found.told)
+        print_json(retrieval.result)
     else:
-        print_retrieval(found.told)
+        print_retrieval(retrieval.result)
     if panel:
-        from clipstore.reporting.panel import write_panel
-
-        write_panel(panel, found.told, found.pictures, retrieval_notes(found.told))
+        write_panel(panel, retrieval.result, retrieval.thumbnails, retrieval_notes(retrieval.result))
         if not as_json:
-            click.echo(f"drawn in {panel}")
+            click.echo(f"panel written to {panel}")

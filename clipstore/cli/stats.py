@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--split", required=True, help="The split, such as coco/train2014.")
 @click.option(
-    "--plots", type=click.Path(dir_okay=False, path_type=Path), help="Draw them too, into this HTML file (no network)."
+    "--plots",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also draw plots into this HTML file (opens offline).",
 )
 @store_option
 @json_option
 def stats(split: str, plots: Path | None, store: Store, *, as_json: bool) -> None:
     """Count a split's captions, words, repeats and categories.
 
-    Words are cut at white space, in lower case. A caption is repeated when its exact text stood before.
+    Words are split at white space, in lower case. A caption is repeated if an earlier one has the same text.
 
     Example: clipstore stats --split coco/train2014 --plots stats.html
     """
@@ -31,14 +33,14 @@ def stats(split: str, plots: Path | None, store: Store, *, as_json: bool) -> Non
     from clipstore.reporting.stats import print_stats
     from clipstore.reporting.tables import print_json
 
-    told = split_stats(store, split)
+    result = split_stats(store, split)
     if plots:
         from clipstore.reporting.plots import write_stats
 
-        write_stats(plots, told)
+        write_stats(plots, result)
     if as_json:
-        print_json(told)
+        print_json(result)
         return
-    print_stats(told)
+    print_stats(result)
     if plots:
-        click.echo(f"drawn in {plots}")
+        click.echo(f"plots written to {plots}")

@@ -1,4 +1,4 @@
-"""Questions to the catalog: a user's own SQL, and the named ones of sql/queries/."""
+"""SQL on the catalog: users' own statements, and the named queries of sql/queries/."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from clipstore.statements import statement, statement_names
 from clipstore.store.layout import Store
 from clipstore.store.models import model_name
 
-TOTAL_ROWS = "total_rows"  # a column of the queries that have a limit; in the answer, a key of the table's metadata
+TOTAL_ROWS = "total_rows"  # a column of the queries that have a limit, and a key of the result's metadata
 
 
 def run_sql(store: Store, text: str, *, allow_network: bool = False) -> pa.Table:
-    """The result of a user's statement, on a catalog open for reading alone.
+    """The result of a user's statement on the catalog, which is opened read-only.
 
-    Only with `allow_network` may it install or load extensions of DuckDB, or open network addresses.
+    Installing or loading DuckDB extensions and opening network addresses need `allow_network`.
 
     Raises:
-        CatalogError: DuckDB refuses it.
+        CatalogError: DuckDB refuses the statement.
         NotFoundError: there is no store.
     """
     with store.catalog.read(allow_network=allow_network) as session:
         return session.sql(text)
 
 
-def run_query(store: Store, name: str, given: Iterable[str], *, allow_network: bool = False) -> pa.Table:
-    """The result of a named query; `given` are KEY=VALUE, and what is not given is null.
+def run_query(store: Store, name: str, parameters: Iterable[str], *, allow_network: bool = False) -> pa.Table:
+    """The result of a named query. `parameters` are KEY=VALUE; those left out are null.
 
-    Where a limit may have left rows out, the table's metadata has how many there are: `total_rows`.
+    If a limit may have left rows out, the metadata of the table has their number without it, `total_rows`.
 
     Raises:
-        NotFoundError: no such query, parameter or value of a parameter, with the nearest.
-        CatalogError: a parameter is not KEY=VALUE, or is there twice.
+        NotFoundError: the query, a parameter or a value does not exist; the message names the nearest one.
+        CatalogError: a parameter is not KEY=VALUE, or is given twice.
     """
     known = [query.split("/")[1] for query in statement_names("queries")]
     if name not in known:
         raise NotFoundError.of("query", name, known, otherwise="'clipstore query' lists them")
     text = statement(f"queries/{name}")
-    values = _values(name, parameters_of(text), given)
+    values = _parse_parameters(name, parameters_of(text), parameters)
     if values.get("model"):
         values["model"] = model_name(store, values["model"] or "")
     with store.catalog.read(allow_network=allow_network) as session:
         for key, value in values.items():
             if value is not None:
                 _check_value(session, f"parameter {key} of {name}", key, value)
-        return _without_total(session.sql(text, values))
+        return _total_as_metadata(session.sql(text, values))
 
 
-def _values(name: str, parameters: Iterable[str], given: Iterable[str]) -> dict[str, str | None]:
-    """The values of a query's parameters; null where none is given."""
-    values: dict[str, str | None] = dict.fromkeys(parameters)
-    for pair in given:
+def _parse_parameters(name: str, keys: Iterable[str], parameters: Iterable[str]) -> dict[str, str | None]:
+    """The values of a query's parameters by key; None: not given."""
+    values: dict[str, str | None] = dict.fromkeys(keys)
+    for pair in parameters:
         key, equals, value = pair.partition("=")
         if not equals:
             message = f"a parameter is KEY=VALUE, not {pair!r}"
@@ -69,31 +69,31 @@ def _values(name: str, parameters: Iterable[str], given: Iterable[str]) -> dict[
 
 
 def _check_value(session: Session, parameter: str, key: str, value: str) -> None:
-    """Hold a value to what the statement KEY of sql/parameters.sql accepts.
+    """Check a value with the statement KEY of sql/parameters.sql.
 
-    The statement lists all values, or gives back a $value that it accepts, and then its first line says what that is.
+    The statement lists all values, or returns the $value if it is valid; then its first line describes valid values.
 
     Raises:
-        NotFoundError: it is not accepted.
-        CatalogError: the statement cannot tell, such as of a file on the network.
+        NotFoundError: the value is not valid.
+        CatalogError: the statement fails, for example for a file on the network.
     """
     text = statement(f"parameters/{key}")
-    judged = "value" in parameters_of(text)
+    is_check = "value" in parameters_of(text)
     try:
-        accepted = session.sql(text, {"value": value} if judged else {})["value"].to_pylist()
+        valid = session.sql(text, {"value": value} if is_check else {})["value"].to_pylist()
     except CatalogError as error:
         message = f"{parameter}: {error}"
         raise CatalogError(message) from error
-    if value in accepted:
+    if value in valid:
         return
-    message = f"{parameter}: unknown value {value!r}{nearest(value, accepted)}"
-    if judged:
+    message = f"{parameter}: unknown value {value!r}{nearest(value, valid)}"
+    if is_check:
         message = f"{parameter}: {value!r} is not {text.splitlines()[0].removeprefix('-- ')}"
     raise NotFoundError(message if value else f"{parameter} is empty: give a value, or leave the parameter out")
 
 
-def _without_total(table: pa.Table) -> pa.Table:
-    """An answer whose query counts its rows without the limit (`total_rows`): the number goes into the metadata."""
+def _total_as_metadata(table: pa.Table) -> pa.Table:
+    """Move the column `total_rows` of a result, if it has one, to the metadata."""
     if TOTAL_ROWS not in table.column_names:
         return table
     total = table[TOTAL_ROWS][0].as_py() if table.num_rows else 0
@@ -101,7 +101,7 @@ def _without_total(table: pa.Table) -> pa.Table:
 
 
 def list_queries() -> pa.Table:
-    """The named questions: what each answers, and its parameters."""
+    """The named queries: what each answers, and its parameters."""
     rows = []
     for query in statement_names("queries"):
         text = statement(query)

@@ -1,6 +1,6 @@
-"""What `clipstore retrieve` found, as a picture: a row a query, a column a model; drawn by Pillow alone.
+"""The panel of `clipstore retrieve`: an image with a row per query and a column per model, drawn with Pillow.
 
-Everything is made of small pictures, put beside and below one another.
+The panel is composed of small images, placed beside and below one another.
 """
 
 from __future__ import annotations
@@ -17,129 +17,133 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from clipstore.records import Row
 
-Pictures = Mapping[str, Image.Image]
+Thumbnails = Mapping[str, Image.Image]
 
-PICTURE = 400  # pixels of the longer side of a thumbnail, at least as large as any that is drawn
+THUMBNAIL_SIDE = 400  # pixels of the longer side of a thumbnail, at least the largest size drawn
 
-_QUERIES, _HITS = 20, 10  # more than these would be no picture to look at
+_MAX_QUERIES, _MAX_HITS = 20, 10  # shown, so that a panel stays readable
 _MARGIN, _GAP, _PAD = 32, 16, 8
-_ASKED, _COLUMN, _BETWEEN = 280, 600, 32  # widths of columns, and of the gap between two
-_BESIDE, _ALONE = 64, 178  # the square of a hit's photo, beside its caption and alone
-_ACROSS = 3  # photos alone in a line
-_PAPER, _INK, _PALE, _LINE, _EMPTY = "#ffffff", "#1f2328", "#59636e", "#d1d9e0", "#eaeef2"
+_QUERY_COLUMN, _MODEL_COLUMN, _COLUMN_GAP = 280, 600, 32
+_SMALL, _LARGE = 64, 178  # sides of a hit's thumbnail: beside its caption, and alone
+_PER_LINE = 3  # image hits in a line
+_BACKGROUND, _FOREGROUND, _PALE, _LINE, _EMPTY = "#ffffff", "#1f2328", "#59636e", "#d1d9e0", "#eaeef2"
 _RIGHT = "#116329"
-_TEXT, _NOTE, _HEADING = 17, 14, 22  # sizes of letters, in pixels
+_TEXT, _NOTE, _HEADING = 17, 14, 22  # font sizes, in pixels
 _LEADING = 1.35
 _QUERY_LINES, _CAPTION_LINES, _NAME_LINES = 8, 4, 3
-_UNKNOWN = "\uffff"  # what no font has
+_UNKNOWN = "\uffff"  # a character that no font has
 
 
-def shown(told: Row) -> list[Row]:
-    """The queries, and the hits of each model, that a panel shows: as many as one can look at."""
+def shown_queries(result: Row) -> list[Row]:
+    """The queries that a panel shows, with the hits of each model that it shows."""
     return [
-        {**query, "answers": [{**one, "hits": one["hits"][:_HITS]} for one in query["answers"]]}
-        for query in told["queries"][:_QUERIES]
+        {**query, "answers": [{**answer, "hits": answer["hits"][:_MAX_HITS]} for answer in query["answers"]]}
+        for query in result["queries"][:_MAX_QUERIES]
     ]
 
 
-def write_panel(file: Path, told: Row, pictures: Pictures, notes: Sequence[str]) -> None:
-    """Draw what was retrieved into a PNG file; `notes` stand below it.
+def write_panel(file: Path, result: Row, thumbnails: Thumbnails, notes: Sequence[str]) -> None:
+    """Draw the result of a search into a PNG file, with `notes` at the bottom.
 
     Raises:
         OSError: the file cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    draw_panel(told, pictures, notes).save(file, format="PNG")
+    draw_panel(result, thumbnails, notes).save(file, format="PNG")
 
 
-def draw_panel(told: Row, pictures: Pictures, notes: Sequence[str]) -> Image.Image:
-    """What was retrieved, as `clipstore retrieve --json` has it, in RGB.
+def draw_panel(result: Row, thumbnails: Thumbnails, notes: Sequence[str]) -> Image.Image:
+    """The result of a search, as `clipstore retrieve --json` prints it, as an RGB image.
 
-    `pictures` are thumbnails by query and by the path of a hit's photo; a photo's name stands where there is none. An
-    answer that is known to be right has a frame, a check mark and the word.
+    `thumbnails` are by query name and by the path of a hit; without one, the name of the image file is drawn. A hit
+    that is right has a frame, a check mark and the word "right".
     """
-    models = [one["model"] for one in told["models"]]
-    width = _ASKED + len(models) * (_BETWEEN + _COLUMN)
-    asked, *found = [_words(title, _HEADING, _ASKED, lines=2) for title in (f"asked of {told['split']}", *models)]
-    parts = [_columns(asked, found)]
-    for query in shown(told):
-        parts += [_rule(width), _query(query, models, pictures)]
-    parts += [_rule(width), _down([_words(note, _NOTE, width, ink=_PALE) for note in [*_said(told), *notes]])]
-    body = _down(parts, gap=_GAP)
-    sheet = Image.new("RGB", (body.width + 2 * _MARGIN, body.height + 2 * _MARGIN), _PAPER)
+    models = [model["model"] for model in result["models"]]
+    width = _QUERY_COLUMN + len(models) * (_COLUMN_GAP + _MODEL_COLUMN)
+    first, *others = [
+        _text(title, _HEADING, _QUERY_COLUMN, lines=2) for title in (f"query, {result['split']}", *models)
+    ]
+    parts = [_columns(first, others)]
+    for query in shown_queries(result):
+        parts += [_rule(width), _query_row(query, models, thumbnails)]
+    footer = [_text(note, _NOTE, width, ink=_PALE) for note in [*_footnotes(result), *notes]]
+    body = _stack([*parts, _rule(width), _stack(footer)], gap=_GAP)
+    sheet = Image.new("RGB", (body.width + 2 * _MARGIN, body.height + 2 * _MARGIN), _BACKGROUND)
     sheet.paste(body, (_MARGIN, _MARGIN))
     return sheet
 
 
-def _said(told: Row) -> list[str]:
-    """What a panel says of its marks, and of what it does not show."""
-    lines = ["framed and marked as right: a caption of the very photo, or an image that the sentence is a caption of"]
-    if len(told["queries"]) > _QUERIES:
-        lines.append(f"the first {_QUERIES} of {len(told['queries']):,} queries")
-    if told["top"] > _HITS:
-        lines.append(f"the first {_HITS} of {told['top']:,} hits")
-    return lines + [f"not asked: {one['query']}: {one['reason']}" for one in told["failures"][:_HITS]]
+def _footnotes(result: Row) -> list[str]:
+    """The meaning of the marks, and what the panel leaves out."""
+    lines = ["framed and marked as right: a caption of the query image, or an image that has the query as a caption"]
+    if len(result["queries"]) > _MAX_QUERIES:
+        lines.append(f"the first {_MAX_QUERIES} of {len(result['queries']):,} queries")
+    if result["top"] > _MAX_HITS:
+        lines.append(f"the first {_MAX_HITS} of {result['top']:,} hits")
+    return lines + [f"skipped: {failure['query']}: {failure['reason']}" for failure in result["failures"][:_MAX_HITS]]
 
 
-def _query(query: Row, models: Sequence[str], pictures: Pictures) -> Image.Image:
-    """A row: what was asked with, and what each model found."""
+def _query_row(query: Row, models: Sequence[str], thumbnails: Thumbnails) -> Image.Image:
+    """A query, and the hits of each model."""
     if query["kind"] == "image":
         name = PurePath(query["query"]).name or query["query"]
-        known = "in the split" if query["in_split"] else "not in the split"
-        asked = [_photo(query["query"], _ASKED, pictures), _words(name, _NOTE, _ASKED, ink=_PALE, lines=_NAME_LINES)]
+        note = "in the split" if query["in_split"] else "not in the split"
+        parts = [
+            _thumbnail(query["query"], _QUERY_COLUMN, thumbnails),
+            _text(name, _NOTE, _QUERY_COLUMN, ink=_PALE, lines=_NAME_LINES),
+        ]
     else:
-        known = "a caption of the split" if query["in_split"] else "no caption of the split"
-        asked = [_words(query["query"], _HEADING, _ASKED, lines=_QUERY_LINES)]
-    asked.append(_words(known, _NOTE, _ASKED, ink=_PALE))
-    found = {answer["model"]: answer["hits"] for answer in query["answers"]}
-    none = _words("not asked", _NOTE, _COLUMN, ink=_PALE)
-    cells = [_hits(query["kind"], found[model], pictures) if model in found else none for model in models]
-    return _columns(_down(asked), cells)
+        note = "a caption of the split" if query["in_split"] else "not a caption of the split"
+        parts = [_text(query["query"], _HEADING, _QUERY_COLUMN, lines=_QUERY_LINES)]
+    parts.append(_text(note, _NOTE, _QUERY_COLUMN, ink=_PALE))
+    hits = {answer["model"]: answer["hits"] for answer in query["answers"]}
+    none = _text("no result", _NOTE, _MODEL_COLUMN, ink=_PALE)
+    cells = [_hits(query["kind"], hits[model], thumbnails) if model in hits else none for model in models]
+    return _columns(_stack(parts), cells)
 
 
-def _hits(kind: str, hits: Sequence[Row], pictures: Pictures) -> Image.Image:
+def _hits(kind: str, hits: Sequence[Row], thumbnails: Thumbnails) -> Image.Image:
     if kind == "image":
-        return _down([_caption(hit, pictures) for hit in hits])
-    tiles = [_image(hit, pictures) for hit in hits]
-    return _down([_across(tiles[at : at + _ACROSS], _PAD) for at in range(0, len(tiles), _ACROSS)])
+        return _stack([_caption_hit(hit, thumbnails) for hit in hits])
+    tiles = [_image_hit(hit, thumbnails) for hit in hits]
+    return _stack([_beside(tiles[at : at + _PER_LINE], _PAD) for at in range(0, len(tiles), _PER_LINE)])
 
 
-def _caption(hit: Row, pictures: Pictures) -> Image.Image:
-    """A hit that is a caption, beside the photo that it is of."""
-    room = _COLUMN - 2 * _PAD - _BESIDE - _GAP
-    words = [_score(hit), _words(hit["caption"], _TEXT, room, lines=_CAPTION_LINES)]
-    photo = _square(_photo(hit["photo"], _BESIDE, pictures), _BESIDE)
-    return _framed(_across([photo, _down(words, gap=2)]), _COLUMN, right=hit["right"])
+def _caption_hit(hit: Row, thumbnails: Thumbnails) -> Image.Image:
+    """A caption, beside its image."""
+    width = _MODEL_COLUMN - 2 * _PAD - _SMALL - _GAP
+    text = [_score(hit), _text(hit["caption"], _TEXT, width, lines=_CAPTION_LINES)]
+    image = _square(_thumbnail(hit["photo"], _SMALL, thumbnails), _SMALL)
+    return _framed(_beside([image, _stack(text, gap=2)]), _MODEL_COLUMN, right=hit["right"])
 
 
-def _image(hit: Row, pictures: Pictures) -> Image.Image:
-    """A hit that is an image."""
-    photo = _square(_photo(hit["photo"], _ALONE, pictures), _ALONE)
-    return _framed(_down([photo, _score(hit)]), _ALONE + 2 * _PAD, right=hit["right"])
+def _image_hit(hit: Row, thumbnails: Thumbnails) -> Image.Image:
+    image = _square(_thumbnail(hit["photo"], _LARGE, thumbnails), _LARGE)
+    return _framed(_stack([image, _score(hit)]), _LARGE + 2 * _PAD, right=hit["right"])
 
 
 def _score(hit: Row) -> Image.Image:
-    """A hit's place and score, and whether it is known to be right."""
-    words = _words(f"{hit['position']}.  {hit['score']:.4f}", _NOTE, _ALONE, ink=_PALE)
-    return _across([words, _mark()], gap=_PAD) if hit["right"] else words
+    """The position and score of a hit, and a mark if it is right."""
+    text = _text(f"{hit['position']}.  {hit['score']:.4f}", _NOTE, _LARGE, ink=_PALE)
+    return _beside([text, _mark()], gap=_PAD) if hit["right"] else text
 
 
 @cache
 def _mark() -> Image.Image:
     """A check mark and the word "right", white on green."""
-    word = _words("right", _NOTE, _ALONE, ink=_PAPER, paper=_RIGHT)
-    mark = Image.new("RGB", (word.width + 30, word.height + 2), _PAPER)
+    word = _text("right", _NOTE, _LARGE, ink=_BACKGROUND, paper=_RIGHT)
+    mark = Image.new("RGB", (word.width + 30, word.height + 2), _BACKGROUND)
     pen = ImageDraw.Draw(mark)
     pen.rounded_rectangle((0, 0, mark.width - 1, mark.height - 1), radius=5, fill=_RIGHT)
     middle = mark.height // 2
-    pen.line([(7, middle), (11, middle + 4), (18, middle - 5)], fill=_PAPER, width=2, joint="curve")
+    pen.line([(7, middle), (11, middle + 4), (18, middle - 5)], fill=_BACKGROUND, width=2, joint="curve")
     mark.paste(word, (23, 1))
     return mark
 
 
 def _framed(part: Image.Image, width: int, *, right: bool | None) -> Image.Image:
-    """A hit with room around it, and in that a frame where it is right."""
-    framed = Image.new("RGB", (width, part.height + 2 * _PAD), _PAPER)
+    """A hit with padding, and a frame if it is right."""
+    framed = Image.new("RGB", (width, part.height + 2 * _PAD), _BACKGROUND)
     framed.paste(part, (_PAD, _PAD))
     if right:
         edge = (0, 0, framed.width - 1, framed.height - 1)
@@ -147,21 +151,21 @@ def _framed(part: Image.Image, width: int, *, right: bool | None) -> Image.Image
     return framed
 
 
-def _photo(name: str, side: int, pictures: Pictures) -> Image.Image:
-    """A photo as large as fits into a square of this side; where there is none, its name."""
-    if name in pictures:
-        return ImageOps.contain(pictures[name].convert("RGB"), (side, side))
-    empty = Image.new("RGB", (side, side), _EMPTY)
+def _thumbnail(name: str, side: int, thumbnails: Thumbnails) -> Image.Image:
+    """A thumbnail scaled to fit a square of this side; without one, the name of the image file."""
+    if name in thumbnails:
+        return ImageOps.contain(thumbnails[name].convert("RGB"), (side, side))
+    placeholder = Image.new("RGB", (side, side), _EMPTY)
     inside = side - 2 * (_PAD // 2)
-    words = _words(f"no photo: {PurePath(name).name}", _NOTE if side > _BESIDE else 10, inside, paper=_EMPTY)
-    empty.paste(words.crop((0, 0, words.width, min(words.height, inside))), (_PAD // 2, _PAD // 2))
-    return empty
+    text = _text(f"no image: {PurePath(name).name}", _NOTE if side > _SMALL else 10, inside, paper=_EMPTY)
+    placeholder.paste(text.crop((0, 0, text.width, min(text.height, inside))), (_PAD // 2, _PAD // 2))
+    return placeholder
 
 
-def _square(photo: Image.Image, side: int) -> Image.Image:
-    """A photo in the middle of a square."""
+def _square(image: Image.Image, side: int) -> Image.Image:
+    """An image in the middle of a square."""
     square = Image.new("RGB", (side, side), _EMPTY)
-    square.paste(photo, ((side - photo.width) // 2, (side - photo.height) // 2))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square
 
 
@@ -169,22 +173,23 @@ def _rule(width: int) -> Image.Image:
     return Image.new("RGB", (width, 1), _LINE)
 
 
-def _columns(asked: Image.Image, found: Sequence[Image.Image]) -> Image.Image:
-    """What was asked, and what each model found, each as wide as its column."""
-    return _across([_wide(asked, _ASKED), *(_wide(part, _COLUMN) for part in found)], _BETWEEN)
+def _columns(query: Image.Image, results: Sequence[Image.Image]) -> Image.Image:
+    """A row of the panel: the query, and the result of each model, each padded to the width of its column."""
+    padded = [_padded(query, _QUERY_COLUMN), *(_padded(result, _MODEL_COLUMN) for result in results)]
+    return _beside(padded, _COLUMN_GAP)
 
 
-def _wide(part: Image.Image, width: int) -> Image.Image:
-    """A picture with room to its right."""
-    wide = Image.new("RGB", (width, part.height), _PAPER)
-    wide.paste(part)
-    return wide
+def _padded(part: Image.Image, width: int) -> Image.Image:
+    """An image extended to the right to this width."""
+    padded = Image.new("RGB", (width, part.height), _BACKGROUND)
+    padded.paste(part)
+    return padded
 
 
-def _across(parts: Sequence[Image.Image], gap: int = _GAP) -> Image.Image:
-    """Pictures beside one another, their tops in a line."""
+def _beside(parts: Sequence[Image.Image], gap: int = _GAP) -> Image.Image:
+    """Images from left to right, aligned at the top."""
     width = sum(part.width for part in parts) + gap * (len(parts) - 1)
-    sheet = Image.new("RGB", (width, max(part.height for part in parts)), _PAPER)
+    sheet = Image.new("RGB", (width, max(part.height for part in parts)), _BACKGROUND)
     left = 0
     for part in parts:
         sheet.paste(part, (left, 0))
@@ -192,10 +197,10 @@ def _across(parts: Sequence[Image.Image], gap: int = _GAP) -> Image.Image:
     return sheet
 
 
-def _down(parts: Sequence[Image.Image], gap: int = _PAD) -> Image.Image:
-    """Pictures below one another, their left sides in a line."""
+def _stack(parts: Sequence[Image.Image], gap: int = _PAD) -> Image.Image:
+    """Images from top to bottom, aligned at the left."""
     height = sum(part.height for part in parts) + gap * (len(parts) - 1)
-    sheet = Image.new("RGB", (max(part.width for part in parts), height), _PAPER)
+    sheet = Image.new("RGB", (max(part.width for part in parts), height), _BACKGROUND)
     top = 0
     for part in parts:
         sheet.paste(part, (0, top))
@@ -203,22 +208,22 @@ def _down(parts: Sequence[Image.Image], gap: int = _PAD) -> Image.Image:
     return sheet
 
 
-def _words(
-    text: str, size: int, width: int, *, ink: str = _INK, paper: str = _PAPER, lines: int | None = None
+def _text(
+    text: str, size: int, width: int, *, ink: str = _FOREGROUND, paper: str = _BACKGROUND, lines: int | None = None
 ) -> Image.Image:
-    """Words in lines of at most this width; past so many `lines` they are cut."""
+    """A text wrapped to this width, cut after so many `lines`."""
     font, step = _font(size), round(size * _LEADING)
-    told = _lines(_drawable(text), font, width, lines)
-    longest = max((font.getlength(line) for line in told), default=0)
-    sheet = Image.new("RGB", (min(width, int(longest) + 2), step * max(1, len(told))), paper)
+    wrapped = _wrap(_drawable(text), font, width, lines)
+    longest = max((font.getlength(line) for line in wrapped), default=0)
+    sheet = Image.new("RGB", (min(width, int(longest) + 2), step * max(1, len(wrapped))), paper)
     pen = ImageDraw.Draw(sheet)
-    for number, line in enumerate(told):
+    for number, line in enumerate(wrapped):
         pen.text((0, number * step), line, fill=ink, font=font)
     return sheet
 
 
-def _lines(text: str, font: ImageFont.FreeTypeFont, width: int, most: int | None) -> list[str]:
-    """Words broken into lines that fit, words longer than a line too; the last of `most` ends in an ellipsis."""
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int | None) -> list[str]:
+    """A text in lines of at most `width` pixels; long words are broken, and a cut text ends in an ellipsis."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -227,49 +232,50 @@ def _lines(text: str, font: ImageFont.FreeTypeFont, width: int, most: int | None
             continue
         rest = word
         while font.getlength(rest) > width and len(rest) > 1:
-            fits = _fitting(rest, font, width)
-            lines.append(rest[:fits])
-            rest = rest[fits:]
+            count = _fitting(rest, font, width)
+            lines.append(rest[:count])
+            rest = rest[count:]
         lines.append(rest)
-        if most and len(lines) > most:
+        if limit and len(lines) > limit:
             break
-    if most and len(lines) > most:
-        last = lines[most - 1]
+    if limit and len(lines) > limit:
+        last = lines[limit - 1]
         while last and font.getlength(f"{last}…") > width:
             last = last[:-1]
-        return [*lines[: most - 1], f"{last}…"]
+        return [*lines[: limit - 1], f"{last}…"]
     return lines
 
 
 def _fitting(word: str, font: ImageFont.FreeTypeFont, width: int) -> int:
-    """How many letters of a word fit into a line, at least one. None is narrower than a pixel."""
+    """The number of letters of a word that fit into a line, at least one. A letter is at least one pixel wide."""
     counts = range(1, min(len(word), width) + 1)
     return max(1, bisect_right(counts, width, key=lambda count: ceil(font.getlength(word[:count]))))
 
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    return cast("ImageFont.FreeTypeFont", ImageFont.load_default(size))  # scalable wherever Pillow has FreeType
+    return cast("ImageFont.FreeTypeFont", ImageFont.load_default(size))  # scalable if Pillow has FreeType
 
 
 def _drawable(text: str) -> str:
-    """A text in the letters that the font has: without accents it lacks, a box for what else it lacks."""
+    """A text in the characters of the font: accents that it lacks are dropped, other characters become a box."""
     text = text.encode(errors="replace").decode()
-    return "".join(_letter(one) for one in unicodedata.normalize("NFC", text))
+    return "".join(_substitute(character) for character in unicodedata.normalize("NFC", text))
 
 
 @cache
-def _letter(one: str) -> str:
-    if one.isspace():
+def _substitute(character: str) -> str:
+    """The character, or what is drawn instead of one that the font lacks."""
+    if character.isspace():
         return " "
-    if _has(one):
-        return one
-    bare = "".join(part for part in unicodedata.normalize("NFKD", one) if _has(part))
-    if bare or unicodedata.category(one) in ("Cc", "Cf", "Mn"):  # the latter are no letters of their own
-        return bare
+    if _has_glyph(character):
+        return character
+    parts = "".join(part for part in unicodedata.normalize("NFKD", character) if _has_glyph(part))
+    if parts or unicodedata.category(character) in ("Cc", "Cf", "Mn"):  # control, format and combining characters
+        return parts
     return _UNKNOWN
 
 
-def _has(one: str) -> bool:
+def _has_glyph(character: str) -> bool:
     font = _font(_TEXT)
-    return bytes(font.getmask(one)) != bytes(font.getmask(_UNKNOWN))
+    return bytes(font.getmask(character)) != bytes(font.getmask(_UNKNOWN))

@@ -1,14 +1,15 @@
-"""Plots: one HTML file that opens from disk, without a network."""
+"""Plots of a split's statistics: one HTML file that opens offline."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 import plotly.io as pio
+
+from clipstore.records import Row
 
 _CATEGORIES = 30
 _PAGE = """<!doctype html>
@@ -28,35 +29,34 @@ _PAGE = """<!doctype html>
 """
 
 
-def write_stats(file: Path, told: Mapping[str, Any]) -> None:
-    """Draw a split's statistics into an HTML file that carries all it needs.
+def write_stats(file: Path, stats: Row) -> None:
+    """Plot the statistics of a split into an HTML file that includes its scripts.
 
     Raises:
         OSError: the file cannot be written.
     """
-    words, categories = told["frequent_words"], told["categories"][:_CATEGORIES]
     figures = [
-        _bars("Captions of an image", told["captions_per_image"], "captions", "images"),
-        _bars("Words of a caption", told["caption_lengths"], "words", "captions"),
-        _bars("Most frequent words", words, "word", "times"),
+        _bars("Captions per image", stats["captions_per_image"], "captions", "images"),
+        _bars("Words per caption", stats["caption_lengths"], "words", "captions"),
+        _bars("Most frequent words", stats["frequent_words"], "word", "times"),
     ]
-    if categories:
-        figures.append(_bars("Images that show a category", categories, "category", "images"))
-    drawn = [
+    if stats["categories"]:
+        figures.append(_bars("Images per category", stats["categories"][:_CATEGORIES], "category", "images"))
+    plots = [
         pio.to_html(figure, full_html=False, include_plotlyjs=not number, config={"displaylogo": False})
         for number, figure in enumerate(figures)
     ]
     summary = (
-        f"{told['images']:,} images, {told['captions']:,} captions, {told['vocabulary']:,} different words, "
-        f"{told['repeated']:,} repeated captions"
+        f"{stats['images']:,} images, {stats['captions']:,} captions, {stats['vocabulary']:,} different words, "
+        f"{stats['repeated']:,} repeated captions"
     )
-    page = _PAGE.format(title=html.escape(told["split"]), summary=summary, plots="\n".join(drawn))
+    page = _PAGE.format(title=html.escape(stats["split"]), summary=summary, plots="\n".join(plots))
     file.write_text(page, encoding="utf-8")
 
 
-def _bars(title: str, rows: Any, what: str, count: str) -> go.Figure:
-    names = [str(row[what]).replace("<", "&lt;") for row in rows]  # plotly reads tags in labels
-    figure = go.Figure(go.Bar(x=names, y=[row[count] for row in rows]))
-    figure.update_layout(title=title, xaxis_title=what, yaxis_title=count, height=360, margin={"t": 48, "b": 48})
+def _bars(title: str, rows: Sequence[Row], name: str, count: str) -> go.Figure:
+    labels = [str(row[name]).replace("<", "&lt;") for row in rows]  # plotly reads HTML tags in labels
+    figure = go.Figure(go.Bar(x=labels, y=[row[count] for row in rows]))
+    figure.update_layout(title=title, xaxis_title=name, yaxis_title=count, height=360, margin={"t": 48, "b": 48})
     figure.update_xaxes(type="category")
     return figure

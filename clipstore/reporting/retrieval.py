@@ -1,23 +1,22 @@
-"""What `clipstore retrieve` found, as a table, and under it what it was searched in."""
+"""The result of `clipstore retrieve` as a table, followed by the provenance of each gallery."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any
 
+from clipstore.records import Row
 from clipstore.reporting.tables import console, of_total, print_table
 
 
-def print_retrieval(told: Mapping[str, Any]) -> None:
-    """Print the hits of each query and model, and what they were searched in."""
-    print_table(retrieval_rows(told))
-    for line in (*_limits(told), *retrieval_notes(told)):
+def print_retrieval(result: Row) -> None:
+    """Print the hits of each query and model, and the galleries that were searched."""
+    print_table(hit_rows(result))
+    for line in (*_limits(result), *retrieval_notes(result)):
         console().print(line, style="dim", soft_wrap=True)
 
 
-def retrieval_rows(told: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a hit: what was asked of which model, the item by its id in its data set, and its caption or photo."""
+def hit_rows(result: Row) -> list[Row]:
+    """One row per hit: the query, the model, and the item by its source id and its caption or image file."""
     return [
         {
             "query": query["query"],
@@ -28,38 +27,54 @@ def retrieval_rows(told: Mapping[str, Any]) -> list[dict[str, Any]]:
             "score": f"{hit['score']:.4f}",
             "right": hit["right"],
         }
-        for query in told["queries"]
+        for query in result["queries"]
         for answer in query["answers"]
         for hit in answer["hits"]
     ]
 
 
-def _limits(told: Mapping[str, Any]) -> list[str]:
-    """How many of a model's captions or images are printed for each photo or sentence."""
-    kinds = {query["kind"] for query in told["queries"]}
+def skipped_notes(result: Row) -> list[str]:
+    """The queries that failed, and the texts of which a model read only the beginning; a line each."""
+    lines = [
+        f"{failure['query']}: skipped for {', '.join(failure['models'])}: {failure['reason']}"
+        for failure in result["failures"]
+    ]
+    lines += [
+        f"longer than {', '.join(models)} reads, searched by its beginning: {query['query']}"
+        for query in result["queries"]
+        if (models := [answer["model"] for answer in query["answers"] if answer["cut"]])
+    ]
+    return lines
+
+
+def _limits(result: Row) -> list[str]:
+    """How many captions or images of each gallery are printed per query."""
+    kinds = {query["kind"] for query in result["queries"]}
     return [
-        f"{one['model']}: {of_total(min(told['top'], total), total)} {what} for each {kind}"
-        for one in told["models"]
-        for kind, what in (("image", "captions"), ("sentence", "images"))
-        if kind in kinds and (total := one["measured_on"][what])
+        f"{model['model']}: {of_total(min(result['top'], total), total)} {items} for each {kind}"
+        for model in result["models"]
+        for kind, items in (("image", "captions"), ("sentence", "images"))
+        if kind in kinds and (total := model["measured_on"][items])
     ]
 
 
-def retrieval_notes(told: Mapping[str, Any]) -> list[str]:
-    """What each model searched in."""
-    notes = []
-    for one in told["models"]:
-        on = one["measured_on"]
-        note = (
-            f"{one['model']} on {on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, "
-            f"{on['captions']:,} captions; {on['precision']}, stored as {on['dtype']}; "
-            f"image tower {on['image_fingerprint'][:12]}, text tower {on['text_fingerprint'][:12]}"
+def retrieval_notes(result: Row) -> list[str]:
+    """The provenance of each model's gallery."""
+    return [f"{model['model']} on {_gallery(model['measured_on'])}" for model in result["models"]]
+
+
+def _gallery(stamp: Row) -> str:
+    parts = [
+        f"{stamp['split']} ({stamp['split_digest'][:12]}): {stamp['images']:,} images, {stamp['captions']:,} captions",
+        f"{stamp['precision']}, stored as {stamp['dtype']}",
+        f"image tower {stamp['image_fingerprint'][:12]}, text tower {stamp['text_fingerprint'][:12]}",
+    ]
+    if stamp["left_out_images"] or stamp["left_out_captions"]:
+        parts.append(f"left out: {stamp['left_out_images']:,} images, {stamp['left_out_captions']:,} captions")
+    if stamp["pending_images"] or stamp["pending_captions"]:
+        parts.append(
+            f"PARTIAL: {stamp['pending_images']:,} images, {stamp['pending_captions']:,} captions not embedded yet"
         )
-        if on["left_out_images"] or on["left_out_captions"]:
-            note += f"; left out: {on['left_out_images']:,} images, {on['left_out_captions']:,} captions"
-        if on["pending_images"] or on["pending_captions"]:
-            note += f"; PARTIAL: {on['pending_images']:,} images, {on['pending_captions']:,} captions not embedded yet"
-        if on["seen_images"]:
-            note += f"; TRAINED ON {on['seen_images']:,} of these images"
-        notes.append(note)
-    return notes
+    if stamp["seen_images"]:
+        parts.append(f"TRAINED ON {stamp['seen_images']:,} of these images")
+    return "; ".join(parts)

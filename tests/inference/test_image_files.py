@@ -22,7 +22,7 @@ from clipstore.demo import scenes
 from clipstore.encoders.fingerprint import describe, files_key
 from clipstore.encoders.images import Preprocessing, apply_orientation, decode_image, decode_pixels, read_preprocessing
 from clipstore.errors import ImageError
-from clipstore.pipeline.report.thumbnails import thumbnail
+from clipstore.pipeline.thumbnails import thumbnail, webp_thumbnail
 from clipstore.records import Model
 
 Run = Callable[..., Result]
@@ -164,17 +164,15 @@ def test_a_job_may_ask_for_it(cli_json: Callable[..., Any], tmp_path: Path, monk
 
 
 def test_thumbnails_of_the_report_and_of_panels_are_upright(tmp_path: Path) -> None:
-    from clipstore.pipeline.retrieve.run import _thumbnail
-
     file = tmp_path / "turned.jpg"
     file.write_bytes(saved(picture(), "JPEG", 6, quality=95))
-    small = thumbnail(file)
+    small = webp_thumbnail(file)
     assert small
     with Image.open(io.BytesIO(small)) as image:
         assert image.width < image.height
         red, _, blue = image.convert("RGB").getpixel((image.width - 5, 5))  # what was left above is right above
         assert blue > red
-    panel = _thumbnail(file)
+    panel = thumbnail(file, 400)
     assert panel
     assert panel.width < panel.height
 

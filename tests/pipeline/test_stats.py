@@ -1,4 +1,4 @@
-"""`clipstore stats` and the cleaning of captions, against independent counting."""
+"""`clipstore stats`, the cleaning of captions and `clipstore export csv`, against independent counts."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ Run = Callable[..., Any]
 
 
 def csv_dataset(folder: Path, rows: list[tuple[str, str]], *, missing: str = "") -> Path:
-    """A table of (photo, caption); photos are empty files."""
+    """A CSV file of (image, caption); the image files are empty."""
     folder.mkdir(exist_ok=True)
-    for photo in {photo for photo, _ in rows} - {missing}:
-        (folder / photo).touch()
+    for name in {name for name, _ in rows} - {missing}:
+        (folder / name).touch()
     with (folder / "c.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image_path", "caption"), *rows])
     return folder / "c.csv"
 
 
-def counted(captions: list[tuple[str, str]]) -> dict[str, Any]:
-    """(image, text) of each caption, counted by plain Python."""
+def expected_totals(captions: list[tuple[str, str]]) -> dict[str, Any]:
+    """The totals of captions, given as (image, text), counted in plain Python."""
     texts = [text for _, text in captions]
     words = [text.lower().split() for text in texts]
-    places: dict[str, set[str]] = {}
+    images_by_text: dict[str, set[str]] = {}
     for image, text in captions:
-        places.setdefault(text, set()).add(image)
+        images_by_text.setdefault(text, set()).add(image)
     lengths = sorted(map(len, words))
     middle = len(lengths) // 2
     return {
         "captions": len(texts),
         "words": sum(lengths),
-        "vocabulary": len({word for told in words for word in told}),
+        "vocabulary": len({word for caption in words for word in caption}),
         "shortest": lengths[0],
         "longest": lengths[-1],
         "mean_words": pytest.approx(sum(lengths) / len(lengths)),
@@ -53,25 +53,25 @@ def counted(captions: list[tuple[str, str]]) -> dict[str, Any]:
         "distinct_captions": len(set(texts)),
         "repeated": len(texts) - len(set(texts)),
         "repeated_within_an_image": len(captions) - len(set(captions)),
-        "texts_at_several_images": sum(len(images) > 1 for images in places.values()),
+        "texts_at_several_images": sum(len(images) > 1 for images in images_by_text.values()),
     }
 
 
-def assert_stats(told: dict[str, Any], captions: list[tuple[str, str]]) -> None:
-    wanted = counted(captions)
-    assert {name: told[name] for name in wanted} == wanted
-    assert {row["captions"]: row["images"] for row in told["captions_per_image"] if row["captions"]} == Counter(
+def assert_stats(stats: dict[str, Any], captions: list[tuple[str, str]]) -> None:
+    totals = expected_totals(captions)
+    assert {name: stats[name] for name in totals} == totals
+    assert {row["captions"]: row["images"] for row in stats["captions_per_image"] if row["captions"]} == Counter(
         Counter(image for image, _ in captions).values()
     )
     lengths = Counter(len(text.lower().split()) for _, text in captions)
-    assert {row["words"]: row["captions"] for row in told["caption_lengths"]} == lengths
+    assert {row["words"]: row["captions"] for row in stats["caption_lengths"]} == lengths
     words = Counter(word for _, text in captions for word in text.lower().split())
-    most = sorted(words.items(), key=lambda item: (-item[1], item[0].encode()))[:20]
-    assert [(row["word"], row["times"]) for row in told["frequent_words"]] == most
-    assert [row["words"] for row in told["longest_captions"]] == sorted(lengths.elements(), reverse=True)[:5]
+    frequent = sorted(words.items(), key=lambda item: (-item[1], item[0].encode()))[:20]
+    assert [(row["word"], row["times"]) for row in stats["frequent_words"]] == frequent
+    assert [row["words"] for row in stats["longest_captions"]] == sorted(lengths.elements(), reverse=True)[:5]
 
 
-def test_the_numbers_of_a_small_split(cli: Run, cli_json: Run, tmp_path: Path) -> None:
+def test_a_small_split(cli: Run, cli_json: Run, tmp_path: Path) -> None:
     rows = [
         ("a.jpg", "A cat."),
         ("a.jpg", "a  cat"),
@@ -80,31 +80,31 @@ def test_the_numbers_of_a_small_split(cli: Run, cli_json: Run, tmp_path: Path) -
         ("c.jpg", "two\u00a0Dogs run"),
     ]
     cli("ingest", "csv", csv_dataset(tmp_path / "d", rows, missing="c.jpg"), "--name", "d")
-    told = cli_json("stats", "--split", "d/all")
-    assert_stats(told, rows)
-    assert (told["images"], told["missing_photos"], told["repeated"], told["vocabulary"]) == (3, 1, 2, 6)
-    assert told["repeated_captions"] == [{"text": "A cat.", "captions": 3, "images": 2}]
+    stats = cli_json("stats", "--split", "d/all")
+    assert_stats(stats, rows)
+    assert (stats["images"], stats["missing_photos"], stats["repeated"], stats["vocabulary"]) == (3, 1, 2, 6)
+    assert stats["repeated_captions"] == [{"text": "A cat.", "captions": 3, "images": 2}]
     out = cli("stats", "--split", "d/all").stdout
-    for words in ("captions", "vocabulary", "repeated captions", "Longest captions", "two\u00a0Dogs run"):
-        assert words in out
+    for text in ("captions", "vocabulary", "repeated captions", "Longest captions", "two\u00a0Dogs run"):
+        assert text in out
 
 
-def test_the_numbers_of_real_captions(test_data: Path, cli: Run, cli_json: Run) -> None:
+def test_real_captions(test_data: Path, cli: Run, cli_json: Run) -> None:
     root = test_data / "coco-captions"
     cli("ingest", "coco", root)
-    told = json.loads((root / "annotations" / "captions_val2017.json").read_text())
-    captions = [(str(one["image_id"]), one["caption"]) for one in told["annotations"]]
+    annotations = json.loads((root / "annotations" / "captions_val2017.json").read_text())
+    captions = [(str(row["image_id"]), row["caption"]) for row in annotations["annotations"]]
     stats = cli_json("stats", "--split", "coco/val2017")
     assert_stats(stats, captions)
-    assert stats["images"] == len(told["images"])
+    assert stats["images"] == len(annotations["images"])
 
 
 def test_categories_are_counted_by_image(scenes: Path, cli: Run, cli_json: Run) -> None:
     cli("ingest", "coco", scenes)
-    told = json.loads((scenes / "annotations" / "instances_val.json").read_text())
-    names = {one["id"]: one["name"] for one in told["categories"]}
-    images = {(one["image_id"], names[one["category_id"]]) for one in told["annotations"]}
-    instances = Counter(names[one["category_id"]] for one in told["annotations"])
+    annotations = json.loads((scenes / "annotations" / "instances_val.json").read_text())
+    names = {row["id"]: row["name"] for row in annotations["categories"]}
+    images = {(row["image_id"], names[row["category_id"]]) for row in annotations["annotations"]}
+    instances = Counter(names[row["category_id"]] for row in annotations["annotations"])
     rows = cli_json("stats", "--split", "coco/val")["categories"]
     assert {row["category"]: row["images"] for row in rows} == Counter(name for _, name in images)
     assert {row["category"]: row["instances"] for row in rows} == instances
@@ -114,8 +114,8 @@ def test_the_plots_need_no_network(scenes: Path, cli: Run, tmp_path: Path) -> No
     cli("ingest", "coco", scenes)
     cli("stats", "--split", "coco/val", "--plots", tmp_path / "s.html")
     page = (tmp_path / "s.html").read_text()
-    for words in ("Captions of an image", "Words of a caption", "Most frequent words", "Images that show a category"):
-        assert words in page
+    for title in ("Captions per image", "Words per caption", "Most frequent words", "Images per category"):
+        assert title in page
     assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", page)
 
 
@@ -130,29 +130,29 @@ def test_a_split_without_captions(cli: Run, cli_json: Run, tmp_path: Path) -> No
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
-def test_words_are_those_of_python(text: str) -> None:
-    """Where both lower-case a letter alike: Python knows letters that become two, and Σ by its place in the word."""
-    ours, lower = duckdb_row("SELECT caption_words($text), lower($text)", text)
+def test_words_equal_those_of_python(text: str) -> None:
+    """If both lower-case the text alike: in Python one letter may become two, and Σ depends on its position."""
+    words, lower = duckdb_row("SELECT caption_words($text), lower($text)", text)
     if lower == text.lower():
-        assert ours == text.lower().split()
+        assert words == text.lower().split()
 
 
 @pytest.mark.parametrize("space", [chr(code) for code in range(0x3001) if chr(code).isspace()])
-def test_every_white_space_parts_words(space: str) -> None:
+def test_every_white_space_separates_words(space: str) -> None:
     assert duckdb_row("SELECT caption_words($text)", f"{space}a{space}{space}B c")[0] == ["a", "b", "c"]
 
 
-def duckdb_row(question: str, text: str) -> Any:
+def duckdb_row(query: str, text: str) -> Any:
     connection = duckdb.connect()
     connection.execute(statement("schema/macros").split("-- What a split holds")[0])
-    return connection.execute(question, {"text": text}).fetchall()[0]
+    return connection.execute(query, {"text": text}).fetchall()[0]
 
 
 # ---- cleaning ----
 
 
 def plain_clean(text: str) -> str:
-    """The study's rule in plain Python, whose \\s is white space of every kind."""
+    """The cleaning rule in plain Python, whose \\s is every kind of white space."""
     return re.sub(r"\s+", " ", re.sub(r"[^a-z0-9\s.,']", "", text.lower())).strip()
 
 
@@ -164,27 +164,27 @@ def test_cleaning_a_caption(text: str) -> None:
         ]
 
 
-def test_clean_drops_what_the_study_dropped(cli: Run, cli_json: Run, sql: Run, tmp_path: Path) -> None:
+def test_ingest_with_clean_reports_what_it_drops(cli: Run, cli_json: Run, sql: Run, tmp_path: Path) -> None:
     rows = [
         ("a.jpg", "A Cat!"),
-        ("a.jpg", "a  cat"),  # the same when cleaned
+        ("a.jpg", "a  cat"),  # equal after cleaning
         ("a.jpg", "word " * 41),
         ("a.jpg", "word " * 40),
-        ("a.jpg", "!?"),  # nothing left
-        ("b.jpg", "A cat"),  # at another image: stays
+        ("a.jpg", "!?"),  # empty after cleaning
+        ("b.jpg", "A cat"),  # of another image: not a repetition
         ("gone.jpg", "A dog"),
         ("gone.jpg", "A hog"),
     ]
-    told = cli_json("ingest", "csv", csv_dataset(tmp_path / "d", rows, missing="gone.jpg"), "--name", "d", "--clean")
-    assert told["cleaned"] == {
+    summary = cli_json("ingest", "csv", csv_dataset(tmp_path / "d", rows, missing="gone.jpg"), "--name", "d", "--clean")
+    assert summary["cleaned"] == {
         "images_without_a_photo": 1,
         "captions_without_a_photo": 2,
         "captions_repeated_within_their_image": 1,
         "captions_over_40_words": 1,
         "captions_empty": 1,
     }
-    kept = sql("SELECT file_name, text, position FROM captions JOIN images USING (image_id) ORDER BY ALL")
-    assert [tuple(row.values()) for row in kept] == [
+    captions = sql("SELECT file_name, text, position FROM captions JOIN images USING (image_id) ORDER BY ALL")
+    assert [tuple(row.values()) for row in captions] == [
         ("a.jpg", "a cat", 0),
         ("a.jpg", ("word " * 40).strip(), 1),
         ("b.jpg", "a cat", 0),
@@ -202,7 +202,7 @@ def test_clean_drops_what_the_study_dropped(cli: Run, cli_json: Run, sql: Run, t
     )
 
 
-def test_cleaning_without_any_photo_says_so(cli: Run, tmp_path: Path) -> None:
+def test_cleaning_without_any_image_file_is_an_error(cli: Run, tmp_path: Path) -> None:
     file = csv_dataset(tmp_path / "d", [("a.jpg", "a cat")], missing="a.jpg")
     assert "ingest without --clean" in cli("ingest", "csv", file, "--clean", code=1).stderr
 
@@ -210,25 +210,25 @@ def test_cleaning_without_any_photo_says_so(cli: Run, tmp_path: Path) -> None:
 def test_cleaning_real_captions(test_data: Path, cli: Run, cli_json: Run, tmp_path: Path) -> None:
     root = tmp_path / "coco"
     shutil.copytree(test_data / "coco-captions", root)
-    told = json.loads((root / "annotations" / "captions_val2017.json").read_text())
-    names = {image["id"]: image["file_name"] for image in told["images"]}
+    annotations = json.loads((root / "annotations" / "captions_val2017.json").read_text())
+    names = {image["id"]: image["file_name"] for image in annotations["images"]}
     (root / "val2017").mkdir()
-    for name in list(names.values())[100:]:  # photos are only looked for
+    for name in list(names.values())[100:]:  # only the existence of image files is checked
         (root / "val2017" / name).touch()
-    there = set(list(names.values())[100:])
-    wanted = []
-    for one in sorted(told["annotations"], key=lambda one: one["id"]):
-        pair = (names[one["image_id"]], plain_clean(one["caption"]))
-        if pair[0] in there and pair[1] and len(pair[1].split()) <= 40:
-            wanted.append(pair)
+    existing = set(list(names.values())[100:])
+    expected = []
+    for row in sorted(annotations["annotations"], key=lambda row: row["id"]):
+        pair = (names[row["image_id"]], plain_clean(row["caption"]))
+        if pair[0] in existing and pair[1] and len(pair[1].split()) <= 40:
+            expected.append(pair)
     cli("ingest", "coco", root, "--clean")
-    assert_stats(cli_json("stats", "--split", "coco/val2017"), list(dict.fromkeys(wanted)))
+    assert_stats(cli_json("stats", "--split", "coco/val2017"), list(dict.fromkeys(expected)))
 
 
 # ---- export csv ----
 
 
-def test_export_csv_writes_the_studys_files(cli: Run, cli_json: Run, sql: Run, tmp_path: Path) -> None:
+def test_export_csv_writes_a_file_per_split(cli: Run, cli_json: Run, sql: Run, tmp_path: Path) -> None:
     root = tmp_path / "coco"
     draw_dataset(root, images=20, seed=2, split="train2014")
     draw_dataset(root, images=3, seed=2, split="val2014", first=21)
@@ -236,8 +236,8 @@ def test_export_csv_writes_the_studys_files(cli: Run, cli_json: Run, sql: Run, t
     assert "no split was drawn" in cli("export", "csv", root, code=1).stderr
     cli("split", "20k", "--from", "coco/train2014", "--images", 10)
     cli("split", "full", "--from", "coco/train2014", "--validation", 0.1)
-    told = {row["file"]: row["rows"] for row in cli_json("export", "csv", root)["files"]}
-    assert told == {
+    files = {row["file"]: row["rows"] for row in cli_json("export", "csv", root)["files"]}
+    assert files == {
         "coco_full_data.csv": 100,
         "coco_train_20k.csv": 40,
         "coco_val_20k.csv": 10,
@@ -248,7 +248,7 @@ def test_export_csv_writes_the_studys_files(cli: Run, cli_json: Run, sql: Run, t
     cli("export", "csv", tmp_path / "elsewhere", "--from", "coco/train2014")
     with (tmp_path / "elsewhere" / "coco_val_20k.csv").open() as file:
         assert next(csv.DictReader(file))["image_path"].startswith(str(root))
-    # What was written is read back as it was.
+    # An exported file can be ingested again.
     cli("ingest", "csv", root / "coco_val_20k.csv", "--name", "back")
     texts = (
         "SELECT file_name, images.source_id, captions.source_id AS caption, text FROM captions "

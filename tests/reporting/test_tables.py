@@ -525,7 +525,7 @@ def test_the_lists_of_stats_say_how_many_there_are(place: Path, tmp_path: Path) 
     run_command(tmp_path / "store", "ingest", "csv", tmp_path / "repeats.csv")
     words = ("stats", "--split", "repeats/all")
     assert json.loads(run_command(tmp_path / "store", *words, "--json").stdout)["repeated_texts"] == 7
-    assert "Texts that stand most often, 5 of 7" in run_command(tmp_path / "store", *words).stdout
+    assert "Most frequent captions, 5 of 7" in run_command(tmp_path / "store", *words).stdout
 
 
 def test_the_report_says_how_many_items_failed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from clipstore.errors import NotFoundError
 from clipstore.pipeline.report import sections
 from clipstore.pipeline.report.paper_tables import paper
 from clipstore.pipeline.report.sections import Items, Subject, ask
-from clipstore.pipeline.report.thumbnails import thumbnail
+from clipstore.pipeline.thumbnails import webp_thumbnail
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
 from clipstore.reporting.report import write_report
@@ -193,5 +193,5 @@ def _photos(paths: Sequence[Path], on_progress: Progress) -> Iterator[bytes | No
     """The thumbnails of photos in order; None where a photo cannot be read any more."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _STEP):
-            yield from pool.map(thumbnail, paths[start : start + _STEP])
+            yield from pool.map(webp_thumbnail, paths[start : start + _STEP])
             on_progress("thumbnails", min(start + _STEP, len(paths)), len(paths))

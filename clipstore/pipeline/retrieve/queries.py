@@ -1,177 +1,106 @@
-"""What `clipstore retrieve` is asked with: photos, folders of them, addresses on the web, and sentences."""
+"""The queries of `clipstore retrieve`: image files, folders of them, web addresses, and texts."""
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
-from http.client import HTTPException
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import (
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPHandler,
-    HTTPRedirectHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-    UnknownHandler,
-)
+from typing import Literal
 
 from clipstore.captions import is_blank
-from clipstore.errors import ImageError, QueryError
-from clipstore.files import read_regular
-from clipstore.inference.prefetch import READERS
+from clipstore.errors import QueryError
 
-PHOTOS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 _WEB = ("http://", "https://")
-_LARGEST = 64 * 2**20  # bytes of a photo from the web
-_SECONDS = 30.0  # that fetching one may take
 
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """One photo or sentence to ask with.
+    """One image or text to search with.
 
     Attributes:
-        name: as it was given, and for a photo of a folder its path.
-        kind: "image" or "sentence".
-        path: where the photo lies; None for a sentence, and for an address that was not fetched yet.
-        content: the SHA-256 of the photo's bytes, when it was read.
+        name: the argument as given; for an image of a folder, its path.
+        kind: "image", or "sentence" for a text.
+        path: the image file; None for a text, and for a web address that is not downloaded yet.
+        content: the SHA-256 of the image file's bytes, once it is read.
     """
 
     name: str
-    kind: str
+    kind: Literal["image", "sentence"]
     path: Path | None = None
     content: str | None = None
 
 
-def queries(words: Iterable[str], sentences: Iterable[str] = (), *, allow_network: bool = False) -> list[Query]:
-    """What words mean: photos by path, folder or address, else sentences; each once. `sentences` are nothing else.
+def parse_queries(arguments: Iterable[str], texts: Iterable[str] = (), *, allow_network: bool = False) -> list[Query]:
+    """Unique queries from arguments (an image file, a folder, a web address, else a text) and from `texts`.
 
     Raises:
-        QueryError: there is no such photo, a folder has none, an address may not be fetched, or nothing is said.
+        QueryError: an image file does not exist, a folder has no image files, an address needs `allow_network`, a text
+            is empty, or there are no queries.
     """
-    told = [query for word in words for query in _meant(word, allow_network=allow_network)]
-    told += [_sentence(text) for text in sentences]
-    if not told:
-        message = "nothing to ask with: give photos, folders of them, or sentences"
+    queries = [query for argument in arguments for query in _parse(argument, allow_network=allow_network)]
+    queries += [_text_query(text) for text in texts]
+    if not queries:
+        message = "no queries: give image files, folders of them, or texts"
         raise QueryError(message)
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(queries))
 
 
-def _meant(word: str, *, allow_network: bool) -> Iterator[Query]:
-    path = _there(word)
-    if word.lower().startswith(_WEB):
+def _parse(argument: str, *, allow_network: bool) -> Iterator[Query]:
+    path = _existing(argument)
+    if argument.lower().startswith(_WEB):
         if not allow_network:
-            message = f"{word} is on the network: --allow-network lets this command fetch it"
+            message = f"{argument} is on the network: add --allow-network to download it"
             raise QueryError(message)
-        yield Query(name=word, kind="image")
+        yield Query(name=argument, kind="image")
     elif path and path.is_dir():
-        yield from _of_folder(path)
+        yield from _folder_queries(path)
     elif path and path.is_file():
-        yield _photo(path)
+        yield _image_query(path)
     elif path:
-        message = f"{_shown(word)} is neither a photo nor a folder"
+        message = f"{_printable(argument)} is neither an image file nor a folder"
         raise QueryError(message)
-    elif word.lower().endswith(PHOTOS) or ("/" in word and not any(map(str.isspace, word))):
-        message = f"no photo at {_shown(word)}: mend the path; if it is a sentence, ask with --text"
+    elif _looks_like_path(argument):
+        message = f"no image file at {_printable(argument)}: check the path; to search for this text, use --text"
         raise QueryError(message)
     else:
-        yield _sentence(word)
+        yield _text_query(argument)
 
 
-def _there(word: str) -> Path | None:
-    """The file or folder that a word names, if there is one."""
+def _existing(argument: str) -> Path | None:
+    """The file or folder that an argument names, if it exists."""
     try:
-        return Path(word) if word.strip() and Path(word).exists() else None
-    except (OSError, ValueError):  # longer than a name can be, for one
+        return Path(argument) if argument.strip() and Path(argument).exists() else None
+    except (OSError, ValueError):  # longer than a file name can be, for example
         return None
 
 
-def _of_folder(folder: Path) -> list[Query]:
-    found = [_photo(path) for path in sorted(folder.iterdir()) if path.suffix.lower() in PHOTOS and not path.is_dir()]
-    if not found:
-        message = f"no photo in {_shown(str(folder))}: nothing there ends in {', '.join(PHOTOS)}"
+def _looks_like_path(argument: str) -> bool:
+    """Whether an argument ends like an image file, or has a slash and no white space."""
+    return argument.lower().endswith(IMAGE_SUFFIXES) or ("/" in argument and not any(map(str.isspace, argument)))
+
+
+def _folder_queries(folder: Path) -> list[Query]:
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()]
+    if not files:
+        suffixes = ", ".join(IMAGE_SUFFIXES)
+        message = f"no image file in {_printable(str(folder))}: no file name there ends in {suffixes}"
         raise QueryError(message)
-    return found
+    return [_image_query(path) for path in files]
 
 
-def _photo(path: Path) -> Query:
-    return Query(name=_shown(str(path)), kind="image", path=path)
+def _image_query(path: Path) -> Query:
+    return Query(name=_printable(str(path)), kind="image", path=path)
 
 
-def _sentence(text: str) -> Query:
+def _text_query(text: str) -> Query:
     if is_blank(text):
-        message = "an empty sentence asks for nothing: leave it out"
+        message = "empty text query: give it words, or leave it out"
         raise QueryError(message)
-    return Query(name=_shown(text), kind="sentence")
+    return Query(name=_printable(text), kind="sentence")
 
 
-def _shown(word: str) -> str:
-    """A word without the bytes that are not UTF-8, which nothing could print."""
-    return word.encode(errors="replace").decode()
-
-
-def looked_at(asked: Iterable[Query], folder: Path) -> list[tuple[Query, str | None]]:
-    """The queries with their photos' contents, or what is wrong; what is on the web is brought into `folder`."""
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(partial(_looked_at, folder=folder), asked))
-
-
-def _looked_at(query: Query, folder: Path) -> tuple[Query, str | None]:
-    if query.kind == "sentence":
-        return query, None
-    try:
-        photo = read_regular(query.path) if query.path else _fetched(query.name)
-        content = hashlib.sha256(photo).hexdigest()
-        path = query.path or folder / content
-        if not query.path:
-            path.write_bytes(photo)
-    except ImageError as error:
-        return query, str(error)
-    except OSError as error:
-        return query, f"the photo cannot be read: {error.strerror}"
-    return replace(query, path=path, content=content), None
-
-
-def _fetched(address: str) -> bytes:
-    """The bytes at an address, by HTTP alone, wherever it leads to.
-
-    Raises:
-        ImageError: there are none, too many, or they take too long.
-    """
-    web = OpenerDirector()
-    for handler in (
-        ProxyHandler(),
-        UnknownHandler(),
-        HTTPHandler(),
-        HTTPSHandler(),
-        HTTPDefaultErrorHandler(),
-        HTTPRedirectHandler(),
-        HTTPErrorProcessor(),
-    ):
-        web.add_handler(handler)
-    until = time.monotonic() + _SECONDS
-    photo = bytearray()
-    try:
-        request = Request(address, headers={"User-Agent": f"clipstore/{version('clipstore')}"})
-        with web.open(request, timeout=_SECONDS) as answer:
-            while part := answer.read1(2**16):
-                photo += part
-                if len(photo) > _LARGEST:
-                    message = f"it is larger than {_LARGEST // 2**20} MB"
-                    raise ImageError(message)
-                if time.monotonic() > until:
-                    message = f"it takes longer than {_SECONDS:.0f} s to fetch"
-                    raise ImageError(message)
-    except (OSError, HTTPException, ValueError) as error:  # a ValueError is urllib's word for a bad address
-        message = f"it cannot be fetched: {' '.join(str(error).split()) or type(error).__name__}"
-        raise ImageError(message) from error
-    return bytes(photo)
+def _printable(text: str) -> str:
+    """A text with a replacement for bytes that are not UTF-8, which cannot be printed."""
+    return text.encode(errors="replace").decode()
