@@ -74,7 +74,7 @@ class RetrievalResult(Result):
 
     def html(self) -> Iterator[str]:
         """One row for each hit, the queries that failed, and what was searched."""
-        yield html_table(retrieval.retrieval_rows(self))
+        yield html_table(retrieval.hit_rows(self))
         yield html_table(self["failures"], "failures")
         yield html_notes(retrieval.retrieval_notes(self))
 
