@@ -1,73 +1,77 @@
-"""Options that are one of a few words: what they may be, for the command line and for Python alike.
+"""Options with a fixed set of values, for the command line and for Python alike; and sizes in bytes.
 
-A dataclass of options gives such a field one of the types below, which are strings to a type checker, and calls
-`check` when it is made. The command line offers the same words.
+A dataclass of options annotates such a field with one of the types below, and calls `check` when it is constructed.
+The command line offers the same values.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from clipstore.errors import OptionError, nearest
+from clipstore.records import CaptionSet, ProtocolName, ScreenPrecision
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The words that an option may be, and what the option is called."""
+    """Marks the type of an option that has a fixed set of values, with the option's name in messages."""
 
     name: str
-    words: tuple[str, ...]
 
 
-# The protocols, each with the captions that it is defined on unless a user says otherwise.
-PROTOCOLS = {"standard": "all", "paired-rows": "all", "coco-1k": "first5", "eccv": "first5", "cxc": "first5"}
-CAPTIONS = ("first5", "all")
-SCREENS = ("auto", "bf16", "fp32", "fp64")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-STORED_TYPES = ("float32", "float16")
-ITEM_KINDS = ("images", "captions")
-ID_KINDS = ("source", "catalog")
-REPORT_FORMATS = ("html", "md", "tex")
-THUMBNAILS = ("inline", "folder")
-MAPS = ("umap", "tsne", "none")
+ProtocolChoice = Annotated[ProtocolName, Choice("protocol")]
+CaptionsChoice = Annotated[CaptionSet, Choice("set of captions")]
+ScreenChoice = Annotated[ScreenPrecision, Choice("screen")]
+PrecisionChoice = Annotated[Literal["auto", "fp32", "bf16", "fp16"], Choice("precision")]
+StoredTypeChoice = Annotated[Literal["float32", "float16"], Choice("type to store vectors in")]
+ItemKindChoice = Annotated[Literal["images", "captions"], Choice("kind of items")]
+IdKindChoice = Annotated[Literal["source", "catalog"], Choice("kind of ids")]
+ReportFormatChoice = Annotated[Literal["html", "md", "tex"], Choice("format")]
+ThumbnailsChoice = Annotated[Literal["inline", "folder"], Choice("place of thumbnails")]
+MapChoice = Annotated[Literal["umap", "tsne", "none"], Choice("map")]
+
+
+def values_of(choice: Any) -> tuple[str, ...]:
+    """The values of one of the types above."""
+    return get_args(get_args(choice)[0])
+
+
+CAPTIONS = values_of(CaptionsChoice)
+SCREENS = values_of(ScreenChoice)
+PRECISIONS = values_of(PrecisionChoice)
+STORED_TYPES = values_of(StoredTypeChoice)
+ITEM_KINDS = values_of(ItemKindChoice)
+ID_KINDS = values_of(IdKindChoice)
+REPORT_FORMATS = values_of(ReportFormatChoice)
+THUMBNAILS = values_of(ThumbnailsChoice)
+MAPS = values_of(MapChoice)
 
 DEFAULT_MEMORY = 8 * 2**30  # bytes: the default of every --memory
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
-Protocol = Annotated[str, Choice("protocol", tuple(PROTOCOLS))]
-Captions = Annotated[str, Choice("set of captions", CAPTIONS)]
-Screen = Annotated[str, Choice("screen", SCREENS)]
-Precision = Annotated[str, Choice("precision", PRECISIONS)]
-StoredType = Annotated[str, Choice("type to store vectors in", STORED_TYPES)]
-ItemKind = Annotated[str, Choice("kind of items", ITEM_KINDS)]
-IdKind = Annotated[str, Choice("kind of ids", ID_KINDS)]
-ReportFormat = Annotated[str, Choice("format", REPORT_FORMATS)]
-Thumbnails = Annotated[str, Choice("place of thumbnails", THUMBNAILS)]
-MapMethod = Annotated[str, Choice("map", MAPS)]
-
 
 def check(options: Any) -> None:
-    """Hold the fields of a dataclass to the words that their types name; None passes where the type has it.
+    """Check every field of a dataclass whose type is a choice; None is valid where the type permits it.
 
     Raises:
-        OptionError: a value is none of them; with the nearest.
+        OptionError: a value is not one of the choices; with the nearest.
     """
-    for field, (choice, optional) in _choices(type(options)).items():
+    for field, (choice, values, optional) in _choices(type(options)).items():
         value = getattr(options, field)
         if not (value is None and optional):
-            check_word(choice.name, value, choice.words)
+            check_value(choice.name, value, values)
 
 
-def check_word(name: str, value: object, words: tuple[str, ...]) -> None:
-    """Hold the value of the option `name` to its words.
+def check_value(name: str, value: object, values: tuple[str, ...]) -> None:
+    """Check the value of the option `name`.
 
     Raises:
-        OptionError: it is none of them; with the nearest.
+        OptionError: it is not one of `values`; with the nearest.
     """
-    if not isinstance(value, str) or value not in words:
-        message = f"unknown {name} {value!r}{nearest(str(value), words)}"
+    if not isinstance(value, str) or value not in values:
+        message = f"unknown {name} {value!r}{nearest(str(value), values)}"
         raise OptionError(message)
 
 
@@ -85,12 +89,13 @@ def size_in_bytes(value: str | int) -> int:
     return size
 
 
-def _choices(options: type[Any]) -> dict[str, tuple[Choice, bool]]:
-    """The fields of a dataclass that are one of a few words, and whether each may be None."""
-    found = {}
+def _choices(options: type[Any]) -> dict[str, tuple[Choice, tuple[str, ...], bool]]:
+    """The fields of a dataclass that are choices: the choice, its values, and whether None is valid."""
+    fields = {}
     for field, hint in get_type_hints(options, include_extras=True).items():
         parts: tuple[Any, ...] = (hint, *get_args(hint))
-        choices = [extra for part in parts for extra in getattr(part, "__metadata__", ()) if isinstance(extra, Choice)]
-        if choices:
-            found[field] = choices[0], type(None) in parts
-    return found
+        for part in parts:
+            for mark in getattr(part, "__metadata__", ()):
+                if isinstance(mark, Choice):
+                    fields[field] = mark, values_of(part), type(None) in parts
+    return fields

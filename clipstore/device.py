@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from clipstore.errors import ModelError
 
 
@@ -24,7 +26,7 @@ def checked_device(name: str | None) -> str:
     return name
 
 
-def best_precision(device: str) -> str:
+def best_precision(device: str) -> Literal["fp32", "bf16", "fp16"]:
     """The default precision of embedding: fp16 on CUDA, bf16 where a processor multiplies it natively, else fp32.
 
     On CUDA fp16 and bf16 are equally fast; fp16 has three more bits of mantissa, and CLIP was trained in it.

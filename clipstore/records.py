@@ -11,6 +11,10 @@ from msgspec import Meta
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Direction = Literal["image_to_text", "text_to_image"]
+CaptionSet = Literal["first5", "all"]
+ScreenPrecision = Literal["auto", "bf16", "fp32", "fp64"]
+
 Row = dict[str, Any]  # one row of a result: value by column, or by key of the JSON that a command prints
 
 TowerName = Literal["image", "text"]
@@ -148,7 +152,7 @@ class JobEvaluation:
 
     splits: tuple[str, ...]
     protocol: ProtocolName = "standard"
-    captions: Literal["first5", "all"] | None = None
+    captions: CaptionSet | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,6 +166,90 @@ class Job:
     model: Model
     training: Training | None = None
     evaluation: JobEvaluation | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GalleryProvenance:
+    """What identifies a gallery and the vectors in it: columns of `evaluations`.
+
+    Attributes:
+        images, captions: items in the gallery.
+        image_fingerprint, text_fingerprint, precision: of the model's towers.
+        dtype: the stored type, "float32", "float16", or both joined by "/".
+        left_out_images: images of the split that are missing or failed.
+        left_out_captions: captions of these images, and captions that failed.
+        pending_images, pending_captions: items that are not embedded yet (only in partial evaluations).
+        split_digest, gallery_digest: SHA-256 of what the split and the gallery contain (`split_digest_of`).
+        seen_images: images of the gallery that the model was trained on; None: training images unknown.
+    """
+
+    model_id: int
+    split_id: int
+    images: int
+    captions: int
+    image_fingerprint: str
+    text_fingerprint: str
+    precision: str
+    dtype: str
+    left_out_images: int
+    left_out_captions: int
+    pending_images: int
+    pending_captions: int
+    split_digest: str
+    gallery_digest: str
+    seen_images: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """The provenance of an evaluation: "measured_on" in JSON, with these keys in this order.
+
+    Attributes that `GalleryProvenance` has mean the same here. The others:
+        seconds, peak_memory: duration of ranking, and the peak memory of the process in bytes.
+        evaluated_at: time in UTC, ISO 8601.
+        images_without_positive, captions_without_positive: items of the gallery that are no queries, because no item
+            of the gallery is a positive of theirs.
+        lost_positives: positives of the protocol that are not in the gallery.
+        screen: the precision of the matrix products.
+        rechecked, scores: scores that were recomputed in float64, and all scores.
+        unseen: queries are restricted to images that none of the models evaluated together was trained on.
+        asked_images: images whose pairs are queries; None in evaluations of format 1: all that have a positive.
+        tied_pairs: pairs whose score another candidate has too.
+        image_queries, caption_queries: queries of each direction.
+    """
+
+    split: str
+    evaluation_id: int
+    protocol: ProtocolName
+    partial: bool
+    split_digest: str
+    gallery_digest: str
+    images: int
+    captions: int
+    left_out_images: int
+    left_out_captions: int
+    pending_images: int
+    pending_captions: int
+    image_fingerprint: str
+    text_fingerprint: str
+    precision: str
+    dtype: str
+    seconds: float
+    peak_memory: int
+    evaluated_at: str
+    caption_set: CaptionSet
+    images_without_positive: int
+    captions_without_positive: int
+    lost_positives: int
+    seen_images: int | None
+    screen: str | None
+    rechecked: int | None
+    scores: int | None
+    unseen: bool
+    asked_images: int | None
+    tied_pairs: int
+    image_queries: int
+    caption_queries: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

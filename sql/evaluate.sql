@@ -103,7 +103,7 @@ FROM hubness(10)
 WHERE evaluation_id = $evaluation_id
 ORDER BY direction;
 
--- name: images_of_both
+-- name: shared_images
 -- The images of one split that stand in another too, the same photo under another name included.
 WITH other AS (
     SELECT image_id, content FROM split_images JOIN images USING (image_id) WHERE split_id = $other_id
@@ -175,23 +175,23 @@ FROM queries
 JOIN known USING (direction, query_id)
 GROUP BY ALL;
 
--- name: remove_evaluations
+-- name: delete_evaluations
 -- Forget an evaluation's rows.
 DELETE FROM evaluations WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));
 
--- name: remove_extra_positives
+-- name: delete_extra_positives
 -- Forget what was known of a split's images.
 DELETE FROM extra_positives WHERE image_id IN (SELECT image_id FROM split_images WHERE split_id = $split_id);
 
--- name: remove_hits
+-- name: delete_hits
 -- Forget an evaluation's rows.
 DELETE FROM hits WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));
 
--- name: remove_ranks
+-- name: delete_ranks
 -- Forget an evaluation's rows.
 DELETE FROM ranks WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));
 
--- name: remove_seen_images
+-- name: delete_seen_images
 -- Forget which images of evaluations were seen.
 DELETE FROM seen_images WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));
 

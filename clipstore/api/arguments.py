@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from clipstore.choices import Choice, check_word, size_in_bytes
+from clipstore.choices import Choice, check_value, size_in_bytes, values_of
 from clipstore.errors import FileAccessError, OptionError
 from clipstore.progress import Progress
 
@@ -146,7 +146,7 @@ def _check(name: str, value: object, hint: Any) -> None:
     for part in parts:
         for choice in getattr(part, "__metadata__", ()):
             if isinstance(choice, Choice):
-                check_word(choice.name, value, choice.words)
+                check_value(choice.name, value, values_of(part))
     message = f"{name} must be {' or '.join(kind.words for kind in kinds)}, not {value!r}"
     raise OptionError(message)
 
@@ -159,7 +159,7 @@ def _kind(hint: Any) -> Kind:
     if isinstance(constraint, Kind):
         return constraint
     if isinstance(constraint, Choice):
-        words = constraint.words
+        words = values_of(hint)
         return Kind(f"one of {', '.join(words)}", lambda value: isinstance(value, str) and value in words)
     return _bounded(_KINDS[base], constraint)
 

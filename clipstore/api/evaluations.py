@@ -20,8 +20,8 @@ class EvaluationMethods(StoreMethods):
         model: Names | None,
         split: str,
         *,
-        protocol: choices.Protocol = "standard",
-        captions: choices.Captions | None = None,
+        protocol: choices.ProtocolChoice = "standard",
+        captions: choices.CaptionsChoice | None = None,
         partial: bool = False,
         unseen: bool = False,
         memory: Size = "8GB",
@@ -56,7 +56,8 @@ class EvaluationMethods(StoreMethods):
         Example:
             >>> store.evaluate("full", "coco/val2017")["evaluations"][0]["metrics"]["rsum"]
         """
-        from clipstore.pipeline.evaluate.run import EvalOptions, evaluate
+        from clipstore.pipeline.evaluate.options import EvalOptions
+        from clipstore.pipeline.evaluate.run import evaluate
 
         with progress_of(progress) as display:
             options = EvalOptions(
@@ -76,8 +77,8 @@ class EvaluationMethods(StoreMethods):
         models: Names,
         split: str,
         *,
-        protocol: choices.Protocol = "standard",
-        captions: choices.Captions | None = None,
+        protocol: choices.ProtocolChoice = "standard",
+        captions: choices.CaptionsChoice | None = None,
         unseen: bool = False,
     ) -> ComparisonResult:
         """Compare models with the first (the baseline), query by query, from their stored evaluations.
@@ -227,11 +228,11 @@ class EvaluationMethods(StoreMethods):
         split: Names | None = None,
         model: Names | None = None,
         out: File | None = None,
-        format: choices.ReportFormat = "html",  # noqa: A002
-        thumbnails: choices.Thumbnails | None = None,
-        map: choices.MapMethod = "umap",  # noqa: A002
-        protocol: choices.Protocol = "standard",
-        captions: choices.Captions | None = None,
+        format: choices.ReportFormatChoice = "html",  # noqa: A002
+        thumbnails: choices.ThumbnailsChoice | None = None,
+        map: choices.MapChoice = "umap",  # noqa: A002
+        protocol: choices.ProtocolChoice = "standard",
+        captions: choices.CaptionsChoice | None = None,
         unseen: bool = False,
         progress: ShowProgress = None,
     ) -> Result:
@@ -286,7 +287,7 @@ class EvaluationMethods(StoreMethods):
         *,
         model: str | None = None,
         split: str | None = None,
-        protocol: choices.Protocol | None = None,
+        protocol: choices.ProtocolChoice | None = None,
         dry_run: bool = False,
     ) -> Result:
         """Remove the evaluations that match all given options, with their ranks and hits. Nothing is asked first.

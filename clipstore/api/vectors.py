@@ -25,9 +25,9 @@ class VectorMethods(StoreMethods):
         model: Names,
         *,
         split: Names | None = None,
-        only: choices.ItemKind | None = None,
-        precision: choices.Precision = "auto",
-        store_dtype: choices.StoredType = "float32",
+        only: choices.ItemKindChoice | None = None,
+        precision: choices.PrecisionChoice = "auto",
+        store_dtype: choices.StoredTypeChoice = "float32",
         memory: Size = "8GB",
         device: Names | None = None,
         compile: bool = False,  # noqa: A002
@@ -91,7 +91,7 @@ class VectorMethods(StoreMethods):
 
     @checked
     def vectors(
-        self, model: str, split: str, kind: choices.ItemKind, *, ids: choices.IdKind = "source"
+        self, model: str, split: str, kind: choices.ItemKindChoice, *, ids: choices.IdKindChoice = "source"
     ) -> tuple[NDArray[np.int64 | np.str_], NDArray[np.floating[Any]]]:
         """Read the stored vectors of a split's images or captions.
 

@@ -26,7 +26,7 @@ from clipstore.encoders.packing import batches_of
 from clipstore.files import read_regular
 from clipstore.inference.prefetch import ImageFile, Timings, prefetch_images
 from clipstore.pipeline.embed.run import EmbedOptions, embed
-from clipstore.pipeline.evaluate.run import peak_memory
+from clipstore.pipeline.evaluate.rank import peak_memory
 from clipstore.pipeline.ingest.run import ingest_csv
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
@@ -54,7 +54,7 @@ class BenchEmbedOptions:
     captions: int = 5000
     repeat: int = 3
     seed: int = 0
-    precision: choices.Precision = "auto"
+    precision: choices.PrecisionChoice = "auto"
     memory: int = choices.DEFAULT_MEMORY
     device: str | None = None
     compiled: bool = False
@@ -135,7 +135,7 @@ def _turn(
     encoder: ClipEncoder,
     photos: list[ImageFile],
     ready: _Ready,
-    precision: str,
+    precision: choices.PrecisionChoice,
     options: BenchEmbedOptions,
 ) -> dict[str, float]:
     """Everything once: items a second, and shares."""
@@ -159,7 +159,9 @@ def _turn(
     return told
 
 
-def _embedded(folder: Path, fresh: Store, precision: str, options: BenchEmbedOptions, delay: float) -> dict[str, float]:
+def _embedded(
+    folder: Path, fresh: Store, precision: choices.PrecisionChoice, options: BenchEmbedOptions, delay: float
+) -> dict[str, float]:
     """Embed all into a store that has nothing yet: items a second of both towers."""
     store = Store(folder / "embedded")
     shutil.copytree(fresh.root, store.root)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from clipstore import choices, shards
 from clipstore.bench.vectors import SyntheticVectors
 from clipstore.device import checked_device
-from clipstore.pipeline.evaluate.run import TOP_K, peak_memory
+from clipstore.pipeline.evaluate.rank import TOP_K, peak_memory
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
 from clipstore.shards import ShardInfo
@@ -40,7 +40,7 @@ class BenchOptions:
     dim: int = 512
     seed: int = 0
     repeat: int = 3
-    screen: choices.Screen = "auto"
+    screen: choices.ScreenChoice = "auto"
     memory: int = choices.DEFAULT_MEMORY
     device: str = "cpu"
     on_progress: Progress = no_progress

@@ -8,6 +8,7 @@ import click
 
 from clipstore import choices
 from clipstore.cli.options import json_option, store_option
+from clipstore.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--split", required=True, help="The split that all were evaluated on, such as coco/val2017.")
 @click.option(
     "--protocol",
-    type=click.Choice(list(choices.PROTOCOLS)),
+    type=click.Choice(list(PROTOCOLS)),
     default="standard",
     show_default=True,
     help="The protocol of the evaluations.",

@@ -10,12 +10,13 @@ from clipstore import choices
 from clipstore.cli.groups import DefaultGroup
 from clipstore.cli.options import json_option, memory_option, store_option
 from clipstore.cli.removal import confirmed, yes_option
+from clipstore.protocols import PROTOCOLS, protocols_help
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
 
 
-_PROTOCOLS = click.Choice(list(choices.PROTOCOLS))
+_PROTOCOLS = click.Choice(list(PROTOCOLS))
 
 
 @click.command("eval")
@@ -28,8 +29,7 @@ _PROTOCOLS = click.Choice(list(choices.PROTOCOLS))
     type=_PROTOCOLS,
     default="standard",
     show_default=True,
-    help="standard: any caption of an image counts. paired-rows: image to text, each caption for itself. coco-1k: "
-    "five folds of 1,000 images, averaged. eccv, cxc: the positives that were added to COCO's test split.",
+    help=protocols_help(),
 )
 @click.option(
     "--captions",
@@ -46,13 +46,6 @@ _PROTOCOLS = click.Choice(list(choices.PROTOCOLS))
 )
 @memory_option("Memory budget for ranking, beside what the program itself needs.")
 @click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
-@click.option(
-    "--screen",
-    type=click.Choice(choices.SCREENS),
-    default="auto",
-    show_default=True,
-    help="The precision of the first pass; the ranks are the same with each.",
-)
 @store_option
 @json_option
 def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **how: Any) -> None:
@@ -63,13 +56,14 @@ def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **
 
     Example: clipstore eval --model pretrained --split coco/val2017
     """
-    from clipstore.pipeline.evaluate import run as verb
+    from clipstore.pipeline.evaluate.options import EvalOptions
+    from clipstore.pipeline.evaluate.run import evaluate as evaluate_models
     from clipstore.reporting.metrics import print_evaluations
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
 
     with progress_display() as on_progress:
-        done = verb.evaluate(store, models, split, verb.EvalOptions(**how, on_progress=on_progress))
+        done = evaluate_models(store, models, split, EvalOptions(**how, on_progress=on_progress))
         for one in done.skipped:
             on_progress.print_line(f"skipped {one['model']}: {one['reason']}")
     if as_json:

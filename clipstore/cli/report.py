@@ -9,6 +9,7 @@ import click
 
 from clipstore import choices
 from clipstore.cli.options import json_option, store_option
+from clipstore.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--protocol",
-    type=click.Choice(list(choices.PROTOCOLS)),
+    type=click.Choice(list(PROTOCOLS)),
     default="standard",
     show_default=True,
     help="The protocol that the sections below the metric tables are about.",

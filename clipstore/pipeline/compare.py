@@ -48,8 +48,8 @@ class CompareOptions:
     `captions` is "all", "first5" or None: those of each model's last evaluation.
     """
 
-    protocol: choices.Protocol = "standard"
-    captions: choices.Captions | None = None
+    protocol: choices.ProtocolChoice = "standard"
+    captions: choices.CaptionsChoice | None = None
     unseen: bool = False
 
     def __post_init__(self) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from clipstore.demo.scenes import WORDED_ANEW, draw_dataset
 from clipstore.pipeline.embed.run import EmbedOptions, embed
-from clipstore.pipeline.evaluate.run import EvalOptions, evaluate
+from clipstore.pipeline.evaluate.options import EvalOptions
+from clipstore.pipeline.evaluate.run import evaluate
 from clipstore.pipeline.ingest.run import ingest_coco
 from clipstore.pipeline.query import run_query
 from clipstore.pipeline.split import draw_split

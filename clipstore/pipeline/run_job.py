@@ -7,7 +7,8 @@ from pathlib import Path
 
 from clipstore.errors import JobError
 from clipstore.pipeline.embed.run import EmbedOptions, embed
-from clipstore.pipeline.evaluate.run import EvalOptions, evaluate
+from clipstore.pipeline.evaluate.options import EvalOptions
+from clipstore.pipeline.evaluate.run import evaluate
 from clipstore.pipeline.train.run import TrainOptions, TrainSummary, train
 from clipstore.records import Job, JobEvaluation, Row
 from clipstore.store.layout import Store, split_id

@@ -121,7 +121,7 @@ def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, p
         temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return {"folder": str(folder), "rows": metadata.num_rows, **found.lacking, "warnings": list(found.images.warnings)}
+    return {"folder": str(folder), "rows": metadata.num_rows, **found.missing, "warnings": list(found.images.warnings)}
 
 
 def _read(vectors: Source, ids: Source, side: str) -> tuple[NDArray[Any], list[str]]:

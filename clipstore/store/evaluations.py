@@ -1,83 +1,83 @@
-"""The evaluations that the catalog keeps: read as `clipstore eval --json` has them, and forgotten."""
+"""Evaluations in the catalog: read as `clipstore eval --json` prints them, and deleted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC
 
 from clipstore.catalog import Session
 from clipstore.errors import NotFoundError
-from clipstore.records import Row
+from clipstore.hints import eval_command
+from clipstore.records import Provenance, Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import model_name
 
-# What the number of a direction's queries is called in JSON. Under paired-rows an image is a query for each caption.
-_QUERIES = {"image_to_text": "image_queries", "text_to_image": "caption_queries"}
+# JSON names of the numbers of queries. With the protocol paired-rows an image is a query for each of its captions.
+_QUERY_COUNTS = {"image_to_text": "image_queries", "text_to_image": "caption_queries"}
 
-# What a direction's metrics are called in JSON: named by what is retrieved.
-_JSON_NAMES = {"image_to_text": "text_retrieval_", "text_to_image": "image_retrieval_", "both": ""}
+# JSON prefixes of the metrics of a direction: named by the items that are retrieved.
+_METRIC_PREFIXES = {"image_to_text": "text_retrieval_", "text_to_image": "image_retrieval_", "both": ""}
 
 
 def read_evaluations(store: Store, split: str | None = None, models: Iterable[str] = ()) -> list[Row]:
-    """What the catalog keeps of a split (None: of all) and of models (none named: of all); nothing is ranked.
+    """The stored evaluations of a split (None: of all splits) and of models (none: of all models).
 
-    Each as `clipstore eval --json` has it, split by split, the models in the order named, else in that of evaluation.
+    Each is as `clipstore eval --json` prints it, ordered by split, then by `models`, then by time of evaluation.
 
     Raises:
-        NotFoundError: there is no such split, or one of them was not measured there, with the command that does it.
+        NotFoundError: there is no such split, or a model has no evaluation; with the command that makes it.
     """
-    named = list(dict.fromkeys(model_name(store, word) for word in models))
+    names = list(dict.fromkeys(model_name(store, word) for word in models))
     with store.catalog.read() as session:
         if split is not None:
             split_id(session, split)
-        kept = session.rows("evaluate/stored", split=split, models=named)
-        measured = {row["model"] for row in kept}
-        if not measured or not measured.issuperset(named):
-            lacking = [f"--model {name}" for name in named if name not in measured]
-            command = " ".join(["clipstore eval", *lacking, f"--split {split or 'SPLIT'}"])
-            message = f"no evaluation of that is kept: run '{command}' first"
+        rows = session.rows("evaluate/stored", split=split, models=names)
+        evaluated = {row["model"] for row in rows}
+        if not evaluated or not evaluated.issuperset(names):
+            missing = [name for name in names if name not in evaluated]
+            message = f"no matching evaluation is stored: run '{eval_command(missing, split or 'SPLIT')}' first"
             raise NotFoundError(message)
-        return [read_evaluation(session, row["evaluation_id"]) for row in kept]
+        return [read_evaluation(session, row["evaluation_id"]) for row in rows]
 
 
 def read_evaluation(session: Session, evaluation_id: int) -> Row:
     """One evaluation as `clipstore eval --json` prints it."""
-    told = session.rows("evaluate/result", evaluation_id=evaluation_id)[0]
-    told["evaluated_at"] = told["evaluated_at"].astimezone(UTC).isoformat(timespec="seconds")
-    queries = _queries(session, evaluation_id)
-    told |= queries["all"]
+    row = session.rows("evaluate/result", evaluation_id=evaluation_id)[0]
+    row["evaluated_at"] = row["evaluated_at"].astimezone(UTC).isoformat(timespec="seconds")
+    model, queries = row.pop("model"), _query_counts(session, evaluation_id)
+    provenance = Provenance(**row, **queries["all"])
     return {
-        "model": told.pop("model"),
-        "split": told["split"],
-        "protocol": told["protocol"],
+        "model": model,
+        "split": provenance.split,
+        "protocol": provenance.protocol,
         "metrics": read_metrics(session, evaluation_id),
-        "measured_on": told,
+        "measured_on": asdict(provenance),
         **_subsets(session, evaluation_id, queries),
     }
 
 
 def read_metrics(session: Session, evaluation_id: int) -> dict[str, float]:
     """The metrics of one evaluation over all its queries, by their names in JSON."""
-    return _named(session.rows("evaluate/metrics", evaluation_id=evaluation_id))
+    return _metrics_by_name(session.rows("evaluate/metrics", evaluation_id=evaluation_id))
 
 
-def _named(rows: Iterable[Row]) -> dict[str, float]:
-    return {f"{_JSON_NAMES[row['direction']]}{row['metric']}": row["value"] for row in rows}
+def _metrics_by_name(rows: Iterable[Row]) -> dict[str, float]:
+    return {f"{_METRIC_PREFIXES[row['direction']]}{row['metric']}": row["value"] for row in rows}
 
 
-def _queries(session: Session, evaluation_id: int) -> dict[str, Row]:
-    """How many queries there are, image to text and text to image: "all", and of those "seen" and "unseen"."""
-    counts = {subset: dict.fromkeys(_QUERIES.values(), 0) for subset in ("all", "seen", "unseen")}
+def _query_counts(session: Session, evaluation_id: int) -> dict[str, Row]:
+    """The numbers of queries of both directions, by subset: "all", "seen" and "unseen"."""
+    counts = {subset: dict.fromkeys(_QUERY_COUNTS.values(), 0) for subset in ("all", "seen", "unseen")}
     for row in session.rows("evaluate/queries", evaluation_id=evaluation_id):
-        counts[row["subset"]][_QUERIES[row["direction"]]] = row["queries"]
+        counts[row["subset"]][_QUERY_COUNTS[row["direction"]]] = row["queries"]
     return counts
 
 
 def _subsets(session: Session, evaluation_id: int, queries: dict[str, Row]) -> dict[str, Row]:
-    """What evaluation says under "seen" and "unseen": images asked with (trained on, or not), their share, the numbers
-    of queries, metrics.
+    """The parts "seen" and "unseen" of an evaluation: number and share of images, numbers of queries, metrics.
 
-    Nothing where it was trained on none of them.
+    Empty if the model was trained on none of the images.
     """
     sizes = {row["subset"]: row["images"] for row in session.rows("evaluate/subset_sizes", evaluation_id=evaluation_id)}
     if not sizes:
@@ -88,31 +88,31 @@ def _subsets(session: Session, evaluation_id: int, queries: dict[str, Row]) -> d
             "images": sizes.get(subset, 0),
             "share": sizes.get(subset, 0) / sum(sizes.values()),
             **queries[subset],
-            "metrics": _named(row for row in rows if row["subset"] == subset),
+            "metrics": _metrics_by_name(row for row in rows if row["subset"] == subset),
         }
         for subset in ("seen", "unseen")
     }
 
 
 def delete_stale(session: Session) -> list[Row]:
-    """Remove the evaluations of splits that are no longer what was measured, and return them."""
+    """Delete the evaluations of splits that were removed or have changed since; their names."""
     stale = session.rows("evaluate/stale")
     delete_evaluations(session, [row["evaluation_id"] for row in stale])
     return stale
 
 
 def delete_evaluations(session: Session, evaluations: Iterable[int]) -> None:
-    """Remove evaluations with their ranks and hits."""
+    """Delete evaluations with their ranks and hits."""
     ids = list(evaluations)
     for statement in (
-        "evaluate/remove_hits",
-        "evaluate/remove_ranks",
-        "evaluate/remove_seen_images",
-        "evaluate/remove_evaluations",
+        "evaluate/delete_hits",
+        "evaluate/delete_ranks",
+        "evaluate/delete_seen_images",
+        "evaluate/delete_evaluations",
     ):
         session.run(statement, evaluations=ids)
 
 
 def delete_model_evaluations(session: Session, model_id: int) -> None:
-    """Remove all evaluations of a model with their ranks and hits."""
+    """Delete all evaluations of a model with their ranks and hits."""
     delete_evaluations(session, [row["evaluation_id"] for row in session.rows("evaluate/of_model", model_id=model_id)])

@@ -92,9 +92,9 @@ class EmbeddedItems:
     pending: pa.Table
     warnings: tuple[str, ...] = ()
 
-    def only(self, kept: NDArray[np.bool_]) -> EmbeddedItems:
-        """The same without the items where `kept` is false."""
-        return self.at(np.flatnonzero(kept))
+    def select(self, mask: NDArray[np.bool_]) -> EmbeddedItems:
+        """The items where `mask` (N,) is true."""
+        return self.at(np.flatnonzero(mask))
 
     def at(self, places: NDArray[np.int64]) -> EmbeddedItems:
         """The same with the items at these places of the table, in this order."""
@@ -108,14 +108,14 @@ class Gallery:
     Attributes:
         pairs: (P, 2), row of an image and row of a caption of it, in the captions' order.
         images_in_split: how many images the split has.
-        lacking: how many images and captions of the split are not there, by the reason why.
+        missing: how many images and captions of the split are not there, by the reason why.
     """
 
     images: EmbeddedItems
     texts: EmbeddedItems
     pairs: NDArray[np.int64]
     images_in_split: int
-    lacking: Row
+    missing: Row
 
 
 def find_gallery(
@@ -137,15 +137,15 @@ def find_gallery(
     row = pc.index_in(texts.table["image_id"], images.table["image_id"])
     lost = texts.table.filter(row.is_null())
     without_photo = pc.sum(pc.is_in(lost["image_id"], images.left_out["image_id"])).as_py() or 0
-    lacking = {
+    missing = {
         "left_out_images": images.left_out.num_rows,
         "left_out_captions": texts.left_out.num_rows + without_photo,
         "pending_images": pending[0],
         "pending_captions": pending[1] + lost.num_rows - without_photo,
     }
-    texts = texts.only(row.is_valid().to_numpy())
+    texts = texts.select(row.is_valid().to_numpy())
     if not texts.table.num_rows:
-        why = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in lacking.items() if count)
+        why = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in missing.items() if count)
         message = (
             f"no image of {split} and a caption of its own have vectors of {model.name} "
             f"({why or 'the split is empty'}): "
@@ -155,7 +155,7 @@ def find_gallery(
     image_rows = row.drop_null().to_numpy().astype(np.int64)
     pairs = np.stack([image_rows, np.arange(len(image_rows))], axis=1)
     size = images.table.num_rows + images.left_out.num_rows + images.pending.num_rows
-    return Gallery(images=images, texts=texts, pairs=pairs, images_in_split=size, lacking=lacking)
+    return Gallery(images=images, texts=texts, pairs=pairs, images_in_split=size, missing=missing)
 
 
 def prepare_models(
@@ -278,8 +278,8 @@ def read_vectors(
         NotFoundError: no such model or split.
         VectorError: the model was never embedded, or two items have one source id.
     """
-    choices.check_word("kind of items", what, choices.ITEM_KINDS)
-    choices.check_word("kind of ids", ids, choices.ID_KINDS)
+    choices.check_value("kind of items", what, choices.ITEM_KINDS)
+    choices.check_value("kind of ids", ids, choices.ID_KINDS)
     found = find_model(store, model)
     with store.catalog.read() as session:
         images, captions = embedded_items(store, session, found, split)

@@ -13,7 +13,8 @@ from click.testing import Result
 
 import clipstore
 from clipstore.errors import VectorError
-from clipstore.pipeline.evaluate.run import EvalOptions, evaluate
+from clipstore.pipeline.evaluate.options import EvalOptions
+from clipstore.pipeline.evaluate.run import evaluate
 from clipstore.store.layout import Store
 
 Run = Callable[..., Result]

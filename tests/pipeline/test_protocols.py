@@ -259,10 +259,13 @@ def test_models_that_share_a_tower_give_what_each_gives_alone(
     assert alone[0]["metrics"] != alone[1]["metrics"]
 
 
-def test_each_screen_gives_the_same_metrics(cli_json: RunJson, small: str) -> None:
-    told = [cli_json("eval", "--split", small, "--screen", one)["evaluations"][0] for one in ("bf16", "fp32", "fp64")]
-    assert [one["measured_on"]["screen"] for one in told] == ["bf16", "fp32", "fp64"]
-    assert told[0]["metrics"] == told[1]["metrics"] == told[2]["metrics"]
+def test_each_screen_gives_the_same_metrics(cli_json: RunJson, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluations = []
+    for screen in ("bf16", "fp32", "fp64"):
+        monkeypatch.setenv("CLIPSTORE_SCREEN", screen)
+        evaluations += cli_json("eval", "--split", small)["evaluations"]
+    assert [row["measured_on"]["screen"] for row in evaluations] == ["bf16", "fp32", "fp64"]
+    assert evaluations[0]["metrics"] == evaluations[1]["metrics"] == evaluations[2]["metrics"]
 
 
 # --- bench eval

@@ -12,7 +12,9 @@ import pytest
 from click.testing import Result
 
 from clipstore.datasets.extended import extended_positives
-from clipstore.pipeline.evaluate.protocols import LEAST_QUERIES
+from clipstore.protocols import PROTOCOLS
+
+LEAST_QUERIES = PROTOCOLS["eccv"].min_queries
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
@@ -56,13 +58,13 @@ def test_too_few_queries_are_refused(
     words = ("eval", "--split", "coco/test", "--protocol", protocol)
     error = cli(*words, code=1).stderr
     every = {"eccv": "1,261 images and 1,332 captions", "cxc": "5,000 images and 24,972 captions"}[protocol]
-    assert f"{protocol} asks with {every} of Karpathy's test split" in error
+    assert f"{protocol} has {every} of Karpathy's test split" in error
     assert "--partial" in error
     told = cli_json(*words, "--partial")["evaluations"][0]["measured_on"]
     counts = told["image_queries"], told["caption_queries"]
     assert told["partial"]
     assert counts == (count, count) if protocol == "eccv" else 0 < max(counts) <= count
-    assert "here are {} and {} of them, fewer than 100".format(*counts) in error
+    assert "contains {} and {} of them, fewer than 100".format(*counts) in error
     assert "PARTIAL: queries: {} image → text, {} text → image".format(*counts) in cli(*words, "--partial").stdout
 
 

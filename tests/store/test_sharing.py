@@ -24,7 +24,8 @@ from clipstore import catalog
 from clipstore.api import EmbeddingStore
 from clipstore.catalog import Catalog
 from clipstore.errors import CatalogError
-from clipstore.pipeline.evaluate.run import EvalOptions, evaluate
+from clipstore.pipeline.evaluate.options import EvalOptions
+from clipstore.pipeline.evaluate.run import evaluate
 from clipstore.pipeline.ingest.run import ingest_csv
 from clipstore.store.layout import Store
 from clipstore.waiting import wait_without_limit

@@ -64,9 +64,9 @@ class EmbedOptions:
     """
 
     splits: tuple[str, ...] = ()
-    only: choices.ItemKind | None = None
-    precision: choices.Precision = "auto"
-    store_dtype: choices.StoredType = "float32"
+    only: choices.ItemKindChoice | None = None
+    precision: choices.PrecisionChoice = "auto"
+    store_dtype: choices.StoredTypeChoice = "float32"
     memory: int = choices.DEFAULT_MEMORY
     devices: tuple[str, ...] = ()
     compiled: bool = False

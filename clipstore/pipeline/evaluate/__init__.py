@@ -1,1 +1,1 @@
-"""`clipstore eval`: rank a split with stored vectors and record ranks, hits and metrics."""
+"""`clipstore eval`: rank a split by the stored vectors of models, and store ranks and hits."""

@@ -40,12 +40,12 @@ class ReportOptions:
 
     splits: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
-    protocol: choices.Protocol = "standard"
-    captions: choices.Captions | None = None
+    protocol: choices.ProtocolChoice = "standard"
+    captions: choices.CaptionsChoice | None = None
     unseen: bool = False
     out: Path | None = None
-    thumbnails: choices.Thumbnails | None = None
-    map: choices.MapMethod = "umap"
+    thumbnails: choices.ThumbnailsChoice | None = None
+    map: choices.MapChoice = "umap"
     on_progress: Progress = no_progress
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ def tables(store: Store, options: ReportOptions, form: str) -> str:
         OptionError: there is no such format.
         OSError: the file cannot be written.
     """
-    choices.check_word("format", form, ("md", "tex"))
+    choices.check_value("format", form, ("md", "tex"))
     options = _named(store, options)
     subjects = [_subject(store, split, options) for split in _splits(store, options)]
     compared = [told for told in map(sections.comparison, subjects) if "reason" not in told]

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +22,7 @@ from clipstore.pipeline.query import run_query
 from clipstore.pipeline.report.embedding_map import embedding_map
 from clipstore.pipeline.stats import split_stats
 from clipstore.progress import Progress
-from clipstore.records import Row
+from clipstore.records import CaptionSet, ProtocolName, Row
 from clipstore.reporting.comparison import basis
 from clipstore.reporting.metrics import gallery_words, notes, query_words, vector_words
 from clipstore.reporting.tables import total_rows
@@ -64,9 +64,9 @@ class Subject:
     kept: Sequence[Row]
 
     @property
-    def protocol(self) -> str:
+    def protocol(self) -> ProtocolName:
         """The protocol that was chosen."""
-        return self.choice.get("protocol", "standard")
+        return cast("ProtocolName", self.choice.get("protocol", "standard"))
 
     def ask(self, name: str, **given: object) -> Answer:
         """A named question about this subject."""
@@ -168,7 +168,9 @@ def comparison(subject: Subject) -> Row:
         again = f"'clipstore eval --model NAME --split {subject.split}'"
         return {"reason": f"{subject.models[0]} alone was measured here: {again} measures another to hold against it."}
     options = CompareOptions(
-        protocol=subject.protocol, captions=subject.choice.get("captions"), unseen="unseen" in subject.choice
+        protocol=subject.protocol,
+        captions=cast("CaptionSet | None", subject.choice.get("captions")),
+        unseen="unseen" in subject.choice,
     )
     words = [
         word for key in ("protocol", "captions") if key in subject.choice for word in (f"--{key}", subject.choice[key])

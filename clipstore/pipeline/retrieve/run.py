@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from clipstore.catalog import Session
 from clipstore.errors import ModelError, QueryError
-from clipstore.pipeline.evaluate.run import gallery_provenance
+from clipstore.pipeline.evaluate.provenance import gallery_provenance
 from clipstore.pipeline.retrieve.images import load_images
 from clipstore.pipeline.retrieve.options import RetrieveOptions
 from clipstore.pipeline.retrieve.queries import Query
@@ -97,4 +97,6 @@ def _encoding_model(store: Store, name: str) -> Model:
 def _provenance(session: Session, model: Model, split: str, gallery: Gallery) -> Row:
     """The provenance of a model's gallery."""
     provenance = gallery_provenance(session, model, split, gallery)
-    return {"split": split} | {key: value for key, value in provenance.items() if key not in ("model_id", "split_id")}
+    return {"split": split} | {
+        key: value for key, value in asdict(provenance).items() if key not in ("model_id", "split_id")
+    }

@@ -7,7 +7,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from clipstore.catalog import Session, scratch
-from clipstore.pipeline.evaluate.run import EvalOptions, evaluate, gallery_provenance, rank_gallery, save_evaluation
+from clipstore.pipeline.evaluate.options import EvalOptions
+from clipstore.pipeline.evaluate.provenance import gallery_provenance
+from clipstore.pipeline.evaluate.rank import rank_gallery
+from clipstore.pipeline.evaluate.run import evaluate
+from clipstore.pipeline.evaluate.save import save_evaluation
 from clipstore.pipeline.train.dataset import LiveVectors, Pairs
 from clipstore.records import Model
 from clipstore.store.layout import Store

@@ -15,13 +15,17 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from clipstore import choices
 from clipstore.catalog import Session
 from clipstore.device import checked_device, mixed_precision
 from clipstore.encoders.fingerprint import recorded_base_digest
 from clipstore.errors import JobError, TrainingError
 from clipstore.jobs import is_path
 from clipstore.pipeline.embed.run import EmbedOptions, embed
-from clipstore.pipeline.evaluate.run import EvalOptions, compute_metrics, gallery_provenance, rank_gallery
+from clipstore.pipeline.evaluate.options import EvalOptions
+from clipstore.pipeline.evaluate.provenance import gallery_provenance
+from clipstore.pipeline.evaluate.rank import rank_gallery
+from clipstore.pipeline.evaluate.save import compute_metrics
 from clipstore.pipeline.train.dataset import LiveVectors, Pairs
 from clipstore.pipeline.train.hard_negatives import hard_negatives
 from clipstore.progress import Progress, no_progress
@@ -249,7 +253,8 @@ def _check_apart(session: Session, training: Training) -> None:
 
 def _embed_base(store: Store, base: Model, training: Training, device: str, on_progress: Progress) -> None:
     """See that the store has what is needed of the base: features to train on, all of the validation split."""
-    for split, only in ((training.split, None if training.hard_negatives else "images"), (training.validation, None)):
+    training_items: choices.ItemKindChoice | None = None if training.hard_negatives else "images"
+    for split, only in ((training.split, training_items), (training.validation, None)):
         embed(store, [base.name], EmbedOptions(splits=(split,), only=only, devices=(device,), on_progress=on_progress))
 
 

@@ -1,0 +1,132 @@
+"""Rank the queries of a gallery by the stored vectors, as a protocol defines them."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipstore.device import checked_device
+from clipstore.pipeline.evaluate.options import EvalOptions
+from clipstore.pipeline.evaluate.tasks import (
+    RankingTask,
+    check_queries,
+    count_lost_positives,
+    count_without_positive,
+    ranking_tasks,
+    restrict_queries,
+)
+from clipstore.protocols import PROTOCOLS
+from clipstore.records import GalleryProvenance, Row
+from clipstore.store.vectors import Gallery, bad_row_error
+
+if TYPE_CHECKING:
+    from clipstore.ranking import Ranks
+
+Ids = NDArray[np.int64]
+
+TOP_K = 10  # hits stored of each query
+
+
+def _no_ids() -> Ids:
+    return np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedGallery:
+    """The ranks of a gallery.
+
+    Attributes:
+        tasks: what was ranked: one gallery, or one for each fold of the protocol.
+        ranks: the ranks of each task.
+        evaluation: the row of `evaluations`, without its id.
+        seen: ids of the gallery's images that the model was trained on.
+    """
+
+    gallery: Gallery
+    tasks: list[RankingTask]
+    ranks: list[Ranks]
+    evaluation: Row
+    seen: Ids = field(default_factory=_no_ids)
+
+
+def rank_gallery(
+    name: str,
+    gallery: Gallery,
+    provenance: GalleryProvenance,
+    options: EvalOptions,
+    *,
+    excluded: Ids | None = None,
+) -> RankedGallery:
+    """Rank the pairs of a gallery; `name` is the model's.
+
+    The images with the ids `excluded`, and their captions, are candidates but not queries.
+
+    Raises:
+        VectorError: the gallery does not fit the protocol, a vector is not finite, or the memory is too small.
+    """
+    device = checked_device(options.device)
+    start = time.perf_counter()
+    protocol = PROTOCOLS[options.protocol]
+    tasks = ranking_tasks(protocol, gallery)
+    images_without, captions_without = count_without_positive(gallery, tasks)
+    lost = count_lost_positives(protocol, tasks)
+    queries = ~np.isin(gallery.images.table["image_id"].to_numpy(), [] if excluded is None else excluded)
+    tasks = [restrict_queries(task, gallery, queries) for task in tasks]
+    check_queries(protocol, tasks, partial=options.partial)
+    ranks = [_rank_task(name, gallery, task, options, device, number) for number, task in enumerate(tasks, 1)]
+    evaluation = asdict(provenance) | {
+        "unseen": options.unseen,
+        "asked_images": gallery.images.table.num_rows - count_without_positive(gallery, tasks)[0],
+        "partial": options.partial,
+        "protocol": options.protocol,
+        "caption_set": options.caption_set,
+        "images_without_positive": images_without,
+        "captions_without_positive": captions_without,
+        "lost_positives": lost,
+        "screen": ranks[0].screen,
+        "rechecked": sum(part.rechecked for part in ranks),
+        "scores": sum(len(task.images) * len(task.captions) for task in tasks),
+        "seconds": time.perf_counter() - start,
+        "peak_memory": peak_memory(),
+        "evaluated_at": datetime.now(UTC),
+    }
+    return RankedGallery(gallery=gallery, tasks=tasks, ranks=ranks, evaluation=evaluation)
+
+
+def _rank_task(name: str, gallery: Gallery, task: RankingTask, options: EvalOptions, device: str, number: int) -> Ranks:
+    # Imported here: errors about unknown names are reported without loading torch.
+    from clipstore.ranking import BadRowError, rank_pairs
+
+    images, texts = gallery.images.at(task.images), gallery.texts.at(task.captions)
+    label = f"{name}: captions ranked" + (f", fold {number}" if PROTOCOLS[options.protocol].folds else "")
+    try:
+        return rank_pairs(
+            images.vectors,
+            texts.vectors,
+            task.pairs,
+            top_k=TOP_K,
+            memory=options.memory,
+            device=device,
+            screen=options.screen,
+            on_progress=lambda done, total: options.on_progress(label, done, total),
+        )
+    except BadRowError as error:
+        raise bad_row_error(images if error.side == "image" else texts, error) from error
+
+
+def peak_memory() -> int:
+    """The peak memory of this process in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage includes the peak of the process that forked this one
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
