@@ -1,14 +1,13 @@
-"""Pretrains the small CLIP of the demo on drawn scenes, and saves it as the hub would give it.
+"""Pretrain the small CLIP of the demo on drawn scenes and save it in Hugging Face format.
 
     python -m clipstore.demo.pretrain OUT_DIR [--scenes N] [--steps N] [--seed S]
 
-The scenes come from a stream of their own: no seed makes the demo draw one of them. The bundled model
-was made with the default settings; the same CPU gives the same bytes again, another may not.
+The scenes come from a separate random stream: no seed of the demo draws one of them. The bundled model was made with
+the default settings. The same CPU reproduces it byte for byte; another CPU may not.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -20,21 +19,20 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 import torch
-from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.trainers import BpeTrainer
 from torch.nn.functional import cross_entropy
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from clipstore.demo.scenes import CAPTIONS, Example, draw_examples
+from clipstore.demo.tokenizer import MAX_TOKENS, train_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
 STREAM = "pretraining"
-# The last wording stays all but unseen, so that there is something left for fine-tuning to learn:
-# at five in a hundred the model knows it nearly as well as the others.
+# The last wording is nearly excluded, so that fine-tuning has something to improve: with a share of 5 % the model
+# learns it almost as well as the others.
 SHARES: Mapping[str, float] = {
     "listed": 0.28,
     "placed": 0.25,
@@ -44,18 +42,15 @@ SHARES: Mapping[str, float] = {
 }
 
 IMAGE_SIDE = 64
-MAX_TOKENS = 77
 EMBEDDING = 64
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
-WORD_END = "</w>"
-MOST_MERGES = 500
+MAX_MERGES = 500
 AT_LEAST_ONE = click.IntRange(min=1)
 LARGEST_SCALE = math.log(100.0)  # CLIP's own limit on the temperature
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """How long and how fast to train."""
+    """Number of steps, batch size and learning rate of the pretraining."""
 
     steps: int
     batch: int = 256
@@ -64,7 +59,7 @@ class Schedule:
     warmup: int = 150
 
     def rate(self, step: int) -> float:
-        """The share of the learning rate at a step: a linear rise, then half a cosine down to zero."""
+        """The factor of the learning rate at a step: a linear warmup, then half a cosine down to zero."""
         warmup = min(self.warmup, self.steps // 10 + 1)
         rest = (step - warmup) / max(1, self.steps - warmup)
         return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * max(0.0, rest))))
@@ -72,25 +67,25 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus:
-    """The drawn scenes, ready for batches."""
+    """The drawn scenes, preprocessed and tokenized."""
 
-    pixels: NDArray[np.uint8]  # (N, 3, side, side), not normalised
+    pixels: NDArray[np.uint8]  # (N, 3, side, side), before normalisation
     tokens: NDArray[np.int64]  # (N, captions, longest), padded
-    lengths: NDArray[np.int64]  # (N, captions), tokens without the padding
+    lengths: NDArray[np.int64]  # (N, captions), tokens without padding
 
 
 @click.command()
 @click.argument("out_dir", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--scenes", default=20_000, type=AT_LEAST_ONE, show_default=True, help="How many scenes to draw.")
-@click.option("--steps", default=700, type=AT_LEAST_ONE, show_default=True, help="How many batches to train on.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the scenes, the weights and the batches.")
-@click.option("--threads", default=1, show_default=True, help="CPU threads that torch may use.")
+@click.option("--scenes", default=20_000, type=AT_LEAST_ONE, show_default=True, help="Number of scenes to draw.")
+@click.option("--steps", default=700, type=AT_LEAST_ONE, show_default=True, help="Number of batches to train on.")
+@click.option("--seed", default=0, show_default=True, help="Seed of scenes, weights and batches.")
+@click.option("--threads", default=1, show_default=True, help="CPU threads of torch.")
 @click.option(
     "--precision",
     type=click.Choice(["bf16", "fp32"]),
     default="bf16",
     show_default=True,
-    help="fp32 is faster where the CPU has no bfloat16 of its own.",
+    help="fp32 is faster on CPUs without native bfloat16.",
 )
 def main(*, out_dir: Path, scenes: int, steps: int, seed: int, threads: int, precision: str) -> None:
     """Pretrain the demo's small CLIP and save it in OUT_DIR."""
@@ -98,8 +93,8 @@ def main(*, out_dir: Path, scenes: int, steps: int, seed: int, threads: int, pre
     torch.manual_seed(seed)
     processor = image_processor()
     examples = draw_examples(scenes, seed=seed, shares=SHARES, stream=STREAM)
-    pixels, captions = _drawn(examples, processor)
-    tokenizer = train_tokenizer(captions)
+    pixels, captions = _preprocess(examples, processor)
+    tokenizer = train_tokenizer(captions, max_merges=MAX_MERGES)
     corpus = _corpus(pixels, captions, tokenizer)
     model = small_clip(tokenizer)
     click.echo(f"{scenes:,} scenes, {len(tokenizer)} tokens, {model.num_parameters():,} parameters", err=True)
@@ -111,26 +106,6 @@ def image_processor() -> CLIPImageProcessorPil:
     """CLIP's preprocessing, at the small model's resolution."""
     side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
     return CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIDE}, crop_size=side)
-
-
-def train_tokenizer(captions: Sequence[str]) -> CLIPTokenizer:
-    """CLIP's byte-level tokenizer with merges learned from `captions`; any text can be told in its bytes."""
-    learner = CLIPTokenizer().backend_tokenizer
-    alphabet = sorted(ByteLevel.alphabet())
-    trainer = BpeTrainer(
-        vocab_size=2 * len(alphabet) + MOST_MERGES,
-        initial_alphabet=alphabet,
-        end_of_word_suffix=WORD_END,
-        show_progress=False,
-    )
-    learner.train_from_iterator(captions, trainer)
-    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]][:MOST_MERGES]
-    # Rebuilt in CLIP's own order: a learned vocabulary lacks the bytes that ended no word, and
-    # the end of the text has to have the highest id (and not 2, which means something else to CLIPModel).
-    endings = [byte + WORD_END for byte in alphabet]
-    tokens = dict.fromkeys([*alphabet, *endings, *(one + two for one, two in merges), BOS, EOS])
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
 
 
 def small_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -154,18 +129,18 @@ def small_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
         "patch_size": 16,
     }
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=EMBEDDING))
-    # Plain attention: on a CPU its backward pass takes half the time of the fused one.
+    # On a CPU the backward pass of plain attention takes half the time of the fused one's.
     model.set_attn_implementation("eager")
     return model
 
 
-def _drawn(examples: Iterator[Example], processor: CLIPImageProcessorPil) -> tuple[NDArray[np.uint8], list[str]]:
+def _preprocess(examples: Iterator[Example], processor: CLIPImageProcessorPil) -> tuple[NDArray[np.uint8], list[str]]:
     """The scenes' pixels before normalisation, and all captions in the order of the scenes."""
     blocks, captions = [], []
     while block := list(islice(examples, 1000)):
         pictures = [example.picture for example in block]
-        whole = processor(pictures, do_rescale=False, do_normalize=False, return_tensors="np")
-        blocks.append(whole["pixel_values"].astype(np.uint8))
+        output = processor(pictures, do_rescale=False, do_normalize=False, return_tensors="np")
+        blocks.append(output["pixel_values"].astype(np.uint8))
         captions += [caption for example in block for caption in example.captions]
     return np.concatenate(blocks), captions
 
@@ -200,9 +175,9 @@ def pretrain(model: CLIPModel, corpus: Corpus, schedule: Schedule, *, seed: int,
 
 
 def contrastive_loss(logits: torch.Tensor) -> torch.Tensor:
-    """InfoNCE in both directions; row i belongs to column i."""
-    answers = torch.arange(len(logits))
-    return (cross_entropy(logits, answers) + cross_entropy(logits.T, answers)) / 2
+    """InfoNCE in both directions of logits (B, B), in which pair i is at (i, i)."""
+    targets = torch.arange(len(logits))
+    return (cross_entropy(logits, targets) + cross_entropy(logits.T, targets)) / 2
 
 
 def save(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, processor: CLIPImageProcessorPil) -> None:
@@ -213,7 +188,7 @@ def save(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, processor: CL
 
 
 def _parameter_groups(model: CLIPModel, schedule: Schedule) -> list[dict[str, object]]:
-    """Decay for the matrices; none for biases, norms and the temperature."""
+    """Weight decay for matrices; none for biases, norms and the temperature."""
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
     return [
@@ -223,7 +198,7 @@ def _parameter_groups(model: CLIPModel, schedule: Schedule) -> list[dict[str, ob
 
 
 def _batches(corpus: Corpus, schedule: Schedule, *, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of pictures, each with one of its captions; every scene once before any comes again."""
+    """Batches of pictures, each with one of its captions; every scene is used once before any is repeated."""
     rng = np.random.default_rng(seed)
     mean = torch.tensor(CLIPImageProcessorPil.image_mean).view(3, 1, 1) * 255
     std = torch.tensor(CLIPImageProcessorPil.image_std).view(3, 1, 1) * 255
@@ -233,8 +208,8 @@ def _batches(corpus: Corpus, schedule: Schedule, *, seed: int) -> Iterator[tuple
         if len(order) < batch:
             order = rng.permutation(len(corpus.pixels))
         rows, order = order[:batch], order[batch:]
-        told = rng.integers(CAPTIONS, size=batch)
-        tokens = corpus.tokens[rows, told, : corpus.lengths[rows, told].max()]
+        chosen = rng.integers(CAPTIONS, size=batch)
+        tokens = corpus.tokens[rows, chosen, : corpus.lengths[rows, chosen].max()]
         pixels = (torch.from_numpy(corpus.pixels[rows]).float() - mean) / std
         yield pixels, torch.from_numpy(tokens)
 
@@ -244,8 +219,8 @@ def _autocast(*, bf16: bool) -> AbstractContextManager[object]:
 
 
 def _progress(step: int, loss: torch.Tensor, logits: torch.Tensor, seconds: float) -> str:
-    right = (logits.argmax(dim=1) == torch.arange(len(logits))).float().mean()
-    return f"step {step}: loss {loss.item():.3f}, in-batch accuracy {right.item():.1%}, {seconds:.0f} s"
+    accuracy = (logits.argmax(dim=1) == torch.arange(len(logits))).float().mean()
+    return f"step {step}: loss {loss.item():.3f}, in-batch accuracy {accuracy.item():.1%}, {seconds:.0f} s"
 
 
 if __name__ == "__main__":

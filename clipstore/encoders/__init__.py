@@ -1,4 +1,4 @@
-"""From a model's files to vectors: where the files lie, what decides their output, photos to pixels, and the towers.
+"""From a model's files to vectors: locating and fingerprinting the files, image and text preprocessing, both towers.
 
-This room alone imports transformers and peft; describing a model, and packing texts, import no torch.
+Only this package imports transformers and peft. Fingerprints, checks and packing import no torch.
 """

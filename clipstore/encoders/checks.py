@@ -1,4 +1,4 @@
-"""What can be said of a model before it is loaded: whether its files fit together, and what is doubtful."""
+"""Checks of a model before it is loaded: whether its files fit together, and warnings."""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ from clipstore.training_files import TRAINING_RECORD
 
 
 def check_model(model: Model) -> list[str]:
-    """Refuse a model whose files cannot be had or do not fit together; what is doubtful about it, a sentence each.
+    """Refuse a model whose files are missing or do not fit together; warnings about it, a sentence each.
 
     Raises:
         ModelError: the base is no CLIP, a file is missing, or the preprocessing does not fit; by name.
     """
     read_settings(locate(model.base), model.family)
-    doubt = base_mismatch(model)
-    return [doubt] if doubt else []
+    warning = base_mismatch(model)
+    return [warning] if warning else []
 
 
 def base_mismatch(model: Model) -> str | None:
-    """What is doubtful about a model whose adapter names another base; None where nothing is.
+    """A warning if the configuration of a model's adapter names a base with other or unknown weights; else None.
+
+    The adapters that clipstore trained are exempt: their training.json records the digest of the base's weights, which
+    is compared when they are loaded.
 
     Raises:
-        ModelError: a file cannot be had.
+        ModelError: a file is missing.
     """
-    return _base_mismatch(model.base, model.adapter) if model.adapter else None
-
-
-def _base_mismatch(base: str, adapter: str) -> str | None:
-    """What is doubtful about an adapter whose configuration names another base; None where nothing is.
-
-    What clipstore trained itself says in training.json which weights it was trained on: loading it compares them.
-    """
+    base, adapter = model.base, model.adapter
+    if not adapter:
+        return None
     recorded = read_json(adapter_files(adapter)[0]).get("base_model_name_or_path")
     if not isinstance(recorded, str) or not recorded or recorded == base:
         return None

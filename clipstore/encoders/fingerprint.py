@@ -1,17 +1,17 @@
 """Fingerprints: the SHA-256 of everything that decides a tower's output, computed from a model's files without torch.
 
-What is hashed is decided by exclusion: the whole config.json as transformers resolves it, all preprocessing, every
-tokenizer file, every tensor that is used, and of an adapter its whole configuration, tensors and heads; beside them the
-family, the precision, and for texts the prompt and cleaning. Left out are the keys in `_CONFIG_EXCLUDED` and
-`_ADAPTER_EXCLUDED`, which change no vector (tests/test_fingerprints.py changes each), position ids, which transformers
-counts itself, and the temperature of training.
+Inputs are chosen by exclusion: the whole config.json as transformers resolves it, all preprocessing, every tokenizer
+file, every tensor in use, and of an adapter its whole configuration, tensors and heads; also the family, the precision,
+and for texts the prompt and cleaning. Excluded are the keys in `_CONFIG_EXCLUDED` and `_ADAPTER_EXCLUDED`, which change
+no vector (tests/encoders/test_fingerprints.py changes each), position ids, which transformers counts itself, and the
+temperature of training.
 
-What belongs to one tower alone counts for that one, so that models share what they have in common: vision_config, the
-preprocessing and the vision tensors for images; text_config, the tokenizer and the text tensors for texts; an adapter's
-configuration for the towers that its tensors lie in. Everything else counts for both. A backbone's fingerprint is the
-image tower's without what decides its projection head.
+Inputs of one tower alone are part of that tower's fingerprint only, so that models share the towers they have in
+common: vision_config, the preprocessing and the vision tensors for images; text_config, the tokenizer and the text
+tensors for texts; an adapter's configuration for the towers that it has tensors for. All other inputs are part of both.
+A backbone's fingerprint is the image tower's without the inputs of its projection head.
 
-Paths and modification times are in no fingerprint: they only say when to compute it again (`files_key`).
+Paths and modification times are no inputs: they only indicate when to compute a fingerprint again (`files_key`).
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from typing import Any
 from clipstore.encoders.fingerprint_inputs import (
     ModelFiles,
     base_tensors,
-    model_files,
+    config_size,
+    list_model_files,
     read_model_files,
-    size_of,
-    tensors_of,
+    select_tensors,
     tower_config,
 )
 from clipstore.encoders.fingerprint_v1 import v1_base_digests
 from clipstore.encoders.model_files import locate, read_json
-from clipstore.encoders.weights import Tensor
+from clipstore.encoders.weights import TensorDigest
 from clipstore.errors import ModelError
 from clipstore.records import Model, Tower
 from clipstore.training_files import TRAINING_RECORD
 
 _SCHEME = "clipstore-fingerprint-2"  # part of every fingerprint: another number when the code's output changes
 
-# Names, versions, and the data type that weights were saved in: clipstore computes in the precision that it is told.
+# Names, versions, and the data type of the saved weights: clipstore computes in the precision of its own setting.
 _CONFIG_EXCLUDED = {"_name_or_path", "_commit_hash", "transformers_version", "torch_dtype", "dtype", "architectures"}
 
-# What every configuration of transformers 4 says, and 5 no longer writes: at these values a key is as good as absent.
+# Keys that transformers 4 wrote into every configuration and 5 no longer writes: with these values they are ignored.
 _CONFIG_DEFAULTS: dict[str, object] = {
     "bad_words_ids": None, "begin_suppress_tokens": None, "chunk_size_feed_forward": 0, "diversity_penalty": 0.0,
     "do_sample": False, "early_stopping": False, "encoder_no_repeat_ngram_size": 0,
@@ -57,22 +57,22 @@ _CONFIG_DEFAULTS: dict[str, object] = {
     "text_config_dict": None, "vision_config_dict": None,
 }  # fmt: skip
 
-# Where the base lay, which PEFT saved it, and the classes that it was made with.
+# The location of the base, the version of PEFT, and the classes of the model.
 _ADAPTER_EXCLUDED = {"base_model_name_or_path", "revision", "peft_version", "auto_mapping", "inference_mode"}
 _ADAPTER_SETS = {"target_modules", "exclude_modules"}  # PEFT reads their lists as sets
 
 _TOWER_KEYS = {"text_config", "text_config_dict", "vision_config", "vision_config_dict"}
 _BASE_KEYS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "eos_token_id")
-_HEAD_KEYS = {"projection_dim"}  # of the whole configuration: the backbone does not depend on it
+_HEAD_KEYS = {"projection_dim"}  # of the whole configuration; the backbone does not depend on it
 
 
 def files_key(model: Model, precision: str, *, fetch: bool = True) -> str:
     """A key that changes whenever a fingerprint could: the model's settings and its files' paths, sizes and times.
 
     Raises:
-        ModelError: a file cannot be had; without `fetch`, the hub is not asked.
+        ModelError: a file is missing. Without `fetch`, nothing is downloaded.
     """
-    files = model_files(model, fetch=fetch)
+    files = list_model_files(model, fetch=fetch)
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return _digest(asdict(model), precision, stats)
 
@@ -81,17 +81,17 @@ def describe(model: Model, precision: str, *, fetch: bool = True) -> tuple[Tower
     """The image and the text tower of a model at a precision (fp32, bf16 or fp16).
 
     Raises:
-        ModelError: the model's files cannot be had, or are not what they should be.
+        ModelError: the model's files are missing or invalid.
     """
     files = read_model_files(model, fetch=fetch)
     _check_base(model, files)
-    config = {key: value for key, value in _kept(files.config).items() if key not in _TOWER_KEYS}
+    config = {key: value for key, value in _hashed_settings(files.config).items() if key not in _TOWER_KEYS}
     backbone = {key: value for key, value in config.items() if key not in _HEAD_KEYS}
     vision, text = (tower_config(files.config, tower) for tower in ("vision", "text"))
     common = (model.family, precision)
-    image = (*common, _kept(vision), asdict(files.preprocessing))
-    texts = (*common, _kept(text), files.tokenizer, model.prompt, model.clean)
-    dim = size_of(config, "projection_dim", 512)
+    image = (*common, _hashed_settings(vision), asdict(files.preprocessing))
+    texts = (*common, _hashed_settings(text), files.tokenizer, model.prompt, model.clean)
+    dim = config_size(config, "projection_dim", 512)
     return (
         Tower(
             tower="image",
@@ -99,7 +99,7 @@ def describe(model: Model, precision: str, *, fetch: bool = True) -> tuple[Tower
             backbone=_digest("image backbone", backbone, *image, *_weights(files, "image backbone")),
             precision=precision,
             dim=dim,
-            features_dim=size_of(vision, "hidden_size", 768),
+            features_dim=config_size(vision, "hidden_size", 768),
         ),
         Tower(
             tower="text",
@@ -111,22 +111,22 @@ def describe(model: Model, precision: str, *, fetch: bool = True) -> tuple[Tower
 
 
 def base_digest(base: str) -> str:
-    """The SHA-256 of a base's weights and of what its configuration computes with them, wherever it lies.
+    """The SHA-256 of a base's weights and of the settings that its towers compute with; independent of its location.
 
-    It is the same for a base that transformers saved again, under other names or with other defaults written out.
+    It is unchanged when transformers saves the base again, under other names or with other defaults written out.
 
     Raises:
-        ModelError: its files cannot be had.
+        ModelError: its files are missing.
     """
-    place = locate(base)
-    return _base_digest(read_json(place / "config.json"), base_tensors(place))
+    folder = locate(base)
+    return _base_digest(read_json(folder / "config.json"), base_tensors(folder))
 
 
 def recorded_base_digest(base: Model, folder: Path) -> str:
-    """The digest that training.json in a folder has of a base, where that is a former scheme's; else today's.
+    """The digest of a base that training.json in a folder records, if it is the first scheme's; else the current one.
 
     Raises:
-        ModelError: the base's files cannot be had, or training.json cannot be read.
+        ModelError: the base's files are missing, or training.json cannot be read.
     """
     files = read_model_files(replace(base, adapter=None))
     file = folder / TRAINING_RECORD
@@ -134,13 +134,13 @@ def recorded_base_digest(base: Model, folder: Path) -> str:
     return recorded if recorded in v1_base_digests(files) else _base_digest(files.config, files.tensors)
 
 
-def _base_digest(config: dict[str, Any], tensors: list[Tensor]) -> str:
+def _base_digest(config: dict[str, Any], tensors: list[TensorDigest]) -> str:
     towers = [tower_config(config, tower) for tower in ("text", "vision")]
     return _digest("base", [[tower.get(key) for key in _BASE_KEYS] for tower in towers], sorted(tensors))
 
 
 def _check_base(model: Model, files: ModelFiles) -> None:
-    """Refuse an adapter that says it was trained on another base."""
+    """Refuse an adapter whose training.json records another base."""
     file = Path(model.adapter or "").expanduser() / TRAINING_RECORD
     if not model.adapter or not file.is_file():
         return
@@ -154,13 +154,13 @@ def _check_base(model: Model, files: ModelFiles) -> None:
 
 
 def _weights(files: ModelFiles, *parts: str) -> tuple[object, ...]:
-    """The tensors of some parts, and the adapter's configuration where tensors of its own are among them."""
-    added = tensors_of(files.adapter_tensors, *parts)
+    """The tensors of some parts, and the adapter's configuration if it has tensors for them."""
+    added = select_tensors(files.adapter_tensors, *parts)
     adapter = _adapter_settings(files.adapter) if files.adapter and added else None
-    return tensors_of(files.tensors, *parts), added, tensors_of(files.heads, *parts), adapter
+    return select_tensors(files.tensors, *parts), added, select_tensors(files.heads, *parts), adapter
 
 
-def _kept(config: dict[str, Any]) -> dict[str, Any]:
+def _hashed_settings(config: dict[str, Any]) -> dict[str, Any]:
     absent = object()
     return {
         key: value
@@ -170,13 +170,13 @@ def _kept(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _adapter_settings(adapter: dict[str, Any]) -> dict[str, Any]:
-    """An adapter's configuration; patterns keep their order, since PEFT takes the first that matches."""
-    kept = {key: value for key, value in adapter.items() if key not in _ADAPTER_EXCLUDED}
-    for key in kept.keys() & _ADAPTER_SETS:
-        kept[key] = sorted(kept[key], key=str) if isinstance(kept[key], list) else kept[key]
-    return {key: list(value.items()) if isinstance(value, dict) else value for key, value in kept.items()}
+    """An adapter's configuration without excluded keys. Patterns stay in order: PEFT uses the first that matches."""
+    settings = {key: value for key, value in adapter.items() if key not in _ADAPTER_EXCLUDED}
+    for key in settings.keys() & _ADAPTER_SETS:
+        settings[key] = sorted(settings[key], key=str) if isinstance(settings[key], list) else settings[key]
+    return {key: list(value.items()) if isinstance(value, dict) else value for key, value in settings.items()}
 
 
-def _digest(*what: object) -> str:
-    text = json.dumps([_SCHEME, *what], sort_keys=True, default=bytes.hex)
+def _digest(*inputs: object) -> str:
+    text = json.dumps([_SCHEME, *inputs], sort_keys=True, default=bytes.hex)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A CLIP that is being trained: a fresh base, a LoRA of peft's on it, and its heads and temperature where asked."""
+"""A CLIP in training: a base, a LoRA of PEFT's, and optionally its projection heads and temperature."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from clipstore.encoders.clip import ClipEncoder
-from clipstore.encoders.loading import linear_modules, load_clip, load_heads
+from clipstore.encoders.loading import linear_modules, load_clip, load_heads, quiet_transformers
 from clipstore.errors import ModelError
 from clipstore.records import Lora, Model, Training
 from clipstore.training_files import HEADS
 
-LARGEST_SCALE = math.log(100.0)  # CLIP's own limit on the temperature
+LARGEST_SCALE = math.log(100.0)  # CLIP's limit on the temperature
 
 _HEADS = ("text_projection.weight", "visual_projection.weight")
 _TEMPERATURE = "logit_scale"
 
 
 class LoraClip:
-    """A base with an adapter that learns. `encoder` shares its weights: what it gives follows the training.
+    """A base with a trainable adapter: the `Learner` of clipstore.training.
+
+    Seeds torch's global random number generators with `training.seed`: the initial adapter and dropout depend on it.
+
+    Attributes:
+        encoder: shares the weights, so that its vectors are those of the current state of training.
+        trains_vision: whether the adapter is on the vision tower too; training then needs pixels.
 
     Raises:
-        ModelError: the base cannot be loaded, or lacks a module that the adapter is to sit on.
+        ModelError: the base cannot be loaded, or has no module of a name in `training.lora.modules`.
     """
 
     def __init__(self, base: Model, training: Training, *, precision: str = "fp32", device: str = "cpu") -> None:
@@ -44,14 +50,14 @@ class LoraClip:
         torch.manual_seed(training.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT's own use of transformers
-            self._adapter = get_peft_model(self._clip, _config(training.lora))
-        own = dict(self._clip.named_parameters())
+            self._adapter = get_peft_model(self._clip, _peft_config(training.lora))
+        parameters = dict(self._clip.named_parameters())
         heads = _HEADS if training.heads else ()
         temperature = (_TEMPERATURE,) if training.temperature == "trained" else ()
-        self._beside = {name: own[name].requires_grad_(requires_grad=True) for name in (*heads, *temperature)}
+        self._heads = {name: parameters[name].requires_grad_(requires_grad=True) for name in (*heads, *temperature)}
 
     def weights(self) -> dict[str, torch.nn.Parameter]:
-        """What is trained, by name."""
+        """The trained weights, by name."""
         return {name: weight for name, weight in self._clip.named_parameters() if weight.requires_grad}
 
     def train(self, *, on: bool) -> None:
@@ -59,11 +65,11 @@ class LoraClip:
         self._clip.train(on)
 
     def scale(self) -> torch.Tensor:
-        """What scores are multiplied by: the inverse of the temperature."""
+        """The factor of scores: the inverse of the temperature."""
         return cast("torch.Tensor", self._clip.logit_scale.float().exp())
 
     def image_vectors(self, images: torch.Tensor) -> torch.Tensor:
-        """Image vectors (B, dim) of backbone features (B, features_dim), or, where vision learns, of uint8 pixels."""
+        """Image vectors (B, dim) of backbone features (B, features_dim), or of uint8 pixels if vision is trained."""
         with self._precision():
             features = self.encoder.encode_image(images) if self.trains_vision else images
             return self.encoder.project_image(features)
@@ -73,48 +79,49 @@ class LoraClip:
         with self._precision():
             return self.encoder.encode_text(ids)
 
-    def settle(self) -> None:
-        """After a step: keep the temperature within CLIP's limit."""
+    def clamp_scale(self) -> None:
+        """Keep the temperature within CLIP's limit."""
         with torch.no_grad():
             self._clip.logit_scale.clamp_(max=LARGEST_SCALE)
 
     def save(self, folder: Path) -> None:
-        """Write the adapter in PEFT's format, and beside it what else learns: heads.safetensors.
+        """Write the adapter in PEFT's format, and the trained heads and temperature as heads.safetensors.
 
         Raises:
             OSError: the disk is full, or the folder cannot be written to.
         """
         try:
-            self._adapter.save_pretrained(str(folder), save_embedding_layers=False)
+            with quiet_transformers():
+                self._adapter.save_pretrained(str(folder), save_embedding_layers=False)
         except SafetensorError as error:
             raise OSError(str(error)) from error
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-        if self._beside:
-            heads = {name: weight.detach().cpu().contiguous() for name, weight in self._beside.items()}
+        if self._heads:
+            heads = {name: weight.detach().cpu().contiguous() for name, weight in self._heads.items()}
             (folder / HEADS).write_bytes(save(heads))
 
     def load(self, folder: Path) -> None:
-        """Take back the weights that `save` wrote.
+        """Load the weights that `save` wrote.
 
         Raises:
             ModelError: they are not those of this model.
         """
         try:
-            answer = set_peft_model_state_dict(self._adapter, load_peft_weights(str(folder), device="cpu"))
+            result = set_peft_model_state_dict(self._adapter, load_peft_weights(str(folder), device="cpu"))
         except (OSError, SafetensorError, RuntimeError, KeyError) as error:
             message = f"the checkpoint {folder} does not fit the job: {' '.join(str(error).split())}"
             raise ModelError(message) from error
-        if answer.unexpected_keys or any("lora_" in name for name in answer.missing_keys):
-            message = f"the checkpoint {folder} does not fit the job: its adapter sits on other modules"
+        if result.unexpected_keys or any("lora_" in name for name in result.missing_keys):
+            message = f"the checkpoint {folder} does not fit the job: its adapter is on other modules"
             raise ModelError(message)
-        if self._beside:
+        if self._heads:
             load_heads(self._clip, folder / HEADS)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.encoder.device.type, dtype=torch.bfloat16, enabled=self._mixed)
 
 
-def _config(lora: Lora) -> LoraConfig:
+def _peft_config(lora: Lora) -> LoraConfig:
     towers = "|".join(f"{tower}_model" for tower in lora.towers)
     modules = "|".join(re.escape(module) for module in lora.modules)
     return LoraConfig(
@@ -127,11 +134,12 @@ def _config(lora: Lora) -> LoraConfig:
 
 
 def _check_modules(clip: Any, lora: Lora) -> None:
-    there = [name for name in linear_modules(clip) if not name.endswith("_projection")]
+    """Refuse a LoRA on modules that a CLIP's towers do not have."""
+    available = [name for name in linear_modules(clip) if not name.endswith("_projection")]
     for module in lora.modules:
-        if module not in there:
+        if module not in available:
             message = (
                 f"the job's [train.lora] names the module {module!r}, and the base's towers have no linear module of "
-                f"that name: there are {', '.join(there)}"
+                f"that name: there are {', '.join(available)}"
             )
             raise ModelError(message)

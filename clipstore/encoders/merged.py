@@ -1,4 +1,4 @@
-"""A model written out whole, as a folder that transformers opens."""
+"""Save a model as one folder that transformers opens, its adapter merged in."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from clipstore.records import Model
 def save_merged(model: Model, folder: Path, check: Callable[[ClipEncoder], None]) -> None:
     """Write a model's configuration and weights (fp32, its adapter merged in), tokenizer and preprocessing.
 
-    `check` is called with the model as it was loaded, before anything is written.
+    `check` is called with the loaded model before anything is written.
 
     Raises:
-        ModelError: the model cannot be had.
+        ModelError: the model cannot be loaded.
         OSError: the folder cannot be written to.
     """
-    place = locate(model.base)
+    base_folder = locate(model.base)
     loaded = load_clip(model)
     check(ClipEncoder(loaded))
     try:
@@ -31,5 +31,5 @@ def save_merged(model: Model, folder: Path, check: Callable[[ClipEncoder], None]
             loaded.clip.save_pretrained(folder)
     except SafetensorError as error:
         raise OSError(str(error)) from error
-    for file in (*tokenizer_files(place), preprocessor_file(place)):
+    for file in (*tokenizer_files(base_folder), preprocessor_file(base_folder)):
         shutil.copyfile(file, folder / file.name)

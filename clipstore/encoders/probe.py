@@ -1,4 +1,4 @@
-"""A fixed image and a fixed caption: what a model gives for them tells whether it still computes as it did."""
+"""A fixed image and a fixed caption. Their vectors are stored when a model is first used and compared later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WIDTH, _HEIGHT = 320, 240
 
 
 def probe_image() -> Image.Image:
-    """An image of smooth colours with a fine texture, made of integers: the same on every machine."""
+    """An image of smooth colours with a fine texture, computed in integers: identical on every machine."""
     rows, columns = np.mgrid[:_HEIGHT, :_WIDTH]
     texture = (rows * rows * 3 + columns * rows * 5 + columns * 7) % 61
     colours = np.stack(

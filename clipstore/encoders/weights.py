@@ -1,4 +1,4 @@
-"""The tensors of safetensors files, each as a digest: read without torch."""
+"""Digests of the tensors in safetensors files, read without torch."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from pathlib import Path
 
 from clipstore.errors import ModelError
 
-Tensor = tuple[str, str, bytes]  # name, "dtype shape", SHA-256 of the values
+TensorDigest = tuple[str, str, bytes]  # name, "dtype shape", SHA-256 of the values
 
 
-def tensor_digests(file: Path) -> tuple[Tensor, ...]:
-    """Name, dtype and shape, and digest of every tensor of a safetensors file.
+def tensor_digests(file: Path) -> tuple[TensorDigest, ...]:
+    """Name, dtype and shape, and digest of every tensor in a safetensors file.
 
     Raises:
-        ModelError: it cannot be read, or is not a safetensors file.
+        ModelError: the file cannot be read, or is not a safetensors file.
     """
     try:
         status = file.stat()
     except OSError as error:
         message = f"{file} cannot be read: {error.strerror}"
         raise ModelError(message) from error
-    return _digests(file, status.st_size, status.st_mtime_ns)
+    return _cached_digests(file, status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=64)  # models of one base share its files: each is read once in a run
-def _digests(file: Path, _size: int, _modified_ns: int) -> tuple[Tensor, ...]:
-    return tuple(_read_tensors(file))
+@lru_cache(maxsize=64)  # models with the same base share its files: each is read once per run
+def _cached_digests(file: Path, _size: int, _modified_ns: int) -> tuple[TensorDigest, ...]:
+    return tuple(_read_digests(file))
 
 
-def _read_tensors(file: Path) -> Iterator[Tensor]:
-    """The tensors of a safetensors file, read.
+def _read_digests(file: Path) -> Iterator[TensorDigest]:
+    """Read the tensors of a safetensors file, in the order of their names.
 
-    The format (huggingface.co/docs/safetensors): eight bytes of header length, a JSON header with a
-    [begin, end) of bytes for each tensor, the values. Read here, since its own reader knows no bfloat16 without torch.
+    The format (huggingface.co/docs/safetensors): eight bytes with the length of the header, a JSON header with the byte
+    range [begin, end) of each tensor, then the values. The safetensors package reads bfloat16 with torch only.
     """
     try:
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -50,8 +50,9 @@ def _read_tensors(file: Path) -> Iterator[Tensor]:
                     if not 0 <= begin <= end <= len(values):
                         message = f"{name} is beyond its end"
                         raise ValueError(message)  # noqa: TRY301  (reported below, with the file)
-                    with values[begin:end] as own:
-                        yield name, f"{header[name]['dtype']} {header[name]['shape']}", hashlib.sha256(own).digest()
+                    with values[begin:end] as tensor:
+                        digest = hashlib.sha256(tensor).digest()
+                    yield name, f"{header[name]['dtype']} {header[name]['shape']}", digest
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         message = f"{file} is not a safetensors file, or is cut short: {error}"
         raise ModelError(message) from error

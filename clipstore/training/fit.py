@@ -270,7 +270,7 @@ class _Run:
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
             self._stop(f"the loss is {loss} and its gradient {norm.item()}", rate)
         self._optimizer.step()
-        self._learner.settle()
+        self._learner.clamp_scale()
         return loss
 
     def _stop(self, what: str, rate: float) -> None:

@@ -36,8 +36,8 @@ class Learner(Protocol):
     def text_vectors(self, ids: list[list[int]]) -> torch.Tensor:
         """Vectors (B, dim) of token ids."""
 
-    def settle(self) -> None:
-        """Called after each step."""
+    def clamp_scale(self) -> None:
+        """Keep the scale within its limit; called after each step."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 from transformers.utils import logging
 
 import clipstore
-from clipstore.encoders.random_clip import clip_vocabulary, write_random_clip
+from clipstore.encoders.random_clip import write_random_clip
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.ingest.run import ingest_coco
 from clipstore.process import retain_freed_memory
@@ -285,6 +285,9 @@ def main(
     as_json: bool,
 ) -> None:
     """Embed the photos and captions of ROOT, a COCO folder; its captions alone where it has no photos."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from clip_vocabulary import write_clip_tokenizer
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     retain_freed_memory()
@@ -294,7 +297,7 @@ def main(
         if three and -1 in task.of:
             message = "--three-models wants splits whose photos are there"
             raise click.UsageError(message)
-        model = write_random_clip(folder / "model", vocabulary=clip_vocabulary())
+        model = write_random_clip(folder / "model", tokenizer=write_clip_tokenizer(folder / "tokenizer"))
         rows = three_models(task, folder, model) if three else beside_peers(task, folder, model, splits, sample, repeat)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
