@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,8 +19,11 @@ ScreenPrecision = Literal["auto", "bf16", "fp32", "fp64"]
 Row = dict[str, Any]  # one row of a result: value by column, or by key of the JSON that a command prints
 
 TowerName = Literal["image", "text"]
-PlanSource = Literal["image_files", "features", "texts"]
+ShardKind = Literal["vectors", "features"]
+PlanSource = Literal["image_files", "features", "texts"]  # what a tower's vectors are computed from
 ProtocolName = Literal["standard", "paired-rows", "coco-1k", "eccv", "cxc"]
+
+ITEM_KIND: Mapping[TowerName, str] = {"image": "images", "text": "captions"}  # a tower's items, as users name them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -271,6 +275,15 @@ class Tower:
     features_dim: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image file to decode: its content key, its path, and its size in bytes (0: unknown)."""
+
+    content: str
+    path: str
+    size: int
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardPlan:
     """The items of one shard that are to be encoded: plain data for any process.
@@ -284,3 +297,14 @@ class ShardPlan:
     contents: list[str]
     sources: list[str]
     rows: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanGroup:
+    """Plans that are encoded together: of one or more image towers over the same image files, or a single plan.
+
+    Each of `image_files` is decoded once for all plans; empty unless the plans' source is "image_files".
+    """
+
+    plans: tuple[ShardPlan, ...]
+    image_files: tuple[ImageFile, ...] = ()

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from clipstore.errors import ShardError
 from clipstore.files import flush
+from clipstore.records import ShardKind, TowerName
 
 FORMAT = "clipstore-shard"
 FORMAT_VERSION = 1
@@ -50,8 +51,8 @@ class ShardInfo:
     `kind` is "vectors" or "features"; `cut` counts texts longer than the model reads.
     """
 
-    kind: str
-    tower: str
+    kind: ShardKind
+    tower: TowerName
     fingerprint: str
     model: str
     family: str

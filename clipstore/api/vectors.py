@@ -70,7 +70,8 @@ class VectorMethods(StoreMethods):
         Example:
             >>> store.embed("pretrained", split="coco/val2017", progress=True)
         """
-        from clipstore.pipeline.embed.run import EmbedOptions, check_failures, embed
+        from clipstore.pipeline.embed.run import EmbedOptions, embed
+        from clipstore.pipeline.embed.summary import check_failures
 
         with progress_of(progress) as display:
             options = EmbedOptions(

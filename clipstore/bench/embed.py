@@ -24,12 +24,13 @@ from clipstore.demo.scenes import CAPTIONS, draw_examples
 from clipstore.device import best_precision, checked_device
 from clipstore.encoders.packing import batches_of
 from clipstore.files import read_regular
-from clipstore.inference.prefetch import ImageFile, Timings, prefetch_images
+from clipstore.inference.prefetch import prefetch_images
+from clipstore.inference.settings import Timings
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.rank import peak_memory
 from clipstore.pipeline.ingest.run import ingest_csv
 from clipstore.progress import Progress, no_progress
-from clipstore.records import Row
+from clipstore.records import ImageFile, Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import add_model
 
@@ -220,7 +221,7 @@ def _distinct(store: Store) -> tuple[list[ImageFile], list[str]]:
     """The distinct photos and captions of a store."""
     from clipstore.pipeline.embed.image_files import check_image_files
 
-    check_image_files(store, None, lambda _done, _total: None)
+    check_image_files(store, None)
     with store.catalog.read() as session:
         photos = [ImageFile(**row) for row in session.rows("bench/image_files")]
         return photos, [row["text"] for row in session.rows("bench/captions")]

@@ -20,7 +20,7 @@ from clipstore.bench.vectors import SyntheticVectors
 from clipstore.device import checked_device
 from clipstore.pipeline.evaluate.rank import TOP_K, peak_memory
 from clipstore.progress import Progress, no_progress
-from clipstore.records import Row
+from clipstore.records import Row, TowerName
 from clipstore.shards import ShardInfo
 from clipstore.store.vectors import StoredRows
 
@@ -126,7 +126,7 @@ def _ranked(vectors: _Vectors, device: str, options: BenchOptions) -> tuple[floa
     return time.perf_counter() - began, ranks
 
 
-def _stored(folder: Path, tower: str, blocks: Iterator[NDArray[np.float32]], options: BenchOptions) -> StoredRows:
+def _stored(folder: Path, tower: TowerName, blocks: Iterator[NDArray[np.float32]], options: BenchOptions) -> StoredRows:
     """Write vectors into shards as embed would, and give them back to be read."""
     info = ShardInfo(
         kind="vectors",

@@ -61,6 +61,7 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
     Example: clipstore embed --model pretrained --split coco/val2017
     """
     from clipstore.pipeline.embed import run as verb
+    from clipstore.pipeline.embed.summary import check_failures
     from clipstore.reporting.embedding import summary_notes, summary_rows
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json, print_table
@@ -75,4 +76,4 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
         print_table(summary_rows(rows, dry_run=how["dry_run"]))
         for line in summary_notes(rows):
             click.echo(line)
-    verb.check_failures(summaries, max_failed)
+    check_failures(summaries, max_failed)

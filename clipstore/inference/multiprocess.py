@@ -1,4 +1,4 @@
-"""Several devices: a process each, which takes work as it comes to the end of what it has. This one registers."""
+"""Several devices: one worker process each, which pulls plan groups from a shared queue. This process registers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from clipstore.errors import ClipstoreError, ModelError
-from clipstore.inference.encode import BatchSplitter, EncodeSettings, PlanGroup, encode
-from clipstore.inference.prefetch import Read, Timings
+from clipstore.files import FileReader
+from clipstore.inference.batches import BatchSplitter
+from clipstore.inference.encode import encode
+from clipstore.inference.settings import EncodeSettings, Timings
 from clipstore.process import ignore_image_warnings, retain_freed_memory
-from clipstore.records import Model, Tower
+from clipstore.records import Model, PlanGroup, Tower
 from clipstore.shards import Shard
 
-# Plan groups for each process: one may ask for a fourth before it reports any of three, and would wait for ever.
-_AHEAD = 4
-_LOOK = 1.0  # seconds after which a silent process is looked at
+# Plan groups queued per worker: a worker may take a fourth before it returns any of three, and would wait for ever.
+_QUEUED = 4
+_POLL_SECONDS = 1.0  # without a message, after which it is checked that the other process is alive
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """How a process of its own makes an encoding: plain data, but for `read`, which is a function of a module."""
+    """What a worker process makes its `EncodeSettings` from: can be pickled if `read` is a function of a module.
+
+    `memory` is the device memory for weights and batches, in bytes.
+    """
 
     folder: Path
     model: Model
@@ -36,176 +41,185 @@ class WorkerSettings:
     store_dtype: str
     memory: int
     compiled: bool
-    read: Read
+    read: FileReader
 
 
 @dataclass(frozen=True)
 class _Message:
-    """What a process tells: shards it completed, items it tried, its clocks and pieces at the end, or its failure."""
+    """A message of a worker: complete shards, items tried, or, once at its end, its timings and splits or its failure.
 
-    made: list[Shard] | None = None
+    `tried` is a tower's fingerprint and a number of items; `timings` and `splits` are by a tower's fingerprint.
+    """
+
+    shards: list[Shard] | None = None
     tried: tuple[str, int] | None = None
-    clocks: dict[str, Timings] | None = None
-    pieces: dict[str, int] | None = None
+    timings: dict[str, Timings] | None = None
+    splits: dict[str, int] | None = None
     failure: ClipstoreError | str | None = None
 
 
-def threads(devices: Sequence[str]) -> int:
-    """How many threads a process computes in on the processor, where there is one a device."""
+def cpu_threads(devices: Sequence[str]) -> int:
+    """Threads of a worker on the CPU, where there is one worker per device."""
     return max(1, (os.cpu_count() or 1) // len(devices))
 
 
 def encode_in_processes(
     devices: list[str],
-    work: Iterable[PlanGroup],
-    recipes: Mapping[str, WorkerSettings],
-    clocks: Mapping[str, Timings],
-    pieces: Mapping[str, BatchSplitter],
+    groups: Iterable[PlanGroup],
+    settings: Mapping[str, WorkerSettings],
+    timings: Mapping[str, Timings],
+    splitters: Mapping[str, BatchSplitter],
     on_progress: Callable[[str, int], None],
 ) -> Iterator[list[Shard]]:
-    """What `encode` gives, in no certain order, from one process a device.
+    """Encode plans as `encode` does, in one worker process per device; the order of groups is not preserved.
 
-    `recipes`, `clocks` and `pieces` are by the fingerprint of a plan's tower, as are the items that `on_progress` hears
-    of; what the processes spent is added to the clocks, and the most pieces that one came to are noted.
+    `settings`, `timings` and `splitters` are by fingerprint of a plan's tower, which `on_progress` is called with. The
+    workers' timings are added to `timings`; each splitter gets the largest count of the workers.
 
     Raises:
-        ClipstoreError: what `encode` raises, or a process died.
+        ClipstoreError: as `encode`, or a worker died.
     """
     context = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
-    tasks, told = context.Queue(), context.Queue()
-    processes = [
-        context.Process(target=_serve, args=(device, threads(devices), dict(recipes), tasks, told), daemon=True)
+    tasks, messages = context.Queue(), context.Queue()
+    workers = [
+        context.Process(target=_work, args=(device, cpu_threads(devices), dict(settings), tasks, messages), daemon=True)
         for device in devices
     ]
-    for process in processes:
-        process.start()
+    for worker in workers:
+        worker.start()
     try:
-        coming = chain(work, repeat(None, len(devices)))  # each process ends at a None
-        for one in islice(coming, _AHEAD * len(devices)):
-            tasks.put(one)
+        upcoming = chain(groups, repeat(None, len(devices)))  # a worker ends at a None
+        for group in islice(upcoming, _QUEUED * len(devices)):
+            tasks.put(group)
         running = len(devices)
         while running:
-            answer = _next(told, processes, devices)
-            if answer.tried:
-                on_progress(*answer.tried)
-            elif answer.clocks is not None:
+            message = _receive(messages, workers, devices)
+            if message.tried:
+                on_progress(*message.tried)
+            elif message.timings is not None:
                 running -= 1
-                _add(clocks, answer.clocks)
-                for fingerprint, count in (answer.pieces or {}).items():
-                    pieces[fingerprint].count = max(pieces[fingerprint].count, count)
-            elif answer.made is not None:
-                for one in islice(coming, 1):
-                    tasks.put(one)
-                yield answer.made
+                _add_timings(timings, message.timings)
+                for fingerprint, count in (message.splits or {}).items():
+                    splitters[fingerprint].count = max(splitters[fingerprint].count, count)
+            elif message.shards is not None:
+                for group in islice(upcoming, 1):
+                    tasks.put(group)
+                yield message.shards
     finally:
-        tasks.cancel_join_thread()  # what nobody takes any more would hold this process up at its end
-        for process in processes:
-            process.terminate()
-            process.join()
+        tasks.cancel_join_thread()  # groups that no worker takes would block the end of this process
+        for worker in workers:
+            worker.terminate()
+            worker.join()
 
 
-def _next(told: Any, processes: list[Any], devices: list[str]) -> _Message:
-    """The next thing that a process tells.
+def _receive(messages: Any, workers: list[Any], devices: list[str]) -> _Message:
+    """The next message of a worker.
 
     Raises:
-        ClipstoreError: what went wrong there, or that it died.
+        ClipstoreError: the worker's failure, or a worker died.
     """
     while True:
         try:
-            answer: _Message = told.get(timeout=_LOOK)
+            message: _Message = messages.get(timeout=_POLL_SECONDS)
         except queue.Empty:
-            for device, process in zip(devices, processes, strict=True):
-                if process.exitcode not in {None, 0}:
-                    message = f"the process on {device} died (exit code {process.exitcode}): run the same command again"
-                    raise ModelError(message) from None
+            for device, worker in zip(devices, workers, strict=True):
+                if worker.exitcode not in {None, 0}:
+                    text = f"the process on {device} died (exit code {worker.exitcode}): run the same command again"
+                    raise ModelError(text) from None
             continue
-        if isinstance(answer.failure, ClipstoreError):
-            raise answer.failure
-        if answer.failure:
-            message = f"a process failed, which clipstore did not expect:\n{answer.failure}"
-            raise RuntimeError(message)
-        return answer
+        if isinstance(message.failure, ClipstoreError):
+            raise message.failure
+        if message.failure:
+            text = f"unexpected error in a worker process:\n{message.failure}"
+            raise RuntimeError(text)
+        return message
 
 
-def _add(clocks: Mapping[str, Timings], more: Mapping[str, Timings]) -> None:
-    for fingerprint, clock in more.items():
+def _add_timings(totals: Mapping[str, Timings], timings: Mapping[str, Timings]) -> None:
+    for fingerprint, more in timings.items():
+        total = totals[fingerprint]
         for field in fields(Timings):
-            so_far = getattr(clocks[fingerprint], field.name)
-            setattr(clocks[fingerprint], field.name, so_far + getattr(clock, field.name))
+            setattr(total, field.name, getattr(total, field.name) + getattr(more, field.name))
 
 
-def _serve(device: str, cores: int, recipes: dict[str, WorkerSettings], tasks: Any, told: Any) -> None:
-    """The life of a process: load the models, and carry out work until there is none."""
+def _work(device: str, threads: int, settings: dict[str, WorkerSettings], tasks: Any, messages: Any) -> None:
+    """Worker main loop: load the models, then encode plan groups until there are none."""
     ignore_image_warnings()
     if device == "cpu":
         retain_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process hears of it too, and ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and ends this process
     try:
-        hows = _encodings(device, cores, recipes, told)
-        for made in encode(_taken(tasks), hows):
-            told.put(_Message(made=made))
-        clocks = {fingerprint: how.clock for fingerprint, how in hows.items()}
-        told.put(_Message(clocks=clocks, pieces={fingerprint: how.pieces.count for fingerprint, how in hows.items()}))
+        encoding = _encode_settings(device, threads, settings, messages)
+        for shards in encode(_receive_groups(tasks), encoding):
+            messages.put(_Message(shards=shards))
+        messages.put(
+            _Message(
+                timings={fingerprint: one.timings for fingerprint, one in encoding.items()},
+                splits={fingerprint: one.splitter.count for fingerprint, one in encoding.items()},
+            )
+        )
     except ClipstoreError as error:
-        told.put(_Message(failure=error))
-    except Exception:  # noqa: BLE001  (told to the other process with its trace, and raised there)
-        told.put(_Message(failure=traceback.format_exc()))
+        messages.put(_Message(failure=error))
+    except Exception:  # noqa: BLE001  (sent to the parent with its traceback, and raised there)
+        messages.put(_Message(failure=traceback.format_exc()))
     finally:
-        if not _heard():
-            told.cancel_join_thread()  # nobody reads it any more
+        if not _parent_is_alive():
+            messages.cancel_join_thread()  # no process reads them any more
 
 
-def _heard() -> bool:
-    """Whether the process that began this one lives."""
+def _parent_is_alive() -> bool:
     parent = multiprocessing.parent_process()
     return parent is not None and parent.is_alive()
 
 
-def _taken(tasks: Any) -> Iterator[PlanGroup]:
-    """Work from the queue, until there is none or nobody to do it for."""
-    while _heard():
+def _receive_groups(tasks: Any) -> Iterator[PlanGroup]:
+    """Plan groups from the queue, until there are none or the parent process has ended."""
+    while _parent_is_alive():
         with suppress(queue.Empty):
-            work = tasks.get(timeout=_LOOK)
-            if work is None:
+            group = tasks.get(timeout=_POLL_SECONDS)
+            if group is None:
                 return
-            yield work
+            yield group
 
 
-def _encodings(device: str, cores: int, recipes: Mapping[str, WorkerSettings], told: Any) -> dict[str, EncodeSettings]:
+def _encode_settings(
+    device: str, threads: int, settings: Mapping[str, WorkerSettings], messages: Any
+) -> dict[str, EncodeSettings]:
+    """Load the models of a worker; their encode settings by fingerprint."""
     import torch
 
     from clipstore.encoders.clip import ClipEncoder
     from clipstore.encoders.loading import load_clip
 
     if device == "cpu":
-        torch.set_num_threads(cores)
+        torch.set_num_threads(threads)
     encoders = {
         fingerprint: ClipEncoder(
-            load_clip(recipe.model), precision=recipe.tower.precision, device=device, compiled=recipe.compiled
+            load_clip(one.model), precision=one.tower.precision, device=device, compiled=one.compiled
         )
-        for fingerprint, recipe in recipes.items()
+        for fingerprint, one in settings.items()
     }
-    taken = sum(encoder.weight_bytes for encoder in encoders.values())
+    weights = sum(encoder.weight_bytes for encoder in encoders.values())
     return {
         fingerprint: EncodeSettings(
-            folder=recipe.folder,
-            model=recipe.model,
+            folder=one.folder,
+            model=one.model,
             encoder=encoders[fingerprint],
-            store_dtype=recipe.store_dtype,
-            batch_tokens=encoders[fingerprint].batch_tokens(recipe.tower.tower, recipe.memory - taken),
-            on_progress=_ProgressSender(fingerprint, told),
-            read=recipe.read,
+            store_dtype=one.store_dtype,
+            batch_tokens=encoders[fingerprint].batch_tokens(one.tower.tower, one.memory - weights),
+            on_progress=_ProgressSender(fingerprint, messages),
+            read=one.read,
         )
-        for fingerprint, recipe in recipes.items()
+        for fingerprint, one in settings.items()
     }
 
 
 @dataclass(frozen=True)
 class _ProgressSender:
-    """Tells the other process of items tried."""
+    """Sends the number of items that were tried to the parent process."""
 
     fingerprint: str
-    told: Any
+    messages: Any
 
     def __call__(self, items: int) -> None:
-        self.told.put(_Message(tried=(self.fingerprint, items)))
+        self.messages.put(_Message(tried=(self.fingerprint, items)))

@@ -1,4 +1,4 @@
-"""Photos ahead of the model: read by many threads, decoded by one a core, handed over in order, bounded in bytes."""
+"""Prefetch images for the model: read by many threads, decoded by one thread per core, in order, in bounded memory."""
 
 from __future__ import annotations
 
@@ -6,113 +6,104 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipstore.encoders.images import Preprocessing, apply_orientation, decode_image, preprocess
 from clipstore.errors import ImageError
-from clipstore.files import read_regular
+from clipstore.files import FileReader, read_regular
+from clipstore.inference.settings import Timings
+from clipstore.records import ImageFile
 
-READERS = 32  # threads that read photos: on a network disk one waits far longer than it works
-_AHEAD_BYTES = 256 * 2**20  # of photos that are ahead of the model, as files and as pixels
-_AHEAD_PHOTOS = 1024
+READERS = 32  # threads that read image files: on a network disk they wait far longer than they compute
+_BUFFER_BYTES = 256 * 2**20  # of image files and pixels that are ahead of the model
+_BUFFER_IMAGES = 1024
 
-Read = Callable[[Path], bytes]
-Pixels = NDArray[np.uint8] | str  # or what is wrong with the photo
-
-
-@dataclass
-class Timings:
-    """Where the time of a run went, in seconds added up over the threads that do it; `wait` is the model's, idle."""
-
-    read: float = 0.0
-    decode: float = 0.0
-    forward: float = 0.0
-    wait: float = 0.0
-    write: float = 0.0
-
-    def since(self, before: Timings) -> Timings:
-        """What was spent since the clock stood as `before`."""
-        return Timings(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
+Pixels = NDArray[np.uint8] | str  # (height, width, 3), or the reason why there are none
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """A photo to decode: its content key, its path, and how many bytes it has (0: unknown)."""
-
-    content: str
-    path: str
-    size: int
+class _Decoded(NamedTuple):
+    pixels: list[Pixels]
+    read_seconds: float
+    decode_seconds: float
 
 
 def prefetch_images(
-    photos: Iterable[ImageFile], hows: Sequence[Preprocessing], clock: Timings, *, read: Read = read_regular
+    files: Iterable[ImageFile],
+    preprocessings: Sequence[Preprocessing],
+    timings: Timings,
+    *,
+    read: FileReader = read_regular,
 ) -> Generator[tuple[str, list[Pixels]]]:
-    """The content key of each photo, in order, and its pixels as each of `hows` wants them, decoded once."""
-    room = sum(3 * how.crop[0] * how.crop[1] for how in hows)
-    waiting: deque[tuple[ImageFile, Future[tuple[list[Pixels], float, float]]]] = deque()
-    held = 0
+    """Read and decode image files ahead of the consumer.
+
+    Each file is decoded once. Yields, in order, its content key and its pixels for each of `preprocessings`.
+    """
+    pixel_bytes = sum(3 * preprocessing.crop[0] * preprocessing.crop[1] for preprocessing in preprocessings)
+    queue: deque[tuple[ImageFile, Future[_Decoded]]] = deque()
+    buffered = 0
     readers, decoders = ThreadPoolExecutor(READERS), ThreadPoolExecutor(os.cpu_count())
     try:
-        coming = iter(photos)
-        photo = next(coming, None)
-        while photo or waiting:
-            while photo and (not waiting or (held + photo.size + room < _AHEAD_BYTES and len(waiting) < _AHEAD_PHOTOS)):
-                reading = readers.submit(_timed_read, read, photo.path)
-                waiting.append((photo, decoders.submit(_decode, reading, photo.content, hows)))
-                held += photo.size + room
-                photo = next(coming, None)
-            done, future = waiting.popleft()
-            pixels, read_seconds, decode_seconds = future.result()
-            held -= done.size + room
-            clock.read += read_seconds
-            clock.decode += decode_seconds
-            yield done.content, pixels
+        upcoming = iter(files)
+        file = next(upcoming, None)
+        while file or queue:
+            while file and (
+                not queue or (buffered + file.size + pixel_bytes < _BUFFER_BYTES and len(queue) < _BUFFER_IMAGES)
+            ):
+                content = readers.submit(_read, read, file.path)
+                queue.append((file, decoders.submit(_decode, content, file.content, preprocessings)))
+                buffered += file.size + pixel_bytes
+                file = next(upcoming, None)
+            first, future = queue.popleft()
+            result = future.result()
+            buffered -= first.size + pixel_bytes
+            timings.read += result.read_seconds
+            timings.decode += result.decode_seconds
+            yield first.content, result.pixels
     finally:
         for pool in (decoders, readers):
             pool.shutdown(cancel_futures=True)
 
 
-def _timed_read(read: Read, path: str) -> tuple[bytes | str, float]:
-    """A photo's bytes, or what is wrong; and the seconds taken."""
-    began = time.perf_counter()
+def _read(read: FileReader, path: str) -> tuple[bytes | str, float]:
+    """The bytes of an image file, or the reason why it cannot be read; and the seconds spent."""
+    start = time.perf_counter()
     try:
-        photo: bytes | str = read(Path(path))
+        content: bytes | str = read(Path(path))
     except OSError as error:
-        photo = f"the photo cannot be read: {error.strerror}"
-    return photo, time.perf_counter() - began
+        content = f"the image file cannot be read: {error.strerror}"
+    return content, time.perf_counter() - start
 
 
-def _decode(
-    reading: Future[tuple[bytes | str, float]], content: str, hows: Sequence[Preprocessing]
-) -> tuple[list[Pixels], float, float]:
-    """A photo's pixels for each preprocessing, the seconds that reading took, and those that decoding took."""
-    photo, read_seconds = reading.result()
-    began = time.perf_counter()
-    got: list[Pixels]
-    if isinstance(photo, str):
-        got = [photo] * len(hows)
-    elif hashlib.sha256(photo).hexdigest() != content:
-        got = ["the photo changed while it was being embedded: embed again"] * len(hows)
+def _decode(reading: Future[tuple[bytes | str, float]], key: str, preprocessings: Sequence[Preprocessing]) -> _Decoded:
+    """The pixels of an image for each preprocessing; its bytes must have the content key."""
+    content, read_seconds = reading.result()
+    start = time.perf_counter()
+    pixels: list[Pixels]
+    if isinstance(content, str):
+        pixels = [content] * len(preprocessings)
+    elif hashlib.sha256(content).hexdigest() != key:
+        pixels = ["the image file changed while it was being embedded: embed again"] * len(preprocessings)
     else:
-        got = _prepared(photo, hows)
-    return got, read_seconds, time.perf_counter() - began
+        pixels = _preprocess(content, preprocessings)
+    return _Decoded(pixels, read_seconds, time.perf_counter() - start)
 
 
-def _prepared(photo: bytes, hows: Sequence[Preprocessing]) -> list[Pixels]:
+def _preprocess(content: bytes, preprocessings: Sequence[Preprocessing]) -> list[Pixels]:
     try:
-        image = decode_image(photo)
+        image = decode_image(content)
     except ImageError as error:
-        return [str(error)] * len(hows)
-    got: list[Pixels] = []
-    for how in hows:
+        return [str(error)] * len(preprocessings)
+    pixels: list[Pixels] = []
+    for preprocessing in preprocessings:
         try:
-            got.append(preprocess(apply_orientation(image, photo) if how.exif_orientation else image, how))
+            turned = apply_orientation(image, content) if preprocessing.exif_orientation else image
+            pixels.append(preprocess(turned, preprocessing))
         except ImageError as error:
-            got.append(str(error))
-    return got
+            pixels.append(str(error))
+    return pixels

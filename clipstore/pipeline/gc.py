@@ -82,8 +82,8 @@ def _registered(session: Session, store: Store) -> tuple[list[Kind], list[int]]:
 
 
 def _strike_out(session: Session, shard_ids: list[int]) -> None:
-    for statement in ("embed/remove_vectors", "embed/remove_shards"):
-        session.run(statement, shards=shard_ids)
+    session.run("embed/delete_vectors", shards=shard_ids)
+    session.run("embed/delete_shards", shards=shard_ids)
     for statement in ("gc/remove_failures", "gc/remove_precision_checks", "gc/remove_probes"):
         session.run(statement)
 

@@ -1,48 +1,47 @@
-"""Entering shards into the catalog, and striking out those whose files are gone."""
+"""Register shards in the catalog, and delete those whose files are missing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
 from clipstore.catalog import Session
+from clipstore.records import Row
 from clipstore.shards import Shard
 from clipstore.store.layout import Store
 
-# The statements that register shards, in order.
-_STEPS = (
-    "embed/delete_empty_shards",
-    "embed/add_shards",
-    "embed/add_vectors",
-    "embed/delete_resolved_failures",
-    "embed/add_failures",
-)
-
 
 def register(session: Session, store: Store, shards: Sequence[Shard]) -> None:
-    """Enter complete shards, their rows and their failures into the catalog."""
-    named = [(str(shard.path.relative_to(store.root)), shard) for shard in shards]
+    """Add complete shards, their rows and their failures to the catalog."""
+    files = [(str(shard.path.relative_to(store.root)), shard) for shard in shards]
     session.stage(
-        staged_shards=pa.Table.from_pylist([_shard_row(file, shard) for file, shard in named]),
-        staged_vectors=pa.concat_tables([_vector_rows(file, shard) for file, shard in named]),
+        staged_shards=pa.Table.from_pylist([_shard_row(file, shard) for file, shard in files]),
+        staged_vectors=pa.concat_tables([_vector_rows(file, shard) for file, shard in files]),
         staged_failures=pa.concat_tables([_failure_rows(shard) for shard in shards]),
     )
-    for step in _STEPS:
-        session.run(step)
+    session.run("embed/delete_empty_shards")
+    session.run("embed/add_shards")
+    session.run("embed/add_vectors")
+    session.run("embed/delete_resolved_failures")
+    session.run("embed/add_failures")
 
 
-def delete_missing_shards(session: Session, store: Store, fingerprint: str) -> int:
-    """Strike out the shards of a fingerprint whose files are gone, so that they are planned again; how many."""
-    shards = session.rows("evaluate/shards", fingerprint=fingerprint)
-    lost = [row["shard_id"] for row in shards if not (store.root / row["file"]).is_file()]
-    for statement in ("embed/remove_vectors", "embed/remove_shards"):
-        session.run(statement, shards=lost)
-    return len(lost)
+def missing_shards(session: Session, store: Store, fingerprint: str) -> list[int]:
+    """The ids of the registered shards of a fingerprint whose files are missing."""
+    rows = session.rows("embed/shard_files", fingerprint=fingerprint)
+    return [row["shard_id"] for row in rows if not (store.root / row["file"]).is_file()]
 
 
-def _shard_row(file: str, shard: Shard) -> dict[str, Any]:
+def delete_missing_shards(session: Session, store: Store, fingerprint: str) -> None:
+    """Delete the shards of a fingerprint whose files are missing, and their vectors, from the catalog."""
+    missing = missing_shards(session, store, fingerprint)
+    if missing:
+        session.run("embed/delete_vectors", shards=missing)
+        session.run("embed/delete_shards", shards=missing)
+
+
+def _shard_row(file: str, shard: Shard) -> Row:
     return {
         "fingerprint": shard.info.fingerprint,
         "kind": shard.info.kind,

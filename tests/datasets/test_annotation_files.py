@@ -76,7 +76,7 @@ def test_coco_images_elsewhere_are_reported_with_the_folder_that_has_them(
     assert line.startswith("clipstore: warning: ")
     assert not [word for word in (f"{root}/val/a.jpg", f"--images {root}/images/val") if word not in line]
     (failure, _) = cli_json("query", "item_failures")
-    assert (failure["path"], failure["reason"]) == (f"{root}/val/a.jpg", "the photo is missing")
+    assert (failure["path"], failure["reason"]) == (f"{root}/val/a.jpg", "the image file is missing")
 
     for folder in (root / "images" / "val", root / "images"):
         done = cli_json("ingest", "coco", root, "--images", folder)

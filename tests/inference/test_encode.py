@@ -36,10 +36,12 @@ from clipstore.encoders.images import decode_pixels, read_preprocessing
 from clipstore.encoders.loading import load_clip
 from clipstore.encoders.model_files import locate, preprocessor_file
 from clipstore.errors import ModelError
-from clipstore.inference.encode import BatchSplitter, EncodeSettings, PlanGroup, encode
-from clipstore.inference.prefetch import ImageFile, Timings, prefetch_images
+from clipstore.inference.batches import BatchSplitter
+from clipstore.inference.encode import encode
+from clipstore.inference.prefetch import prefetch_images
+from clipstore.inference.settings import EncodeSettings, Timings
 from clipstore.pipeline.embed.run import EmbedOptions, embed
-from clipstore.records import Model, ShardPlan
+from clipstore.records import ImageFile, Model, PlanGroup, ShardPlan
 from clipstore.reporting.embedding import summary_notes
 from clipstore.store.layout import Store
 
@@ -111,7 +113,7 @@ def test_what_is_read_ahead_is_bounded_in_bytes(photos: list[ImageFile]) -> None
 def test_a_photo_that_changes_meanwhile_is_told(photos: list[ImageFile], tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
     ((_, (told,)),) = prefetch_images([ImageFile(photos[0].content, str(tmp_path / "other.png"), 0)], [HOW], Timings())
-    assert told == "the photo changed while it was being embedded: embed again"
+    assert told == "the image file changed while it was being embedded: embed again"
 
 
 def test_leaving_early_ends_the_threads(photos: list[ImageFile]) -> None:

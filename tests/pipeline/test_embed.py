@@ -444,9 +444,9 @@ REASONS = {
     "large.png": "decompression bomb",
     "long.png": "too elongated",
     "lie.png": "damaged: ",
-    "missing.jpg": "the photo is missing",
+    "missing.jpg": "the image file is missing",
     "folder.jpg": "cannot be read: Is a directory",
-    "inside.jpg/a.jpg": "the photo is missing|cannot be read: Not a directory",
+    "inside.jpg/a.jpg": "the image file is missing|cannot be read: Not a directory",
 }
 
 

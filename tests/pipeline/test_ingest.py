@@ -109,7 +109,7 @@ def test_flickr(cli: Run, sql: Ask, tmp_path: Path) -> None:
     a, b = "Flicker8k_Dataset/a.jpg", "Flicker8k_Dataset/b.jpg"
     assert captions_of(sql) == {a: ["a dog", "a hound"], b: ["a cat"]}
     assert members_of(sql) == {"flickr8k/all": [a, b], "flickr8k/test": [b]}
-    assert sql("SELECT file_name FROM images WHERE problem = 'the photo is missing'") == [{"file_name": b}]
+    assert sql("SELECT file_name FROM images WHERE problem = 'the image file is missing'") == [{"file_name": b}]
 
 
 def test_karpathy(cli: Run, sql: Ask, tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def test_item_failures(query: Callable[..., Any]) -> None:
     photos = sorted((row["item"], row["tower"]) for row in told)
     assert photos == [("val/000000000001.jpg", "image"), ("val/000000000002.jpg", "image")]
     reasons = {row["item"]: (row["model"], row["reason"]) for row in told}
-    assert reasons["val/000000000001.jpg"] == (None, "the photo is missing")
+    assert reasons["val/000000000001.jpg"] == (None, "the image file is missing")
     assert reasons["val/000000000002.jpg"][0] == "demo"
     assert "damaged" in reasons["val/000000000002.jpg"][1]
 

@@ -1,147 +1,175 @@
-"""What is missing: the items of a tower without a vector, by SQL, cut into shard plans."""
+"""Plan: the items of each tower that have no vector, found by SQL and cut into shard plans. Reads the catalog only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipstore.catalog import Session
-from clipstore.inference.encode import PlanGroup
-from clipstore.inference.prefetch import ImageFile, Timings
-from clipstore.records import Model, PlanSource, ShardPlan, Tower
+from clipstore.records import ImageFile, Model, PlanGroup, PlanSource, ShardPlan, Tower, TowerName
+from clipstore.store.layout import Store
+from clipstore.store.probes import parts_of
+from clipstore.store.registry import missing_shards
 
-# On two cores either takes a ViT-B/32 about 20 s: what is lost when a run is killed.
-ITEMS_PER_SHARD = {"image": 1024, "text": 8192}
-KIND = {"image": "images", "text": "captions"}  # what a tower's items are called
-_COUNT = {"image": "embed/count_images", "text": "embed/count_captions"}
-_SCOPE = {"image": "embed/scope_images", "text": "embed/scope_captions"}
+# A shard takes a ViT-B/32 on two cores about 20 s, which is what an interrupted run loses.
+ITEMS_PER_SHARD: Mapping[TowerName, int] = {"image": 1024, "text": 8192}
 
-
-@dataclass(kw_only=True)
-class EmbedSummary:
-    """What a run did for one tower of one model. Items are distinct contents.
-
-    Attributes:
-        planned: items without a vector before the run.
-        reused: items that had one.
-        failed: items without a vector after it, those known from before included.
-        missing: photos that could not be read at all, so that nobody knows their content.
-        cut: texts longer than the model reads.
-        special_tokens: texts that contain a start or end token in letters, such as "<|endoftext|>": read as plain text.
-        lost_shards: registered shards whose files are gone; their items were planned again.
-        estimate: of a dry run alone: seconds that the run would take.
-        size: bytes written, or those a dry run expects.
-        least_cosine: the least cosine of an item's vector to the one that fp32 gives, of a few that were tried.
-        pieces: in how many pieces batches were run at last, after the device ran out of memory (1: it never did).
-        workers: threads that the model ran in.
-    """
-
-    model: str
-    tower: str
-    fingerprint: str
-    planned: int = 0
-    done: int = 0
-    reused: int = 0
-    failed: int = 0
-    missing: int = 0
-    cut: int = 0
-    special_tokens: int = 0
-    lost_shards: int = 0
-    seconds: float = 0.0
-    size: int = 0
-    estimate: float | None = None
-    least_cosine: float | None = None
-    pieces: int = 1
-    workers: int = 1
-    clock: Timings = field(default_factory=Timings)
+# The column of `PendingItems.table` that is a plan's `sources`.
+_SOURCE_COLUMN: Mapping[PlanSource, str] = {"image_files": "source", "features": "features_file", "texts": "source"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scope:
-    """What one tower has to do; `pending` has content and source, and for images image_id, size and where features lie.
+class PendingItems:
+    """The distinct items of one tower that have no vector and are computed from one source, in the catalog's order.
 
-    The column features_file is null where the store has no features of a photo.
+    `table` has the columns content and source (a path or a text), and for an image tower also image_id, size,
+    features_file and features_row (null unless the source is "features").
     """
 
     tower: Tower
-    pending: pa.Table
-    summary: EmbedSummary
+    source: PlanSource
+    table: pa.Table
 
-    def only(self, source: PlanSource) -> Scope:
-        """The part whose vectors come from "image_files", "features" or "texts"."""
-        if self.tower.tower == "text":
-            return self if source == "texts" else replace(self, pending=self.pending.slice(0, 0))
-        known = self.pending["features_file"].is_valid()
-        keep = {"features": known, "image_files": pc.invert(known)}.get(source)
-        return replace(self, pending=self.pending.slice(0, 0) if keep is None else self.pending.filter(keep))
-
-    def sources(self) -> list[PlanSource]:
-        """Where the vectors of what is pending come from."""
-        order: tuple[PlanSource, ...] = ("image_files", "features", "texts")
-        return [source for source in order if self.only(source).pending.num_rows]
-
-    def without(self) -> Scope:
-        """The same with nothing to do: another model of the run has the tower too."""
-        summary = replace(self.summary, planned=0, reused=self.summary.reused + self.summary.planned)
-        return replace(self, pending=self.pending.slice(0, 0), summary=summary)
-
-    def sample(self, most: int) -> Scope:
-        """At most so many of the pending items, evenly spread."""
-        step = -(-self.pending.num_rows // most) or 1
-        return replace(self, pending=self.pending.take(pa.array(range(0, self.pending.num_rows, step))))
+    def sample(self, most: int) -> PendingItems:
+        """At most `most` of the items, evenly spaced."""
+        step = -(-self.table.num_rows // most) or 1
+        return replace(self, table=self.table.take(pa.array(range(0, self.table.num_rows, step))))
 
 
-def scope_of(session: Session, model: Model, model_id: int, tower: Tower, *, retry: bool) -> Scope:
-    """What one tower has to do, of the images in the staged table `scope`; with `retry`, known failures once more."""
-    summary = EmbedSummary(model=model.name, tower=tower.tower, fingerprint=tower.fingerprint)
-    asked: dict[str, Any] = {"model_id": model_id, "fingerprint": tower.fingerprint}
-    if tower.backbone:
-        asked["backbone"] = tower.backbone
-    counted = session.rows(_COUNT[tower.tower], **asked)[0]
-    if tower.backbone:
-        summary.missing = session.rows("embed/missing_image_files")[0]["missing"]
-    pending = session.table(_SCOPE[tower.tower], retry=retry, **asked)
-    summary.reused = counted["done"]
-    summary.planned = pending.num_rows
-    summary.failed = counted["items"] - summary.reused - summary.planned
-    return Scope(tower=tower, pending=pending, summary=summary)
+@dataclass(frozen=True, kw_only=True)
+class TowerPlan:
+    """What one tower of a model lacks.
 
-
-def work_of(scopes: Sequence[Scope], source: PlanSource) -> Iterator[PlanGroup]:
-    """The work of one source, in the catalog's order: for photos that of all scopes together, else of one.
-
-    Items are cut into runs of ITEMS_PER_SHARD: whatever is done already, the rest is cut in the same places.
+    Attributes:
+        pending: the items to embed by source; a source without items is left out.
+        stored: items that have a vector.
+        failed: items that failed in an earlier run and are not tried again.
+        missing: image files that cannot be read.
+        lost_shards: registered shards whose files are missing.
     """
-    scopes = [scope.only(source) for scope in scopes]
-    size = ITEMS_PER_SHARD[scopes[0].tower.tower]
-    if source != "image_files":
-        (scope,) = scopes
-        for start in range(0, scope.pending.num_rows, size):
-            yield PlanGroup(plans=(_plan(scope.tower, source, scope.pending.slice(start, size)),))
+
+    tower: Tower
+    pending: tuple[PendingItems, ...]
+    stored: int
+    failed: int
+    missing: int = 0
+    lost_shards: int = 0
+
+    @property
+    def planned(self) -> int:
+        """The number of items to embed."""
+        return sum(items.table.num_rows for items in self.pending)
+
+    def items(self, source: PlanSource) -> PendingItems | None:
+        """The items that are computed from this source; None: there are none."""
+        return next((items for items in self.pending if items.source == source), None)
+
+
+def plan_towers(
+    store: Store, models: Sequence[tuple[Model, Sequence[Tower]]], *, splits: list[int] | None, retry: bool
+) -> list[list[TowerPlan]]:
+    """What some towers of each model lack, of the images of some splits (None: all) and their captions.
+
+    A tower of several models, and its lost shards, are planned for the first of them; for the others its items count
+    as stored. With `retry`, items that failed before are planned again.
+    """
+    with store.catalog.read() as session:
+        session.stage(scope=session.table("embed/scope", splits=splits))
+        plans: list[list[TowerPlan]] = []
+        planned: set[str] = set()  # fingerprints
+        for model, towers in models:
+            plans.append([])
+            for tower in towers:
+                plans[-1].append(_plan_tower(session, store, model, tower, planned, retry=retry))
+                planned.update(parts_of(tower).values())
+        return plans
+
+
+def plan_groups(pending: Sequence[PendingItems]) -> Iterator[PlanGroup]:
+    """Cut pending items of one source into shard plans of ITEMS_PER_SHARD items, in the catalog's order.
+
+    Of "image_files", several towers share groups, in which each image is decoded once; other sources take one tower.
+    """
+    first = pending[0]
+    size = ITEMS_PER_SHARD[first.tower.tower]
+    if first.source == "image_files":
+        yield from _image_groups(pending, size)
         return
-    every = pa.concat_tables(scope.pending for scope in scopes).group_by("content", use_threads=False)
-    every = every.aggregate([("source", "first"), ("size", "first"), ("image_id", "min")]).sort_by("image_id_min")
-    wanted = [pc.is_in(every["content"], scope.pending["content"]) for scope in scopes]
-    for start in range(0, every.num_rows, size):
-        run = every.slice(start, size)
-        parts = [(scope.tower, run.filter(mine.slice(start, size))) for scope, mine in zip(scopes, wanted, strict=True)]
-        contents, paths, sizes = (run[name].to_pylist() for name in ("content", "source_first", "size_first"))
+    for start in range(0, first.table.num_rows, size):
+        yield PlanGroup(plans=(_shard_plan(first, first.table.slice(start, size)),))
+
+
+def _image_groups(pending: Sequence[PendingItems], size: int) -> Iterator[PlanGroup]:
+    """Groups of `size` images: the union over all towers, from which each tower takes its own."""
+    union = pa.concat_tables(items.table for items in pending).group_by("content", use_threads=False)
+    union = union.aggregate([("source", "first"), ("size", "first"), ("image_id", "min")]).sort_by("image_id_min")
+    union = union.select(["content", "source_first", "size_first"]).rename_columns(["content", "source", "size"])
+    members = [pc.is_in(union["content"], items.table["content"]) for items in pending]
+    for start in range(0, union.num_rows, size):
+        images = union.slice(start, size)
+        parts = [(items, images.filter(mask.slice(start, size))) for items, mask in zip(pending, members, strict=True)]
+        columns = (images[name].to_pylist() for name in ("content", "source", "size"))
         yield PlanGroup(
-            plans=tuple(_plan(tower, source, part) for tower, part in parts if part.num_rows),
-            photos=tuple(ImageFile(*photo) for photo in zip(contents, paths, sizes, strict=True)),
+            plans=tuple(_shard_plan(items, part) for items, part in parts if part.num_rows),
+            image_files=tuple(ImageFile(*image) for image in zip(*columns, strict=True)),
         )
 
 
-def _plan(tower: Tower, source: PlanSource, items: pa.Table) -> ShardPlan:
-    where = {"image_files": "source_first", "features": "features_file", "texts": "source"}[source]
+def _shard_plan(items: PendingItems, table: pa.Table) -> ShardPlan:
     return ShardPlan(
+        tower=items.tower,
+        source=items.source,
+        contents=table["content"].to_pylist(),
+        sources=table[_SOURCE_COLUMN[items.source]].to_pylist(),
+        rows=table["features_row"].to_pylist() if items.source == "features" else [],
+    )
+
+
+def _plan_tower(
+    session: Session, store: Store, model: Model, tower: Tower, planned: set[str], *, retry: bool
+) -> TowerPlan:
+    """What a tower lacks; nothing where its fingerprint is in `planned`."""
+    missing = {part: missing_shards(session, store, part) for part in parts_of(tower).values()}
+    ignored = [shard for shards in missing.values() for shard in shards]
+    if tower.tower == "image":
+        plan = _plan_images(session, tower, ignored, retry=retry)
+    else:
+        plan = _plan_texts(session, model, tower, ignored, retry=retry)
+    if tower.fingerprint in planned:
+        plan = replace(plan, pending=(), stored=plan.stored + plan.planned)
+    return replace(plan, lost_shards=sum(len(shards) for part, shards in missing.items() if part not in planned))
+
+
+def _plan_images(session: Session, tower: Tower, missing: list[int], *, retry: bool) -> TowerPlan:
+    parameters = {"fingerprint": tower.fingerprint, "backbone": tower.backbone, "missing_shards": missing}
+    counts = session.rows("embed/count_images", **parameters)[0]
+    table = session.table("embed/pending_images", retry=retry, **parameters)
+    has_features = table["features_file"].is_valid()
+    pending = (
+        PendingItems(tower=tower, source="image_files", table=table.filter(pc.invert(has_features))),
+        PendingItems(tower=tower, source="features", table=table.filter(has_features)),
+    )
+    return _tower_plan(tower, pending, counts)
+
+
+def _plan_texts(session: Session, model: Model, tower: Tower, missing: list[int], *, retry: bool) -> TowerPlan:
+    parameters: dict[str, Any] = {"fingerprint": tower.fingerprint, "missing_shards": missing}
+    parameters |= {"prompt": model.prompt, "clean": model.clean}
+    counts = session.rows("embed/count_texts", **parameters)[0]
+    table = session.table("embed/pending_texts", retry=retry, **parameters)
+    return _tower_plan(tower, (PendingItems(tower=tower, source="texts", table=table),), counts)
+
+
+def _tower_plan(tower: Tower, pending: tuple[PendingItems, ...], counts: Mapping[str, int]) -> TowerPlan:
+    planned = sum(items.table.num_rows for items in pending)
+    return TowerPlan(
         tower=tower,
-        source=source,
-        contents=items["content"].to_pylist(),
-        sources=items[where].to_pylist(),
-        rows=items["features_row"].to_pylist() if source == "features" else [],
+        pending=tuple(items for items in pending if items.table.num_rows),
+        stored=counts["stored"],
+        failed=counts["items"] - counts["stored"] - planned,
+        missing=counts["missing"],
     )

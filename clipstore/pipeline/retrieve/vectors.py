@@ -17,11 +17,11 @@ from clipstore.device import checked_device
 from clipstore.encoders.fingerprint_inputs import longest_text
 from clipstore.encoders.model_files import locate
 from clipstore.errors import ModelError
-from clipstore.inference.encode import EncodeSettings, encode_rows
-from clipstore.pipeline.embed.plan import KIND
+from clipstore.inference.encode import encode_rows
+from clipstore.inference.settings import EncodeSettings
 from clipstore.pipeline.retrieve.queries import Query
 from clipstore.progress import Progress
-from clipstore.records import Model, PlanSource, ShardPlan, Tower
+from clipstore.records import ITEM_KIND, Model, PlanSource, ShardPlan, Tower
 from clipstore.shards import normalised
 from clipstore.store.layout import Store
 from clipstore.store.probes import check_probes
@@ -153,7 +153,7 @@ class QueryEncoder:
             model=self._model,
             encoder=encoder,
             batch_tokens=encoder.batch_tokens(tower.tower, self._memory - encoder.weight_bytes),
-            on_progress=_counter(on_progress, f"{self._model.name}: query {KIND[tower.tower]}", count),
+            on_progress=_counter(on_progress, f"{self._model.name}: query {ITEM_KIND[tower.tower]}", count),
         )
 
     def _encoder(self, tower: Tower) -> ClipEncoder:

@@ -18,7 +18,8 @@ from clipstore.catalog import Session
 from clipstore.encoders.images import Preprocessing, decode_pixels
 from clipstore.errors import ImageError, TrainingError
 from clipstore.files import read_regular
-from clipstore.inference.encode import EncodeSettings, encode_rows
+from clipstore.inference.encode import encode_rows
+from clipstore.inference.settings import EncodeSettings
 from clipstore.progress import Progress
 from clipstore.records import Model, PlanSource, ShardPlan, Training
 from clipstore.store.layout import Store, split_id

@@ -1,0 +1,76 @@
+"""The shards of a plan: their paths, writing them, and those that an interrupted run left complete."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from clipstore import shards
+from clipstore.errors import ShardError
+from clipstore.inference.builder import EncodedRows, ShardBuilder
+from clipstore.records import ShardKind, ShardPlan
+from clipstore.shards import Shard, ShardInfo, normalised
+
+_SOFTWARE = ("clipstore", "torch", "transformers", "pillow")
+
+
+def shard_path(folder: Path, plan: ShardPlan, fingerprint: str) -> Path:
+    """The path of a plan's shard, named by the items planned, so that the same plan always has the same path."""
+    name = hashlib.sha256("\n".join(plan.contents).encode()).hexdigest()[:16]
+    return folder / fingerprint / f"{plan.tower.tower}-{name}.h5"
+
+
+def complete_shards(folder: Path, plan: ShardPlan) -> list[Shard]:
+    """The shards of a plan that an interrupted run completed; empty unless all are there and undamaged."""
+    fingerprints = [plan.tower.fingerprint]
+    if plan.source == "image_files" and plan.tower.backbone:
+        fingerprints.append(plan.tower.backbone)
+    paths = [shard_path(folder, plan, fingerprint) for fingerprint in fingerprints]
+    if not all(path.exists() for path in paths):
+        return []
+    try:
+        return [shards.read_shard(path, check=True) for path in paths]
+    except ShardError:
+        return []  # damaged: it is written again
+
+
+def write_shards(builders: list[ShardBuilder]) -> list[Shard]:
+    """Write the shards of plans once all their batches are computed."""
+    written = []
+    for builder in builders:
+        rows = builder.rows()
+        start = time.perf_counter()
+        written.append(_write(builder, rows, "vectors"))
+        if builder.plan.source == "image_files":
+            written.append(_write(builder, rows, "features"))
+        builder.settings.timings.write += time.perf_counter() - start
+    return written
+
+
+def _write(builder: ShardBuilder, rows: EncodedRows, kind: ShardKind) -> Shard:
+    """Write vectors, normalised, in the type to store; or features, not normalised and in float32, for other heads."""
+    plan, settings = builder.plan, builder.settings
+    if kind == "vectors":
+        fingerprint, values = plan.tower.fingerprint, normalised(rows.vectors, settings.store_dtype)
+    elif rows.features is not None:
+        fingerprint, values = plan.tower.backbone or "", rows.features
+    else:  # every image failed
+        fingerprint, values = plan.tower.backbone or "", np.empty((0, plan.tower.features_dim), dtype=np.float32)
+    info = ShardInfo(
+        kind=kind,
+        tower=plan.tower.tower,
+        fingerprint=fingerprint,
+        model=settings.model.name,
+        family=settings.model.family,
+        precision=plan.tower.precision,
+        normalised=kind == "vectors",
+        cut=rows.cut,
+        software=shards.software(**{name: version(name) for name in _SOFTWARE}),
+    )
+    # A reason may quote text that UTF-8 cannot encode, such as half a surrogate pair from a damaged file.
+    failures = {key: reason.encode(errors="replace").decode() for key, reason in rows.failures.items()}
+    return shards.write_shard(shard_path(settings.folder, plan, fingerprint), info, values, rows.contents, failures)

@@ -1,0 +1,147 @@
+"""Encode pending items into shards, on one or several devices, and register each shard once it is complete."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from threading import Lock
+
+from clipstore.device import free_memory
+from clipstore.inference.encode import encode
+from clipstore.inference.multiprocess import WorkerSettings, cpu_threads, encode_in_processes
+from clipstore.inference.write import complete_shards
+from clipstore.pipeline.embed.plan import PendingItems, plan_groups
+from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
+from clipstore.pipeline.embed.summary import EmbedSummary, add_time
+from clipstore.progress import Progress
+from clipstore.records import ITEM_KIND, PlanGroup
+from clipstore.shards import Shard
+from clipstore.store.layout import Store
+from clipstore.store.probes import parts_of
+from clipstore.store.registry import register
+
+Counter = Callable[[int], None]  # takes a number of items that were tried
+
+
+def encode_pending(run: EmbedRun, work: Sequence[tuple[EmbedModel, PendingItems]]) -> None:
+    """Encode the pending items of one source, of one tower of each model, and register their shards.
+
+    Raises:
+        ShardError: a shard cannot be written, or features cannot be read.
+        ModelError: the device has no memory for a single item, or a worker process died.
+    """
+    start = time.perf_counter()
+    summaries = [model.summaries[items.tower.tower] for model, items in work]
+    earlier = [replace(summary.clock) for summary in summaries]
+    counters = {summary.fingerprint: _counter(summary, run.options.on_progress) for summary in summaries}
+    by_part = {
+        part: summary
+        for (_, items), summary in zip(work, summaries, strict=True)
+        for part in parts_of(items.tower).values()
+    }
+    groups = plan_groups([items for _, items in work])
+    if not run.options.retry_failed:
+        groups = _adopt(run.store, groups, by_part, counters)
+    written, workers = _encode(run, work, groups, counters)
+    for shards in written:
+        _register(run.store, shards, by_part)
+    add_time(summaries, earlier, workers, time.perf_counter() - start)
+
+
+def _adopt(
+    store: Store, groups: Iterable[PlanGroup], summaries: Mapping[str, EmbedSummary], counters: Mapping[str, Counter]
+) -> Iterator[PlanGroup]:
+    """Register shards that an interrupted run completed but did not register; yields the plans that are left."""
+    for group in groups:
+        left = []
+        for plan in group.plans:
+            shards = complete_shards(store.shards, plan)
+            if shards:
+                _register(store, shards, summaries)
+                counters[plan.tower.fingerprint](len(plan.contents))
+            else:
+                left.append(plan)
+        if left:
+            yield replace(group, plans=tuple(left))
+
+
+def _register(store: Store, shards: list[Shard], summaries: Mapping[str, EmbedSummary]) -> None:
+    """Register complete shards and count them in the summary of their fingerprint."""
+    with store.catalog.write() as session:
+        register(session, store, shards)
+    for shard in shards:
+        summaries[shard.info.fingerprint].add_shard(shard)
+
+
+def _encode(
+    run: EmbedRun,
+    work: Sequence[tuple[EmbedModel, PendingItems]],
+    groups: Iterator[PlanGroup],
+    counters: Mapping[str, Counter],
+) -> tuple[Iterator[list[Shard]], int]:
+    """The shards of plan groups as they are completed, and the number of threads that run the model.
+
+    One worker process per device where there are several devices and groups, else in this process. Stored features
+    are projected in this process: a single matrix product does not repay starting workers.
+    """
+    devices = run.devices()
+    if len(devices) > 1 and work[0][1].source != "features":
+        first = list(islice(groups, len(devices)))
+        devices, groups = devices[: len(first)], chain(first, groups)
+        if len(devices) > 1:
+            return _encode_in_processes(run, work, groups, counters, devices)
+    settings = {}
+    for model, items in work:
+        tower, summary = items.tower, model.summaries[items.tower.tower]
+        encoding = run.encode_settings(model, tower, summary.clock)
+        settings[tower.fingerprint] = replace(encoding, on_progress=counters[tower.fingerprint])
+    return encode(groups, settings), work[0][0].loaded.workers
+
+
+def _encode_in_processes(
+    run: EmbedRun,
+    work: Sequence[tuple[EmbedModel, PendingItems]],
+    groups: Iterator[PlanGroup],
+    counters: Mapping[str, Counter],
+    devices: list[str],
+) -> tuple[Iterator[list[Shard]], int]:
+    """As `_encode`, in worker processes, which load the models themselves: those of this process are released."""
+    options = run.options
+    settings = {
+        items.tower.fingerprint: WorkerSettings(
+            folder=run.store.shards,
+            model=model.model,
+            tower=items.tower,
+            store_dtype=options.store_dtype,
+            memory=options.memory,
+            compiled=options.compiled,
+            read=options.read,
+        )
+        for model, items in work
+    }
+    timings = {items.tower.fingerprint: model.summaries[items.tower.tower].clock for model, items in work}
+    splitters = {fingerprint: run.splitters[fingerprint] for fingerprint in settings}
+    gpu_workers = work[0][0].loaded.workers
+    workers = sum(cpu_threads(devices) if device == "cpu" else gpu_workers for device in devices)
+    for model, _ in work:
+        model.encoder = None
+    free_memory()
+    shards = encode_in_processes(
+        devices, groups, settings, timings, splitters, lambda fingerprint, items: counters[fingerprint](items)
+    )
+    return shards, workers
+
+
+def _counter(summary: EmbedSummary, on_progress: Progress) -> Counter:
+    """A callback that reports the progress of a tower; it may be called from several threads."""
+    lock, tried = Lock(), summary.done
+
+    def count(items: int) -> None:
+        nonlocal tried
+        with lock:
+            tried += items
+            on_progress(f"{summary.model}: {ITEM_KIND[summary.tower]}", tried, summary.planned)
+
+    return count

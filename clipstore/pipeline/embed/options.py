@@ -1,0 +1,41 @@
+"""The options of `clipstore embed`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clipstore import choices
+from clipstore.files import FileReader, read_regular
+from clipstore.progress import Progress, no_progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """What to embed, and how.
+
+    Attributes:
+        splits: names of splits; empty: the whole catalog.
+        only: "images" or "captions"; None: both.
+        memory: device memory for weights and batches, in bytes.
+        devices: torch devices, each with a process of its own where there are several; empty: CUDA if available, else
+            the CPU.
+        compiled: run the model through torch.compile.
+        retry_failed: try items again that failed in an earlier run.
+        dry_run: estimate only.
+        read: reads an image file, in place of the file system.
+    """
+
+    splits: tuple[str, ...] = ()
+    only: choices.ItemKindChoice | None = None
+    precision: choices.PrecisionChoice = "auto"
+    store_dtype: choices.StoredTypeChoice = "float32"
+    memory: int = choices.DEFAULT_MEMORY
+    devices: tuple[str, ...] = ()
+    compiled: bool = False
+    retry_failed: bool = False
+    dry_run: bool = False
+    on_progress: Progress = no_progress
+    read: FileReader = read_regular
+
+    def __post_init__(self) -> None:
+        choices.check(self)
