@@ -81,7 +81,7 @@ class Shard:
     size: int
 
 
-def normalised(values: NDArray[Any], dtype: str) -> NDArray[Any]:
+def normalize(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Rows (N, D) scaled to unit length in float64, then rounded to `dtype`; zero rows stay zero."""
     wide = np.asarray(values, dtype=np.float64)
     # Scaled by a power of two, which rounds nothing, so that the squares of no value overflow.
@@ -114,7 +114,7 @@ def write_shard(
         shard = read_shard(temporary, check=True)
         temporary.replace(path)
         flush(path.parent)
-        _checked[path] = stamp(path)
+        _checked[path] = file_stamp(path)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
@@ -147,13 +147,13 @@ def check(path: Path) -> None:
     Raises:
         ShardError: the file is missing, cannot be read, or its vectors are not those that were written.
     """
-    now = stamp(path)
+    now = file_stamp(path)
     if _checked.get(path) != now:
         read_shard(path, check=True)
         _checked[path] = now
 
 
-def forget_checks() -> None:
+def clear_checks() -> None:
     """Have every shard compared with its checksum again when it is next read, as in a new process."""
     _checked.clear()
 
@@ -178,7 +178,7 @@ def read_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class FileStamp:
     """What tells a file from another that took its place: None for all where there is none."""
 
     inode: int | None
@@ -187,25 +187,25 @@ class Stamp:
 
 
 # The stamps of files that agreed with their checksums in this process.
-_checked: dict[Path, Stamp] = {}
+_checked: dict[Path, FileStamp] = {}
 
 
-def stamp(path: Path) -> Stamp:
+def file_stamp(path: Path) -> FileStamp:
     """The stamp of a file as it is now."""
     try:
         status = path.stat()
     except OSError:
-        return Stamp(None, None, None)
-    return Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+        return FileStamp(None, None, None)
+    return FileStamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def check_unchanged(path: Path, before: Stamp) -> None:
+def check_unchanged(path: Path, before: FileStamp) -> None:
     """Hold a shard's file to an earlier stamp.
 
     Raises:
         ShardError: it is another file by now, or was written to.
     """
-    if stamp(path) != before:
+    if file_stamp(path) != before:
         message = f"the shard {path} changed while it was read: nothing was kept; embed again, then run this again"
         raise ShardError(message)
 

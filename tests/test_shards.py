@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from shard_files import FAILED, INFO, content_keys, random_vectors, write_vectors
 
 from clipstore.errors import ShardError
-from clipstore.shards import Shard, gather, normalised, read_rows, read_shard
+from clipstore.shards import Shard, gather, normalize, read_rows, read_shard
 
 fifty_examples = examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -248,7 +248,7 @@ def test_rows_get_unit_length_in_float64_and_are_rounded_once(dtype: str, near: 
     values = random_vectors(200, 64) * np.float32(1e-3)
     wide = values.astype(np.float64)
     expected = (wide / np.sqrt((wide**2).sum(axis=1))[:, None]).astype(dtype)
-    ours = normalised(values, dtype)
+    ours = normalize(values, dtype)
     assert ours.dtype == dtype
     np.testing.assert_array_max_ulp(ours, expected, maxulp=1)
     np.testing.assert_allclose(np.linalg.norm(ours.astype(np.float64), axis=1), 1, atol=near)
@@ -257,16 +257,16 @@ def test_rows_get_unit_length_in_float64_and_are_rounded_once(dtype: str, near: 
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 def test_lengths_far_from_one_are_scaled_too(size: float) -> None:
     values = (random_vectors(5).astype(np.float64) * size).astype(np.float32)
-    np.testing.assert_allclose(np.linalg.norm(normalised(values, "float32"), axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(normalize(values, "float32"), axis=1), 1, atol=1e-6)
 
 
 def test_a_zero_row_stays_zero() -> None:
     values = random_vectors(3)
     values[1] = 0
-    ours = normalised(values, "float32")
+    ours = normalize(values, "float32")
     assert not ours[1].any()
     assert ours[0].any()
-    assert normalised(np.empty((0, 4), np.float32), "float16").shape == (0, 4)
+    assert normalize(np.empty((0, 4), np.float32), "float16").shape == (0, 4)
 
 
 @given(rows=st.lists(st.integers(0, 499), min_size=1, max_size=60))

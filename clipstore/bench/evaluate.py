@@ -76,7 +76,7 @@ def bench_eval(options: BenchOptions) -> Row:
         for turn in range(options.repeat):
             for check in (True, False) if turn % 2 == 0 else (False, True):  # neither always gains from being second
                 if check:
-                    shards.forget_checks()
+                    shards.clear_checks()
                 seconds, ranks = _ranked(vectors, device, options)
                 (checked if check else unchecked).append(seconds)
                 peak = peak or peak_memory()
@@ -161,7 +161,7 @@ def _stored(folder: Path, tower: TowerName, blocks: Iterator[NDArray[np.float32]
         rows=np.concatenate([np.arange(size) for size in sizes]),
         dim=options.dim,
         dtypes=["float32"],
-        stamps=[shards.stamp(path) for path in paths],
+        stamps=[shards.file_stamp(path) for path in paths],
     )
 
 

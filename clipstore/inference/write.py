@@ -13,7 +13,7 @@ from clipstore import shards
 from clipstore.errors import ShardError
 from clipstore.inference.builder import EncodedRows, ShardBuilder
 from clipstore.records import ShardKind, ShardPlan
-from clipstore.shards import Shard, ShardInfo, normalised
+from clipstore.shards import Shard, ShardInfo, normalize
 
 _SOFTWARE = ("clipstore", "torch", "transformers", "pillow")
 
@@ -55,7 +55,7 @@ def _write(builder: ShardBuilder, rows: EncodedRows, kind: ShardKind) -> Shard:
     """Write vectors, normalised, in the type to store; or features, not normalised and in float32, for other heads."""
     plan, settings = builder.plan, builder.settings
     if kind == "vectors":
-        fingerprint, values = plan.tower.fingerprint, normalised(rows.vectors, settings.store_dtype)
+        fingerprint, values = plan.tower.fingerprint, normalize(rows.vectors, settings.store_dtype)
     elif rows.features is not None:
         fingerprint, values = plan.tower.backbone or "", rows.features
     else:  # every image failed

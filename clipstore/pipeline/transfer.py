@@ -21,7 +21,7 @@ from clipstore.errors import ModelError, VectorError, check_name
 from clipstore.files import check_regular
 from clipstore.jobs import job_files
 from clipstore.records import Model, Row, Tower, TowerName
-from clipstore.shards import Shard, ShardInfo, normalised
+from clipstore.shards import Shard, ShardInfo, normalize
 from clipstore.store.evaluations import delete_model_evaluations
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import shard_write_lock
@@ -243,7 +243,7 @@ def _write(
             lengths = np.linalg.norm(part.astype(np.float64), axis=1)
         counts["zero"] += int((~part.any(axis=1)).sum())
         counts["not_unit"] += int((np.abs(lengths - 1) > _UNIT).sum())
-        values = normalised(part, "float16" if rows.dtype == np.float16 else "float32")
+        values = normalize(part, "float16" if rows.dtype == np.float16 else "float32")
         keys = contents[start : start + _ROWS]
         name = hashlib.sha256("\n".join(keys).encode() + values.tobytes()).hexdigest()[:16]
         path = store.shards / tower.fingerprint / f"{tower.tower}-{name}.h5"

@@ -39,7 +39,7 @@ class StoredRows:
     rows: NDArray[np.int64]
     dim: int
     dtypes: list[str]  # of the shards that hold the rows, each once
-    stamps: list[shards.Stamp]  # of the shards' files, when this was made
+    stamps: list[shards.FileStamp]  # of the shards' files, when this was made
     held: NDArray[Any] | None = None  # the rows, where they were read already
 
     @property
@@ -250,7 +250,7 @@ def _items(store: Store, session: Session, tower: Tower, table: pa.Table) -> Emb
     paths = [store.root / files[one]["file"] for one in ids.tolist()]
     vectors = StoredRows(
         paths=paths,
-        stamps=[shards.stamp(path) for path in paths],
+        stamps=[shards.file_stamp(path) for path in paths],
         which=which,
         rows=have["row"].to_numpy().astype(np.int64),
         dim=tower.dim,

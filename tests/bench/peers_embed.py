@@ -41,7 +41,7 @@ from clipstore.encoders.random_clip import write_random_clip
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.ingest.run import ingest_coco
 from clipstore.process import retain_freed_memory
-from clipstore.shards import normalised
+from clipstore.shards import normalize
 from clipstore.store.layout import Store
 from clipstore.store.models import add_model
 
@@ -159,7 +159,7 @@ def rate(work: Callable[[list], Floats], items: list) -> tuple[float, Floats]:
 
 
 def least_cosine(one: Floats, other: Floats) -> float:
-    return float((normalised(one, "float64") * normalised(other, "float64")).sum(axis=1).min())
+    return float((normalize(one, "float64") * normalize(other, "float64")).sum(axis=1).min())
 
 
 def beside_peers(

@@ -30,7 +30,7 @@ from safetensors.numpy import load_file, save_file
 
 import clipstore
 from clipstore.demo.scenes import draw_dataset
-from clipstore.shards import normalised
+from clipstore.shards import normalize
 
 Run = Callable[..., Any]
 
@@ -609,7 +609,7 @@ def test_a_model_with_another_head_reads_no_photo(
     features = ask(ingested, "SELECT file FROM shards WHERE kind = 'features'")
     with h5py.File(ingested / features[0]["file"]) as file:
         expected = file["values"][:] @ load_file(headed / "model.safetensors")["visual_projection.weight"].T
-    np.testing.assert_allclose(vectors(ingested, "images", model="headed"), normalised(expected, "float32"), atol=1e-6)
+    np.testing.assert_allclose(vectors(ingested, "images", model="headed"), normalize(expected, "float32"), atol=1e-6)
 
 
 def test_a_model_with_a_tuned_text_tower_embeds_no_image(

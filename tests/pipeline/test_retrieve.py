@@ -26,7 +26,7 @@ from clipstore.encoders.images import decode_pixels
 from clipstore.encoders.loading import load_clip
 from clipstore.pipeline.retrieve import images as query_images
 from clipstore.reporting import panel as panels
-from clipstore.shards import normalised
+from clipstore.shards import normalize
 from clipstore.store.layout import Store
 from clipstore.store.models import find_model
 
@@ -112,11 +112,11 @@ class Gallery:
     def encode_image(self, encoder: ClipEncoder, path: Path) -> NDArray[Any]:
         """An image file's vector, computed by the encoder itself."""
         batch = np.stack([decode_pixels(path.read_bytes(), encoder.preprocessing)])
-        return normalised(encoder.project(encoder.image_features(batch)), STORED[self.model.name])[0]
+        return normalize(encoder.project(encoder.image_features(batch)), STORED[self.model.name])[0]
 
     def encode_text(self, encoder: ClipEncoder, text: str) -> NDArray[Any]:
         """The vector of a text, cleaned and with its prompt, computed by the encoder itself."""
-        return normalised(encoder.text_vectors(encoder.tokenize([text]).ids), STORED[self.model.name])[0]
+        return normalize(encoder.text_vectors(encoder.tokenize([text]).ids), STORED[self.model.name])[0]
 
     def best(self, vector: NDArray[Any], kind: str, top: int) -> list[tuple[int, float]]:
         """Ids and scores of the `top` best "images" or "captions"; equal scores in the gallery's order."""

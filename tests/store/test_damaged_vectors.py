@@ -149,7 +149,7 @@ def test_a_file_is_compared_once_until_it_changes(tmp_path: Path, monkeypatch: p
     )
     path = tmp_path / "text-1.h5"
     shards.write_shard(path, info, values, [f"{n:064x}" for n in range(50)], {})
-    shards.forget_checks()
+    shards.clear_checks()
     hashed = []
     sha256 = shards.hashlib.sha256
     monkeypatch.setattr(shards.hashlib, "sha256", lambda *words: (hashed.append(1), sha256(*words))[1])

@@ -15,7 +15,7 @@ from clipstore.inference.settings import Timings
 from clipstore.pipeline.embed.plan import TowerPlan, plan_groups
 from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
 from clipstore.records import Row, ShardPlan, Tower
-from clipstore.shards import normalised
+from clipstore.shards import normalize
 from clipstore.store.models import record_model, record_towers
 from clipstore.store.probes import add_probes, check_probes, parts_of
 from clipstore.store.registry import delete_missing_shards
@@ -121,6 +121,6 @@ def _compare(
 
 def _cosines(one: EncodedRows, other: EncodedRows) -> list[float]:
     """The cosine similarity of the two vectors of each item that has both."""
-    vectors = dict(zip(other.contents, normalised(other.vectors, "float64"), strict=True))
-    pairs = zip(one.contents, normalised(one.vectors, "float64"), strict=True)
+    vectors = dict(zip(other.contents, normalize(other.vectors, "float64"), strict=True))
+    pairs = zip(one.contents, normalize(one.vectors, "float64"), strict=True)
     return [float(vector @ vectors[content]) for content, vector in pairs if content in vectors]

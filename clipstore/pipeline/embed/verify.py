@@ -18,7 +18,7 @@ from clipstore.errors import ModelError
 from clipstore.inference.encode import encode_rows
 from clipstore.inference.settings import EncodeSettings
 from clipstore.records import Model, Row, ShardPlan, Tower
-from clipstore.shards import normalised
+from clipstore.shards import normalize
 from clipstore.store.layout import Store
 from clipstore.store.probes import LARGEST_BF16_DISTANCE, LARGEST_DISTANCE, add_probes, check_probes, parts_of
 
@@ -113,7 +113,7 @@ def _sample_agrees(store: Store, model: Model, tower: Tower, part: str, encoder:
         np.array([files.index(row["file"]) for row in rows]),
         np.array([row["row"] for row in rows]),
     )
-    cosines = (normalised(values, "float64") * normalised(stored.astype(np.float32), "float64")).sum(axis=1)
+    cosines = (normalize(values, "float64") * normalize(stored.astype(np.float32), "float64")).sum(axis=1)
     largest = LARGEST_BF16_DISTANCE if tower.precision == "bf16" else LARGEST_DISTANCE
     return bool(1 - cosines.min() <= largest)
 

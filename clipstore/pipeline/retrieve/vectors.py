@@ -22,7 +22,7 @@ from clipstore.inference.settings import EncodeSettings
 from clipstore.pipeline.retrieve.queries import Query
 from clipstore.progress import Progress
 from clipstore.records import ITEM_KIND, Model, PlanSource, ShardPlan, Tower
-from clipstore.shards import normalised
+from clipstore.shards import normalize
 from clipstore.store.layout import Store
 from clipstore.store.probes import check_probes
 from clipstore.store.vectors import EmbeddedItems, Gallery
@@ -126,7 +126,7 @@ class QueryEncoder:
                 rows=[],
             )
             rows = encode_rows(plan, self._settings(batch.tower, len(missing), on_progress))
-            vectors = normalised(rows.vectors, batch.dtype).astype(np.float32)
+            vectors = normalize(rows.vectors, batch.dtype).astype(np.float32)
             results.vectors |= dict(zip(rows.contents, vectors, strict=True))
             results.failures |= rows.failures
         return results

@@ -144,7 +144,7 @@ class LiveVectors:
             failed, reason = next(iter(made.failures.items()))
             message = f"{len(made.failures)} items cannot be measured, {failed[:12]} the first: {reason}"
             raise TrainingError(message)
-        held = shards.normalised(made.vectors, "float32")[contents.indices.to_numpy()]
+        held = shards.normalize(made.vectors, "float32")[contents.indices.to_numpy()]
         return replace(items, vectors=replace(items.vectors, held=held, dtypes=["float32"]))
 
     def _encoding(self, plan: ShardPlan) -> EncodeSettings:
