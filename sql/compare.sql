@@ -1,7 +1,7 @@
 -- Statements of `clipstore compare`.
 
 -- name: changes
--- How many queries found their first positive at another rank than the baseline's, by direction.
+-- The numbers of queries whose first positive has another rank than in the baseline, by direction.
 SELECT
     direction,
     count(*) FILTER (WHERE change = 'fixed') AS fixed,
@@ -15,14 +15,14 @@ GROUP BY direction
 ORDER BY direction;
 
 -- name: evaluations
--- The evaluations that a comparison is about, one row a model, with what each was measured on.
+-- The evaluations to compare with their provenance, one row for each model.
 SELECT *
-FROM asked_evaluations(NULL, $split, $protocol, $captions, $unseen)
+FROM selected_evaluations(NULL, $split, $protocol, $captions, $unseen)
 WHERE model IN (SELECT unnest($models::VARCHAR[]));
 
 -- name: sums
--- What the queries of each image add to the metrics of one evaluation: sums by direction, in the order of the images.
--- A caption belongs to its own image.
+-- The sums of the metrics of one evaluation over the queries of each image, by direction, in the order of the images.
+-- A caption belongs to its image.
 SELECT
     direction,
     coalesce(captions.image_id, query_id) AS image_id,
@@ -36,7 +36,7 @@ GROUP BY direction, coalesce(captions.image_id, query_id)
 ORDER BY direction, image_id;
 
 -- name: unpaired
--- How many pairs of a query and what it should find only one of two evaluations asked for.
+-- The number of positive pairs that count in only one of two evaluations.
 SELECT count(*) AS pairs
 FROM (
     SELECT direction, query_id, positive_id

@@ -1,13 +1,14 @@
--- Statements of `clipstore eval`, and of what reads its results.
+-- Statements of `clipstore eval`, and of the readers of its results.
 
 -- name: add_evaluation
--- What is measured, on what.
+-- The row of an evaluation.
 INSERT INTO evaluations BY NAME SELECT * FROM staged_evaluation;
 
 -- name: add_extra_positives
--- The pairs of a split that are right though its data set does not say so.
+-- The pairs of a split that are positives by eccv-caption and not by the data set.
 --
--- Other data sets number their items too: a caption counts as COCO's where the pair of it and its own image is known.
+-- Source ids of other data sets can be equal to COCO's: a caption is COCO's if the pair of it and its image is a known
+-- positive.
 INSERT INTO extra_positives
 WITH items AS (
     SELECT caption_id, captions.source_id AS caption, image_id, images.source_id AS image
@@ -19,11 +20,12 @@ WITH items AS (
 trusted AS (
     SELECT items.* FROM items SEMI JOIN known_positives USING (image, caption)
 )
-SELECT DISTINCT source, its.image_id, trusted.caption_id
+SELECT DISTINCT source, positive.image_id, trusted.caption_id
 FROM known_positives
 JOIN trusted USING (caption)
-JOIN (SELECT DISTINCT image_id, image FROM items) AS its ON its.image = known_positives.image
-WHERE its.image_id != trusted.image_id;
+JOIN (SELECT DISTINCT image_id, image FROM items) AS positive
+    ON positive.image = known_positives.image
+WHERE positive.image_id != trusted.image_id;
 
 -- name: add_hits
 -- The hits of an evaluation.
@@ -38,7 +40,7 @@ INSERT INTO ranks BY NAME SELECT * FROM staged_ranks;
 INSERT INTO seen_images BY NAME SELECT * FROM staged_seen_images;
 
 -- name: digests
--- What a split holds, and what of it is ranked, each in one word (see split_digest_of).
+-- The digests of a split and of the part of it that is ranked (see split_digest_of).
 SELECT
     split_digest_of($split_id) AS split_digest,
     (
@@ -53,14 +55,14 @@ SELECT
     ) AS gallery_digest;
 
 -- name: replaced
--- The evaluation that this one replaces.
+-- The evaluation that a new one replaces.
 SELECT evaluation_id FROM evaluations
 WHERE model_id = $model_id AND split_id = $split_id AND protocol = $protocol AND caption_set = $caption_set
     AND unseen = $unseen;
 
 -- name: gallery_captions
--- The captions of a split, image by image in order, with where a model's vector of each lies, or why there is none.
--- A blank caption has none and never will, unless it was imported.
+-- The captions of a split by image, in order, with the place of a model's vector of each, or the reason why there is
+-- none. A blank caption has no vector, unless it was imported.
 SELECT
     items.caption_id,
     items.image_id,
@@ -77,7 +79,7 @@ WHERE split_id = $split_id AND items.model_id = $model_id AND ($first IS NULL OR
 ORDER BY split_images.position, captions.position, captions.source_id;
 
 -- name: gallery_images
--- The images of a split in order, with where a model's vector of each lies, or why there is none.
+-- The images of a split in order, with the place of a model's vector of each, or the reason why there is none.
 WITH failed AS (
     SELECT DISTINCT content FROM item_failures WHERE fingerprint IN ($fingerprint, $backbone)
 )
@@ -97,14 +99,14 @@ WHERE split_id = $split_id AND items.model_id = $model_id
 ORDER BY split_images.position;
 
 -- name: hubness
--- How unevenly the items of one evaluation are retrieved, among the first ten places.
+-- Hubness of one evaluation, over the first ten hits of each query.
 SELECT direction, mean_times, largest, skewness, anti_hubs, hubs, hub_share
 FROM hubness(10)
 WHERE evaluation_id = $evaluation_id
 ORDER BY direction;
 
 -- name: shared_images
--- The images of one split that stand in another too, the same photo under another name included.
+-- The images of one split that are in another too, also under another name (an equal image file).
 WITH other AS (
     SELECT image_id, content FROM split_images JOIN images USING (image_id) WHERE split_id = $other_id
 )
@@ -115,12 +117,12 @@ WHERE split_id = $split_id AND (image_id IN (SELECT image_id FROM other)
     OR content IN (SELECT content FROM other WHERE content IS NOT NULL));
 
 -- name: is_coco
--- Whether the images of a split may have COCO's own ids: its data set is in COCO's layout, or in Karpathy's.
+-- A row if the images of a split can have COCO's ids: the data set has COCO's layout or Karpathy's.
 SELECT dataset_id FROM splits JOIN datasets USING (dataset_id)
 WHERE split_id = $split_id AND kind IN ('coco', 'karpathy');
 
 -- name: stored
--- The evaluations that are kept, of a split and of models where they are named (models: in that order).
+-- The stored evaluations, of a split and of models if they are given, in the order of the models.
 SELECT evaluation_id, models.name AS model
 FROM evaluations
 JOIN models USING (model_id)
@@ -161,7 +163,7 @@ SELECT coalesce(max(evaluation_id), 0) + 1 AS evaluation_id FROM evaluations;
 SELECT evaluation_id FROM evaluations WHERE model_id = $model_id;
 
 -- name: queries
--- How many queries one evaluation has, by direction; and where some images were seen, of those and of the others apart.
+-- The numbers of queries of one evaluation by direction; if some images were seen, of seen and unseen queries too.
 WITH queries AS (
     SELECT DISTINCT direction, query_id, own_pair FROM positive_ranks WHERE evaluation_id = $evaluation_id
 ),
@@ -176,27 +178,27 @@ JOIN known USING (direction, query_id)
 GROUP BY ALL;
 
 -- name: delete_evaluations
--- Forget an evaluation's rows.
+-- Delete evaluations.
 DELETE FROM evaluations WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));
 
 -- name: delete_extra_positives
--- Forget what was known of a split's images.
+-- Delete the extra positives of a split's images.
 DELETE FROM extra_positives WHERE image_id IN (SELECT image_id FROM split_images WHERE split_id = $split_id);
 
 -- name: delete_hits
--- Forget an evaluation's rows.
+-- Delete the hits of evaluations.
 DELETE FROM hits WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));
 
 -- name: delete_ranks
--- Forget an evaluation's rows.
+-- Delete the ranks of evaluations.
 DELETE FROM ranks WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));
 
 -- name: delete_seen_images
--- Forget which images of evaluations were seen.
+-- Delete the seen images of evaluations.
 DELETE FROM seen_images WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]));
 
 -- name: result
--- One evaluation with all that it was measured on.
+-- One evaluation with its provenance.
 SELECT
     models.name AS model, splits.name AS split, evaluations.* EXCLUDE (model_id, split_id),
     (SELECT count(*) FROM ranks WHERE evaluation_id = $evaluation_id AND n_equal > 0) AS tied_pairs
@@ -206,7 +208,7 @@ JOIN splits USING (split_id)
 WHERE evaluation_id = $evaluation_id;
 
 -- name: seen_images
--- Which of the ranked images some models were trained on, the same photo under another name too.
+-- The ranked images that some models were trained on, also under another name (an equal image file).
 WITH trained AS (
     SELECT image_id, content FROM training_images JOIN images USING (image_id)
     WHERE model_id IN (SELECT unnest($models::BIGINT[]))
@@ -221,11 +223,11 @@ WHERE image_id IN (SELECT image_id FROM trained WHERE image_id IS NOT NULL)
 ORDER BY image_id;
 
 -- name: shards
--- Where the shards of a fingerprint lie.
+-- The files of the shards of a fingerprint.
 SELECT shard_id, file, dim, dtype FROM shards WHERE fingerprint = $fingerprint ORDER BY shard_id;
 
 -- name: stale
--- Evaluations of splits that are gone, or no longer what was measured.
+-- Evaluations of splits that were removed or have changed since.
 SELECT evaluations.evaluation_id, models.name AS model, splits.name AS split, protocol
 FROM evaluations
 JOIN models USING (model_id)
@@ -234,14 +236,14 @@ WHERE splits.split_id IS NULL OR split_digest != split_digest_of(evaluations.spl
 ORDER BY ALL;
 
 -- name: subset_sizes
--- How many images of one evaluation were asked with, by whether its model was trained on them.
+-- The numbers of seen and unseen images of one evaluation that are queries.
 SELECT CASE WHEN seen THEN 'seen' ELSE 'unseen' END AS subset, count(*) AS images
 FROM query_seen
 WHERE evaluation_id = $evaluation_id AND direction = 'image_to_text'
 GROUP BY seen;
 
 -- name: subsets
--- The metrics of one evaluation over the queries that were seen and those that were not, apart; none: nothing was seen.
+-- The metrics of one evaluation over seen and over unseen queries; no rows if no image was seen.
 SELECT subset, direction, metric, value
 FROM subset_metrics
 WHERE evaluation_id = $evaluation_id AND subset != 'all'

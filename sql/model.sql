@@ -1,4 +1,4 @@
--- Statements of `clipstore model`, and of finding models.
+-- Statements of `clipstore model`, and of looking up models.
 
 -- name: add
 -- A model's description.
@@ -6,7 +6,7 @@ INSERT INTO models (model_id, name, family, base, adapter, prompt, clean, exif_o
 VALUES ($model_id, $name, $family, $base, $adapter, $prompt, $clean, $exif_orientation, $origin);
 
 -- name: add_probe
--- Note what a fingerprint's tower gives for the probe.
+-- The probe vector of a fingerprint's tower.
 INSERT INTO probes (fingerprint, device, software, vector) VALUES ($fingerprint, $device, $software, $vector);
 
 -- name: add_tower
@@ -19,23 +19,23 @@ VALUES ($model_id, $tower, $fingerprint, $backbone, $precision, $dim, $features_
 SELECT model_id, name, family, base, adapter, prompt, clean, exif_orientation, origin FROM models WHERE name = $name;
 
 -- name: delete
--- Make room for a model's new description; its id stays with the one that follows.
+-- Delete a model's description. A new description keeps its id.
 DELETE FROM models WHERE model_id = $model_id;
 
 -- name: delete_towers
--- Make room for a model's new towers.
+-- Delete a model's towers.
 DELETE FROM towers WHERE model_id = $model_id;
 
 -- name: delete_training_images
--- Forget what a model was trained on.
+-- Delete the training images of a model.
 DELETE FROM training_images WHERE model_id = $model_id;
 
 -- name: delete_training_contents
--- Forget what a model's training left a list of.
+-- Delete the training images of a model that are recorded by content.
 DELETE FROM training_contents WHERE model_id = $model_id;
 
 -- name: holdings
--- What the store holds of a model: vectors and failures of each tower.
+-- The numbers of vectors and failures of each tower of a model.
 SELECT
     towers.tower, precision, dim, fingerprint,
     (SELECT count(*) FROM vectors WHERE vectors.fingerprint = towers.fingerprint) AS vectors,
@@ -55,7 +55,7 @@ SELECT model_id, name, family, base, adapter, prompt, clean, exif_orientation, o
 SELECT coalesce(max(model_id), 0) + 1 AS model_id FROM models;
 
 -- name: precision
--- What a model was embedded in, or else the latest of the models of the same base.
+-- The precision that a model was embedded in, else that of the latest model with the same base.
 SELECT precision
 FROM towers
 JOIN models USING (model_id)
@@ -68,8 +68,8 @@ LIMIT 1;
 SELECT device, software, vector FROM probes WHERE fingerprint = $fingerprint;
 
 -- name: sample_captions
--- A few of the texts that a fingerprint has vectors of, from every shard, with where those lie. Texts that write
--- out a special token come first: an older clipstore read them as that token.
+-- A sample of the texts that a fingerprint has vectors of, from every shard, with their places. Texts with a special
+-- token in letters come first: an older clipstore encoded them as that token.
 WITH texts AS (
     SELECT DISTINCT model_text(text, $prompt, $clean) AS source FROM captions
 )
@@ -84,7 +84,7 @@ QUALIFY row_number() OVER (
 ORDER BY shards.file, vectors.row;
 
 -- name: sample_images
--- A few of the images that a fingerprint has vectors or features of, from every shard, with where those lie.
+-- A sample of the images that a fingerprint has vectors or features of, from every shard, with their places.
 SELECT vectors.content, images.path AS source, shards.file, vectors.row
 FROM vectors
 JOIN shards USING (shard_id)
@@ -104,15 +104,15 @@ FROM towers
 WHERE model_id = $model_id
 ORDER BY tower;
 
--- name: trained
--- Note that a model was trained on the images of a split.
+-- name: add_training_images
+-- Record that a model was trained on the images of a split.
 INSERT INTO training_images
 SELECT $model_id, image_id FROM split_images WHERE split_id = $split_id
 EXCEPT
 SELECT model_id, image_id FROM training_images;
 
 -- name: training_images
--- How many images a model was trained on, as far as the store was told; one that is known by its bytes too counts once.
+-- The number of images recorded as a model's training images; one that is recorded by content too counts once.
 SELECT (SELECT count(*) FROM training_images WHERE model_id = $model_id)
     + (
         SELECT count(*)
@@ -123,21 +123,21 @@ SELECT (SELECT count(*) FROM training_images WHERE model_id = $model_id)
                 WHERE model_id = $model_id AND content IS NOT NULL)
     ) AS training_images;
 
--- name: training_contents
--- What a model's training left a list of: the SHA-256 of the photos that it was trained on.
+-- name: add_training_contents
+-- Record the training images of a model by content: the SHA-256 of image files.
 INSERT INTO training_contents
-SELECT $model_id, content FROM staged_photos
+SELECT $model_id, content FROM staged_contents
 EXCEPT
 SELECT model_id, content FROM training_contents;
 
--- name: unchecked
--- How many of some fingerprints have no probe.
+-- name: count_unprobed
+-- The number of some fingerprints that have no probe.
 SELECT count(*) AS unchecked
 FROM (SELECT unnest($fingerprints::VARCHAR[]) AS fingerprint)
 ANTI JOIN probes USING (fingerprint);
 
--- name: unproven
--- Of some fingerprints, those that have vectors and no probe: vectors that an older clipstore made.
+-- name: unprobed
+-- Of some fingerprints, those that have vectors and no probe (made by an older clipstore).
 SELECT DISTINCT fingerprint
 FROM vectors
 ANTI JOIN probes USING (fingerprint)

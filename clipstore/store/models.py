@@ -206,7 +206,7 @@ def record_training(store: Store, name: str, splits: Iterable[str]) -> Row:
         row = session.row("model/find", name=model.name)
         model_id = row["model_id"] if row else record_model(session, model, origin="job")
         for split in splits:
-            session.run("model/trained", model_id=model_id, split_id=split_id(session, split))
+            session.run("model/add_training_images", model_id=model_id, split_id=split_id(session, split))
         count = session.rows("model/training_images", model_id=model_id)[0]["training_images"]
     return {"model": model.name, "training_images": count}
 
@@ -270,8 +270,8 @@ def _note_photos(session: Session, model: Model, model_id: int) -> None:
     """Record the photos that the adapter of a model was trained on, where it comes with their list."""
     photos = Path(model.adapter or "") / TRAINING_IMAGES
     if model.adapter and photos.is_file():
-        session.stage(staged_photos=pa.table({"content": photos.read_text(encoding="utf-8").split()}))
-        session.run("model/training_contents", model_id=model_id)
+        session.stage(staged_contents=pa.table({"content": photos.read_text(encoding="utf-8").split()}))
+        session.run("model/add_training_contents", model_id=model_id)
 
 
 def record_towers(session: Session, model_id: int, towers: tuple[Tower, ...], key: str) -> None:

@@ -90,7 +90,7 @@ def warn_unchecked(session: Session, model: str, family: str, split: str, finger
     """
     if family == IMPORTED:
         return []
-    if not session.rows("model/unchecked", fingerprints=list(fingerprints))[0]["unchecked"]:
+    if not session.rows("model/count_unprobed", fingerprints=list(fingerprints))[0]["unchecked"]:
         return []
     line = (
         f"vectors of {model} were made by an older clipstore and are not checked yet: "

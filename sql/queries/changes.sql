@@ -1,8 +1,8 @@
 -- Queries that a model finds where a baseline did not (change: fixed), or no longer (broken), the farthest moves first.
 SELECT
     baseline.model AS baseline,
-    asked.model,
-    asked.split,
+    evaluation.model,
+    evaluation.split,
     direction,
     coalesce(asked_caption.text, asked_image.file_name) AS asked,
     coalesce(wanted_caption.text, wanted_image.file_name) AS wanted,
@@ -11,10 +11,10 @@ SELECT
     change,
     count(*) OVER () AS total_rows
 FROM query_changes
-JOIN asked_evaluations($baseline, $split, $protocol, $captions, $unseen) AS baseline
+JOIN selected_evaluations($baseline, $split, $protocol, $captions, $unseen) AS baseline
     ON baseline.evaluation_id = query_changes.baseline_id
-JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) AS asked
-    ON asked.evaluation_id = query_changes.evaluation_id
+JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) AS evaluation
+    ON evaluation.evaluation_id = query_changes.evaluation_id
 LEFT JOIN captions AS asked_caption ON direction = 'text_to_image' AND asked_caption.caption_id = query_id
 LEFT JOIN images AS asked_image ON direction = 'image_to_text' AND asked_image.image_id = query_id
 LEFT JOIN captions AS wanted_caption ON direction = 'image_to_text' AND wanted_caption.caption_id = wanted_id

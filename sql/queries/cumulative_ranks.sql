@@ -7,9 +7,9 @@ per_fold AS (
         evaluation_id, model, split, direction, fold, k,
         avg(hit_chance(k, n_greater, tied, tied_positives) ORDER BY query_id, own_pair) AS share
     FROM query_ranks
-    JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) AS asked USING (evaluation_id)
+    JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) AS evaluation USING (evaluation_id)
     LEFT JOIN query_folds USING (evaluation_id, direction, query_id)
-    JOIN places ON k <= CASE direction WHEN 'image_to_text' THEN asked.captions ELSE asked.images END
+    JOIN places ON k <= CASE direction WHEN 'image_to_text' THEN evaluation.captions ELSE evaluation.images END
     WHERE $direction IS NULL OR direction = $direction
     GROUP BY ALL
 )

@@ -3,5 +3,5 @@ SELECT
     model, split, protocol, caption_set, unseen, partial, evaluated_at, images, captions, asked_images, left_out_images,
     left_out_captions, pending_images, pending_captions, seen_images, precision, dtype, screen, rechecked, scores,
     seconds, peak_memory, split_digest, gallery_digest, image_fingerprint, text_fingerprint
-FROM asked_evaluations($model, $split, $protocol, $captions, $unseen)
+FROM selected_evaluations($model, $split, $protocol, $captions, $unseen)
 ORDER BY split, model_id;

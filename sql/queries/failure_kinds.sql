@@ -2,7 +2,7 @@
 WITH asked AS (
     SELECT evaluation_id, model, split, direction, count(*) AS queries
     FROM query_ranks
-    JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
+    JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
     WHERE $direction IS NULL OR direction = $direction
     GROUP BY evaluation_id, model, split, direction
 ),

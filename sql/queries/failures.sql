@@ -4,7 +4,7 @@
 WITH listed AS MATERIALIZED (
     SELECT *, count(*) OVER () AS listed_rows
     FROM named_failures
-    SEMI JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
+    SEMI JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
     WHERE $direction IS NULL OR direction = $direction
     ORDER BY rank DESC, evaluation_id, direction, query_id
     LIMIT CASE WHEN $kind IS NULL THEN coalesce($limit::BIGINT, 20) END

@@ -14,10 +14,10 @@ SELECT
     coalesce(captions.text, images.file_name) AS item,
     times,
     sum(times) OVER (PARTITION BY evaluation_id, direction)
-        / CASE direction WHEN 'image_to_text' THEN asked.captions ELSE asked.images END AS mean_times,
+        / CASE direction WHEN 'image_to_text' THEN evaluation.captions ELSE evaluation.images END AS mean_times,
     count(*) OVER () AS total_rows
 FROM retrieved
-JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) AS asked USING (evaluation_id)
+JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) AS evaluation USING (evaluation_id)
 LEFT JOIN captions ON direction = 'image_to_text' AND captions.caption_id = item_id
 LEFT JOIN images ON direction = 'text_to_image' AND images.image_id = item_id
 WHERE $direction IS NULL OR direction = $direction

@@ -15,7 +15,7 @@ SELECT
     model, split, direction, bins.times, sum(items) AS items,
     sum(items) / sum(sum(items)) OVER (PARTITION BY evaluation_id, direction) AS share
 FROM counted
-JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
+JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
 JOIN bins ON counted.times >= low AND counted.times < high
 WHERE ($direction IS NULL OR direction = $direction) AND items > 0
 GROUP BY evaluation_id, model, split, direction, place, bins.times

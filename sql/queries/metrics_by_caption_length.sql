@@ -4,7 +4,7 @@ WITH asked AS (
         query_ranks.*, model, split,
         len(caption_words(captions.text)) AS words
     FROM query_ranks
-    JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
+    JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
     JOIN captions ON caption_id = query_id
     WHERE direction = 'text_to_image'
 )

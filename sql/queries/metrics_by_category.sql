@@ -4,7 +4,7 @@ WITH asked AS (
         query_ranks.*, model, split,
         CASE direction WHEN 'image_to_text' THEN query_id ELSE captions.image_id END AS image_id
     FROM query_ranks
-    JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
+    JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
     LEFT JOIN captions ON direction = 'text_to_image' AND caption_id = query_id
     WHERE $direction IS NULL OR direction = $direction
 )

@@ -7,7 +7,7 @@ SELECT
     model, split, direction, ranks, count(*) AS queries,
     count(*) / sum(count(*)) OVER (PARTITION BY evaluation_id, direction) AS share
 FROM query_ranks
-JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
+JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
 JOIN bins ON expected_rank >= low AND expected_rank < high
 WHERE $direction IS NULL OR direction = $direction
 GROUP BY evaluation_id, model, split, direction, place, ranks

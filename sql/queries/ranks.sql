@@ -15,7 +15,7 @@ SELECT
     detail,
     count(*) OVER () AS total_rows
 FROM (SELECT * RENAME (best_positive_id AS wanted_id, expected_rank AS rank) FROM query_ranks)
-JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
+JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
 LEFT JOIN failure_kinds USING (evaluation_id, direction, query_id, wanted_id)
 LEFT JOIN captions AS asked_caption ON direction = 'text_to_image' AND asked_caption.caption_id = query_id
 LEFT JOIN images AS asked_image ON direction = 'image_to_text' AND asked_image.image_id = query_id

@@ -17,7 +17,7 @@ SELECT
     ) AS correct,
     count(*) OVER () AS total_rows
 FROM hits
-JOIN asked_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
+JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
 LEFT JOIN captions ON hits.direction = 'image_to_text' AND captions.caption_id = hits.item_id
 LEFT JOIN images ON hits.direction = 'text_to_image' AND images.image_id = hits.item_id
 LEFT JOIN captions AS asked_caption ON hits.direction = 'text_to_image' AND asked_caption.caption_id = hits.query_id

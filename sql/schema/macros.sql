@@ -54,18 +54,18 @@ CREATE OR REPLACE MACRO model_text(caption, prompt, clean) AS
         ELSE replace(coalesce(prompt, '{}'), '{}', cleaned_if(caption, clean))
     END;
 
--- Vectors made elsewhere belong to the item itself, whatever its photo or its wording: the key is the item's name.
--- Source ids alone would not do: each annotation file numbers its own items.
+-- Content keys of imported vectors. They belong to the item, whatever its image file or text: the key is the item's name.
+-- Source ids alone are ambiguous: each annotation file numbers its own items.
 CREATE OR REPLACE MACRO imported_image(dataset, file_name) AS
     sha256(concat_ws('/', dataset, 'image', file_name));
 
 CREATE OR REPLACE MACRO imported_caption(dataset, file_name, source_id) AS
     sha256(concat_ws('/', dataset, 'caption', file_name, source_id));
 
--- Recall@k of one query: the chance that one of the tied positives falls into the first k places.
-
--- Of `tied` candidates behind n_greater better ones, s = k - n_greater (at most all) make it into the first k. None of
--- the positives is among them with the hypergeometric chance C(tied - tied_positives, s) / C(tied, s), which is the
+-- Recall@k of one query: the probability that one of the tied positives is among the first k places.
+--
+-- Of `tied` candidates after n_greater better ones, s = k - n_greater (at most all) are among the first k. None of the
+-- positives is among them with the hypergeometric probability C(tied - tied_positives, s) / C(tied, s), which is the
 -- product over i < s of (tied - tied_positives - i) / (tied - i).
 CREATE OR REPLACE MACRO hit_chance(k, n_greater, tied, tied_positives) AS
     CASE
@@ -77,9 +77,9 @@ CREATE OR REPLACE MACRO hit_chance(k, n_greater, tied, tied_positives) AS
         ))
     END;
 
--- H(high) - H(low) of the harmonic numbers, to the precision of a double: the terms up to 16 one by one, the rest by
--- H(n) = ln(n + 1/2) + gamma + 1 / (24 (n + 1/2)^2) - ..., the difference of the logarithms as an area tangent, which
--- cancels nothing.
+-- H(high) - H(low) of the harmonic numbers, to the precision of a double: the terms up to 16 are added one by one, the
+-- rest by H(n) = ln(n + 1/2) + gamma + 1 / (24 (n + 1/2)^2) - ..., with the difference of the logarithms as an inverse
+-- hyperbolic tangent, which avoids cancellation.
 CREATE OR REPLACE MACRO harmonic_tail(n) AS
     1 / (24 * (n + 0.5) ** 2) - 7 / (960 * (n + 0.5) ** 4) + 31 / (8064 * (n + 0.5) ** 6)
         - 127 / (30720 * (n + 0.5) ** 8) + 511 / (67584 * (n + 0.5) ** 10);
@@ -91,23 +91,24 @@ CREATE OR REPLACE MACRO harmonic_difference(low, high) AS
                 + harmonic_tail(high::DOUBLE) - harmonic_tail(greatest(low, 16)::DOUBLE)
         END;
 
--- How many steps down reach E(tied_positives): see reciprocal_rank.
+-- The number of downward steps that reach E(tied_positives): see reciprocal_rank.
 CREATE OR REPLACE MACRO downward_steps(n_greater, tied, tied_positives) AS
     least(
         tied - tied_positives,
         CASE WHEN n_greater = 0 THEN tied ELSE ceil(37 / ln((n_greater + tied) / tied)) END
     )::BIGINT;
 
--- The mean of 1 / (n_greater + R) of one query, over all orders of its tie: its share of the mean reciprocal rank. R is
--- the place of the first of tied_positives positives among `tied` candidates that tie behind n_greater better ones.
+-- The reciprocal rank of one query: the mean of 1 / (n_greater + R) over all orders of its tie. R is the place of the
+-- first of tied_positives positives among `tied` candidates that tie after n_greater better ones.
 --
 -- With g, T and p for the three and N = g + T, let E(p) be that mean. From P(R = r) = C(T - r, p - 1) / C(T, p) follows
 --   E(p) = ((N - p + 2) E(p - 1) - 1) p / ((p - 1) (T - p + 1)),   E(1) = (H(N) - H(g)) / T,   E(T) = 1 / (g + 1).
--- Downwards in p each step shrinks an error by more than T / N, so 37 / ln(N / T) steps, or those from T on, forget
--- whatever they began with (e^-37 is below the precision of a double). Upwards each step magnifies rounding by about
--- N / T: taken only where downwards would be more than 8 p steps, which leaves ln(N / T) below 37 / (8 p) and so the
--- rounding of all p steps within a factor of about 100 p. Compared with exact fractions (tests/test_mrr.py) the relative
--- error stays below 1e-12, for ties of a million too, and no query takes more than about 8 p steps.
+-- Downwards in p each step multiplies an error by less than T / N, so after 37 / ln(N / T) steps, or from p = T on, the
+-- result does not depend on the initial value (e^-37 is below the precision of a double). Upwards each step magnifies
+-- rounding by about N / T: this direction is used only if the other needs more than 8 p steps, which implies that
+-- ln(N / T) is below 37 / (8 p) and that the rounding of all p steps stays within a factor of about 100 p. Compared with
+-- exact fractions (tests/pipeline/test_mrr.py) the relative error is below 1e-12, for ties of a million too, and no query
+-- takes more than about 8 p steps.
 CREATE OR REPLACE MACRO reciprocal_rank(n_greater, tied, tied_positives) AS
     CASE
         WHEN tied = tied_positives THEN 1 / (n_greater + 1)
@@ -126,24 +127,24 @@ CREATE OR REPLACE MACRO reciprocal_rank(n_greater, tied, tied_positives) AS
         )
     END;
 
--- What a split holds, in one word: its images and captions by source id and text, in order. Give the split's column
--- with its table's name: a bare split_id would be taken for the macro's own.
-CREATE OR REPLACE MACRO split_digest_of(wanted_split) AS (
+-- The digest of a split: SHA-256 of the source ids of its images and captions and of the captions' texts, in order. Pass a
+-- column with its table's name (evaluations.split_id): the macro would resolve a bare split_id itself.
+CREATE OR REPLACE MACRO split_digest_of(target_split) AS (
     SELECT sha256(coalesce(string_agg(
         concat_ws(chr(31), images.source_id, captions.source_id, captions.text), chr(30)
         ORDER BY split_images.position, captions.position, captions.source_id), ''))
     FROM split_images
     JOIN images USING (image_id)
     LEFT JOIN captions USING (image_id)
-    WHERE split_images.split_id = wanted_split
+    WHERE split_images.split_id = target_split
 );
 
--- In how many queries' first places an item must stand to be a hub: far more often than chance would have it.
+-- The k-occurrence from which an item is a hub: far more than random retrieval would give.
 --
--- Retrieval at random puts an item into a query's k places of N with the chance k / N, so that over Q queries the times
--- are binomial with the mean m = Q k / N. By Bernstein's inequality they reach m + t with a chance of at most
--- exp(-t^2 / (2 (m + t / 3))). That is 1 / (100 N), so that not one gallery in a hundred has such an item by luck
--- (Bonferroni), where t = L / 3 + sqrt(L^2 / 9 + 2 m L) with L = ln(100 N). Where m is large, luck reaches no further than
--- a little above it, which harms nobody: so three times the mean is asked for too.
+-- Random retrieval puts an item into a query's k places of N with probability k / N, so over Q queries its k-occurrence
+-- is binomial with mean m = Q k / N. By Bernstein's inequality it reaches m + t with probability at most
+-- exp(-t^2 / (2 (m + t / 3))). This equals 1 / (100 N), so that at most one gallery in a hundred has such an item by
+-- chance (Bonferroni), for t = L / 3 + sqrt(L^2 / 9 + 2 m L) with L = ln(100 N). For large m this threshold is only
+-- slightly above the mean, where an item does no harm: so three times the mean is required too.
 CREATE OR REPLACE MACRO hub_threshold(mean, items) AS
     greatest(3 * mean, mean + ln(100 * items) / 3 + sqrt(ln(100 * items) ** 2 / 9 + 2 * mean * ln(100 * items)));

@@ -1,7 +1,6 @@
--- How often each item stands among the first places of a query (its k-occurrence; `places` at most 10), for each
--- evaluation and direction; items that never do have no row. `mean` is that of all `items` that could be retrieved.
---
--- `threshold` is the one that makes a hub of an item (see hub_threshold).
+-- The k-occurrence of each item: how many queries have it among their first `places` hits (at most 10), for each
+-- evaluation and direction. Items that no query has there have no row. `mean` is over all `items` of the gallery.
+-- An item with at least `threshold` occurrences is a hub (see hub_threshold).
 CREATE OR REPLACE MACRO k_occurrences(places) AS TABLE
 SELECT
     evaluation_id,
@@ -17,13 +16,14 @@ JOIN evaluations USING (evaluation_id)
 WHERE position <= least(places, 10)
 GROUP BY evaluation_id, direction, item_id;
 
--- How unevenly items are retrieved among the first places (at most 10), for each evaluation and direction.
+-- How unevenly items are retrieved among the first `places` hits (at most 10), for each evaluation and direction.
 --
--- With N_k the k-occurrence of an item, over all N items, those never retrieved included, `skewness` is the third
--- standardised moment E(N_k - m)^3 / E((N_k - m)^2)^1.5 (Radovanovic et al., "Hubs in Space", 2010), the moment itself
--- and no estimate for a larger population, as scipy.stats.skew gives it by default; from the sums of powers, to which
--- items that were never retrieved add nothing. Null where all items are retrieved equally often. `anti_hubs` is the share
--- of those items; `hubs` the number of hubs (see hub_threshold), and `hub_share` the share of all places that they take.
+-- With N_k the k-occurrence of an item and m its mean over all items, including those that are never retrieved,
+-- `skewness` is the third standardised moment E(N_k - m)^3 / E((N_k - m)^2)^1.5 (Radovanovic et al., "Hubs in Space",
+-- 2010): the moment of this gallery, not an estimate for a population, like scipy.stats.skew by default. It is computed
+-- from sums of powers, to which items that are never retrieved add 0. It is null if all items are retrieved equally
+-- often. `anti_hubs` is the share of items that are never retrieved, `hubs` the number of hubs, and `hub_share` their
+-- share of all places.
 CREATE OR REPLACE MACRO hubness(places) AS TABLE
 WITH moments AS (
     SELECT

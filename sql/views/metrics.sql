@@ -1,4 +1,5 @@
--- Whether the model was trained on a query's image (a caption's own image), for evaluations that have such images.
+-- Whether the model was trained on a query's image (of a caption: the image it belongs to), for evaluations whose
+-- gallery has such images.
 CREATE OR REPLACE VIEW query_seen AS
 WITH queries AS (
     SELECT DISTINCT evaluation_id, direction, query_id FROM ranks SEMI JOIN seen_images USING (evaluation_id)
@@ -10,23 +11,23 @@ LEFT JOIN seen_images
     ON seen_images.evaluation_id = queries.evaluation_id
     AND seen_images.image_id = CASE direction WHEN 'image_to_text' THEN query_id ELSE captions.image_id END;
 
--- The metrics of every evaluation over all of its queries, and, where its model was trained on some of the images, over
--- the queries that were seen and those that were not, apart; long form: fractions, ranks from 1, and rsum in percent.
+-- The metrics of every evaluation over all its queries and, if its model was trained on some of the images, also over
+-- the seen and the unseen queries; long form: fractions, ranks from 1, and rsum in percent.
 --
--- The protocol coco-1k averages its folds (a fold that has no query of a subset does not count for it); elsewhere there
--- is one. Sums go in the queries' order, so that their rounding is the same in every run. median_rank = floor(median of the ranks from
--- 0) + 1, as the literature counts it.
+-- The protocol coco-1k averages its folds (those without a query of the subset are left out); the others have one. Sums
+-- are taken in the order of the queries, so that their rounding is the same in every run. median_rank is floor(median of
+-- the ranks from 0) + 1, as the literature defines it.
 CREATE OR REPLACE VIEW subset_metrics AS
-WITH measured AS NOT MATERIALIZED (
+WITH per_query AS NOT MATERIALIZED (
     SELECT query_metrics.*, average_precision, r_precision
     FROM query_metrics
     JOIN query_precision USING (evaluation_id, direction, query_id, own_pair)
 ),
-asked AS NOT MATERIALIZED (
-    SELECT 'all' AS subset, * FROM measured
+per_subset AS NOT MATERIALIZED (
+    SELECT 'all' AS subset, * FROM per_query
     UNION ALL
-    SELECT CASE WHEN seen THEN 'seen' ELSE 'unseen' END, measured.*
-    FROM measured
+    SELECT CASE WHEN seen THEN 'seen' ELSE 'unseen' END, per_query.*
+    FROM per_query
     JOIN query_seen USING (evaluation_id, direction, query_id)
 ),
 per_fold AS (
@@ -43,7 +44,7 @@ per_fold AS (
         avg(mean_rank ORDER BY query_id, own_pair) AS mean_rank,
         avg(average_precision ORDER BY query_id, own_pair) AS "map@r",
         avg(r_precision ORDER BY query_id, own_pair) AS r_precision
-    FROM asked
+    FROM per_subset
     GROUP BY evaluation_id, subset, direction, fold
 ),
 per_direction AS (
@@ -69,9 +70,9 @@ SELECT evaluation_id, model, split, protocol, subset, direction, metric, value
 FROM measures
 JOIN evaluation_names USING (evaluation_id);
 
--- The metrics of every evaluation over all of its queries (see subset_metrics).
+-- The metrics of every evaluation over all its queries (see subset_metrics).
 --
--- A model may have several evaluations of a split by one protocol, with other captions or with unseen queries alone:
--- evaluation_id tells them apart, and evaluation_names says what each is.
+-- A model can have several evaluations of a split by one protocol, with other captions or with unseen queries:
+-- evaluation_id distinguishes them, and evaluation_names describes each.
 CREATE OR REPLACE VIEW metrics AS
 SELECT evaluation_id, model, split, protocol, direction, metric, value FROM subset_metrics WHERE subset = 'all';

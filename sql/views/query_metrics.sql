@@ -1,10 +1,12 @@
--- How pure the first R places of each query are, R being its positives: one row per query, expectations under ties.
+-- R-Precision and average precision at R of each query, R being the number of its positives: one row per query, with
+-- expectations under ties.
 --
--- R-Precision is the share of positives among the first R; average precision at R is the mean over the places r <= R of
--- (positives among the first r) / r where place r holds a positive, else 0 (Musgrave et al., "A Metric Learning Reality
--- Check", 2020). A tie is a run of `tied` places behind n_greater, in which its t positives may stand anywhere. Each
--- place of it holds a positive with the chance t / tied. Given that place u does, the u - 1 places of the tie before it
--- hold, on average, (u - 1) (t - 1) / (tied - 1) of the others, and `before` positives stand before the tie.
+-- R-Precision is the share of positives among the first R places; average precision at R is the mean over the places
+-- r <= R of (positives among the first r) / r if place r holds a positive, else 0 (Musgrave et al., "A Metric Learning
+-- Reality Check", 2020). A tie is a run of `tied` places after n_greater better ones, over which its t positives are
+-- distributed uniformly. Each of its places holds a positive with probability t / tied. Given that place u does, the
+-- u - 1 places of the tie before it hold (u - 1) (t - 1) / (tied - 1) of the others in expectation, and `before`
+-- positives precede the tie.
 CREATE OR REPLACE VIEW query_precision AS
 WITH ties AS (
     SELECT
@@ -35,7 +37,7 @@ SELECT
 FROM placed
 GROUP BY evaluation_id, direction, query_id, own_pair;
 
--- The fold of each query where a protocol has folds: coco-1k, by thousands of images in the split's order.
+-- The fold of each query of a protocol with folds: coco-1k, by thousands of images in the split's order.
 CREATE OR REPLACE VIEW query_folds AS
 WITH folds AS (
     SELECT evaluation_id, image_id, position // 1000 AS fold
@@ -47,10 +49,10 @@ SELECT evaluation_id, 'image_to_text' AS direction, image_id AS query_id, fold F
 UNION ALL
 SELECT evaluation_id, 'text_to_image', caption_id, fold FROM folds JOIN captions USING (image_id);
 
--- What each query adds to the metrics: one row per query, with expectations under ties, and its fold where there is one.
+-- The metrics of each query: one row per query, with expectations under ties, and its fold if the protocol has folds.
 --
--- A metric is the mean of its column over the queries, or the mean of the folds' means. The purity of the first R places
--- stands apart, in query_precision.
+-- A metric of an evaluation is the mean of its column over the queries, or the mean of the folds' means. R-Precision and
+-- average precision are in query_precision.
 CREATE OR REPLACE VIEW query_metrics AS
 SELECT
     evaluation_id,

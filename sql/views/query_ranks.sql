@@ -1,16 +1,16 @@
--- Ranks with the query that each belongs to. Under paired-rows every pair is a query of its own, named by `own_pair`;
--- elsewhere own_pair is 0.
+-- Ranks with the query that each belongs to. With the protocol paired-rows every pair is a query of its own, identified
+-- by `own_pair`; with all others own_pair is 0.
 CREATE OR REPLACE VIEW positive_ranks AS
 SELECT ranks.*, CASE WHEN evaluations.protocol = 'paired-rows' THEN positive_id ELSE 0 END AS own_pair
 FROM ranks
 JOIN evaluations USING (evaluation_id);
 
--- Where each query found its first positive: one row per query.
+-- The rank of each query's first positive: one row per query.
 --
 -- A query's best positive is the one with the fewest greater candidates; `tied` candidates share its score, itself
--- included, and `tied_positives` of them are positives. Over all orders of that tie the first positive stands, on
--- average, (tied + 1) / (tied_positives + 1) places into it: the mean of the smallest of p numbers drawn from 1..t.
--- best_positive_id is the first of the best.
+-- included, and `tied_positives` of them are positives. Over all orders of that tie the first positive is at place
+-- (tied + 1) / (tied_positives + 1) of it in expectation: the mean of the smallest of p numbers drawn from 1..t.
+-- best_positive_id is the smallest id of the best positives.
 CREATE OR REPLACE VIEW query_ranks AS
 WITH best AS (
     SELECT *
@@ -31,11 +31,11 @@ SELECT
 FROM best
 GROUP BY evaluation_id, direction, query_id, own_pair;
 
--- Each query under two evaluations of the same gallery, baseline_id and evaluation_id: where its first positive stood
+-- Each query in two evaluations of the same gallery, baseline_id and evaluation_id: the rank of its first positive
 -- before and after.
 --
--- fixed: it did not find a positive first, and does; broken: it did, and does not; unchanged: neither. wanted_id is the
--- positive that stands higher in either: the one that was found, or lost.
+-- fixed: a positive is first only after; broken: only before; unchanged: neither. wanted_id is the positive with the
+-- better rank of the two evaluations.
 CREATE OR REPLACE VIEW query_changes AS
 SELECT
     before.evaluation_id AS baseline_id,

@@ -39,7 +39,7 @@ def verified_towers(store: Store, model: Model, towers: Towers, device: str | No
     """
     parts = [(tower, part, fingerprint) for tower in towers for part, fingerprint in parts_of(tower).items()]
     with store.catalog.read() as session:
-        rows = session.rows("model/unproven", fingerprints=[fingerprint for _, _, fingerprint in parts])
+        rows = session.rows("model/unprobed", fingerprints=[fingerprint for _, _, fingerprint in parts])
     unverified = {row["fingerprint"] for row in rows}
     if not unverified:
         return towers

@@ -269,7 +269,7 @@ def _enter(store: Store, job: Job, *, restart: bool, anew: bool) -> None:
         model_id = record_model(session, job_model(store, job), origin="job")
         for statement in ("model/delete_training_images", "model/delete_training_contents"):
             session.run(statement, model_id=model_id)
-        session.run("model/trained", model_id=model_id, split_id=split_id(session, job.training.split))
+        session.run("model/add_training_images", model_id=model_id, split_id=split_id(session, job.training.split))
         if anew:
             delete_model_evaluations(session, model_id)
     if restart:
