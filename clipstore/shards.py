@@ -1,6 +1,6 @@
-"""Shards: one immutable HDF5 file each, written once, checked, and never changed. docs/shard-format.md is the law.
+"""Shards: one immutable HDF5 file each, checked when it is written. See docs/shard-format.md for the normative format.
 
-Alone imports h5py.
+The only module that imports h5py.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from numpy.typing import NDArray
 
 from clipstore.errors import ShardError
 from clipstore.files import flush
+from clipstore.hints import embed_command
 from clipstore.records import ShardKind, TowerName
 
 FORMAT = "clipstore-shard"
 FORMAT_VERSION = 1
 
-_IMPORTED = "imported"  # the family of vectors that no model here can compute again
-_BLOCK_BYTES = 2**22  # read at once for a checksum
+_IMPORTED = "imported"  # the family of vectors that were computed elsewhere
+_BLOCK_BYTES = 2**22  # read at a time for a checksum
 
-# Every attribute that a shard carries beside the format's own, and how it is read back.
+# The attributes of a shard beside those of the format, with their types.
 _ATTRIBUTES: Mapping[str, type] = {
     "kind": str,
     "tower": str,
@@ -46,9 +47,17 @@ _ATTRIBUTES: Mapping[str, type] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardInfo:
-    """What a shard says of itself.
+    """The provenance of a shard, stored as attributes of the file.
 
-    `kind` is "vectors" or "features"; `cut` counts texts longer than the model reads.
+    Attributes:
+        kind: "vectors" of a tower, or "features" of a backbone before the projection head.
+        fingerprint: of the tower or the backbone.
+        model: name of the model that was embedded; others may share the fingerprint.
+        family: family of the model; "imported" for vectors that were computed elsewhere.
+        precision: of the computation: "fp32", "bf16", "fp16" or "imported".
+        normalised: whether rows have unit length.
+        cut: number of texts that were truncated to the model's maximum length.
+        software: versions of the software, as JSON (see `software`).
     """
 
     kind: ShardKind
@@ -67,8 +76,10 @@ class Shard:
     """A complete shard on disk.
 
     Attributes:
-        contents: the content key of each row, in order.
-        failures: content key -> why the item has no row.
+        contents: content key of each row, in order.
+        failures: content key -> reason, of the items that have no row.
+        dim, dtype: columns and type of the rows.
+        size: of the file, in bytes.
     """
 
     path: Path
@@ -82,34 +93,34 @@ class Shard:
 
 
 def normalize(values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Rows (N, D) scaled to unit length in float64, then rounded to `dtype`; zero rows stay zero."""
+    """Rows (N, D) scaled to unit length in float64, then rounded to `dtype`; zero rows remain zero."""
     wide = np.asarray(values, dtype=np.float64)
-    # Scaled by a power of two, which rounds nothing, so that the squares of no value overflow.
+    # Scaled by a power of two, which is exact, so that no square overflows.
     wide = np.ldexp(wide, -np.frexp(np.abs(wide).max(axis=1, keepdims=True, initial=0))[1])
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     return np.asarray((wide / np.where(lengths > 0, lengths, 1)).astype(dtype))
 
 
 def software(**versions: str) -> str:
-    """The versions of what made a shard, as the JSON text that its attribute holds."""
+    """The value of the attribute `software`: versions by name, as JSON."""
     return json.dumps(versions, sort_keys=True)
 
 
 def write_shard(
     path: Path, info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]
 ) -> Shard:
-    """Write rows (N, D), float16 or float32, under their content keys; complete once `path` exists.
+    """Write rows (N, D), float16 or float32, with their content keys; a file at `path` is complete.
 
-    The file is written under a temporary name beside it, flushed to disk, read back and checked, and renamed.
+    The file is written under a temporary name in the same folder, flushed, read back and checked, and then renamed.
 
     Raises:
-        ShardError: it cannot be written, or does not read back as it was written.
+        ShardError: it cannot be written, or reads back differently.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        temporary.write_bytes(_image(info, values, contents, failures))
+        _remove_leftovers(path)
+        temporary.write_bytes(_file_bytes(info, values, contents, failures))
         flush(temporary)
         shard = read_shard(temporary, check=True)
         temporary.replace(path)
@@ -124,28 +135,28 @@ def write_shard(
 
 
 def read_shard(path: Path, *, check: bool = False) -> Shard:
-    """What a shard says of itself, without its rows; with `check`, the rows are read against their checksum.
+    """The description of a shard, without its rows. With `check`, the rows are read and compared with the checksum.
 
     Raises:
         ShardError: the file is missing, not a shard, of a newer format, or damaged.
     """
     try:
-        with h5py.File(path, "r", locking=False) as file:  # immutable: nobody to lock out
+        with h5py.File(path, "r", locking=False) as file:  # immutable: no lock needed
             shard = _describe(path, file)
             if check and shard.checksum != _checksum(_blocks(file["values"]), shard.contents, shard.failures):
                 raise _damaged(shard)
             return shard
-    except (OSError, KeyError, ValueError, RuntimeError) as error:  # HDF5 and h5py have all of these for damage
+    except (OSError, KeyError, ValueError, RuntimeError) as error:  # raised by HDF5 and h5py for damage
         raise _unreadable(path, error) from error
 
 
 def check(path: Path) -> None:
-    """Compare a shard with its checksum, unless this process did so since its file was last written.
+    """Compare a shard with its checksum, unless this process has done so since the file was last written.
 
-    Reads the whole file once, at about 1 ms of processor time a megabyte; a later call costs one `stat`.
+    The first call reads the whole file, about 1 ms of CPU time per megabyte; a later call costs one `stat`.
 
     Raises:
-        ShardError: the file is missing, cannot be read, or its vectors are not those that were written.
+        ShardError: the file is missing, cannot be read, or does not match its checksum.
     """
     now = file_stamp(path)
     if _checked.get(path) != now:
@@ -154,44 +165,44 @@ def check(path: Path) -> None:
 
 
 def clear_checks() -> None:
-    """Have every shard compared with its checksum again when it is next read, as in a new process."""
+    """Compare every shard with its checksum again when it is next read, as a new process does."""
     _checked.clear()
 
 
 def read_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """The given rows of a shard, in the order asked, in the type stored, without looking at its checksum.
+    """The given rows of a shard, in the given order and the stored type, without comparing the checksum.
 
     Raises:
         ShardError: the file is missing or cannot be read.
     """
     try:
-        with h5py.File(path, "r", locking=False) as file:  # immutable: nobody to lock out
+        with h5py.File(path, "r", locking=False) as file:  # immutable: no lock needed
             values = file["values"]
             unique, places = np.unique(rows, return_inverse=True)
             low, high = int(unique[0]), int(unique[-1]) + 1
-            # HDF5 picks single rows slowly: unless they are sparse, reading all between is quicker.
+            # HDF5 selects single rows slowly: unless they are sparse, reading the whole range is faster.
             if len(unique) * 8 < high - low:
                 return np.asarray(values[unique])[places]
             return np.asarray(values[low:high])[rows - low]
-    except (OSError, KeyError, ValueError, RuntimeError) as error:  # HDF5 and h5py have all of these for damage
+    except (OSError, KeyError, ValueError, RuntimeError) as error:  # raised by HDF5 and h5py for damage
         raise _unreadable(path, error) from error
 
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """What tells a file from another that took its place: None for all where there is none."""
+    """Distinguishes a file from one that replaced it. All None: there is no file."""
 
     inode: int | None
     size: int | None
     modified_ns: int | None
 
 
-# The stamps of files that agreed with their checksums in this process.
+# The stamps of the files that matched their checksums in this process.
 _checked: dict[Path, FileStamp] = {}
 
 
 def file_stamp(path: Path) -> FileStamp:
-    """The stamp of a file as it is now."""
+    """The current stamp of a file."""
     try:
         status = path.stat()
     except OSError:
@@ -200,39 +211,39 @@ def file_stamp(path: Path) -> FileStamp:
 
 
 def check_unchanged(path: Path, before: FileStamp) -> None:
-    """Hold a shard's file to an earlier stamp.
+    """Compare a shard's file with an earlier stamp.
 
     Raises:
-        ShardError: it is another file by now, or was written to.
+        ShardError: it was replaced or changed.
     """
     if file_stamp(path) != before:
-        message = f"the shard {path} changed while it was read: nothing was kept; embed again, then run this again"
+        message = f"the shard {path} changed while it was read: nothing was stored; embed again, then run this again"
         raise ShardError(message)
 
 
 def gather(paths: Sequence[Path], which: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
     """Row `rows[i]` of the shard `paths[which[i]]` for each i, as (N, D); float32 unless every row is float16.
 
-    No row is returned of a shard that does not agree with its checksum (see `check`).
+    Each shard is compared with its checksum first (see `check`).
 
     Raises:
         ShardError: a file is missing, cannot be read, or is damaged.
     """
-    for one in np.unique(which).tolist():
-        check(paths[one])
-    parts = [(np.flatnonzero(which == one), paths[one]) for one in np.unique(which)]
-    read = [(places, read_rows(path, rows[places])) for places, path in parts]
-    gathered = np.empty((len(rows), read[0][1].shape[1]), dtype=np.result_type(*(part for _, part in read)))
-    for places, part in read:
-        gathered[places] = part
+    used = np.unique(which).tolist()
+    for number in used:
+        check(paths[number])
+    places = [np.flatnonzero(which == number) for number in used]
+    parts = [read_rows(paths[number], rows[place]) for number, place in zip(used, places, strict=True)]
+    gathered = np.empty((len(rows), parts[0].shape[1]), dtype=np.result_type(*parts))
+    for place, part in zip(places, parts, strict=True):
+        gathered[place] = part
     return gathered
 
 
-def _image(info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]) -> bytes:
-    """A shard's file, made in memory: on a full disk HDF5 itself would end in a crash of the process.
+def _file_bytes(info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]) -> bytes:
+    """The content of a shard's file, assembled in memory: on a full disk HDF5 itself would crash the process.
 
-    From version 1.10 on the format has checksums of its own for all that describes the values: without them, damage
-    there can crash or hang HDF5's reader.
+    Since version 1.10, HDF5 protects its metadata with checksums; without them, damage can crash or hang its reader.
     """
     with h5py.File("shard", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         _fill(file, info, values, contents, failures)
@@ -257,19 +268,22 @@ def _fill(
     file.create_dataset("failed_reason", data=np.array(reasons, dtype=_text_type(*reasons)))
 
 
-def _sweep(path: Path) -> None:
-    """Remove what killed processes left of this shard. Two that live may write it at once: their rows are the same."""
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files that killed processes left of this shard.
+
+    Those of living processes stay: two may write a shard at the same time, with the same rows.
+    """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         try:
-            os.kill(int(leftover.name.split(".")[-2]), 0)  # signal 0 asks whether the process is there
+            os.kill(int(leftover.name.split(".")[-2]), 0)  # signal 0 only checks that the process exists
         except ProcessLookupError:
             leftover.unlink(missing_ok=True)
         except PermissionError:
-            pass  # it is there, and another user's
+            pass  # it exists, and belongs to another user
 
 
 def _text_type(*texts: bytes) -> Any:
-    """UTF-8 of fixed length: texts of varying length lie in HDF5's heap, and damage there can hang its reader."""
+    """UTF-8 of fixed length: HDF5 stores texts of variable length in a heap, where damage can hang its reader."""
     return h5py.string_dtype("utf-8", max([1, *map(len, texts)]))
 
 
@@ -286,11 +300,11 @@ def _text(value: Any) -> str:
 
 def _describe(path: Path, file: h5py.File) -> Shard:
     if _text(file.attrs.get("format")) != FORMAT:
-        message = f"{path} is an HDF5 file, but no shard of clipstore"
+        message = f"{path} is an HDF5 file, but not a clipstore shard"
         raise ShardError(message)
     version = int(file.attrs["format_version"])
     if version > FORMAT_VERSION:
-        message = f"{path} has shard format {version}; this clipstore knows up to {FORMAT_VERSION}: install a newer one"
+        message = f"{path} has shard format {version}; this clipstore reads up to {FORMAT_VERSION}: install a newer one"
         raise ShardError(message)
     info: dict[str, Any] = {
         name: _text(file.attrs[name]) if kind is str else kind(file.attrs[name]) for name, kind in _ATTRIBUTES.items()
@@ -309,7 +323,7 @@ def _describe(path: Path, file: h5py.File) -> Shard:
 
 
 def _blocks(values: h5py.Dataset) -> Iterator[NDArray[Any]]:
-    """The rows in order, a few megabytes at a time."""
+    """The rows in order, _BLOCK_BYTES at a time."""
     rows = max(1, _BLOCK_BYTES // max(1, values.shape[1] * values.dtype.itemsize))
     for low in range(0, len(values), rows):
         yield values[low : low + rows]
@@ -325,14 +339,16 @@ def _checksum(blocks: Iterable[NDArray[Any]], contents: list[str], failures: dic
 
 
 def _damaged(shard: Shard) -> ShardError:
-    imported = shard.info.family == _IMPORTED
-    command = f"{'import' if imported else 'embed --model'} {shlex.quote(shard.info.model)}"
+    if shard.info.family == _IMPORTED:
+        remedy = f"'clipstore import {shlex.quote(shard.info.model)}' to import them again"
+    else:
+        remedy = f"'{embed_command(shard.info.model)}' to compute them again"
     return ShardError(
-        f"the shard {shard.path} is damaged: its {shard.info.kind} do not agree with its checksum; delete the file and "
-        f"run 'clipstore {command}' to {'import' if imported else 'compute'} them again"
+        f"the shard {shard.path} is damaged: its {shard.info.kind} do not match its checksum; delete the file and run "
+        f"{remedy}"
     )
 
 
 def _unreadable(path: Path, error: Exception) -> ShardError:
-    reason = str(error) if path.exists() else "it is gone"
-    return ShardError(f"cannot read the shard {path} ({reason}): remove what is left of it, and embed again")
+    reason = str(error) if path.exists() else "it does not exist"
+    return ShardError(f"cannot read the shard {path} ({reason}): delete the file if it exists, and embed again")
