@@ -109,7 +109,11 @@ def checked(method: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(method)
     def checked_method(*args: P.args, **options: P.kwargs) -> R:
-        hints, call = _hints(method), signature.bind(*args, **options)
+        try:
+            call = signature.bind(*args, **options)
+        except TypeError:
+            return method(*args, **options)  # raises Python's own error, which names the method
+        hints = _hints(method)
         for name, value in call.arguments.items():
             if name in hints:
                 call.arguments[name] = value.item() if isinstance(value, np.generic) else value

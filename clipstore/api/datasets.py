@@ -92,8 +92,12 @@ class DatasetMethods(StoreMethods):
             plots: Also draw the numbers into this HTML file, which needs no network.
 
         Returns:
-            What `clipstore stats --json` prints: "split", counts such as "images", "captions" and "vocabulary", and
-            tables (lists of rows) such as "captions_per_image", "caption_lengths", "frequent_words" and "categories".
+            What `clipstore stats --json` prints: "split"; counts of images ("images", "missing_photos",
+            "images_without_captions"), of captions ("captions", "distinct_captions", "repeated",
+            "repeated_within_an_image", "repeated_texts", "texts_at_several_images", "mean_captions" per image) and of
+            words ("words", "vocabulary", and per caption "shortest", "longest", "mean_words", "median_words"); and
+            tables, lists of rows ("captions_per_image", "caption_lengths", "categories", "frequent_words",
+            "longest_captions", "repeated_captions").
 
         Raises:
             NotFoundError: There is no such split.

@@ -78,6 +78,9 @@ class ModelMethods(StoreMethods):
     def model(self, name: str) -> Result:
         """Describe a model and what the store holds of it.
 
+        Args:
+            name: The model: a name or the path of a job file.
+
         Returns:
             What `clipstore model show --json` prints: "name", "family", "base", "adapter", "prompt", "clean",
             "exif_orientation", "from" and "towers" (fingerprint, precision, dimension and number of vectors of each).
