@@ -131,11 +131,9 @@ def constraint(hint: Any) -> tuple[Any, Any]:
 def test_every_command_has_a_method_and_every_method_a_command() -> None:
     assert {*METHODS, *COMMANDS_WITHOUT_METHOD} == {*COMMANDS}
     assert sorted([*METHODS.values(), *METHODS_WITHOUT_COMMAND]) == PUBLIC
-    flags = {flag for command in COMMANDS.values() for option in command.params for flag in option.opts}
-    named = {
-        f"{name} {flag}" for name, command in COMMANDS.items() for option in command.params for flag in option.opts
-    }
-    assert OPTIONS_WITHOUT_ARGUMENT.keys() <= flags | named
+    flags = [(name, flag) for name, command in COMMANDS.items() for option in command.params for flag in option.opts]
+    named = {flag for _, flag in flags} | {f"{name} {flag}" for name, flag in flags}
+    assert OPTIONS_WITHOUT_ARGUMENT.keys() <= named
 
 
 @pytest.mark.parametrize("command", METHODS)
