@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import Result
 from clip_folder import build_clip
-from helpers import SHORT_EXAMPLES, environment, import_vectors, run_command
+from helpers import SHORT_EXAMPLES, Trained, environment, import_vectors, run_command, write_job
 from hypothesis import settings
 
 from clipstore.demo.scenes import draw_dataset
@@ -40,6 +40,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", default=None):
         for library in ("OMP", "OPENBLAS", "MKL"):
             os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+        # Every commit waits for the disk, but not for a file system in memory.
+        memory = Path("/dev/shm")
+        if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 * 2**30:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
         # All workers must give a test the same name, also where a set is part of it.
         os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))
 
@@ -79,6 +83,28 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training_store: P
     monkeypatch.chdir(tmp_path / "workspace")
     shutil.copytree(training_store, store)
     return tmp_path / "workspace"
+
+
+@pytest.fixture(scope="session")
+def trained_store(training_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """`training_store` after the training of a job `mine` with the settings of QUICK. Copy it before changing it."""
+    root = tmp_path_factory.mktemp("trained")
+    (root / "jobs").mkdir()
+    shutil.copytree(training_store, root / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        write_job("mine")
+        result = run_command(root / "store", "train", "--model", "mine", "--json")
+    return Trained(root / "store", json.loads(result.stdout))
+
+
+@pytest.fixture
+def trained(workspace: Path, trained_store: Trained, store: Path) -> Trained:
+    """`workspace` with the job `mine`; the test's store is a copy of `trained_store`."""
+    shutil.rmtree(store)
+    shutil.copytree(trained_store.store, store)
+    write_job("mine")
+    return trained_store._replace(store=store)
 
 
 @pytest.fixture

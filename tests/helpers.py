@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from click.testing import CliRunner, Result
@@ -105,6 +105,13 @@ epochs = 2
 learning_rate = 1e-3
 save_steps = 2
 """
+
+
+class Trained(NamedTuple):
+    """A store with the trained model `mine`, and what `clipstore train --json` printed."""
+
+    store: Path
+    summary: dict[str, Any]
 
 
 def write_job(name: str, train: str = "", *, lora: str = "", base: str | Path = "bundled:demo", rest: str = "") -> Path:

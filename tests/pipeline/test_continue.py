@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import environment, metrics_csv, weight_digests, write_job
+from helpers import Trained, environment, metrics_csv, weight_digests, write_job
 
 from clipstore.demo.scenes import draw_dataset
 from clipstore.errors import ClipstoreError
@@ -69,20 +69,18 @@ def _half_cosine(step: int, warmup: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
-def test_an_extension_that_leaves_nothing_to_do_says_what_to_raise(workspace: Path, store: Path, cli: Run) -> None:
-    write_job("mine", "epochs = 1")
-    cli("train", "--model", "mine")
-    write_job("mine", "epochs = 1\npatience = 9")
+def test_an_extension_that_leaves_nothing_to_do_says_what_to_raise(trained: Trained, cli: Run) -> None:
+    write_job("mine", "patience = 9")
     assert "nothing is left to train: it stopped by epochs, so raise epochs" in cli("train", "--model", "mine").stderr
 
 
-def test_an_extension_removes_what_was_measured_of_the_adapter(workspace: Path, cli: Run, sql: Run) -> None:
-    file = write_job("mine", "epochs = 1", rest='[eval]\nsplits = ["t/val"]\n')
+def test_an_extension_removes_what_was_measured_of_the_adapter(trained: Trained, cli: Run, sql: Run) -> None:
+    file = write_job("mine", rest='[eval]\nsplits = ["t/val"]\n')
     cli("run", file)
     count = "SELECT count(*) AS n FROM evaluations JOIN models USING (model_id) WHERE name = 'mine'"
     cli("train", "--model", "mine")
     assert sql(count) == [{"n": 1}]  # nothing was left to do
-    write_job("mine", "epochs = 2")
+    write_job("mine", "epochs = 3")
     cli("train", "--model", "mine")
     assert sql(count) == [{"n": 0}]
 
@@ -97,39 +95,23 @@ def test_an_extension_removes_what_was_measured_of_the_adapter(workspace: Path, 
         ("", 'r = 4\nmodules = ["q_proj"]', ["lora.r 8, the job says 4", 'lora.modules ["q_proj", "v_proj"], the job']),
     ],
 )
-def test_the_setting_that_differs_is_named(
-    workspace: Path, store: Path, cli: Run, train: str, lora: str, words: list[str]
-) -> None:
-    fake_checkpoint(store, workspace, cli)
+def test_the_setting_that_differs_is_named(trained: Trained, cli: Run, train: str, lora: str, words: list[str]) -> None:
     write_job("mine", train, lora=lora)
     told = cli("train", "--model", "mine", code=1).stderr
     assert not [word for word in ["other settings of [train]", *words] if word not in told], told
     assert "--restart" in told
 
 
-def fake_checkpoint(store: Path, workspace: Path, cli: Run) -> None:
-    """A checkpoint of the job `mine` as QUICK has it: trained once for the whole module."""
-    kept = store.parent.parent / "checkpoint-of-mine"
-    if not kept.exists():
-        write_job("mine")
-        cli("train", "--model", "mine")
-        shutil.copytree(store / "adapters", kept)
-    shutil.rmtree(store / "adapters", ignore_errors=True)
-    shutil.copytree(kept, store / "adapters")
-
-
 def test_a_checkpoint_without_a_newer_setting_has_its_default(
-    workspace: Path, store: Path, cli: Run, cli_json: Run
+    trained: Trained, store: Path, cli: Run, cli_json: Run
 ) -> None:
-    write_job("mine", "epochs = 1")
-    cli("train", "--model", "mine")
     for name in ("best", "last"):
         file = store / "adapters" / "mine" / name / "training.json"
         told = json.loads(file.read_text())
         del told["training"]["mask_siblings"]
         file.write_text(json.dumps(told))
-    assert cli_json("train", "--model", "mine")["resumed"] == [2, 0]
-    write_job("mine", "epochs = 1\nmask_siblings = true")
+    assert cli_json("train", "--model", "mine")["resumed"] == [3, 0]
+    write_job("mine", "mask_siblings = true")
     assert "mask_siblings false, the job says true" in cli("train", "--model", "mine", code=1).stderr
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from clip_folder import build_lora
-from helpers import command_line, environment, metrics_csv, weight_digests, write_job
+from helpers import Trained, command_line, environment, metrics_csv, weight_digests, write_job
 from numpy.typing import NDArray
 from peft import PeftModel
 from PIL import Image
@@ -77,10 +77,9 @@ def test_from_a_job_to_a_model_in_the_store(heads: bool, workspace: Path, store:
     assert np.array_equal(vectors(store, "mine", "images"), before["images"]) is not heads
 
 
-def test_metrics_csv_has_a_line_an_epoch(workspace: Path, store: Path, cli_json: Run) -> None:
-    write_job("mine")
-    told = cli_json("train", "--model", "mine")
-    rows = metrics_csv(store, "mine")
+def test_metrics_csv_has_a_line_an_epoch(trained: Trained) -> None:
+    told = trained.summary
+    rows = metrics_csv(trained.store, "mine")
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
     for row, epoch in zip(rows, told["history"], strict=True):
         assert float(row["text_retrieval_recall@1"]) == epoch["metrics"]["text_retrieval_recall@1"]
@@ -149,9 +148,7 @@ def test_a_model_that_waits_for_its_training_says_so(workspace: Path, cli: Run, 
 # ---- what training leaves ----
 
 
-def test_peft_opens_the_adapter_and_gives_the_same_vectors(workspace: Path, store: Path, cli: Run, sql: Run) -> None:
-    write_job("mine")
-    cli("train", "--model", "mine")
+def test_peft_opens_the_adapter_and_gives_the_same_vectors(trained: Trained, store: Path, cli: Run, sql: Run) -> None:
     cli("embed", "--model", "mine", "--split", "t/val", "--precision", "fp32")
     base = CLIPModel.from_pretrained(BUNDLED).float()
     with warnings.catch_warnings():
@@ -204,9 +201,7 @@ def assert_texts(clip: Any, store: Path, sql: Run) -> None:
     assert cosine.min() > 0.99999
 
 
-def test_training_json_says_what_it_was_trained_on(workspace: Path, store: Path, cli: Run, sql: Run) -> None:
-    write_job("mine")
-    cli("train", "--model", "mine")
+def test_training_json_says_what_it_was_trained_on(trained: Trained, store: Path, sql: Run) -> None:
     told = json.loads((store / "adapters" / "mine" / "best" / "training.json").read_text())
     assert (told["model"], told["base"], told["training"]["seed"]) == ("mine", "bundled:demo", 3)
     assert {"torch", "peft", "clipstore"} <= told["software"].keys()
@@ -222,7 +217,7 @@ def test_training_json_says_what_it_was_trained_on(workspace: Path, store: Path,
 
 
 def test_training_again_from_the_start_forgets_what_was_measured(
-    workspace: Path, cli: Run, cli_json: Run, sql: Run
+    trained: Trained, cli: Run, cli_json: Run, sql: Run
 ) -> None:
     file = write_job("mine", rest='[eval]\nsplits = ["t/val"]\n')
     cli("run", file)
@@ -330,9 +325,7 @@ def in_epoch_2(file: Path) -> bool:
     return bool(position["epoch"] == 2 and position["step"] > 0)
 
 
-def test_a_job_that_changed_does_not_go_on_silently(workspace: Path, store: Path, cli: Run) -> None:
-    write_job("mine")
-    cli("train", "--model", "mine")
+def test_a_job_that_changed_does_not_go_on_silently(trained: Trained, store: Path, cli: Run) -> None:
     kept = weight_digests(store / "adapters" / "mine" / "best")
     write_job("mine", "learning_rate = 1e-4")
     assert "other settings of [train]" in cli("train", "--model", "mine", code=1).stderr
@@ -341,9 +334,7 @@ def test_a_job_that_changed_does_not_go_on_silently(workspace: Path, store: Path
     assert weight_digests(store / "adapters" / "mine" / "best") != kept
 
 
-def test_a_refused_training_leaves_what_the_store_knows_of_the_former(workspace: Path, cli: Run, sql: Run) -> None:
-    write_job("mine")
-    cli("train", "--model", "mine")
+def test_a_refused_training_leaves_what_the_store_knows_of_the_former(trained: Trained, cli: Run, sql: Run) -> None:
     known = "SELECT image_id FROM training_images JOIN models USING (model_id) WHERE name = 'mine' ORDER BY image_id"
     before = sql(known)
     write_job("mine", 'split = "t/val"\nvalidation = "t/train"')
@@ -425,15 +416,13 @@ def test_a_learning_rate_that_gives_nan_stops_at_once(workspace: Path, store: Pa
     assert not (store / "adapters" / "mine" / "best").exists()
 
 
-def test_a_late_nan_keeps_the_last_good_checkpoint(workspace: Path, store: Path, cli: Run) -> None:
-    write_job("mine", "epochs = 1")
-    cli("train", "--model", "mine")
-    go_on(store, epochs=2, learning_rate=1e30)
-    write_job("mine", "epochs = 2\nlearning_rate = 1e30")
+def test_a_late_nan_keeps_the_last_good_checkpoint(trained: Trained, store: Path, cli: Run) -> None:
+    go_on(store, epochs=3, learning_rate=1e30)
+    write_job("mine", "epochs = 3\nlearning_rate = 1e30")
     kept = {name: weight_digests(store / "adapters" / "mine" / name) for name in ("best", "last")}
     told = cli("train", "--model", "mine", code=1).stderr.splitlines()[-1]
-    assert "of epoch 2" in told
-    assert "the checkpoint of epoch 1 is kept" in told
+    assert "of epoch 3" in told
+    assert "the checkpoint of epoch 2 is kept" in told
     assert {name: weight_digests(store / "adapters" / "mine" / name) for name in ("best", "last")} == kept
 
 
@@ -477,11 +466,9 @@ main(sys.argv[1:])
 """
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_as_it_was(workspace: Path, store: Path, cli: Run) -> None:
-    write_job("mine", "epochs = 1")
-    cli("train", "--model", "mine")
-    go_on(store, epochs=2)
-    write_job("mine", "epochs = 2")
+def test_a_full_disk_leaves_the_old_checkpoint_as_it_was(trained: Trained, store: Path, cli: Run) -> None:
+    go_on(store, epochs=3)
+    write_job("mine", "epochs = 3")
     before = {file: file.read_bytes() for file in (store / "adapters" / "mine").rglob("*") if file.is_file()}
     words = [sys.executable, "-c", _FULL_DISK, "train", "--model", "mine"]
     answer = subprocess.run(words, env=environment(store), capture_output=True, text=True, check=False)
@@ -491,7 +478,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_as_it_was(workspace: Path, store:
     after = {file: file.read_bytes() for file in (store / "adapters" / "mine").rglob("*") if file.is_file()}
     assert after == before
     cli("train", "--model", "mine")
-    assert len(metrics_csv(store, "mine")) == 3
+    assert len(metrics_csv(store, "mine")) == 4
 
 
 # ---- the demo ----
