@@ -7,12 +7,13 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import duckdb
 import numpy as np
 from click.testing import CliRunner, Result
 from hypothesis import settings
@@ -81,6 +82,12 @@ def import_vectors(
             np.save(files[1], np.array(list(vectors)))
             words += [f"--{side}s", files[0], f"--{side}-ids", files[1]]
         return run_command(store, "import", name, "--split", split, *words, *more, code=code)
+
+
+def catalog_rows(store: Path, tables: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Every row of these tables of a store's catalog, in one order."""
+    with duckdb.connect(str(store / "catalog.duckdb"), read_only=True) as connection:
+        return {table: connection.sql(f"FROM {table} ORDER BY ALL").to_arrow_table().to_pylist() for table in tables}
 
 
 # ---- property tests ----

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from helpers import catalog_rows, import_vectors, run_command
 
 Run = Callable[..., Result]
 Ask = Callable[[str], list[dict[str, Any]]]
@@ -48,9 +49,9 @@ def changed(root: Path, number: int, text: str) -> None:
     write_coco(root, IMAGES, [row | {"caption": text} if row["id"] == number else row for row in CAPTIONS])
 
 
-def snapshot(sql: Ask, tables: Iterable[str] = SOURCE_TABLES + RESULT_TABLES) -> dict[str, list[dict[str, Any]]]:
+def snapshot(store: Path, tables: Iterable[str] = SOURCE_TABLES + RESULT_TABLES) -> dict[str, list[dict[str, Any]]]:
     """Every row of the catalog."""
-    return {table: sql(f"SELECT * FROM {table} ORDER BY ALL") for table in tables}
+    return catalog_rows(store, tables)
 
 
 def captions_of(sql: Ask) -> dict[str, list[str]]:
@@ -152,47 +153,59 @@ def test_real_flickr8k(cli_json: Callable[..., Any], test_data: Path) -> None:
 # --- again, and changed
 
 
-@pytest.fixture
-def evaluated(cli: Run, import_vectors: Run, tmp_path: Path) -> Path:
-    """A COCO folder with the splits val and other, ingested as "d" and evaluated with the imported model m."""
-    root = write_coco(tmp_path / "source")
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A COCO folder `source` with the splits val and other, a copy of it, and a store: see `evaluated`."""
+    root = tmp_path_factory.mktemp("evaluated")
+    store, source = root / "store", write_coco(root / "source")
     images = [{"id": 5, "file_name": "o.jpg"}]
-    write_coco(root, images, [{"id": 50, "image_id": 5, "caption": "an owl"}], split="other")
-    cli("ingest", "coco", root, "--name", "d")
-    import_vectors("m", "d/val", {1: [1, 0], 2: [0, 1]}, {10: [1, 0], 11: [0, 1], 12: [1, 0]})
-    cli("eval", "--model", "m", "--split", "d/val")
-    import_vectors("n", "d/other", {5: [1, 0]}, {50: [0, 1]})
-    cli("eval", "--model", "n", "--split", "d/other")
+    write_coco(source, images, [{"id": 50, "image_id": 5, "caption": "an owl"}], split="other")
+    shutil.copytree(source, root / "copy")
+    run_command(store, "ingest", "coco", source, "--name", "d")
+    import_vectors(store, "m", "d/val", {1: [1, 0], 2: [0, 1]}, {10: [1, 0], 11: [0, 1], 12: [1, 0]})
+    run_command(store, "eval", "--model", "m", "--split", "d/val")
+    import_vectors(store, "n", "d/other", {5: [1, 0]}, {50: [0, 1]})
+    run_command(store, "eval", "--model", "n", "--split", "d/other")
     return root
 
 
-def test_again_changes_nothing(cli: Run, cli_json: Callable[..., Any], sql: Ask, evaluated: Path) -> None:
-    before = snapshot(sql)
+@pytest.fixture
+def evaluated(prepared: Path, store: Path) -> Path:
+    """A COCO folder with the splits val and other, ingested as "d" and evaluated with the imported models m and n."""
+    source = prepared / "source"
+    shutil.rmtree(source)
+    shutil.copytree(prepared / "copy", source)
+    shutil.copytree(prepared / "store", store)
+    return source
+
+
+def test_again_changes_nothing(cli: Run, cli_json: Callable[..., Any], store: Path, evaluated: Path) -> None:
+    before = snapshot(store)
     assert all(before[table] for table in ("images", "captions", "splits", "split_images", "evaluations", "ranks"))
     told = cli_json("ingest", "coco", evaluated, "--name", "d")
     assert set(told["changes"].values()) == {0}
     assert told["forgotten"] == []
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
     assert "nothing changed" in cli("ingest", "coco", evaluated, "--name", "d").stdout
 
 
-def test_again_keeps_categories(cli: Run, sql: Ask, scenes: Path) -> None:
+def test_again_keeps_categories(cli: Run, store: Path, scenes: Path) -> None:
     cli("ingest", "coco", scenes)
-    before = snapshot(sql)
+    before = snapshot(store)
     assert before["categories"]
     assert before["image_categories"]
     cli("ingest", "coco", scenes)
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
 
 
-def test_a_changed_caption_keeps_its_id(cli_json: Callable[..., Any], sql: Ask, evaluated: Path) -> None:
-    before = snapshot(sql, SOURCE_TABLES)
+def test_a_changed_caption_keeps_its_id(cli_json: Callable[..., Any], store: Path, evaluated: Path) -> None:
+    before = snapshot(store, SOURCE_TABLES)
     changed(evaluated, 12, "a puppy")
     told = cli_json("ingest", "coco", evaluated, "--name", "d")
     assert {what: count for what, count in told["changes"].items() if count} == {"captions_changed": 1}
     for row in before["captions"]:
         row["text"] = "a puppy" if row["source_id"] == "12" else row["text"]
-    assert snapshot(sql, SOURCE_TABLES) == before
+    assert snapshot(store, SOURCE_TABLES) == before
 
 
 def test_what_the_source_no_longer_has_goes(cli_json: Callable[..., Any], sql: Ask, evaluated: Path) -> None:
@@ -204,8 +217,8 @@ def test_what_the_source_no_longer_has_goes(cli_json: Callable[..., Any], sql: A
     assert members_of(sql) == {"d/val": ["val/a.jpg"], "d/other": ["other/o.jpg"]}
 
 
-def test_what_is_new_in_the_source_comes(cli_json: Callable[..., Any], sql: Ask, evaluated: Path) -> None:
-    before = snapshot(sql, ["images", "captions"])
+def test_what_is_new_in_the_source_comes(cli_json: Callable[..., Any], sql: Ask, store: Path, evaluated: Path) -> None:
+    before = snapshot(store, ["images", "captions"])
     more = {"id": 3, "file_name": "c.jpg"}
     said = [{"id": 13, "image_id": 3, "caption": "a cow"}, {"id": 14, "image_id": 1, "caption": "a pup"}]
     write_coco(evaluated, [more, *IMAGES], [*CAPTIONS, *said])
@@ -213,7 +226,7 @@ def test_what_is_new_in_the_source_comes(cli_json: Callable[..., Any], sql: Ask,
     assert (told["changes"]["images_added"], told["changes"]["captions_added"]) == (1, 2)
     assert captions_of(sql)["val/a.jpg"] == ["a dog", "a hound", "a pup"]
     assert members_of(sql)["d/val"] == ["val/c.jpg", "val/a.jpg", "val/b.jpg"]
-    after = snapshot(sql, ["images", "captions"])
+    after = snapshot(store, ["images", "captions"])
     assert all(row in after[table] for table in before for row in before[table])
 
 
@@ -264,10 +277,10 @@ def test_another_file_of_the_data_set_keeps_its_splits(cli: Run, sql: Ask, tmp_p
     assert members_of(sql) == {"c/train": ["a.jpg"], "c/val": ["b.jpg"]}
 
 
-def test_a_file_that_became_empty_takes_its_images_along_with_replace(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_a_file_that_became_empty_takes_its_images_along_with_replace(cli: Run, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path))
     cli("ingest", "coco", write_coco(tmp_path, [], []), "--replace")
-    assert not any(snapshot(sql, ("images", "captions", "splits", "split_images")).values())
+    assert not any(snapshot(store, ("images", "captions", "splits", "split_images")).values())
 
 
 def test_images_that_the_source_drops_leave_drawn_splits(cli: Run, sql: Ask, many: Path) -> None:
@@ -313,12 +326,12 @@ def test_karpathy_splits_join_the_same_captions(cli: Run, sql: Ask, tmp_path: Pa
     assert members_of(sql) == {"coco/val2014": photos, "coco/test": photos[:1], "coco/val": photos[1:]}
 
 
-def test_another_kind_of_source_never_replaces_captions(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_another_kind_of_source_never_replaces_captions(cli: Run, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path, split="val2014"))
-    before = snapshot(sql)
+    before = snapshot(store)
     told = cli("ingest", "karpathy", write_karpathy(tmp_path / "k.json", 100), tmp_path, code=1).stderr
     assert "give another --name" in told
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
 
 
 def test_changed_categories(cli: Run, sql: Ask, scenes: Path, tmp_path: Path) -> None:
@@ -336,7 +349,7 @@ def test_changed_categories(cli: Run, sql: Ask, scenes: Path, tmp_path: Path) ->
     ]
 
 
-def test_coco_2014_and_2017_live_side_by_side(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_coco_2014_and_2017_live_side_by_side(cli: Run, sql: Ask, store: Path, tmp_path: Path) -> None:
     """The same image and annotation ids under two file names: two images, each with its captions."""
     said = [{"id": 7, "image_id": 42, "caption": "a dog"}]
     write_coco(tmp_path, [{"id": 42, "file_name": "COCO_val2014_000000000042.jpg"}], said, "val2014")
@@ -345,9 +358,9 @@ def test_coco_2014_and_2017_live_side_by_side(cli: Run, sql: Ask, tmp_path: Path
     old, new = "val2014/COCO_val2014_000000000042.jpg", "val2017/000000000042.jpg"
     assert captions_of(sql) == {old: ["a dog"], new: ["a dog"]}
     assert members_of(sql) == {"coco/val2014": [old], "coco/val2017": [new]}
-    before = snapshot(sql)
+    before = snapshot(store)
     cli("ingest", "coco", tmp_path, "--split", "val2014")
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
 
 
 def test_empty_captions_and_missing_photos_are_counted(cli_json: Callable[..., Any], tmp_path: Path) -> None:
@@ -394,26 +407,26 @@ BAD_COCO: dict[str, tuple[str | dict[str, Any], list[str]]] = {
 
 @pytest.mark.parametrize("case", BAD_COCO)
 def test_a_bad_file_is_one_line_and_leaves_the_catalog_as_it_was(
-    cli: Run, sql: Ask, evaluated: Path, case: str
+    cli: Run, sql: Ask, store: Path, evaluated: Path, case: str
 ) -> None:
     content, words = BAD_COCO[case]
-    before = snapshot(sql)
+    before = snapshot(store)
     # The splits are read in order: "other" is good, changed, and merged before "val" turns out to be bad.
     write_coco(evaluated, [{"id": 5, "file_name": "other.jpg"}], [], split="other")
     file = evaluated / "annotations" / "captions_val.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content))
     message = cli("ingest", "coco", evaluated, "--name", "d", code=1).stderr
     assert not [word for word in words if word not in message], message
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
 
 
-def test_missing_sources_are_named(cli: Run, sql: Ask, evaluated: Path, tmp_path: Path) -> None:
-    before = snapshot(sql)
+def test_missing_sources_are_named(cli: Run, store: Path, evaluated: Path, tmp_path: Path) -> None:
+    before = snapshot(store)
     nowhere = tmp_path / "nowhere"
     for words in (["coco", nowhere], ["flickr", nowhere], ["karpathy", nowhere, tmp_path], ["csv", nowhere]):
         assert str(nowhere) in cli("ingest", *words, code=1).stderr
     assert "'val'" in cli("ingest", "coco", evaluated, "--split", "vall", code=1).stderr
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
 
 
 @pytest.mark.parametrize("name", ["", "a/b", " a"])
@@ -462,24 +475,24 @@ def test_split_hangs_on_no_order(cli: Run, sql: Ask, many: Path) -> None:
     assert (members["s/train"], members["s/val"]) == (members["t/train"], members["t/val"])
 
 
-def test_split_again(cli: Run, sql: Ask, many: Path) -> None:
+def test_split_again(cli: Run, store: Path, many: Path) -> None:
     cli("ingest", "csv", many)
     first = ["split", "s", "--from", "many/all", "--images", 30]
     cli(*first)
-    before = snapshot(sql)
+    before = snapshot(store)
     cli(*first)
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
     for other in (["--images", 29], ["--images", 30, "--seed", 1], ["--images", 30, "--validation", 0.5], []):
         assert "'s'" in cli("split", "s", "--from", "many/all", *other, code=1).stderr
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
 
 
-def test_a_drawn_split_outlives_an_ingest(cli: Run, sql: Ask, many: Path) -> None:
+def test_a_drawn_split_outlives_an_ingest(cli: Run, store: Path, many: Path) -> None:
     cli("ingest", "csv", many)
     cli("split", "s", "--from", "many/all")
-    before = snapshot(sql)
+    before = snapshot(store)
     cli("ingest", "csv", many)
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
 
 
 def test_a_group_and_a_data_set_never_share_a_name(cli: Run, many: Path) -> None:

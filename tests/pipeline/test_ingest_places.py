@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from helpers import catalog_rows
 
 Run = Callable[..., Result]
 Ask = Callable[[str], list[dict[str, Any]]]
@@ -66,9 +67,9 @@ def write_karpathy(file: Path, captions: list[Any] = CAPTIONS) -> Path:
     return file
 
 
-def snapshot(sql: Ask) -> dict[str, list[dict[str, Any]]]:
+def snapshot(store: Path) -> dict[str, list[dict[str, Any]]]:
     """Every row of the tables that an ingest writes."""
-    return {table: sql(f"SELECT * FROM {table} ORDER BY ALL") for table in TABLES}
+    return catalog_rows(store, TABLES)
 
 
 def file_names(sql: Ask) -> set[str]:
@@ -78,15 +79,15 @@ def file_names(sql: Ask) -> set[str]:
 # --- The same name from another place
 
 
-def test_a_second_csv_of_the_same_name_is_refused(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_a_second_csv_of_the_same_name_is_refused(cli: Run, sql: Ask, store: Path, tmp_path: Path) -> None:
     first = write_csv(tmp_path / "1" / "captions.csv", [("a.jpg", "a dog")])
     second = write_csv(tmp_path / "2" / "captions.csv", [("b.jpg", "a cat")])
     cli("ingest", "csv", first)
-    before = snapshot(sql)
+    before = snapshot(store)
     message = cli("ingest", "csv", second, code=1).stderr
     for word in ("captions/all", str(first), str(second), "--name", "--replace"):
         assert word in message
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
     cli("ingest", "csv", second, "--name", "other")
     assert file_names(sql) == {"a.jpg", "b.jpg"}
     cli("ingest", "csv", second, "--replace")
@@ -105,13 +106,13 @@ def test_a_second_csv_of_the_same_name_is_refused(cli: Run, sql: Ask, tmp_path: 
     ],
     ids=["other words", "fewer", "more", "another order"],
 )
-def test_a_second_coco_root_that_differs_is_refused(cli: Run, sql: Ask, tmp_path: Path, captions: list[Any]) -> None:
+def test_a_second_coco_root_that_differs_is_refused(cli: Run, store: Path, tmp_path: Path, captions: list[Any]) -> None:
     cli("ingest", "coco", write_coco(tmp_path / "1"))
-    before = snapshot(sql)
+    before = snapshot(store)
     message = cli("ingest", "coco", write_coco(tmp_path / "2", captions), code=1).stderr
     assert "coco/val2014" in message
     assert str(tmp_path / "1") in message
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
 
 
 def test_replace_lists_the_evaluations_that_go(cli: Run, cli_json: Any, import_vectors: Run, tmp_path: Path) -> None:
@@ -137,19 +138,19 @@ def test_a_moved_folder_with_equal_content_is_the_same(cli: Run, cli_json: Any, 
     assert set(cli_json("ingest", "karpathy", moved / "dataset_coco.json", moved)["changes"].values()) == {0}
 
 
-def test_a_copy_of_a_folder_is_the_same_until_an_image_file_differs(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_a_copy_of_a_folder_is_the_same_until_an_image_file_differs(cli: Run, store: Path, tmp_path: Path) -> None:
     root = write_coco(tmp_path / "old")
     (root / "val2014").mkdir()
     (root / "val2014" / "a.jpg").write_bytes(b"image")
     cli("ingest", "coco", root)
     copy = shutil.copytree(root, tmp_path / "copy")
     cli("ingest", "coco", copy)
-    before = snapshot(sql)
+    before = snapshot(store)
     (root / "val2014" / "a.jpg").write_bytes(b"another image")
     message = cli("ingest", "coco", root, code=1).stderr
     assert str(copy / "val2014" / "a.jpg") in message
     assert str(root / "val2014" / "a.jpg") in message
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
     cli("ingest", "coco", root, "--replace")
 
 
@@ -169,22 +170,22 @@ def test_other_splits_from_another_place_join(cli: Run, sql: Ask, tmp_path: Path
     assert sizes == [{"name": "coco/train2014", "n": 2}, {"name": "coco/val2014", "n": 2}]
 
 
-def test_another_split_never_changes_the_captions_of_images_it_shares(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_another_split_never_changes_the_captions_of_images_it_shares(cli: Run, store: Path, tmp_path: Path) -> None:
     header = "image_path,caption,split"
     cli("ingest", "csv", write_csv(tmp_path / "1" / "t.csv", [("a.jpg", "a dog", "train")], header))
-    before = snapshot(sql)
+    before = snapshot(store)
     message = cli("ingest", "csv", write_csv(tmp_path / "2" / "t.csv", [("a.jpg", "a cat", "val")], header), code=1)
     assert "t/train" in message.stderr
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
 
 
-def test_two_files_of_one_root_never_give_one_split_name_two_contents(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_two_files_of_one_root_never_give_one_split_name_two_contents(cli: Run, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path, split="val"))
-    before = snapshot(sql)
+    before = snapshot(store)
     file = write_karpathy(tmp_path / "k.json")
     file.write_text(file.read_text().replace("val2014", "val"))
     assert "coco/val" in cli("ingest", "karpathy", file, tmp_path, code=1).stderr
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
 
 
 def test_replace_by_another_kind_makes_the_data_set_one_of_that_kind(cli: Run, sql: Ask, tmp_path: Path) -> None:
@@ -199,12 +200,12 @@ def test_replace_by_another_kind_makes_the_data_set_one_of_that_kind(cli: Run, s
 # --- Empty sources
 
 
-def test_an_empty_source_is_refused_without_replace(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_an_empty_source_is_refused_without_replace(cli: Run, sql: Ask, store: Path, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", [("a.jpg", "a dog")])
     cli("ingest", "csv", table)
     root = write_coco(tmp_path / "coco")
     cli("ingest", "coco", root)
-    before = snapshot(sql)
+    before = snapshot(store)
     write_csv(table, [])
     write_coco(root, [], images=[])
     empty = tmp_path / "k.json"
@@ -213,18 +214,20 @@ def test_an_empty_source_is_refused_without_replace(cli: Run, sql: Ask, tmp_path
         message = cli("ingest", *words, code=1).stderr
         assert "lists no images" in message
         assert "--replace" in message
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
     cli("ingest", "csv", table, "--replace")
     assert file_names(sql) == {"val2014/a.jpg", "val2014/b.jpg"}
 
 
-def test_a_file_that_lost_its_captions_is_refused_without_replace(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_a_file_that_lost_its_captions_is_refused_without_replace(
+    cli: Run, sql: Ask, store: Path, tmp_path: Path
+) -> None:
     root = write_coco(tmp_path)
     cli("ingest", "coco", root)
-    before = snapshot(sql)
+    before = snapshot(store)
     write_coco(root, [])
     assert "has no captions, and 3 are in the store" in cli("ingest", "coco", root, code=1).stderr
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
     cli("ingest", "coco", root, "--replace")
     assert sql("FROM captions") == []
 
@@ -237,38 +240,38 @@ def test_images_without_captions_are_a_data_set(cli: Run, sql: Ask, tmp_path: Pa
 # --- What a source does not state
 
 
-def test_karpathy_splits_keep_what_coco_stated(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_karpathy_splits_keep_what_coco_stated(cli: Run, sql: Ask, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path, categories=CATEGORIES))
-    before = snapshot(sql)
+    before = snapshot(store)
     assert len(before["image_categories"]) == 2
     cli("ingest", "karpathy", write_karpathy(tmp_path / "dataset_coco.json"), tmp_path)
-    after = snapshot(sql)
+    after = snapshot(store)
     for table in ("images", "captions", "categories", "image_categories"):
         assert after[table] == before[table]
     assert sql("SELECT width, height FROM images WHERE source_id = '1'") == [{"width": 640, "height": 480}]
 
 
 @pytest.mark.parametrize("content", [None, "{broken", '{"annotations": []}'], ids=["absent", "broken", "without"])
-def test_categories_stay_when_their_file_cannot_be_used(cli: Run, sql: Ask, tmp_path: Path, content: str) -> None:
+def test_categories_stay_when_their_file_cannot_be_used(cli: Run, store: Path, tmp_path: Path, content: str) -> None:
     root = write_coco(tmp_path, categories=CATEGORIES)
     cli("ingest", "coco", root)
-    before = snapshot(sql)
+    before = snapshot(store)
     file = root / "annotations" / "instances_val2014.json"
     file.unlink()
     if content:
         file.write_text(content)
     result = cli("ingest", "coco", root)
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
     assert ("clipstore: warning: " in result.stderr and "instances_val2014.json" in result.stderr) == bool(content)
 
 
-def test_sizes_and_supercategories_that_are_not_stated_again_stay(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_sizes_and_supercategories_that_are_not_stated_again_stay(cli: Run, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path, categories=CATEGORIES))
-    before = snapshot(sql)
+    before = snapshot(store)
     bare = [{"id": row["id"], "file_name": row["file_name"]} for row in IMAGES]
     names = [{"id": row["id"], "name": row["name"]} for row in CATEGORIES]
     cli("ingest", "coco", write_coco(tmp_path, images=bare, categories=names))
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
 
 
 def test_stated_categories_replace_the_former_ones(cli: Run, sql: Ask, tmp_path: Path) -> None:
@@ -279,14 +282,14 @@ def test_stated_categories_replace_the_former_ones(cli: Run, sql: Ask, tmp_path:
     assert sql("FROM image_categories") == []
 
 
-def test_a_category_id_means_one_thing_in_a_data_set(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_a_category_id_means_one_thing_in_a_data_set(cli: Run, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path, categories=CATEGORIES))
-    before = snapshot(sql)
+    before = snapshot(store)
     other = [{"id": 18, "name": "horse"}, {"id": 17, "name": "cat"}]
     root = write_coco(tmp_path / "2", split="train2014", categories=other)
     message = cli("ingest", "coco", root, code=1).stderr
     assert not [word for word in ("'18'", "'dog'", "'horse'", "--name") if word not in message]
-    assert snapshot(sql) == before
+    assert snapshot(store) == before
 
 
 # --- One image, one split
