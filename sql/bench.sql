@@ -5,7 +5,7 @@
 SELECT text FROM captions GROUP BY text ORDER BY min(caption_id);
 
 -- name: image_files
--- The distinct photos of a store, as embed would decode them.
+-- The distinct image files of a store, as embed decodes them.
 SELECT content, any_value(path) AS path, any_value(size) AS size
 FROM images
 WHERE content IS NOT NULL
@@ -17,5 +17,5 @@ ORDER BY min(image_id);
 SELECT text FROM captions SEMI JOIN scope USING (image_id) ORDER BY caption_id LIMIT $captions;
 
 -- name: split_image_files
--- The photos in scope, in order.
+-- The image files in scope, in order.
 SELECT path FROM images SEMI JOIN scope USING (image_id) ORDER BY image_id;

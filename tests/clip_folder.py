@@ -12,6 +12,7 @@ import pytest
 import torch
 from clip_vocabulary import write_clip_tokenizer
 from peft import LoraConfig, get_peft_model
+from safetensors.numpy import load_file, save_file
 from transformers import CLIPModel
 
 from clipstore.encoders.random_clip import VIT_B_32, Sizes, write_random_clip
@@ -60,4 +61,13 @@ def build_lora(base: Path, folder: Path, *, targets: str | list[str], value: flo
         elif "modules_to_save" in name:
             torch.nn.init.normal_(weight, std=value)
     model.save_pretrained(folder)
+    return folder
+
+
+def build_headed_lora(base: Path, folder: Path) -> Path:
+    """A text LoRA with trained heads beside it: those of the base with their rows reversed."""
+    build_lora(base, folder, targets=r".*text_model.*v_proj")
+    tensors = load_file(base / "model.safetensors")
+    names = ("visual_projection.weight", "text_projection.weight")
+    save_file({name: tensors[name][::-1].copy() for name in names}, folder / "heads.safetensors")
     return folder

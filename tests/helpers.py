@@ -17,7 +17,9 @@ import duckdb
 import numpy as np
 from click.testing import CliRunner, Result
 from hypothesis import settings
+from numpy.typing import NDArray
 
+import clipstore
 from clipstore.cli import main
 
 TESTS = Path(__file__).parent
@@ -88,6 +90,19 @@ def catalog_rows(store: Path, tables: Iterable[str]) -> dict[str, list[dict[str,
     """Every row of these tables of a store's catalog, in one order."""
     with duckdb.connect(str(store / "catalog.duckdb"), read_only=True) as connection:
         return {table: connection.sql(f"FROM {table} ORDER BY ALL").to_arrow_table().to_pylist() for table in tables}
+
+
+# ---- the content of a store ----
+
+
+def stored_vectors(store: Path, items: str, *, model: str = "demo", split: str = "coco/val") -> NDArray[Any]:
+    """The stored vectors of a split's "images" or "captions", in order."""
+    return clipstore.open(store).vectors(model, split, items)[1]
+
+
+def query_rows(store: Path, statement: str) -> list[dict[str, Any]]:
+    """The rows of a SQL statement on a store's catalog."""
+    return clipstore.open(store).sql(statement).to_pylist()
 
 
 # ---- property tests ----

@@ -169,14 +169,14 @@ def test_a_shard_without_an_attribute_is_refused(name: str, shard: Path) -> None
 def test_a_newer_format_is_refused(shard: Path) -> None:
     with h5py.File(shard, "a") as file:
         file.attrs["format_version"] = 2
-    with pytest.raises(ShardError, match=r"shard format 2; this clipstore knows up to 1: install a newer one"):
+    with pytest.raises(ShardError, match=r"shard format 2; .*: install a newer one"):
         read_shard(shard)
 
 
 def test_an_hdf5_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["values"] = random_vectors()
-    with pytest.raises(ShardError, match=r"other\.h5 is an HDF5 file, but no shard"):
+    with pytest.raises(ShardError, match=r"other\.h5 is an HDF5 file, but not a clipstore shard"):
         read_shard(tmp_path / "other.h5")
 
 

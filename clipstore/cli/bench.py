@@ -14,36 +14,45 @@ if TYPE_CHECKING:
     from clipstore.store.layout import Store
 
 
+_repeat_option = click.option(
+    "--repeat",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of repetitions; medians are reported.",
+)
+
+
 @click.group()
 def bench() -> None:
-    """Measure this machine.
+    """Run benchmarks on this machine.
 
     Example: clipstore bench eval
     """
 
 
 @bench.command("eval")
-@click.option("--images", default=5000, show_default=True, type=click.IntRange(1), help="How many images.")
-@click.option("--captions", default=25_000, show_default=True, type=click.IntRange(1), help="How many captions.")
-@click.option("--dim", default=512, show_default=True, type=click.IntRange(2), help="The width of the vectors.")
-@click.option("--repeat", default=3, show_default=True, type=click.IntRange(1), help="Turns; medians are printed.")
-@click.option("--seed", default=0, show_default=True, help="Of the made vectors.")
+@click.option("--images", default=5000, show_default=True, type=click.IntRange(1), help="Number of images.")
+@click.option("--captions", default=25_000, show_default=True, type=click.IntRange(1), help="Number of captions.")
+@click.option("--dim", default=512, show_default=True, type=click.IntRange(2), help="Dimension of the vectors.")
+@_repeat_option
+@click.option("--seed", default=0, show_default=True, help="Seed of the synthetic vectors.")
 @click.option(
     "--screen",
     type=click.Choice(choices.SCREENS),
     default="auto",
     show_default=True,
-    help="The precision of the first pass; fp32 shows what a processor without bfloat16 takes.",
+    help="Precision of the first pass; fp32 is what CPUs without native bf16 use.",
 )
-@memory_option("Memory budget for ranking, beside what the program itself needs.")
-@click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
+@memory_option("Memory budget for ranking, in addition to the base process.")
+@click.option("--device", default="cpu", show_default=True, help="Device for the matrix products, e.g. cuda.")
 @json_option
-def bench_eval(*, as_json: bool, **what: Any) -> None:
-    """Time exact ranking beside bare float32 products.
+def bench_eval(*, as_json: bool, **options: Any) -> None:
+    """Time exact ranking relative to bare float32 products.
 
-    The vectors have the geometry of CLIP's on COCO and are read from shards. Every positive's rank in
-    both directions and the top 10 hits are computed, exactly; the products alone compute nothing. Each turn
-    also ranks once without comparing the shards with their checksums: what those cost is printed.
+    The vectors have the geometry of CLIP's on COCO and are read from shards. The rank of every positive in both
+    directions and the top 10 hits are computed exactly; the bare products are the lower bound. Each repetition
+    also ranks without comparing the shards with their checksums, which measures the cost of the comparison.
 
     Example: clipstore bench eval --images 40504 --captions 202654 --repeat 1
     """
@@ -53,11 +62,11 @@ def bench_eval(*, as_json: bool, **what: Any) -> None:
     from clipstore.reporting.tables import print_json
 
     with progress_display() as on_progress:
-        told = verb.bench_eval(verb.BenchOptions(**what, on_progress=on_progress))
+        result = verb.bench_eval(verb.BenchOptions(**options, on_progress=on_progress))
     if as_json:
-        print_json(told)
+        print_json(result)
     else:
-        print_bench(told)
+        print_bench(result)
 
 
 @bench.command("embed")
@@ -65,37 +74,36 @@ def bench_eval(*, as_json: bool, **what: Any) -> None:
     "--split",
     "splits",
     multiple=True,
-    help="A split of the store whose photos and captions to take; may be repeated. [default: drawn ones]",
+    help="Split whose images and captions are embedded; may be repeated. [default: drawn images and captions]",
 )
-@click.option("--images", default=512, show_default=True, type=click.IntRange(1), help="At most so many images.")
-@click.option("--captions", default=5000, show_default=True, type=click.IntRange(1), help="At most so many captions.")
-@click.option("--repeat", default=3, show_default=True, type=click.IntRange(1), help="Turns; medians are printed.")
-@click.option("--seed", default=0, show_default=True, help="Of the weights and the drawn photos.")
+@click.option("--images", default=512, show_default=True, type=click.IntRange(1), help="Maximum number of images.")
+@click.option("--captions", default=5000, show_default=True, type=click.IntRange(1), help="Maximum number of captions.")
+@_repeat_option
+@click.option("--seed", default=0, show_default=True, help="Seed of the weights and the drawn images.")
 @click.option(
     "--precision",
     type=click.Choice(choices.PRECISIONS),
     default="auto",
     show_default=True,
-    help="As of 'clipstore embed'.",
+    help="See 'clipstore embed'.",
 )
-@memory_option("What the model may take on its device.")
-@click.option("--device", help="Where the model runs, such as cuda:1. [default: cuda where there is one, else cpu]")
-@click.option("--compile", "compiled", is_flag=True, help="Have torch compile the model first.")
+@memory_option("Device memory budget.")
+@click.option("--device", help="Device, e.g. cuda:1. [default: cuda if available, else cpu]")
+@click.option("--compile", "compiled", is_flag=True, help="Run the model through torch.compile.")
 @click.option(
     "--read-delay",
     default=0.0,
     type=click.FloatRange(0),
-    help="Also embed with so many seconds of waiting for each photo, as on a network disk.",
+    help="Also benchmark with this simulated read latency per image, in seconds, as of a network disk.",
 )
 @store_option
 @json_option
-def bench_embed(store: Store, *, as_json: bool, **what: Any) -> None:
-    """Time embedding beside its parts.
+def bench_embed(store: Store, *, as_json: bool, **options: Any) -> None:
+    """Time embedding relative to its stages.
 
-    The model is a ViT-B/32 of random weights, its tokenizer trained on the captions (a few percent fewer
-    tokens than CLIP's). Decoding alone, and the model alone on batches that
-    are ready, are measured in the same run: share is what of their rates together embedding
-    reaches.
+    The model is a ViT-B/32 with random weights; its tokenizer is trained on the captions and gives a few percent
+    fewer tokens than CLIP's. Decoding alone, and the model alone on prepared batches, are measured in the same run.
+    'share' is the rate of embedding divided by the rate that both together allow.
 
     Example: clipstore bench embed --images 200 --captions 2000
     """
@@ -106,8 +114,8 @@ def bench_embed(store: Store, *, as_json: bool, **what: Any) -> None:
 
     retain_freed_memory()
     with progress_display() as on_progress:
-        told = verb.bench_embed(store, verb.BenchEmbedOptions(**what, on_progress=on_progress))
+        result = verb.bench_embed(store, verb.BenchEmbedOptions(**options, on_progress=on_progress))
     if as_json:
-        print_json(told)
+        print_json(result)
     else:
-        print_bench_embed(told)
+        print_bench_embed(result)

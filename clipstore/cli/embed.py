@@ -16,47 +16,51 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--model", "models", multiple=True, required=True, help="The model; may be repeated.")
-@click.option("--split", "splits", multiple=True, help="A split; may be repeated. [default: the whole catalog]")
-@click.option("--only", type=click.Choice(choices.ITEM_KINDS), help="One tower alone.")
+@click.option("--model", "models", multiple=True, required=True, help="Model to embed; may be repeated.")
+@click.option("--split", "splits", multiple=True, help="Split to embed; may be repeated. [default: the whole catalog]")
+@click.option("--only", type=click.Choice(choices.ITEM_KINDS), help="Embed only images or only captions.")
 @click.option(
     "--precision",
     type=click.Choice(choices.PRECISIONS),
     default="auto",
     show_default=True,
-    help="What the model computes in. auto: as the model, or one of the same base, was embedded before; else fp16 on "
-    "CUDA, bf16 on processors that multiply it natively, fp32 elsewhere.",
+    help="Precision of the computation. auto: that of the model's vectors, or of another model with the same base; "
+    "otherwise fp16 on CUDA, bf16 on CPUs with native bf16, else fp32.",
 )
 @click.option(
     "--store-dtype",
     type=click.Choice(choices.STORED_TYPES),
     default="float32",
     show_default=True,
-    help="What new vectors are stored as; those that are there stay as they are.",
+    help="Data type of newly written vectors (existing shards are not converted).",
 )
-@memory_option("What the model may take on its device; batches are made smaller to fit.")
+@memory_option("Device memory budget; the batch size is reduced to fit.")
 @click.option(
     "--device",
     "devices",
     multiple=True,
-    help="Where the model runs, such as cuda:1; several, a process each. [default: cuda where there is one, else cpu]",
+    help="Device, e.g. cuda:1; may be repeated: one process per device. [default: cuda if available, else cpu]",
 )
-@click.option("--compile", "compiled", is_flag=True, help="Have torch compile the model first: minutes, then faster.")
-@click.option("--retry-failed", is_flag=True, help="Try items that failed before once more.")
+@click.option(
+    "--compile", "compiled", is_flag=True, help="Run the model through torch.compile: minutes to start, then faster."
+)
+@click.option("--retry-failed", is_flag=True, help="Retry items that failed in an earlier run.")
 @click.option(
     "--max-failed",
     type=click.FloatRange(0, 1),
     default=1.0,
-    help="The share of items that may fail or be missing; past it, exit with 1 when all is done. [default: all may]",
+    help="Exit with 1, after embedding, if a larger share of items failed or is missing. [default: 1, never]",
 )
-@click.option("--dry-run", is_flag=True, help="Say how many items, bytes and seconds, and write no vectors.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the number of items and the estimated size and time; write no vectors."
+)
 @store_option
 @json_option
-def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: bool, **how: Any) -> None:
+def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: bool, **options: Any) -> None:
     """Embed the images and captions that have no vectors yet.
 
-    Safe to interrupt: run the same command again to resume. A photo that cannot be read stops nothing:
-    it is recorded with its reason ('clipstore query item_failures').
+    Safe to interrupt: run the same command again to resume. Unreadable images do not stop the run: they are
+    recorded with the reason ('clipstore query item_failures').
 
     Example: clipstore embed --model pretrained --split coco/val2017
     """
@@ -68,12 +72,12 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
 
     retain_freed_memory()
     with progress_display() as on_progress:
-        summaries = verb.embed(store, models, verb.EmbedOptions(**how, on_progress=on_progress))
+        summaries = verb.embed(store, models, verb.EmbedOptions(**options, on_progress=on_progress))
     rows = [dataclasses.asdict(summary) for summary in summaries]
     if as_json:
         print_json({"embedded": rows})
     else:
-        print_table(summary_rows(rows, dry_run=how["dry_run"]))
+        print_table(summary_rows(rows, dry_run=options["dry_run"]))
         for line in summary_notes(rows):
             click.echo(line)
     check_failures(summaries, max_failed)

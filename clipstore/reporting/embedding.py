@@ -1,4 +1,4 @@
-"""What a run of embed did, as rows and notes."""
+"""The summaries of `clipstore embed` as rows and notes, and the result of `clipstore bench embed` as a table."""
 
 from __future__ import annotations
 
@@ -8,46 +8,50 @@ from collections.abc import Sequence
 from clipstore.records import Row
 from clipstore.reporting.tables import console, duration, print_table
 
-# A run's clock in words; the first two are of the model's threads, and add up to the time that passed.
+# The stages of a run's timings. The first two are of the model's threads; together they are the run's duration.
 _STAGES = {"forward": "model", "wait": "waiting", "read": "reading", "decode": "decoding", "write": "writing"}
-_OF_MODEL = ("forward", "wait")
-_THREADS = {"read": 32, "write": 1}  # that do one thing beside each other; decoding: one a core
-_CLOSE = 0.999  # a cosine between vectors of two precisions below this is told
-_TELLING_SECONDS = 5.0  # below that, starting and ending hide what a run waits for
-_HELP = {
-    "read": "photos to be read: bring them to a nearer or faster disk",
-    "decode": "photos to be decoded: give it more cores, or store the photos smaller",
+_MODEL_STAGES = ("forward", "wait")
+_THREADS = {"read": 32, "write": 1}  # of the other stages; decoding has one thread per core
+_EXACT = 0.999  # a note is given if the least cosine similarity to fp32 is below
+_MEANINGFUL_SECONDS = 5.0  # startup and shutdown hide the bottleneck of shorter runs
+_REMEDIES = {
+    "read": "image files to be read: move them to a nearer or faster disk",
+    "decode": "images to be decoded: use more cores, or smaller image files",
     "write": "shards to be written: put --store on a faster disk",
 }
 
 
 def summary_rows(summaries: Sequence[Row], *, dry_run: bool) -> list[Row]:
-    """The summaries of an embed run as rows to print."""
+    """The summaries of an embed run as the rows of a table."""
     return [_planned(row) if dry_run else _done(row) for row in summaries]
 
 
 def summary_notes(summaries: Sequence[Row]) -> list[str]:
-    """What a reader of an embed summary should know, and can do."""
+    """Notes on an embed run: what to know about the result, and what to do about problems."""
     notes = [
-        f"{row['model']}: {row['lost_shards']} {row['tower']} shards were gone from the store: embedded again"
+        f"{row['model']}: {row['lost_shards']} {row['tower']} shards were missing and have been recomputed"
         for row in summaries
         if row["lost_shards"]
     ]
-    notes += [line for row in summaries if (line := _bottleneck(row))]
+    notes += [note for row in summaries if (note := _bottleneck(row))]
     notes += [
-        f"{row['model']}: captions that contain a start or end token in letters, such as <|endoftext|>, which is read "
-        f"as plain text: {row['special_tokens']:,}"
+        f"{row['model']}: captions that spell out a start or end token, such as <|endoftext|>, which is encoded as "
+        f"plain text: {row['special_tokens']:,}"
         for row in summaries
         if row["special_tokens"]
     ]
     for row in summaries:
-        least, of = row["least_cosine"], f"{row['model']}, {row['tower']}s"
-        if least is not None and least < _CLOSE:
-            notes.append(f"{of}: a vector's cosine to that of fp32 is {least:.4f}: --precision fp32 has none")
+        least, tower = row["least_cosine"], f"{row['model']}, {row['tower']}s"
+        if least is not None and least < _EXACT:
+            notes.append(
+                f"{tower}: minimum cosine similarity to fp32 is {least:.4f}; use --precision fp32 for full precision"
+            )
         if row["pieces"] > 1:
-            notes.append(f"{of}: the device ran out of memory, and batches were cut in {row['pieces']}: lower --memory")
+            notes.append(
+                f"{tower}: the device ran out of memory, and batches were split in {row['pieces']}: lower --memory"
+            )
     if any(row["failed"] or row["missing"] for row in summaries):
-        notes.append("'clipstore query item_failures' tells what failed; --retry-failed tries it once more")
+        notes.append("'clipstore query item_failures' lists the failures; --retry-failed tries them again")
     return notes
 
 
@@ -56,9 +60,9 @@ def _planned(row: Row) -> Row:
         "model": row["model"],
         "tower": row["tower"],
         "to embed": row["planned"],
-        "there already": row["reused"],
-        "known to fail": row["failed"],
-        "missing photos": row["missing"],
+        "already embedded": row["reused"],
+        "known failures": row["failed"],
+        "missing images": row["missing"],
         "bytes": _size(row["size"]),
         "about": duration(row["estimate"] or 0.0),
     }
@@ -72,35 +76,42 @@ def _done(row: Row) -> Row:
         "done": row["done"],
         "reused": row["reused"],
         "failed": row["failed"],
-        "missing photos": row["missing"],
+        "missing images": row["missing"],
         "cut": row["cut"],
         "written": _size(row["size"]),
         "items/s": f"{rate:.0f}" if rate else "",
         "time": duration(row["seconds"]),
-        "of it": _split(row),
+        "stages": _stages(row),
     }
 
 
-def _split(row: Row) -> str:
-    """Where the time went: of the model's threads, and beside them."""
-    clock = {what: seconds / (row["workers"] if what in _OF_MODEL else 1) for what, seconds in row["clock"].items()}
-    told = [f"{_STAGES[what]} {duration(clock[what])}" for what in _STAGES if clock[what] >= 0.05]
-    return ", ".join(told)
+def _stages(row: Row) -> str:
+    """The seconds of each stage; those of the model are per thread."""
+    seconds = {
+        stage: total / (row["workers"] if stage in _MODEL_STAGES else 1) for stage, total in row["clock"].items()
+    }
+    return ", ".join(f"{_STAGES[stage]} {duration(seconds[stage])}" for stage in _STAGES if seconds[stage] >= 0.05)
 
 
 def _bottleneck(row: Row) -> str | None:
-    """What holds a run up, and what would help; None where there is too little to tell."""
-    if row["seconds"] < _TELLING_SECONDS:
+    """What limited the rate, and how to remove it; None: the run was too short."""
+    if row["seconds"] < _MEANINGFUL_SECONDS:
         return None
-    clock, capacity = row["clock"], row["workers"] * row["seconds"]
-    waited = clock["wait"] / capacity
-    of = f"{row['model']}, {row['tower']}s: "
-    if waited < 0.25:
-        return f"{of}the model was busy {1 - waited:.0%} of the time: a faster device or a shorter --precision helps"
-    slowest = max(("read", "decode", "write"), key=lambda what: clock[what] / _THREADS.get(what, os.cpu_count() or 1))
-    busy = clock[slowest] / _THREADS.get(slowest, os.cpu_count() or 1) / row["seconds"]
-    reason = _HELP[slowest] if busy > 0.25 else "all to start and to end: more items in one run pay it off"
-    return f"{of}the model waited {waited:.0%} of the time, most of all for {reason}"
+    waiting = row["clock"]["wait"] / (row["workers"] * row["seconds"])
+    tower = f"{row['model']}, {row['tower']}s: "
+    if waiting < 0.25:
+        remedy = "a faster device or a lower --precision helps"
+        return f"{tower}the model was busy {1 - waiting:.0%} of the time: {remedy}"
+    busy = {stage: _utilisation(row, stage) for stage in ("read", "decode", "write")}
+    slowest = max(busy, key=lambda stage: busy[stage])
+    cause = _REMEDIES[slowest] if busy[slowest] > 0.25 else "startup and shutdown: larger runs amortise it"
+    return f"{tower}the model waited {waiting:.0%} of the time, mostly for {cause}"
+
+
+def _utilisation(row: Row, stage: str) -> float:
+    """The share of the run in which the threads of a stage were busy."""
+    threads = _THREADS.get(stage, os.cpu_count() or 1)
+    return float(row["clock"][stage] / threads / row["seconds"])
 
 
 def _size(size: float) -> str:
@@ -111,38 +122,38 @@ def _size(size: float) -> str:
     raise AssertionError
 
 
-def print_bench_embed(told: Row) -> None:
-    """Print what `clipstore bench embed` measured."""
+def print_bench_embed(result: Row) -> None:
+    """Print the result of `clipstore bench embed`."""
     rows = [
         {
-            "what": "images",
-            "items": told["images"],
-            "decoding alone": f"{told['decode_alone']:.0f}/s",
-            "model alone": f"{told['image_forward_alone']:.1f}/s",
-            "both allow": f"{told['image_limit']:.1f}/s",
-            "embedded": f"{told['images_per_second']:.1f}/s",
-            "share": f"{told['image_share']:.2f}",
+            "items": "images",
+            "count": result["images"],
+            "decoding alone": f"{result['decode_alone']:.0f}/s",
+            "model alone": f"{result['image_forward_alone']:.1f}/s",
+            "limit": f"{result['image_limit']:.1f}/s",
+            "embedded": f"{result['images_per_second']:.1f}/s",
+            "share": f"{result['image_share']:.2f}",
         },
         {
-            "what": "captions",
-            "items": told["captions"],
+            "items": "captions",
+            "count": result["captions"],
             "decoding alone": "",
-            "model alone": f"{told['text_forward_alone']:.0f}/s",
-            "both allow": f"{told['text_forward_alone']:.0f}/s",
-            "embedded": f"{told['captions_per_second']:.0f}/s",
-            "share": f"{told['text_share']:.2f}",
+            "model alone": f"{result['text_forward_alone']:.0f}/s",
+            "limit": f"{result['text_forward_alone']:.0f}/s",
+            "embedded": f"{result['captions_per_second']:.0f}/s",
+            "share": f"{result['text_share']:.2f}",
         },
     ]
     print_table(rows)
     notes = [
-        f"ViT-B/32 of random weights in {told['precision']} on {told['device']}, {told['threads']} threads; "
-        f"photos: {told['photos']}; captions of {told['tokens_per_caption']:.1f} tokens, the tokenizer "
-        f"{told['tokenizer']}; medians of {told['repeat']}; peak memory {told['peak_memory'] / 2**20:,.0f} MB"
+        f"ViT-B/32 with random weights in {result['precision']} on {result['device']}, {result['threads']} threads; "
+        f"images: {result['photos']}; captions of {result['tokens_per_caption']:.1f} tokens, tokenizer: "
+        f"{result['tokenizer']}; medians of {result['repeat']}; peak memory {result['peak_memory'] / 2**20:,.0f} MB"
     ]
-    if told["read_delay"]:
+    if result["read_delay"]:
         notes.append(
-            f"with {told['read_delay'] * 1000:.0f} ms of waiting for each photo: "
-            f"{told['delayed_images_per_second']:.1f} images/s, {told['delayed_share']:.2f} of the rate without"
+            f"with a read latency of {result['read_delay'] * 1000:.0f} ms per image: "
+            f"{result['delayed_images_per_second']:.1f} images/s, {result['delayed_share']:.2f} of the rate without"
         )
     for note in notes:
         console().print(note, style="dim", soft_wrap=True)

@@ -72,7 +72,7 @@ def test_every_command_refuses(
 ) -> None:
     shard = shard_of(sql, store, tower)
     damage(shard, how)
-    said = f"the shard {shard} is damaged: its vectors do not agree with its checksum; delete the file and run"
+    said = f"the shard {shard} is damaged: its vectors do not match its checksum; delete the file and run"
     for words in (
         ("eval", "--split", imported),
         ("eval", "--split", imported, "--protocol", "paired-rows", "--json"),
@@ -126,7 +126,7 @@ def test_training_refuses_damaged_features(
     features = shard_of(sql, store, "image", "features")
     damage(features, flip_an_exponent_bit)
     error = cli("train", "--model", "tuned", code=1).stderr
-    assert f"the shard {features} is damaged: its features do not agree" in error
+    assert f"the shard {features} is damaged: its features do not match" in error
     assert "run 'clipstore embed --model demo'" in error
     features.unlink()
     cli("embed", "--model", "demo")
