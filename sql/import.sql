@@ -1,11 +1,20 @@
 -- Statements of `clipstore import`.
 
+-- name: current_shards
+-- Returns the files of a fingerprint whose shard holds the current vector of each of its items.
+SELECT file
+FROM shards
+JOIN vectors USING (shard_id)
+WHERE shards.fingerprint = $fingerprint
+GROUP BY file, items
+HAVING count(*) = items;
+
 -- name: delete_replaced
--- Make room for new vectors of the same items.
+-- Deletes the vectors of the staged table `replaced`, whose items get new ones.
 DELETE FROM vectors WHERE (fingerprint, content) IN (SELECT (fingerprint, content) FROM replaced);
 
 -- name: items
--- The items of a split by source id, with the content keys that imported vectors have.
+-- Returns the items of a split by source id, with the content keys of imported vectors.
 SELECT images.source_id, imported_image(datasets.name, images.file_name) AS content, 'image' AS tower
 FROM split_images
 JOIN images USING (image_id)
@@ -18,12 +27,3 @@ JOIN images USING (image_id)
 JOIN datasets USING (dataset_id)
 JOIN captions USING (image_id)
 WHERE split_id = $split_id;
-
--- name: whole_shards
--- Shards of a fingerprint that hold the current vector of each of their items.
-SELECT file
-FROM shards
-JOIN vectors USING (shard_id)
-WHERE shards.fingerprint = $fingerprint
-GROUP BY file, items
-HAVING count(*) = items;

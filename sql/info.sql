@@ -1,7 +1,7 @@
 -- Statements of `clipstore info`.
 
 -- name: counts
--- How much a catalog holds.
+-- Returns the number of rows of the tables.
 SELECT
     (SELECT count(*) FROM datasets) AS datasets,
     (SELECT count(*) FROM splits) AS splits,
@@ -16,7 +16,7 @@ SELECT
     (SELECT count(*) FROM hits) AS hits;
 
 -- name: models
--- The shards of each model's towers and backbone, in bytes: all, and those that no other model has.
+-- Returns for each model the vectors, features and bytes of its shards, and the bytes of those that no other model uses.
 WITH used AS (
     SELECT model_id, fingerprint FROM towers
     UNION

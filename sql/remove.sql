@@ -1,34 +1,56 @@
 -- Statements of the removal of models, splits, data sets and evaluations.
 
--- name: captions
--- The captions of the images that are removed.
+-- name: delete_captions
+-- Deletes the captions of the images in removed_images.
 DELETE FROM captions WHERE image_id IN (SELECT image_id FROM removed_images);
 
--- name: categories
--- The categories of a data set.
+-- name: delete_categories
+-- Deletes the categories of a data set.
 DELETE FROM categories WHERE dataset_id IN (SELECT dataset_id FROM datasets WHERE name = $dataset);
 
--- name: dataset
--- A data set.
+-- name: delete_dataset
+-- Deletes a data set.
 DELETE FROM datasets WHERE name = $dataset;
 
--- name: drawn_beside
--- The other splits of the group of a drawn split.
-SELECT name FROM splits WHERE split_part(name, '/', 1) = split_part($name, '/', 1) AND name != $name ORDER BY name;
+-- name: delete_extra_positives
+-- Deletes the additional positives of the images in removed_images.
+DELETE FROM extra_positives WHERE image_id IN (SELECT image_id FROM removed_images);
+
+-- name: delete_image_categories
+-- Deletes the categories of the images in removed_images.
+DELETE FROM image_categories WHERE image_id IN (SELECT image_id FROM removed_images);
+
+-- name: delete_images
+-- Deletes the images in removed_images.
+DELETE FROM images WHERE image_id IN (SELECT image_id FROM removed_images);
+
+-- name: delete_split_images
+-- Deletes the images of some splits from these splits.
+DELETE FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]));
+
+-- name: delete_splits
+-- Deletes some splits.
+DELETE FROM splits WHERE split_id IN (SELECT unnest($splits::BIGINT[]));
+
+-- name: delete_training_images
+-- Deletes the training images in removed_images that are recorded by content. The others keep their id, which is not used
+-- again.
+DELETE FROM training_images
+WHERE image_id IN (SELECT image_id FROM removed_images JOIN images USING (image_id) WHERE content IS NOT NULL);
 
 -- name: drawn_from
--- The splits that were drawn from some splits.
+-- Returns the splits that were drawn from some splits.
 SELECT name FROM splits WHERE origin_id IN (SELECT unnest($splits::BIGINT[])) ORDER BY name;
 
 -- name: evaluation_sizes
--- How many evaluations, ranks and hits go with some evaluations.
+-- Returns the number of some evaluations, of their ranks and of their hits.
 SELECT
     (SELECT count(*) FROM evaluations WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]))) AS evaluations,
     (SELECT count(*) FROM ranks WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]))) AS ranks,
     (SELECT count(*) FROM hits WHERE evaluation_id IN (SELECT unnest($evaluations::BIGINT[]))) AS hits;
 
 -- name: evaluations
--- Evaluations to be removed: of a model, a split and a protocol, as far as each is given.
+-- Returns the evaluations of a model, a split and a protocol (null: any).
 SELECT evaluation_id, models.name AS model, splits.name AS split, protocol, caption_set, unseen
 FROM evaluations
 JOIN models USING (model_id)
@@ -38,34 +60,28 @@ WHERE ($model IS NULL OR models.name = $model) AND ($split IS NULL OR splits.nam
 ORDER BY models.name, splits.name, evaluation_id;
 
 -- name: evaluations_of_splits
--- The evaluations on some splits.
+-- Returns the evaluations on some splits.
 SELECT evaluation_id FROM evaluations WHERE split_id IN (SELECT unnest($splits::BIGINT[]));
 
--- name: extra_positives
--- The extra positives of the images that are removed.
-DELETE FROM extra_positives WHERE image_id IN (SELECT image_id FROM removed_images);
+-- name: find_images_of_dataset
+-- Collects the images of a data set.
+CREATE OR REPLACE TEMP TABLE removed_images AS
+SELECT image_id FROM images JOIN datasets USING (dataset_id) WHERE datasets.name = $dataset;
 
--- name: image_categories
--- The image categories of the images that are removed.
-DELETE FROM image_categories WHERE image_id IN (SELECT image_id FROM removed_images);
+-- name: find_images_of_splits
+-- Collects the images that are in some splits and in no other.
+CREATE OR REPLACE TEMP TABLE removed_images AS
+SELECT DISTINCT image_id
+FROM split_images
+WHERE split_id IN (SELECT unnest($splits::BIGINT[]))
+    AND image_id NOT IN (SELECT image_id FROM split_images WHERE split_id NOT IN (SELECT unnest($splits::BIGINT[])));
 
--- name: images
--- The images that are removed.
-DELETE FROM images WHERE image_id IN (SELECT image_id FROM removed_images);
-
--- name: save_training_contents
--- What a model was trained on stays known by the photo's bytes when its image is removed.
-INSERT INTO training_contents
-SELECT model_id, content
-FROM training_images
-JOIN removed_images USING (image_id)
-JOIN images USING (image_id)
-WHERE content IS NOT NULL
-EXCEPT
-SELECT model_id, content FROM training_contents;
+-- name: group_siblings
+-- Returns the other splits of the group of a drawn split.
+SELECT name FROM splits WHERE split_part(name, '/', 1) = split_part($name, '/', 1) AND name != $name ORDER BY name;
 
 -- name: model_shards
--- The shards of a model's towers and of its image backbone, by fingerprint, and the other models that have them too.
+-- Returns the shards of a model's towers and image backbone, by fingerprint, with the other models that use them.
 WITH used AS (
     SELECT model_id, fingerprint FROM towers
     UNION
@@ -85,29 +101,19 @@ WHERE fingerprint IN (SELECT fingerprint FROM used WHERE model_id = $model_id)
 GROUP BY shards.fingerprint
 ORDER BY kind DESC, tower, shards.fingerprint;
 
--- name: pick_images_of_dataset
--- The images of a data set.
-CREATE OR REPLACE TEMP TABLE removed_images AS
-SELECT image_id FROM images JOIN datasets USING (dataset_id) WHERE datasets.name = $dataset;
-
--- name: pick_images_of_splits
--- The images that stand in some splits and in no other.
-CREATE OR REPLACE TEMP TABLE removed_images AS
-SELECT DISTINCT image_id
-FROM split_images
-WHERE split_id IN (SELECT unnest($splits::BIGINT[]))
-    AND image_id NOT IN (SELECT image_id FROM split_images WHERE split_id NOT IN (SELECT unnest($splits::BIGINT[])));
-
--- name: split_images
--- The places in some splits.
-DELETE FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]));
-
--- name: splits
--- Some splits.
-DELETE FROM splits WHERE split_id IN (SELECT unnest($splits::BIGINT[]));
+-- name: save_training_contents
+-- Records by content the training images that are in removed_images.
+INSERT INTO training_contents
+SELECT model_id, content
+FROM training_images
+JOIN removed_images USING (image_id)
+JOIN images USING (image_id)
+WHERE content IS NOT NULL
+EXCEPT
+SELECT model_id, content FROM training_contents;
 
 -- name: splits_named
--- The split of this name, or the splits of the group of this name, each with its data set and how it was drawn.
+-- Returns the split of this name, or the splits of the group of this name.
 SELECT split_id, splits.name, drawn_from, datasets.name AS dataset
 FROM splits
 JOIN datasets USING (dataset_id)
@@ -115,11 +121,6 @@ WHERE splits.name = $name OR split_part(splits.name, '/', 1) = $name
 ORDER BY splits.name;
 
 -- name: splits_of_dataset
--- The splits of a data set, those drawn from it included.
+-- Returns the splits of a data set, including those drawn from it.
 SELECT split_id, splits.name, drawn_from FROM splits JOIN datasets USING (dataset_id) WHERE datasets.name = $dataset
 ORDER BY splits.name;
-
--- name: training_images
--- The images that are known by their photo's bytes from now on; of the others the id stays, and is not given again.
-DELETE FROM training_images
-WHERE image_id IN (SELECT image_id FROM removed_images JOIN images USING (image_id) WHERE content IS NOT NULL);

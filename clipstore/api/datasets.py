@@ -62,7 +62,7 @@ class DatasetMethods(StoreMethods):
         Example:
             >>> store.datasets()["datasets"]
         """
-        from clipstore.pipeline.removal import list_datasets
+        from clipstore.store.datasets import list_datasets
 
         return Result({"datasets": list_datasets(self._store)})
 

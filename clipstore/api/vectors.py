@@ -149,7 +149,7 @@ class VectorMethods(StoreMethods):
             ...     "siglip", "coco/val2017", images=images, image_ids=image_ids, captions="w.npy", caption_ids="c.npy"
             ... )
         """
-        from clipstore.pipeline.transfer import import_vectors
+        from clipstore.pipeline.import_vectors import import_vectors
 
         sides = (_source(images), _source(image_ids)), (_source(captions), _source(caption_ids))
         return Result({"imported": import_vectors(self._store, name, split, images=sides[0], captions=sides[1])})
@@ -175,7 +175,7 @@ class VectorMethods(StoreMethods):
         Example:
             >>> store.export_vectors("demo", "scenes/val", "out")["rows"]
         """
-        from clipstore.pipeline.transfer import export_vectors
+        from clipstore.pipeline.export import export_vectors
 
         return Result(export_vectors(self._store, model, split, Path(folder), partial=partial))
 

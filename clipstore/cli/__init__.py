@@ -16,18 +16,20 @@ from clipstore.cli.dataset import dataset
 from clipstore.cli.demo import demo
 from clipstore.cli.embed import embed
 from clipstore.cli.evaluate import evaluate
+from clipstore.cli.export import export
 from clipstore.cli.gc import gc
 from clipstore.cli.hubness import hubness
+from clipstore.cli.import_vectors import import_vectors
 from clipstore.cli.info import info
-from clipstore.cli.ingest import ingest, split
+from clipstore.cli.ingest import ingest
 from clipstore.cli.model import model
 from clipstore.cli.query import query
 from clipstore.cli.report import report
 from clipstore.cli.retrieve import retrieve
+from clipstore.cli.split import split
 from clipstore.cli.sql import sql
 from clipstore.cli.stats import stats
 from clipstore.cli.train import run, train
-from clipstore.cli.transfer import export, import_vectors
 from clipstore.errors import ClipstoreError
 from clipstore.process import ignore_image_warnings
 from clipstore.reporting.streams import never_fail

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipstore.cli.confirm import remove_confirmed, yes_option
 from clipstore.cli.options import json_option, store_option
-from clipstore.cli.removal import confirmed, yes_option
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -25,14 +25,14 @@ def dataset() -> None:
 @store_option
 @json_option
 def list_datasets(store: Store, *, as_json: bool) -> None:
-    """List the data sets, with where each came from.
+    """List the data sets and their sources.
 
     Example: clipstore dataset list
     """
-    from clipstore.pipeline.removal import list_datasets as verb
     from clipstore.reporting.tables import print_json, print_table
+    from clipstore.store.datasets import list_datasets as run
 
-    rows = verb(store)
+    rows = run(store)
     if as_json:
         print_json({"datasets": rows})
     else:
@@ -47,12 +47,12 @@ def list_datasets(store: Store, *, as_json: bool) -> None:
 def remove(name: str, store: Store, *, yes: bool, as_json: bool) -> None:
     """Remove a data set with its splits and evaluations.
 
-    Its images, captions and categories go, all of its splits (those drawn from it too), and the evaluations
-    on them. Its files stay where they are, and its vectors in the shards: ingested again, it needs no
-    embedding. What a model was trained on stays known.
+    Removes its images, captions and categories, all of its splits (including those drawn from it), and the
+    evaluations on them. Its files remain, and so do its vectors: after another ingest it needs no embedding.
+    The record of what a model was trained on remains too.
 
     Example: clipstore dataset remove flickr8k --yes
     """
     from clipstore.pipeline.removal import remove_dataset
 
-    confirmed(lambda trial: remove_dataset(store, name, dry_run=trial), yes=yes, as_json=as_json)
+    remove_confirmed(lambda dry_run: remove_dataset(store, name, dry_run=dry_run), yes=yes, as_json=as_json)

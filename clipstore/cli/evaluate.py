@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipstore import choices
+from clipstore.cli.confirm import remove_confirmed, yes_option
 from clipstore.cli.groups import DefaultGroup
 from clipstore.cli.options import json_option, memory_option, store_option
-from clipstore.cli.removal import confirmed, yes_option
 from clipstore.protocols import PROTOCOLS, protocols_help
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def remove(
     """
     from clipstore.pipeline.removal import remove_evaluations
 
-    confirmed(
+    remove_confirmed(
         lambda trial: remove_evaluations(store, model=model, split=split, protocol=protocol, dry_run=trial),
         yes=yes,
         as_json=as_json,

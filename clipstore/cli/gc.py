@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--delete", is_flag=True, help="Remove it; without this, only say what would be removed.")
+@click.option("--delete", is_flag=True, help="Remove the files. [default: only list them]")
 @store_option
 @json_option
 def gc(store: Store, *, delete: bool, as_json: bool) -> None:
-    """Find, and with --delete remove, shards nothing needs.
+    """Find, and with --delete remove, unused shards.
 
     These are shards of fingerprints that no model has (after 'model remove', or when a model changed),
-    shards that a later import replaced, shard files that the catalog does not know, and temporary files
-    of processes that have ended. Nothing outside the store's folder shards/ is touched. While another
-    process embeds or imports, nothing is removed.
+    shards that a later import replaced, shard files that are not registered in the catalog, and temporary
+    files of processes that have ended. Only files in the store's folder shards/ are removed, and none while
+    another process embeds or imports.
 
     Example: clipstore gc --delete
     """
     from clipstore.pipeline.gc import collect_garbage
     from clipstore.reporting.tables import print_json, print_table
 
-    found = collect_garbage(store, delete=delete)
+    result = collect_garbage(store, delete=delete)
     if as_json:
-        print_json(found)
+        print_json(result)
         return
     keys = ("kind", "files", "rows", "bytes", "what")
-    print_table([{key: row[key] for key in keys} for row in found["kinds"]])
-    size = f"{found['bytes']:,} bytes"
+    print_table([{key: row[key] for key in keys} for row in result["kinds"]])
+    size = f"{result['bytes']:,} bytes"
     click.echo(f"{size} removed" if delete else f"{size} can be removed with 'clipstore gc --delete'")

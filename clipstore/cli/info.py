@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 def info(store: Store, *, as_json: bool) -> None:
     """Show a store's contents, disk use and versions.
 
-    Shards that models share count for each of them; own_shard_bytes are those of one model alone.
+    Shared shards are counted for every model that uses them; own_shard_bytes counts those of one model only.
 
     Example: clipstore info --json
     """
     from clipstore.pipeline.info import store_info
     from clipstore.reporting.tables import print_json, print_table
 
-    found = store_info(store)
+    result = store_info(store)
     if as_json:
-        print_json(found)
+        print_json(result)
         return
-    if found["store"]:
-        click.echo(f"store {found['store']}, format {found['format']}")
-        print_table([{"what": key, "count": value} for key, value in found["counts"].items()])
-        print_table([{"folder": key, "bytes": value} for key, value in found["bytes"].items()])
-        print_table(found["models"], empty="no models yet")
+    if result["store"]:
+        click.echo(f"store {result['store']}, format {result['format']}")
+        print_table([{"what": key, "count": value} for key, value in result["counts"].items()])
+        print_table([{"folder": key, "bytes": value} for key, value in result["bytes"].items()])
+        print_table(result["models"], empty="no models yet")
     else:
-        click.echo(f"no store at {found['folder']}: begin with 'clipstore ingest', or name another with --store")
-    click.echo(", ".join(f"{name} {version}" for name, version in found["versions"].items()))
-    click.echo(found["platform"])
+        click.echo(f"no store at {result['folder']}: begin with 'clipstore ingest', or name another with --store")
+    click.echo(", ".join(f"{name} {version}" for name, version in result["versions"].items()))
+    click.echo(result["platform"])

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipstore.cli.confirm import remove_confirmed, yes_option
 from clipstore.cli.options import json_option, store_option
-from clipstore.cli.removal import confirmed, yes_option
+from clipstore.cli.output import print_warning
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -42,9 +43,6 @@ def add(
     from clipstore.reporting.tables import print_json
     from clipstore.store.models import ORIGINS, add_model, show_model
 
-    def warn(warning: str) -> None:
-        click.echo(f"clipstore: warning: {warning}", err=True)
-
     add_model(
         store,
         name,
@@ -52,7 +50,7 @@ def add(
         family=family,
         adapter=adapter,
         exif_orientation=exif_orientation,
-        on_warning=warn,
+        on_warning=print_warning,
     )
     shown = show_model(store, name)
     if as_json:
@@ -146,4 +144,4 @@ def remove(name: str, store: Store, *, adapter: bool, yes: bool, as_json: bool) 
     """
     from clipstore.pipeline.removal import remove_model
 
-    confirmed(lambda trial: remove_model(store, name, adapter=adapter, dry_run=trial), yes=yes, as_json=as_json)
+    remove_confirmed(lambda trial: remove_model(store, name, adapter=adapter, dry_run=trial), yes=yes, as_json=as_json)

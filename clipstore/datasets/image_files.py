@@ -14,7 +14,7 @@ _FOLDERS = 500  # folders that a search looks into at most
 _SAMPLE = 5  # images that a search looks for
 
 
-class Finder:
+class ImageFinder:
     """Image files on disk, by their paths. Each folder is listed once: a look at each of 100,000 paths takes longer.
 
     A name that is not there as it is written is found when it is there in another normalisation of Unicode: macOS
@@ -65,7 +65,7 @@ def holds_any(folder: Path, names: Sequence[str]) -> bool:
     return any((folder / name).is_file() for name in names[::step])
 
 
-def folder_with(root: Path, names: Sequence[str]) -> Path | None:
+def nearest_folder(root: Path, names: Sequence[str]) -> Path | None:
     """The nearest folder that has images of these names: `root`, those below it, then those beside it."""
     return next((folder for folder in _nearby(root) if holds_any(folder, names)), None)
 

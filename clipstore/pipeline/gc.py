@@ -1,4 +1,4 @@
-"""`clipstore gc`: shards and leftovers that nothing needs. Touches no file outside the folder of the shards."""
+"""`clipstore gc`: remove unused shards and temporary files. Only files in the folder of the shards are removed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from clipstore.store.locks import shard_removal_lock
 KINDS = {
     "unused": "shards of fingerprints that no model has",
     "replaced": "shards whose vectors a later import replaced",
-    "orphans": "shard files that the catalog does not know ('clipstore embed' of their model takes them up again)",
+    "orphans": "shard files that are not registered in the catalog ('clipstore embed' of their model registers them)",
     "leftovers": "temporary files of processes that have ended",
     "failures": "records of failed items of fingerprints that no model has",
 }
 
 
 @dataclass(kw_only=True)
-class Kind:
-    """The garbage of one kind: its files, and how many rows of the catalog go with them."""
+class Garbage:
+    """The garbage of one kind: its files, the number of its rows in the catalog, and the bytes of its files."""
 
     kind: str
     files: list[Path] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Kind:
     size: int = 0
 
     def row(self) -> Row:
-        """As `clipstore gc --json` prints it, `bytes` as the files take them."""
+        """The row that `clipstore gc --json` prints."""
         return {
             "kind": self.kind,
             "what": KINDS[self.kind],
@@ -44,10 +44,12 @@ class Kind:
 
 
 def collect_garbage(store: Store, *, delete: bool) -> Row:
-    """Find what nothing needs, and with `delete` remove it: {"deleted", "bytes", "kinds"}, a row a kind of KINDS.
+    """Find unused shards and temporary files, and remove them with `delete`.
 
-    Rows of the catalog go first: a run that is killed leaves files that the next one finds. Temporary files of
-    processes that are alive are left alone.
+    Rows of the catalog are deleted first: if the process is killed, the next run finds the files. Temporary files of
+    processes that are alive are kept.
+
+    Returns {"deleted", "bytes", "kinds"}, with a row for each kind of KINDS.
 
     Raises:
         NotFoundError: there is no store.
@@ -55,59 +57,60 @@ def collect_garbage(store: Store, *, delete: bool) -> Row:
     """
     with shard_removal_lock(store) if delete and store.shards.is_dir() else nullcontext():
         with store.catalog.write() if delete else store.catalog.read() as session:
-            kinds, shard_ids = _registered(session, store)
-            known = {store.root / row["file"] for row in session.rows("gc/files")}
+            garbage, shard_ids = _registered(session, store)
+            registered = {store.root / row["file"] for row in session.rows("gc/files")}
             if delete:
-                _strike_out(session, shard_ids)
-        kinds += [Kind(kind="orphans", files=_orphans(store, known)), Kind(kind="leftovers", files=_leftovers(store))]
-        for one in kinds:
-            one.size = sum(map(_size, one.files))
+                _delete_rows(session, shard_ids)
+        garbage.append(Garbage(kind="orphans", files=_orphans(store, registered)))
+        garbage.append(Garbage(kind="leftovers", files=_leftovers(store)))
+        for part in garbage:
+            part.size = sum(map(_size, part.files))
             if delete:
-                _unlink(one.files)
+                _unlink(part.files)
     order = list(KINDS)
-    rows = sorted((one.row() for one in kinds), key=lambda row: order.index(row["kind"]))
+    rows = sorted((part.row() for part in garbage), key=lambda row: order.index(row["kind"]))
     return {"deleted": delete, "bytes": sum(row["bytes"] for row in rows), "kinds": rows}
 
 
-def _registered(session: Session, store: Store) -> tuple[list[Kind], list[int]]:
-    """The garbage that the catalog knows, and the ids of its shards."""
-    kinds, shard_ids = [], []
+def _registered(session: Session, store: Store) -> tuple[list[Garbage], list[int]]:
+    """The garbage that is registered in the catalog, and the ids of its shards."""
+    garbage, shard_ids = [], []
     for kind, statement in (("unused", "gc/unused_shards"), ("replaced", "gc/replaced_shards")):
         rows = session.rows(statement)
         shard_ids += [row["shard_id"] for row in rows]
         files = [file for row in rows if _inside(store, file := store.root / row["file"])]
-        kinds.append(Kind(kind=kind, files=files, rows=sum(row["items"] for row in rows)))
-    kinds.append(Kind(kind="failures", rows=session.rows("gc/count_failures")[0]["failures"]))
-    return kinds, shard_ids
+        garbage.append(Garbage(kind=kind, files=files, rows=sum(row["items"] for row in rows)))
+    garbage.append(Garbage(kind="failures", rows=session.rows("gc/count_failures")[0]["failures"]))
+    return garbage, shard_ids
 
 
-def _strike_out(session: Session, shard_ids: list[int]) -> None:
+def _delete_rows(session: Session, shard_ids: list[int]) -> None:
     session.run("embed/delete_vectors", shards=shard_ids)
     session.run("embed/delete_shards", shards=shard_ids)
-    for statement in ("gc/remove_failures", "gc/remove_precision_checks", "gc/remove_probes"):
+    for statement in ("gc/delete_failures", "gc/delete_precision_checks", "gc/delete_probes"):
         session.run(statement)
 
 
-def _orphans(store: Store, known: set[Path]) -> list[Path]:
-    return [file for file in _files(store) if file.suffix == ".h5" and file.name[0] != "." and file not in known]
+def _orphans(store: Store, registered: set[Path]) -> list[Path]:
+    return [file for file in _files(store) if file.suffix == ".h5" and file.name[0] != "." and file not in registered]
 
 
 def _leftovers(store: Store) -> list[Path]:
-    """Temporary files, `.NAME.PROCESS.tmp` as `write_shard` names them, of processes that are not there any more."""
+    """Temporary files, `.NAME.PROCESS.tmp` as `write_shard` names them, of processes that have ended."""
     return [file for file in _files(store) if file.name[0] == "." and file.suffix == ".tmp" and not _alive(file)]
 
 
 def _alive(file: Path) -> bool:
-    """Whether the process that a temporary file is named after may be running; another name is nobody's leftover."""
+    """Whether the process in the name of a temporary file may be running; True for a file without a process number."""
     number = file.name.split(".")[-2]
     if not number.isdecimal():
         return True
     try:
-        os.kill(int(number), 0)  # signal 0 asks whether the process is there
+        os.kill(int(number), 0)  # signal 0 only checks that the process exists
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # it is there, and another user's
+        pass  # it exists and belongs to another user
     return True
 
 
@@ -120,7 +123,7 @@ def _files(store: Store) -> Iterator[Path]:
 
 
 def _inside(store: Store, file: Path) -> bool:
-    """Whether a shard's file lies in the folder of the shards, wherever that folder is."""
+    """Whether a file is in the folder of the shards, which may be a link."""
     return file.resolve().is_relative_to(store.shards.resolve())
 
 

@@ -1,4 +1,4 @@
-"""`clipstore info`: what a store holds, where its bytes are, and the versions of what reads it."""
+"""`clipstore info`: the contents and disk use of a store, and the versions of the packages in use."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ _PACKAGES = (
 
 
 def store_info(store: Store) -> Row:
-    """A store's format, counts, and bytes on disk, of all and by model; and the versions of the packages in use.
+    """The format, row counts and disk use of a store, in total and by model, and the versions of the packages in use.
 
-    "store" is None where there is no store yet: the versions are there in any case. A model's "shard_bytes" are those
-    of the shards that its vectors lie in, of which "own_shard_bytes" are no other model's.
+    "store" is None if there is no store. A model's "shard_bytes" are those of the shards with its vectors, of which
+    "own_shard_bytes" belong to no other model.
 
     Raises:
-        CatalogError: the catalog is damaged, of a newer clipstore, or held by another process.
+        CatalogError: the catalog is damaged, was written by a newer clipstore, or is held by another process.
     """
-    versions = {"python": platform.python_version()} | {name: found for name in _PACKAGES if (found := _version(name))}
+    installed = {name: _version(name) for name in _PACKAGES}
+    versions = {"python": platform.python_version()} | {name: text for name, text in installed.items() if text}
     shared: Row = {"versions": versions, "platform": platform.platform(), "format_read": FORMAT_VERSION}
     try:
         with store.catalog.read() as session:
@@ -54,7 +55,7 @@ def store_info(store: Store) -> Row:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of the files in a folder; links count as themselves."""
+    """Bytes of the files in a folder; of a link, those of the link itself."""
     return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_symlink() or file.is_file())
 
 

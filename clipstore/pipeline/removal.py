@@ -1,6 +1,6 @@
-"""Removing models, splits, data sets and evaluations from the catalog: what goes with each, and what remains.
+"""Remove models, splits, data sets and evaluations from the catalog, with everything that depends on them.
 
-Vectors stay in their shards: `clipstore gc` removes those of fingerprints that no model has.
+Vectors remain in their shards: `clipstore gc` removes those of fingerprints that no model has.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from clipstore.store.evaluations import delete_evaluations
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
 
-# The statements of sql/remove.sql that remove the images in its table removed_images, and what their rows are called.
-_OF_IMAGES = (
+# The statements that remove the images in the table removed_images, and what the removed rows are called.
+_IMAGE_STEPS = (
     ("remove/save_training_contents", None),
-    ("remove/training_images", None),
-    ("remove/captions", "captions"),
-    ("remove/image_categories", None),
-    ("remove/extra_positives", None),
-    ("remove/images", "images"),
+    ("remove/delete_training_images", None),
+    ("remove/delete_captions", "captions"),
+    ("remove/delete_image_categories", None),
+    ("remove/delete_extra_positives", None),
+    ("remove/delete_images", "images"),
 )
 
 
 @dataclass(kw_only=True)
 class Removal:
-    """What was removed, or would be.
+    """The result of a removal, or of its dry run.
 
     Attributes:
-        what: a phrase that names it, such as "the model full".
-        removed: how many of what went with it.
-        remains: sentences on what is still there.
+        what: what was removed, such as "the model full".
+        removed: the number of rows or files removed with it, by description.
+        remains: what was not removed, a sentence each.
     """
 
     what: str
@@ -44,33 +44,36 @@ class Removal:
     remains: list[str] = field(default_factory=list)
 
     def row(self) -> Row:
-        """All of it as plain values."""
+        """The result as `--json` prints it."""
         return asdict(self)
 
     def lines(self) -> Iterator[str]:
-        """What goes, and what remains, a line each."""
-        counted = ((count, what.removesuffix("s") if count == 1 else what) for what, count in self.removed.items())
-        counts = ", ".join(f"{count:,} {what}" for count, what in counted if count)
-        yield f"{self.what}: {counts or 'nothing goes with it'}"
+        """The result as lines of text."""
+        counts = ", ".join(
+            f"{count:,} {description.removesuffix('s') if count == 1 else description}"
+            for description, count in self.removed.items()
+            if count
+        )
+        yield f"{self.what}: {counts or 'nothing else'}"
         yield from (f"remains: {sentence}" for sentence in self.remains)
 
 
 def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: bool = False) -> Removal:
-    """Remove a model with its evaluations and what is known of its training; `adapter`: STORE/adapters/NAME too.
+    """Remove a model with its evaluations and its training record; with `adapter`, STORE/adapters/NAME too.
 
     Raises:
-        NotFoundError: the store holds no such model.
+        NotFoundError: the store has no such model.
         TrainingError: it is being trained.
     """
     name = job_file(name).stem if is_path(name) else name
     folder = store.adapters / name
-    with _not_in_training(store, name):
+    with _training_locked(store, name):
         with store.catalog.write(commit=not dry_run) as session:
             row = session.row("model/find", name=name)
             if row is None:
-                raise _no_model(session, name)
-            removal = Removal(what=f"the model {name}", remains=_remaining(session, row["model_id"]))
-            _forget(session, session.rows("evaluate/of_model", model_id=row["model_id"]), removal)
+                raise _unknown_model(session, name)
+            removal = Removal(what=f"the model {name}", remains=_remaining_shards(session, row["model_id"]))
+            _remove_evaluations(session, session.rows("evaluate/of_model", model_id=row["model_id"]), removal)
             removal.removed["towers"] = session.run("model/delete_towers", model_id=row["model_id"])
             for statement in ("model/delete_training_images", "model/delete_training_contents"):
                 count = session.run(statement, model_id=row["model_id"])
@@ -83,19 +86,19 @@ def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: boo
         elif folder.is_dir():
             removal.remains.append(f"its adapter {folder}; --adapter removes it too")
     if name in job_files():
-        removal.remains.append(f"the job {job_files()[name]}, which is what {name!r} means from now on")
+        removal.remains.append(f"the job {job_files()[name]}, which defines {name!r} from now on")
     return removal
 
 
 def remove_split(store: Store, name: str, *, dry_run: bool = False) -> Removal:
-    """Remove a split of a data set by its name, or a group of drawn splits by the group's, with their evaluations.
+    """Remove a split of a data set, or a group of drawn splits by the name of the group, with their evaluations.
 
-    Images that no other split has, and their captions, go too.
+    Images in no other split, and their captions, are removed too.
 
     Raises:
         NotFoundError: there is no such split.
-        RemovalError: other splits were drawn from it, it was drawn together with others, it is the only one of its data
-            set, or the name is a data set's.
+        RemovalError: other splits were drawn from it, it is one of a group of drawn splits, it is the only split of its
+            data set, or the name is that of a data set.
     """
     with store.catalog.write(commit=not dry_run) as session:
         rows = session.rows("remove/splits_named", name=name)
@@ -106,20 +109,18 @@ def remove_split(store: Store, name: str, *, dry_run: bool = False) -> Removal:
         _check_split(session, name, rows)
         ids = [row["split_id"] for row in rows]
         removal = Removal(what=" and ".join(row["name"] for row in rows))
-        _remove_splits(session, ids, removal)
-        session.run("remove/pick_images_of_splits", splits=ids)
-        _remove_places(session, ids, removal)
+        _remove_split_evaluations(session, ids, removal)
+        session.run("remove/find_images_of_splits", splits=ids)
+        _remove_splits_and_images(session, ids, removal)
         if not removal.removed["images"]:
             removal.remains.append(f"its images and captions, in other splits of {rows[0]['dataset']}")
         else:
-            removal.remains.append(
-                "vectors of them, if there are any: they are reused when the images are ingested again"
-            )
+            removal.remains.append("their vectors, if any: they are reused when the images are ingested again")
     return removal
 
 
 def remove_dataset(store: Store, name: str, *, dry_run: bool = False) -> Removal:
-    """Remove a data set with its images, captions, categories, splits (those drawn from it too) and evaluations.
+    """Remove a data set with its images, captions, categories, splits (including drawn ones) and evaluations.
 
     Raises:
         NotFoundError: there is no such data set.
@@ -130,15 +131,16 @@ def remove_dataset(store: Store, name: str, *, dry_run: bool = False) -> Removal
             raise NotFoundError.of("data set", name, names, otherwise="'clipstore dataset list' lists them")
         splits = session.rows("remove/splits_of_dataset", dataset=name)
         removal = Removal(what=f"the data set {name}")
-        _remove_splits(session, [row["split_id"] for row in splits], removal)
-        session.run("remove/pick_images_of_dataset", dataset=name)
-        _remove_places(session, [row["split_id"] for row in splits], removal)
-        removal.removed["categories"] = session.run("remove/categories", dataset=name)
-        session.run("remove/dataset", dataset=name)
+        ids = [row["split_id"] for row in splits]
+        _remove_split_evaluations(session, ids, removal)
+        session.run("remove/find_images_of_dataset", dataset=name)
+        _remove_splits_and_images(session, ids, removal)
+        removal.removed["categories"] = session.run("remove/delete_categories", dataset=name)
+        session.run("remove/delete_dataset", dataset=name)
         if splits:
             removal.what += f" with {', '.join(row['name'] for row in splits)}"
-    removal.remains.append("its files, where they are")
-    removal.remains.append("vectors of its items, if there are any: they are reused when it is ingested again")
+    removal.remains.append("its files")
+    removal.remains.append("the vectors of its items, if any: they are reused when it is ingested again")
     return removal
 
 
@@ -150,11 +152,11 @@ def remove_evaluations(
     protocol: str | None = None,
     dry_run: bool = False,
 ) -> Removal:
-    """Remove the evaluations of a model, a split and a protocol, as far as each is given, with their ranks and hits.
+    """Remove the evaluations that match a model, a split and a protocol (None: any), with their ranks and hits.
 
     Raises:
-        RemovalError: nothing is given.
-        NotFoundError: there is no such split, or no such evaluation.
+        RemovalError: all three are None.
+        NotFoundError: there is no such split or no such evaluation.
     """
     if not (model or split or protocol):
         message = "which evaluations? name a --model, a --split or a --protocol"
@@ -166,24 +168,24 @@ def remove_evaluations(
         rows = session.rows("remove/evaluations", model=model, split=split, protocol=protocol)
         if not rows:
             every = session.rows("remove/evaluations", model=None, split=None, protocol=None)
-            kept = sorted({f"{row['model']} on {row['split']} ({row['protocol']})" for row in every})
-            asked = ", ".join(word for word in (model, split, protocol) if word)
-            message = f"no evaluation of {asked} is kept (kept: {'; '.join(kept[:6]) or 'none'})"
+            stored = sorted({f"{row['model']} on {row['split']} ({row['protocol']})" for row in every})
+            selection = ", ".join(word for word in (model, split, protocol) if word)
+            message = f"no evaluation of {selection} is stored (stored: {'; '.join(stored[:6]) or 'none'})"
             raise NotFoundError(message)
-        removal = Removal(what="; ".join(_named(row) for row in rows))
-        _forget(session, rows, removal)
-    removal.remains.append("the vectors: 'clipstore eval' measures again")
+        removal = Removal(what="; ".join(_evaluation_name(row) for row in rows))
+        _remove_evaluations(session, rows, removal)
+    removal.remains.append("the vectors: 'clipstore eval' evaluates them again")
     return removal
 
 
-def _named(row: Row) -> str:
+def _evaluation_name(row: Row) -> str:
     options = f"{row['protocol']}, {row['caption_set']} captions{', unseen' if row['unseen'] else ''}"
     return f"{row['model']} on {row['split']} ({options})"
 
 
 @contextmanager
-def _not_in_training(store: Store, name: str) -> Iterator[None]:
-    """Hold the adapter of a model that this store trains; nothing for another."""
+def _training_locked(store: Store, name: str) -> Iterator[None]:
+    """Hold the training lock of a model that this store trains; do nothing for another."""
     if not (store.adapters / f".{name}.lock").exists() and not (store.adapters / name).exists():
         yield
         return
@@ -191,76 +193,70 @@ def _not_in_training(store: Store, name: str) -> Iterator[None]:
         yield
 
 
-def _no_model(session: Session, name: str) -> NotFoundError:
+def _unknown_model(session: Session, name: str) -> NotFoundError:
     if name in job_files():
         return NotFoundError(
-            f"the store holds nothing of {name}, which is the job {job_files()[name]}: nothing to remove"
+            f"the store has nothing of {name}, which is the job {job_files()[name]}: nothing to remove"
         )
     names = [row["name"] for row in session.rows("model/list")]
     return NotFoundError.of("model", name, names, otherwise="'clipstore model list' lists them")
 
 
-def _remaining(session: Session, model_id: int) -> list[str]:
-    """Sentences on the shards of a model."""
+def _remaining_shards(session: Session, model_id: int) -> list[str]:
+    """A sentence on the shards of each fingerprint of a model."""
     remains = []
     for row in session.rows("remove/model_shards", model_id=model_id):
-        what = f"{row['items']:,} {row['kind']} of its {row['tower']} tower ({row['bytes'] / 1e6:.1f} MB)"
+        items = f"{row['items']:,} {row['kind']} of its {row['tower']} tower ({row['bytes'] / 1e6:.1f} MB)"
         others = row["shared_with"]
-        remains.append(f"{what}, {'shared with ' + ', '.join(others) if others else 'until clipstore gc --delete'}")
+        remains.append(f"{items}, {'shared with ' + ', '.join(others) if others else 'until clipstore gc --delete'}")
     return remains
 
 
-def _forget(session: Session, rows: Iterable[Row], removal: Removal) -> None:
-    """Remove evaluations, and count what goes with them."""
+def _remove_evaluations(session: Session, rows: Iterable[Row], removal: Removal) -> None:
+    """Remove evaluations, and count them with their ranks and hits."""
     ids = [row["evaluation_id"] for row in rows]
     removal.removed |= session.rows("remove/evaluation_sizes", evaluations=ids)[0]
     delete_evaluations(session, ids)
 
 
 def _check_split(session: Session, name: str, rows: list[Row]) -> None:
+    """Refuse the removal of a split on which others depend, or of a name that is not that of a split."""
     first = rows[0]
     if first["drawn_from"] and "/" in name:
-        others = [row["name"] for row in session.rows("remove/drawn_beside", name=name)]
+        others = [row["name"] for row in session.rows("remove/group_siblings", name=name)]
         if others:
             group = name.split("/", maxsplit=1)[0]
-            message = f"{name} was drawn together with {' and '.join(others)}: remove {group!r} whole"
+            siblings = " and ".join(others)
+            message = (
+                f"{name} was drawn together with {siblings}: remove the group with 'clipstore split remove {group}'"
+            )
             raise RemovalError(message)
     if not first["drawn_from"] and "/" not in name:
         message = f"{name!r} is a data set: 'clipstore dataset remove {name}' removes it, or name one split of it"
         raise RemovalError(message)
     drawn = [row["name"] for row in session.rows("remove/drawn_from", splits=[row["split_id"] for row in rows])]
     if drawn:
-        groups = " and ".join(sorted({f"'clipstore split remove {one.split('/')[0]}'" for one in drawn}))
-        message = f"{', '.join(drawn)} were drawn from {name}: first {groups}"
+        groups = " and ".join(sorted({f"'clipstore split remove {split.split('/')[0]}'" for split in drawn}))
+        message = f"{', '.join(drawn)} were drawn from {name}: remove them first with {groups}"
         raise RemovalError(message)
-    own = [row for row in session.rows("remove/splits_of_dataset", dataset=first["dataset"]) if not row["drawn_from"]]
-    if not first["drawn_from"] and len(own) == 1:
-        dataset = first["dataset"]
+    dataset = first["dataset"]
+    undrawn = [row for row in session.rows("remove/splits_of_dataset", dataset=dataset) if not row["drawn_from"]]
+    if not first["drawn_from"] and len(undrawn) == 1:
         message = f"{name} is the only split of {dataset}: 'clipstore dataset remove {dataset}' removes both"
         raise RemovalError(message)
 
 
-def _remove_splits(session: Session, ids: list[int], removal: Removal) -> None:
+def _remove_split_evaluations(session: Session, ids: list[int], removal: Removal) -> None:
     """Remove the evaluations on some splits, and count the splits."""
-    _forget(session, session.rows("remove/evaluations_of_splits", splits=ids), removal)
+    _remove_evaluations(session, session.rows("remove/evaluations_of_splits", splits=ids), removal)
     removal.removed["splits"] = len(ids)
 
 
-def _remove_places(session: Session, ids: list[int], removal: Removal) -> None:
-    """Remove splits, and the images in removed_images with their captions."""
-    session.run("remove/split_images", splits=ids)
-    session.run("remove/splits", splits=ids)
-    for step, what in _OF_IMAGES:
-        count = session.run(step)
-        if what:
-            removal.removed[what] = count
-
-
-def list_datasets(store: Store) -> list[Row]:
-    """The data sets of a store: where each was ingested from, and what it holds.
-
-    Raises:
-        NotFoundError: there is no store.
-    """
-    with store.catalog.read() as session:
-        return session.rows("ingest/datasets")
+def _remove_splits_and_images(session: Session, ids: list[int], removal: Removal) -> None:
+    """Remove splits, and the images in the table removed_images with their captions."""
+    session.run("remove/delete_split_images", splits=ids)
+    session.run("remove/delete_splits", splits=ids)
+    for statement, description in _IMAGE_STEPS:
+        count = session.run(statement)
+        if description:
+            removal.removed[description] = count

@@ -15,7 +15,7 @@ from click.testing import Result
 
 from clipstore.datasets.extended import extended_positives
 from clipstore.errors import ShardError
-from clipstore.pipeline.transfer import import_vectors as take_in
+from clipstore.pipeline.import_vectors import import_vectors as take_in
 from clipstore.shards import read_rows, read_shard, write_shard
 from clipstore.store.layout import Store
 from clipstore.store.models import find_model

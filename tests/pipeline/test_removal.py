@@ -112,7 +112,9 @@ def test_a_model_goes_with_its_evaluations_and_leaves_its_vectors(cli: Run, cli_
 
 def test_an_unknown_model_is_named_with_the_nearest(cli: Run) -> None:
     assert "unknown model 'mm' (did you mean 'm'?)" in cli("model", "remove", "mm", "--yes", code=1).stderr
-    assert "the store holds nothing of demo, which is the job" in cli("model", "remove", "demo", "--yes", code=1).stderr
+    message = cli("model", "remove", "demo", "--yes", code=1).stderr
+    assert "demo, which is the job" in message
+    assert "nothing to remove" in message
 
 
 def test_a_trained_model_keeps_its_adapter_unless_asked(cli: Run, cli_json: Run, store: Path, sql: Run) -> None:
@@ -152,9 +154,9 @@ def test_a_group_of_drawn_splits_goes_whole(cli: Run, cli_json: Run, count: Run)
     cli("split", "g", "--from", "d/a")
     cli("split", "h", "--from", "g/train")
     for name, words in (
-        ("g/train", "g/train was drawn together with g/val: remove 'g' whole"),
-        ("g", "h/train, h/val were drawn from g: first 'clipstore split remove h'"),
-        ("d/a", "g/train, g/val were drawn from d/a: first 'clipstore split remove g'"),
+        ("g/train", "g/train was drawn together with g/val: remove the group with 'clipstore split remove g'"),
+        ("g", "h/train, h/val were drawn from g: remove them first with 'clipstore split remove h'"),
+        ("d/a", "g/train, g/val were drawn from d/a: remove them first with 'clipstore split remove g'"),
         ("d", "'d' is a data set: 'clipstore dataset remove d'"),
         ("e/all", "e/all is the only split of e: 'clipstore dataset remove e'"),
         ("d/c", "unknown split 'd/c'"),
@@ -247,7 +249,8 @@ def test_evaluations_that_are_not_there_are_named(cli: Run) -> None:
     assert "name a --model, a --split or a --protocol" in cli("eval", "remove", "--yes", code=1).stderr
     assert "did you mean 'd/a'" in cli("eval", "remove", "--split", "d/aa", "--yes", code=1).stderr
     told = cli("eval", "remove", "--model", "m", "--protocol", "cxc", "--yes", code=1).stderr
-    assert "no evaluation of m, cxc is kept (kept: m on d/a (standard)" in told
+    assert "no evaluation of m, cxc" in told
+    assert "m on d/a (standard)" in told
 
 
 # ---- asking first ----

@@ -244,7 +244,7 @@ def test_export_csv_writes_a_file_per_split(cli: Run, cli_json: Run, sql: Run, t
         "coco_train_full.csv": 90,
         "coco_val_full.csv": 10,
     }
-    assert "is there already" in cli("export", "csv", root, code=1).stderr
+    assert "exists already" in cli("export", "csv", root, code=1).stderr
     cli("export", "csv", tmp_path / "elsewhere", "--from", "coco/train2014")
     with (tmp_path / "elsewhere" / "coco_val_20k.csv").open() as file:
         assert next(csv.DictReader(file))["image_path"].startswith(str(root))

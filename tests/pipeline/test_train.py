@@ -172,7 +172,7 @@ def test_an_exported_model_opens_anywhere(
     cli("embed", "--model", "back", "--split", "t/val", "--precision", "fp32")
     for what in ("images", "captions"):
         assert np.allclose(vectors(store, "back", what), vectors(store, "mine", what), atol=1e-5)
-    assert "is there already" in cli("export", "model", "mine", tmp_path / "out", "--merged", code=1).stderr
+    assert "exists already" in cli("export", "model", "mine", tmp_path / "out", "--merged", code=1).stderr
     assert "no adapter" in cli("export", "model", "demo", tmp_path / "other", code=1).stderr
     cli("export", "model", "mine", tmp_path / "adapter")
     cli("model", "add", "carried", "--base", "bundled:demo", "--adapter", tmp_path / "adapter")

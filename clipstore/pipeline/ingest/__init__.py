@@ -1,1 +1,1 @@
-"""`clipstore ingest`: bring annotations into the catalog."""
+"""`clipstore ingest`: read annotations into the catalog."""

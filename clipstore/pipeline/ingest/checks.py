@@ -1,4 +1,4 @@
-"""What an ingest refuses: names that do not fit, sources that are empty, and sources that would replace another's."""
+"""Checks of an ingest: names that are not allowed, empty sources, and sources that would replace the data of others."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import NoReturn
 
 from clipstore.catalog import Session
-from clipstore.datasets.image_files import folder_with
+from clipstore.datasets.coco import CAPTIONS_FILE
+from clipstore.datasets.image_files import nearest_folder
 from clipstore.errors import BadNameError, DatasetError, check_name
 from clipstore.records import Annotations
 
-_LOOK = 2000  # image files at two places whose sizes are compared
+_MAX_SIZE_CHECKS = 2000  # image files with a new path whose sizes are compared
 
 
 def check_dataset_name(name: str, *, source: Path | None = None) -> None:
-    """Check the name of a data set; `source` is the file that it was taken from, None: the user gave it.
+    """Check the name of a data set; `source` is the file that the name is from, None if the user gave it.
 
     Raises:
-        BadNameError: it does not fit.
+        BadNameError: the name is not allowed.
     """
     try:
         check_name("data set", name)
@@ -34,7 +35,7 @@ def check_split_names(file: Path, source: Annotations, kind: str) -> None:
     """Check the names of a source's splits.
 
     Raises:
-        BadNameError: one does not fit.
+        BadNameError: a name is not allowed.
     """
     for split in source.splits["split"].unique().to_pylist():
         try:
@@ -52,17 +53,17 @@ def check_images(file: Path, source: Annotations) -> None:
         DatasetError: it has none.
     """
     if not source.images.num_rows:
-        message = f"{file} lists no images: give another file (--replace empties what it gave before)"
+        message = f"{file} lists no images: give another file (--replace removes what was ingested before)"
         raise DatasetError(message)
 
 
-def check_free(session: Session, name: str) -> None:
+def check_not_drawn(session: Session, name: str) -> None:
     """Refuse the name of a group of drawn splits.
 
     Raises:
         DatasetError: it is one.
     """
-    drawn = session.row("ingest/dataset_of_group", name=name)
+    drawn = session.row("ingest/drawn_group", name=name)
     if drawn:
         message = f"{name!r} is a group of splits drawn by 'clipstore split' ({drawn['name']}): give another --name"
         raise DatasetError(message)
@@ -72,63 +73,66 @@ def check_cleaned(session: Session, *, cleaned: bool) -> None:
     """Refuse to mix cleaned captions with others in one data set.
 
     Raises:
-        DatasetError: the data set's captions were (or were not) cleaned.
+        DatasetError: the stored captions of the data set were cleaned and those of the source are not, or vice versa.
     """
-    known = session.rows("ingest/cleaned")[0]
-    if known["cleaned"] != cleaned:
+    stored = session.rows("ingest/dataset")[0]
+    if stored["cleaned"] != cleaned:
         message = (
-            f"{known['name']!r} is in the store {'with' if known['cleaned'] else 'without'} --clean: "
+            f"{stored['name']!r} was ingested {'with' if stored['cleaned'] else 'without'} --clean: "
             "ingest it the same way again, or give another --name"
         )
         raise DatasetError(message)
 
 
 @contextmanager
-def kept_unless_replaced(
-    session: Session, file: Path, source: Annotations, kind: str, *, replace: bool
-) -> Iterator[None]:
-    """Check what merging a source (in the block) does to what other places gave, unless it may `replace` that.
+def source_conflicts(session: Session, file: Path, source: Annotations, kind: str, *, replace: bool) -> Iterator[None]:
+    """Refuse a merge (the block) that changes the data of other sources, unless `replace` permits it.
+
+    With `replace`, an empty source takes over the splits that it replaces, so that the merge removes them.
 
     Raises:
-        DatasetError: the merge changes a split from another place, or the captions of its images; it is of other
-            image files; or it removes all captions, having none.
+        DatasetError: the merge changes a split of another source or the captions of its images, the image files
+            differ, or the source has no captions and the merge would remove those in the catalog.
     """
     session.stage(staged_images=source.images, staged_splits=source.splits)
     if replace:
         session.run("ingest/set_kind", kind=kind)
+        if not source.images.num_rows:
+            match = CAPTIONS_FILE.fullmatch(file.name) if kind == "coco" else None
+            session.run("ingest/take_over_splits", split=match and match[1])
         yield
         return
-    shared = session.run("ingest/shared_splits")
+    shared = session.run("ingest/find_shared_splits")
     _check_image_files(session, file)
     if source.categories is not None:
         _check_categories(session, file, source)
     captions = session.rows("ingest/count_captions")[0]["captions"]
     yield
     if captions and not source.captions.num_rows:
-        message = f"{file} has no captions, and {captions:,} are in the store: give another file, or --replace"
+        message = f"{file} has no captions, and the store has {captions:,}: give another file, or --replace"
         raise DatasetError(message)
-    for row in session.rows("ingest/contested_splits") if shared else ():
-        if not _same_place(row["source"], file):
-            _refuse(f"{row['split']} came from {row['source']}, and {file} differs from it")
+    for row in session.rows("ingest/changed_shared_splits") if shared else ():
+        if not _same_file(row["source"], file):
+            _refuse(f"{row['split']} was ingested from {row['source']}, and {file} differs from it")
 
 
 def _check_image_files(session: Session, file: Path) -> None:
-    """Images that are at another place than before must be copies, as far as their sizes say."""
-    for row in session.rows("ingest/moved_images", most=_LOOK):
-        former, path = Path(row["former"]), Path(row["path"])
-        if former.is_file() and path.is_file() and former.stat().st_size != path.stat().st_size:
-            _refuse(f"{file} gives {path} for the image {row['file_name']!r}, which is another file than {former}")
+    """Refuse image files with a new path that differ in size from the stored ones: they are no copies."""
+    for row in session.rows("ingest/moved_images", limit=_MAX_SIZE_CHECKS):
+        stored, path = Path(row["stored"]), Path(row["path"])
+        if stored.is_file() and path.is_file() and stored.stat().st_size != path.stat().st_size:
+            _refuse(f"{file} gives {path} for the image {row['file_name']!r}, which is another file than {stored}")
 
 
 def _check_categories(session: Session, file: Path, source: Annotations) -> None:
-    """An id of a category means the same at all images of a data set."""
+    """Refuse a category id that has another meaning for images outside the source."""
     session.stage(staged_categories=source.categories)
-    for row in session.rows("ingest/contested_categories"):
-        number, former, name = row["source_id"], row["former"], row["name"]
-        _refuse(f"the category {number!r} of the categories beside {file} is {name!r}, and {former!r} at other images")
+    for row in session.rows("ingest/conflicting_categories"):
+        number, stored, name = row["source_id"], row["stored"], row["name"]
+        _refuse(f"the category {number!r} of the categories beside {file} is {name!r}, and {stored!r} at other images")
 
 
-def _same_place(source: str, file: Path) -> bool:
+def _same_file(source: str, file: Path) -> bool:
     return Path(source).exists() and file.exists() and Path(source).samefile(file)
 
 
@@ -137,12 +141,12 @@ def _refuse(fault: str) -> NoReturn:
     raise DatasetError(message)
 
 
-def none_present(file: Path, paths: Sequence[str], root: Path, kind: str) -> str:
-    """The warning that none of a source's image files is there: where they were looked for, and where they may be."""
+def missing_files_warning(file: Path, paths: Sequence[str], root: Path, kind: str) -> str:
+    """The warning that none of a source's image files exists, with the folder in which they may be."""
     folder = Path(paths[0]).parent
-    fault = f"{file}: none of its image files ({len(paths):,}) is there, such as {paths[0]}"
-    near = folder_with(root, [Path(path).name for path in paths])
+    fault = f"{file}: none of its {len(paths):,} image files exists, such as {paths[0]}"
+    nearest = nearest_folder(root, [Path(path).name for path in paths])
     option = "ROOT" if kind == "karpathy" else "--images"
-    if near is None or near == folder:
+    if nearest is None or nearest == folder:
         return f"{fault}; put them there, or give their folder with {option}"
-    return f"{fault}; {near} has them: ingest again with {option} {near}"
+    return f"{fault}; {nearest} has them: ingest again with {option} {nearest}"

@@ -1,74 +1,46 @@
-"""Bring annotations into the catalog: a source is read whole, compared with what is there, and only what differs is
-written, in one transaction. Image files need not be there; the missing ones are counted.
+"""Read annotations into the catalog.
+
+A source is read completely, compared with the catalog, and only the differences are written, in one transaction. Image
+files may be missing: they are counted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clipstore.catalog import Session
-from clipstore.datasets import coco, csv_file, flickr, karpathy, tables
-from clipstore.datasets.image_files import Finder
+from clipstore.datasets import coco, csv_file, flickr, karpathy
+from clipstore.datasets.image_files import ImageFinder
 from clipstore.errors import DatasetError
 from clipstore.pipeline.ingest import checks
+from clipstore.pipeline.ingest.merge import clean_captions, merge
 from clipstore.records import Annotations, Row
 from clipstore.store.evaluations import delete_stale
 from clipstore.store.layout import Store
 from clipstore.waiting import wait_without_limit
 
-# The statements of sql/ingest.sql that merge one source, in order, and what the rows that each changes are called.
-_STEPS = (
-    ("ingest/save_moved_training_contents", None),
-    ("ingest/update_images", "images changed"),
-    ("ingest/add_images", "images added"),
-    ("ingest/update_problems", None),
-    ("ingest/number_captions", None),
-    ("ingest/remove_captions", "captions removed"),
-    ("ingest/update_captions", "captions changed"),
-    ("ingest/add_captions", "captions added"),
-    ("ingest/add_splits", None),
-    ("ingest/set_split_sources", None),
-    ("ingest/gone_splits", None),
-    ("ingest/number_splits", None),
-    ("ingest/remove_from_splits", None),
-    ("ingest/add_to_splits", None),
-    ("ingest/remove_split_images", None),
-    ("ingest/remove_splits", "splits removed"),
-    ("ingest/pick_removed_images", None),
-)
-
-# Those that follow, when what models were trained on is kept.
-_REMOVAL_STEPS = (
-    ("ingest/remove_images", "images removed"),
-    ("ingest/remove_orphans", "captions removed"),
-    ("ingest/remove_from_drawn_splits", "images removed from drawn splits"),
-    ("ingest/remove_orphan_categories", None),
-)
-
-# And those of a source that states categories.
-_CATEGORY_STEPS = (
-    ("ingest/remove_image_categories", None),
-    ("ingest/update_categories", None),
-    ("ingest/add_categories", None),
-    ("ingest/add_image_categories", None),
-)
+# JSON keys that do not follow from the description of what is counted.
+_JSON_KEYS = {
+    "images without an image file": "images_without_a_photo",
+    "captions without an image file": "captions_without_a_photo",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions:
-    """How to ingest.
+    """Options of an ingest.
 
     Attributes:
-        clean: clean captions as the study did it (`clean` in sql/ingest.sql); what cleaning drops is not ingested.
-        replace: let a source replace what another place gave under the same name, and let an empty one empty it.
-        images: the folder of the image files, where they are not in the source's usual one.
+        clean: clean captions (see `clean_captions` in sql/ingest.sql) and ingest nothing that cleaning drops.
+        replace: let a source replace the data that another source gave under the same name, and let an empty source
+            empty the data set.
+        images: the folder of the image files, if it is not the usual one of the source.
     """
 
     clean: bool = False
@@ -77,29 +49,39 @@ class IngestOptions:
 
 
 @dataclass(kw_only=True)
-class Ingested:
-    """What an ingest did: rows by what happened to them, the splits as they now are, evaluations that went stale.
+class IngestResult:
+    """The result of an ingest.
 
-    `cleaned`: what cleaning dropped, by the reason why; None: the captions are as they came. `warnings`: one line each.
+    Attributes:
+        dataset: the name of the data set.
+        changes: rows added, changed or removed, by description, such as "images added".
+        cleaned: images and captions that cleaning dropped, by description; None: without cleaning.
+        splits: name, images and captions of the splits of the sources.
+        stale_evaluations: evaluations that were removed because their split changed.
+        warnings: one line each.
     """
 
     dataset: str
-    changes: dict[str, int] = field(default_factory=dict)
-    cleaned: dict[str, int] | None = None
+    changes: Counter[str] = field(default_factory=Counter)
+    cleaned: Counter[str] | None = None
     splits: list[Row] = field(default_factory=list)
-    forgotten: list[Row] = field(default_factory=list)
+    stale_evaluations: list[Row] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def row(self) -> Row:
         """The result as `clipstore ingest --json` prints it."""
-        return asdict(self) | {
+        return {
+            "dataset": self.dataset,
             "changes": _json_keys(self.changes),
             "cleaned": None if self.cleaned is None else _json_keys(self.cleaned),
+            "splits": self.splits,
+            "forgotten": self.stale_evaluations,
+            "warnings": self.warnings,
         }
 
 
 class _Target(NamedTuple):
-    """The data set that is ingested into: its name, the kind of its source, and where that is."""
+    """The data set that is written: its name, the kind of its source, and the folder of the source."""
 
     name: str
     kind: str
@@ -113,8 +95,15 @@ def ingest_coco(
     name: str = "coco",
     splits: Iterable[str] = (),
     options: IngestOptions = IngestOptions(),
-) -> Ingested:
-    """COCO's own layout: ROOT/annotations/captions_<split>.json and ROOT/<split>/; without `splits`, all."""
+) -> IngestResult:
+    """Ingest COCO: ROOT/annotations/captions_<split>.json and the images in ROOT/<split>/; without `splits`, all.
+
+    Raises (all `ingest_*`):
+        DatasetError: a source is missing or malformed; it is empty, or differs from what another source gave (and not
+            `replace`); or the name belongs to drawn splits or to a data set with another setting of `clean`.
+        BadNameError: the name of the data set or of a split is not allowed.
+        CatalogError: the catalog cannot be written.
+    """
     checks.check_dataset_name(name)
     _check_writable(store)
     sources = {
@@ -126,8 +115,11 @@ def ingest_coco(
 
 def ingest_flickr(
     store: Store, root: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
-) -> Ingested:
-    """The layout of Flickr8k or Flickr30k: a captions file, an image folder, split lists; without `name`, its own."""
+) -> IngestResult:
+    """Ingest Flickr8k or Flickr30k: a captions file, an image folder, split lists.
+
+    The default of `name` is flickr8k or flickr30k, by the captions file.
+    """
     file = flickr.captions_file(root)
     name = name or flickr.CAPTION_FILES[file.name]
     checks.check_dataset_name(name)
@@ -137,8 +129,8 @@ def ingest_flickr(
 
 def ingest_karpathy(
     store: Store, file: Path, root: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
-) -> Ingested:
-    """A file of Karpathy's splits, with the images below `root`; without `name`, the one in the file."""
+) -> IngestResult:
+    """Ingest a file of Karpathy's splits, with the images below `root`. The default of `name` is that in the file."""
     _check_writable(store)
     stated, annotations = karpathy.read(file, root)
     if not (name or stated):
@@ -150,8 +142,8 @@ def ingest_karpathy(
 
 def ingest_csv(
     store: Store, file: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
-) -> Ingested:
-    """A table of image_path, caption; without `name`, the file's."""
+) -> IngestResult:
+    """Ingest a table with the columns image_path and caption. The default of `name` is the name of the file."""
     _check_writable(store)
     annotations = csv_file.read(file, options.images)
     checks.check_dataset_name(name or file.stem, source=None if name else file)
@@ -159,127 +151,61 @@ def ingest_csv(
 
 
 def _check_writable(store: Store) -> None:
-    """Reading a large source takes a while: a busy catalog is reported before. A first ingest makes its own."""
+    """Report a busy catalog before a large source is read. The first ingest of a store creates the catalog."""
     if store.catalog.path.exists():
         store.catalog.check_writable()
 
 
-def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, options: IngestOptions) -> Ingested:
-    """Merge sources that were read already: a large file takes a while, and the catalog is open no longer than needed.
+def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, options: IngestOptions) -> IngestResult:
+    """Merge sources into the catalog. They are read before, so that the catalog is open no longer than needed.
 
-    Raises:
-        DatasetError: the name is that of drawn splits, or of a data set that was (or was not) cleaned; a source is
-            empty, or differs from what another place gave; or cleaning would leave nothing, since no image is there.
-            A catalog that is busy by now is waited for, as long as it takes.
-        BadNameError: a split cannot be named so.
+    If the catalog is busy now, the wait has no limit.
     """
-    done = Ingested(dataset=target.name, cleaned={} if options.clean else None)
+    result = IngestResult(dataset=target.name, cleaned=Counter() if options.clean else None)
     for file, source in sources.items():
         checks.check_split_names(file, source, target.kind)
         if not options.replace:
             checks.check_images(file, source)
-    located = {file: _locate(file, source, target, done) for file, source in sources.items()}
+    located = {file: _locate(file, source, target, result) for file, source in sources.items()}
     with wait_without_limit(), store.catalog.write(create=True) as session:
-        checks.check_free(session, target.name)
-        place = str(target.root.absolute())
-        session.run("ingest/add_dataset", name=target.name, kind=target.kind, root=place, cleaned=options.clean)
-        session.run("ingest/set_root", name=target.name, root=place)
+        checks.check_not_drawn(session, target.name)
+        root = str(target.root.absolute())
+        session.run("ingest/add_dataset", name=target.name, kind=target.kind, root=root, cleaned=options.clean)
+        session.run("ingest/set_root", name=target.name, root=root)
         for file, source in located.items():
-            session.run("ingest/this_dataset", name=target.name, source=str(file.absolute()))
+            session.run("ingest/set_source", name=target.name, source=str(file.absolute()))
             checks.check_cleaned(session, cleaned=options.clean)
-            with checks.kept_unless_replaced(session, file, source, target.kind, replace=options.replace):
-                _merge(session, source, done)
-        done.forgotten = delete_stale(session)
-    return done
+            with checks.source_conflicts(session, file, source, target.kind, replace=options.replace):
+                _merge(session, source, result)
+        result.stale_evaluations = delete_stale(session)
+    return result
 
 
-def _locate(file: Path, source: Annotations, target: _Target, done: Ingested) -> Annotations:
-    """A source with the paths of its image files as the disk has them, and whether each is `present`."""
-    finder = Finder()
-    paths = source.images["path"].to_pylist()
-    found = [finder.find(path) for path in paths]
-    done.warnings += source.warnings
-    if paths and not any(found):
-        done.warnings.append(checks.none_present(file, paths, target.root, target.kind))
-    actual = pa.array([there or path for there, path in zip(found, paths, strict=True)], pa.string())
-    images = source.images.set_column(source.images.schema.get_field_index("path"), "path", actual)
-    return replace(source, images=images.append_column("present", pa.array(map(bool, found), pa.bool_())))
+def _locate(file: Path, source: Annotations, target: _Target, result: IngestResult) -> Annotations:
+    """The source with the paths of its image files as on disk, and the column `present`: whether each exists."""
+    finder = ImageFinder()
+    stated = source.images["path"].to_pylist()
+    existing = [finder.find(path) for path in stated]
+    result.warnings += source.warnings
+    if stated and not any(existing):
+        result.warnings.append(checks.missing_files_warning(file, stated, target.root, target.kind))
+    paths = pa.array([actual or path for actual, path in zip(existing, stated, strict=True)], pa.string())
+    images = source.images.set_column(source.images.schema.get_field_index("path"), "path", paths)
+    return replace(source, images=images.append_column("present", pa.array(map(bool, existing), pa.bool_())))
 
 
-def _merge(session: Session, source: Annotations, done: Ingested) -> None:
-    if done.cleaned is not None:
-        source = _cleaned(session, source, done.cleaned)
-    session.stage(
-        staged_images=_numbered(source.images),
-        staged_captions=source.captions,
-        staged_splits=source.splits,
-        staged_categories=_numbered(_or_empty(source.categories, tables.CATEGORIES)),
-        staged_image_categories=_or_empty(source.image_categories, tables.IMAGE_CATEGORIES),
-    )
-    _run(session, _STEPS, done)
-    _keep_training(session, done)
-    _run(session, _REMOVAL_STEPS, done)
-    if source.categories is not None:
-        _run(session, _CATEGORY_STEPS, done)
+def _merge(session: Session, source: Annotations, result: IngestResult) -> None:
+    """Clean a source if the result counts what cleaning drops, merge it, and add its changes to the result."""
+    if result.cleaned is not None:
+        source, dropped = clean_captions(session, source)
+        result.cleaned.update(dropped)
+    changes, warnings = merge(session, source)
+    result.changes.update(changes)
+    result.warnings += warnings
     splits = source.splits["split"].unique().to_pylist()
-    done.splits += session.rows("ingest/split_sizes", splits=[f"{done.dataset}/{split}" for split in splits])
-
-
-def _run(session: Session, steps: Iterable[tuple[str, str | None]], done: Ingested) -> None:
-    for step, changed in steps:
-        count = session.run(step)
-        if changed:
-            done.changes[changed] = done.changes.get(changed, 0) + count
-
-
-def _keep_training(session: Session, done: Ingested) -> None:
-    """Keep by their bytes the images in removed_images that models were trained on; warn of those never read."""
-    for row in session.rows("ingest/unread_training_images"):
-        done.warnings.append(
-            f"{row['model']} was trained on {row['images']:,} of the images removed, whose files were never read: they "
-            "do not count as seen when they are ingested again; then repeat 'clipstore model trained'"
-        )
-    session.run("remove/save_training_contents")
-    session.run("remove/training_images")
-
-
-def _cleaned(session: Session, source: Annotations, dropped: dict[str, int]) -> Annotations:
-    """A source with its captions cleaned and without images whose file is missing; what was dropped is counted."""
-    images = source.images
-    session.stage(source_captions=source.captions, staged_images=images)
-    judged = session.table("ingest/clean")
-    kept = images.filter(images["present"])
-    if not kept.num_rows:
-        message = (
-            f"cleaning drops what has no photo, and none of the {images.num_rows} photos is there, such as "
-            f"{images['path'][0] if images.num_rows else 'any'}: put them in place, or ingest without --clean"
-        )
-        raise DatasetError(message)
-    dropped["images without a photo"] = dropped.get("images without a photo", 0) + images.num_rows - kept.num_rows
-    for one in judged["dropped"].drop_null().value_counts().to_pylist():
-        what = f"captions {one['values']}"
-        dropped[what] = dropped.get(what, 0) + one["counts"]
-
-    def of_kept(table: pa.Table | None) -> pa.Table | None:
-        return None if table is None else table.filter(pc.is_in(table["image"], kept["file_name"]))
-
-    return replace(
-        source,
-        images=kept,
-        captions=judged.filter(judged["dropped"].is_null()).drop_columns("dropped"),
-        splits=of_kept(source.splits),
-        image_categories=of_kept(source.image_categories),
-    )
-
-
-def _or_empty(table: pa.Table | None, schema: pa.Schema) -> pa.Table:
-    return schema.empty_table() if table is None else table
-
-
-def _numbered(table: pa.Table) -> pa.Table:
-    return table.append_column("place", pa.array(np.arange(table.num_rows)))
+    result.splits += session.rows("ingest/split_sizes", splits=[f"{result.dataset}/{split}" for split in splits])
 
 
 def _json_keys(counts: Mapping[str, int]) -> dict[str, int]:
     """Counts with their descriptions as JSON keys: "images added" as "images_added"."""
-    return {words.replace(" ", "_"): count for words, count in counts.items()}
+    return {_JSON_KEYS.get(words, words.replace(" ", "_")): count for words, count in counts.items()}

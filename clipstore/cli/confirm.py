@@ -1,29 +1,31 @@
-"""What the commands that remove something share: ask first, then say what was removed and what remains."""
+"""Confirmation of the commands that remove something."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+
+from clipstore.cli.options import Command
 
 if TYPE_CHECKING:
     from clipstore.pipeline.removal import Removal
 
-Command = Callable[..., Any]
-
 
 def yes_option(command: Command) -> Command:
-    """`--yes`: remove without asking."""
+    """`--yes`: remove without confirmation."""
     return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(command)
 
 
-def confirmed(remove: Callable[[bool], Removal], *, yes: bool, as_json: bool) -> None:
-    """Remove what `remove` removes (told whether it is a trial), once the user agreed to what goes with it.
+def remove_confirmed(remove: Callable[[bool], Removal], *, yes: bool, as_json: bool) -> None:
+    """Print what `remove` would remove, ask for confirmation unless `yes`, remove it, and print the result.
+
+    The argument of `remove` is True for a dry run.
 
     Raises:
-        RemovalError: the user did not agree, or cannot be asked.
+        RemovalError: the user did not confirm, or stdin is no terminal.
     """
     from clipstore.errors import RemovalError
     from clipstore.reporting.tables import print_json
@@ -38,9 +40,9 @@ def confirmed(remove: Callable[[bool], Removal], *, yes: bool, as_json: bool) ->
         if not click.confirm("Remove?", err=True):
             message = "nothing was removed"
             raise RemovalError(message)
-    done = remove(False)
+    removal = remove(False)
     if as_json:
-        print_json(done.row())
+        print_json(removal.row())
         return
-    for number, line in enumerate(done.lines()):
+    for number, line in enumerate(removal.lines()):
         click.echo(f"removed {line}" if number == 0 else line)

@@ -1,0 +1,133 @@
+"""Merge one source into the catalog by the statements of sql/ingest.sql, and clean its captions before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clipstore.catalog import Session
+from clipstore.datasets import tables
+from clipstore.errors import DatasetError
+from clipstore.records import Annotations
+
+# A statement, and what the rows that it changes are called in the result (None: not reported).
+Step = tuple[str, str | None]
+
+_STEPS: tuple[Step, ...] = (
+    ("ingest/save_moved_training_contents", None),
+    ("ingest/update_images", "images changed"),
+    ("ingest/add_images", "images added"),
+    ("ingest/update_missing", None),
+    ("ingest/number_captions", None),
+    ("ingest/remove_captions", "captions removed"),
+    ("ingest/update_captions", "captions changed"),
+    ("ingest/add_captions", "captions added"),
+    ("ingest/add_splits", None),
+    ("ingest/set_split_sources", None),
+    ("ingest/find_removed_splits", None),
+    ("ingest/number_splits", None),
+    ("ingest/remove_from_splits", None),
+    ("ingest/add_to_splits", None),
+    ("ingest/remove_split_images", None),
+    ("ingest/remove_splits", "splits removed"),
+    ("ingest/find_removed_images", None),
+)
+_REMOVAL_STEPS: tuple[Step, ...] = (
+    ("remove/save_training_contents", None),
+    ("remove/delete_training_images", None),
+    ("ingest/remove_images", "images removed"),
+    ("ingest/remove_orphan_captions", "captions removed"),
+    ("ingest/remove_from_drawn_splits", "images removed from drawn splits"),
+    ("ingest/remove_orphan_image_categories", None),
+)
+_CATEGORY_STEPS: tuple[Step, ...] = (  # of a source that states categories
+    ("ingest/remove_image_categories", None),
+    ("ingest/update_categories", None),
+    ("ingest/add_categories", None),
+    ("ingest/add_image_categories", None),
+)
+
+
+def merge(session: Session, source: Annotations) -> tuple[Counter[str], list[str]]:
+    """Merge a source into the data set of `ingest/set_source`.
+
+    `source.images` has the boolean column `present`: whether the image file exists.
+
+    Returns the number of rows changed, by description, and warnings.
+    """
+    session.stage(
+        staged_images=_numbered(source.images),
+        staged_captions=source.captions,
+        staged_splits=source.splits,
+        staged_categories=_numbered(_or_empty(source.categories, tables.CATEGORIES)),
+        staged_image_categories=_or_empty(source.image_categories, tables.IMAGE_CATEGORIES),
+    )
+    changes = _run(session, _STEPS)
+    warnings = [
+        f"{row['model']} was trained on {row['images']:,} of the removed images, whose files were never read: they "
+        "will not count as seen when they are ingested again; then repeat 'clipstore model trained'"
+        for row in session.rows("ingest/unread_training_images")
+    ]
+    changes.update(_run(session, _REMOVAL_STEPS))
+    if source.categories is not None:
+        changes.update(_run(session, _CATEGORY_STEPS))
+    return changes, warnings
+
+
+def clean_captions(session: Session, source: Annotations) -> tuple[Annotations, Counter[str]]:
+    """Clean a source's captions and drop the images whose file is missing.
+
+    Returns the cleaned source, and the number of dropped images and captions by reason.
+
+    Raises:
+        DatasetError: no image file exists.
+    """
+    images = source.images
+    session.stage(staged_captions=source.captions, staged_images=images)
+    captions = session.table("ingest/clean_captions")
+    kept = images.filter(images["present"])
+    if not kept.num_rows:
+        message = (
+            f"--clean drops images without an image file, and none of the {images.num_rows} image files exists, such "
+            f"as {images['path'][0] if images.num_rows else 'any'}: put them in place, or ingest without --clean"
+        )
+        raise DatasetError(message)
+    dropped = Counter({"images without an image file": images.num_rows - kept.num_rows})
+    for row in captions["dropped"].drop_null().value_counts().to_pylist():
+        dropped[f"captions {row['values']}"] = row["counts"]
+
+    def of_kept(table: pa.Table | None) -> pa.Table | None:
+        return None if table is None else table.filter(pc.is_in(table["image"], kept["file_name"]))
+
+    cleaned = replace(
+        source,
+        images=kept,
+        captions=captions.filter(captions["dropped"].is_null()).drop_columns("dropped"),
+        splits=of_kept(source.splits),
+        image_categories=of_kept(source.image_categories),
+    )
+    return cleaned, dropped
+
+
+def _run(session: Session, steps: Iterable[Step]) -> Counter[str]:
+    """Run statements in order, and return the number of rows that those with a description changed."""
+    changes: Counter[str] = Counter()
+    for statement, description in steps:
+        count = session.run(statement)
+        if description:
+            changes[description] += count
+    return changes
+
+
+def _or_empty(table: pa.Table | None, schema: pa.Schema) -> pa.Table:
+    return schema.empty_table() if table is None else table
+
+
+def _numbered(table: pa.Table) -> pa.Table:
+    """The table with its row numbers in the column `place`."""
+    return table.append_column("place", pa.array(np.arange(table.num_rows)))

@@ -1,0 +1,16 @@
+"""The data sets in the catalog."""
+
+from __future__ import annotations
+
+from clipstore.records import Row
+from clipstore.store.layout import Store
+
+
+def list_datasets(store: Store) -> list[Row]:
+    """The data sets of a store: the source that each was ingested from, and the number of its items.
+
+    Raises:
+        NotFoundError: there is no store.
+    """
+    with store.catalog.read() as session:
+        return session.rows("ingest/datasets")
