@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Protocol
 
 from rich.console import Console
@@ -32,9 +33,12 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_display() -> Iterator[ProgressDisplay]:
-    """A progress callback that draws bars on a terminal and prints lines elsewhere, while the block runs."""
+    """A progress callback that draws bars on a terminal or in a notebook and prints lines elsewhere.
+
+    A notebook shows bars where ipywidgets is installed.
+    """
     console = Console(stderr=True, markup=False, emoji=False)
-    if not console.is_terminal:
+    if not console.is_terminal and not (console.is_jupyter and find_spec("ipywidgets")):
         yield _Lines(console)
         return
     columns = (
