@@ -14,6 +14,11 @@ def embed_command(model: str | Iterable[str], split: str | None = None) -> str:
     return shlex.join(["clipstore", "embed", *_models(model), *(["--split", split] if split else [])])
 
 
+def import_command(model: str, split: str) -> str:
+    """`clipstore import` of vectors as a model, without the options that name the files."""
+    return shlex.join(["clipstore", "import", model, "--split", split])
+
+
 def eval_command(
     model: str | Iterable[str],
     split: str,

@@ -18,6 +18,8 @@ ScreenPrecision = Literal["auto", "bf16", "fp32", "fp64"]
 
 Row = dict[str, Any]  # one row of a result: value by column, or by key of the JSON that a command prints
 
+IMPORTED = "imported"  # the family of a model whose vectors were imported
+
 TowerName = Literal["image", "text"]
 ShardKind = Literal["vectors", "features"]
 PlanSource = Literal["image_files", "features", "texts"]  # what a tower's vectors are computed from

@@ -46,7 +46,8 @@ class ModelMethods(StoreMethods):
         Example:
             >>> store.add_model("tuned", base="openai/clip-vit-base-patch32", adapter="runs/tuned/best")
         """
-        from clipstore.store.models import add_model, show_model
+        from clipstore.store.model_records import add_model
+        from clipstore.store.models import show_model
 
         add_model(
             self._store,
@@ -113,7 +114,7 @@ class ModelMethods(StoreMethods):
         Example:
             >>> store.record_training("tuned", "coco/train2014")
         """
-        from clipstore.store.models import record_training
+        from clipstore.store.model_records import record_training
 
         return Result(record_training(self._store, name, names(split)))
 

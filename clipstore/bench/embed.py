@@ -30,7 +30,7 @@ from clipstore.pipeline.ingest.run import ingest_csv
 from clipstore.progress import Progress, no_progress
 from clipstore.records import ImageFile, Row
 from clipstore.store.layout import Store
-from clipstore.store.models import add_model
+from clipstore.store.model_records import add_model
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder

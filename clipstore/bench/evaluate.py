@@ -157,7 +157,7 @@ def _stored(folder: Path, tower: TowerName, blocks: Iterator[NDArray[np.float32]
             options.on_progress(f"{tower} vectors made", sum(sizes), total)
     return StoredRows(
         paths=paths,
-        which=np.repeat(np.arange(len(paths)), sizes),
+        shard=np.repeat(np.arange(len(paths)), sizes),
         rows=np.concatenate([np.arange(size) for size in sizes]),
         dim=options.dim,
         dtypes=["float32"],

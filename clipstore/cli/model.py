@@ -41,7 +41,9 @@ def add(
     Example: clipstore model add tuned --base openai/clip-vit-base-patch32 --adapter runs/tuned/best
     """
     from clipstore.reporting.tables import print_json
-    from clipstore.store.models import ORIGINS, add_model, show_model
+    from clipstore.store.model_records import add_model
+    from clipstore.store.model_rows import ORIGINS
+    from clipstore.store.models import show_model
 
     add_model(
         store,
@@ -76,7 +78,7 @@ def trained(name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) 
     Example: clipstore model trained tuned --split coco/train2014
     """
     from clipstore.reporting.tables import print_json
-    from clipstore.store.models import record_training
+    from clipstore.store.model_records import record_training
 
     told = record_training(store, name, splits)
     if as_json:

@@ -18,7 +18,7 @@ from clipstore.records import Row
 from clipstore.significance import Estimates, Method, Paired, estimate, holm
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import find_model, model_name
-from clipstore.store.probes import warn_unchecked
+from clipstore.store.probes import unchecked_warnings
 
 _DIRECTIONS = ("image_to_text", "text_to_image")
 _METRICS = ("recall@1", "recall@5", "recall@10", "mrr", "mean_rank")
@@ -92,7 +92,7 @@ def compare(store: Store, names: Iterable[str], split: str, options: CompareOpti
 def _warnings(session: Session, evaluation: Row) -> list[str]:
     family = session.rows("model/find", name=evaluation["model"])[0]["family"]
     made = [evaluation["image_fingerprint"], evaluation["text_fingerprint"]]
-    return warn_unchecked(session, evaluation["model"], family, evaluation["split"], made)
+    return unchecked_warnings(session, evaluation["model"], family, evaluation["split"], made)
 
 
 def _command(models: Iterable[str], split: str, options: CompareOptions) -> str:

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from clipstore.catalog import Session
 from clipstore.errors import ClipstoreError, DatasetError, ModelError, VectorError
-from clipstore.records import Row
+from clipstore.records import IMPORTED, Row
+from clipstore.store.gallery import find_gallery
 from clipstore.store.layout import Store, split_id
-from clipstore.store.models import IMPORTED, find_model
+from clipstore.store.models import find_model
 from clipstore.store.probes import check_current_probes
-from clipstore.store.vectors import find_gallery
 
 _ROWS = 32768  # written at a time
 

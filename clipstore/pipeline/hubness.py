@@ -17,8 +17,8 @@ from clipstore.pipeline.evaluate.rank import RankedGallery, rank_gallery
 from clipstore.pipeline.evaluate.save import save_evaluation
 from clipstore.progress import Progress, no_progress
 from clipstore.records import GalleryProvenance, Model, Row
+from clipstore.store.gallery import Gallery, find_gallery, prepare_models
 from clipstore.store.layout import Store, split_id
-from clipstore.store.vectors import Gallery, find_gallery, prepare_models
 
 PLAIN, SOFTMAX, DYNAMIC = "none", "inverted softmax", "dynamic inverted softmax"
 

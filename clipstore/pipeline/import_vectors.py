@@ -18,13 +18,14 @@ from clipstore.catalog import Session
 from clipstore.errors import ModelError, VectorError, check_name
 from clipstore.files import check_regular
 from clipstore.jobs import job_files
-from clipstore.records import Model, Row, Tower, TowerName
+from clipstore.records import IMPORTED, Model, Row, Tower, TowerName
 from clipstore.shards import Shard, ShardInfo, normalize
 from clipstore.store.evaluations import delete_model_evaluations
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import shard_write_lock
-from clipstore.store.models import IMPORTED, current_towers, record_model, record_towers
+from clipstore.store.model_records import record_model, record_towers
 from clipstore.store.registry import register
+from clipstore.store.towers import current_towers
 from clipstore.waiting import wait_without_limit
 
 Source = Path | NDArray[Any]  # a .npy file, or an array
@@ -83,7 +84,7 @@ def _record(store: Store, model: Model, towers: tuple[Tower, ...], written: list
     with wait_without_limit(), store.catalog.write() as session:
         model_id = record_model(session, model, origin="imported")
         changed = current_towers(session, model_id) != towers
-        record_towers(session, model_id, towers, key="")
+        record_towers(session, model_id, towers, "")
         if _register_new(session, store, written) or changed:
             delete_model_evaluations(session, model_id)
 

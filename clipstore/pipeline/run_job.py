@@ -12,7 +12,8 @@ from clipstore.pipeline.evaluate.run import evaluate
 from clipstore.pipeline.train.run import TrainOptions, TrainSummary, train
 from clipstore.records import Job, JobEvaluation, Row
 from clipstore.store.layout import Store, split_id
-from clipstore.store.models import find_job, job_model, record_model
+from clipstore.store.model_records import record_model
+from clipstore.store.models import find_job, job_model
 from clipstore.waiting import wait_without_limit
 
 

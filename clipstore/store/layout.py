@@ -11,23 +11,23 @@ from clipstore.errors import NotFoundError
 
 @dataclass(frozen=True)
 class Store:
-    """Where things lie in a store. Making one touches no disk."""
+    """The paths of a store. Constructing it does not access the disk."""
 
     root: Path
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog, not opened yet."""
+        """The catalog; it is not opened."""
         return Catalog(self.root / "catalog.duckdb")
 
     @property
     def shards(self) -> Path:
-        """The folder of the shards, one folder a fingerprint below it."""
+        """The folder of the shards, with a folder for each fingerprint."""
         return self.root / "shards"
 
     @property
     def adapters(self) -> Path:
-        """The folder of what training left, one folder a model below it."""
+        """The folder of trained adapters, with a folder for each model."""
         return self.root / "adapters"
 
     @property
@@ -44,5 +44,5 @@ def split_id(session: Session, name: str) -> int:
     """
     splits = {row["name"]: int(row["split_id"]) for row in session.rows("split/list")}
     if name not in splits:
-        raise NotFoundError.of("split", name, splits, otherwise="'clipstore ingest' and 'clipstore split' make splits")
+        raise NotFoundError.of("split", name, splits, otherwise="'clipstore query splits' lists them")
     return splits[name]

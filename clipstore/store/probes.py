@@ -1,8 +1,8 @@
-"""The stored probe of a fingerprint: equal fingerprints promise equal vectors, and here the promise is tested.
+"""The stored probe of a fingerprint, which tests that equal fingerprints have equal vectors.
 
-When a fingerprint is first used, the vectors of a fixed image and a fixed caption go into the catalog. Whenever a model
-with that fingerprint is loaded again, to embed, train, export or ask a query, it must give them again: another version
-of a library, or another device, may compute differently from the same files.
+When a fingerprint is first used, the vectors of a fixed image and a fixed caption are stored in the catalog. Whenever a
+model with that fingerprint is loaded again, to embed, train, export or retrieve, its vectors must be equal to them:
+another version of a library, or another device, can compute other vectors from the same files.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from clipstore.catalog import Session
 from clipstore.errors import ModelError, NotFoundError
-from clipstore.records import Model, Row, Tower
+from clipstore.hints import embed_command
+from clipstore.records import IMPORTED, Model, Row, Tower
 from clipstore.store.layout import Store
-from clipstore.store.models import IMPORTED, current_towers, has_changed
+from clipstore.store.towers import current_towers, has_changed
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
 
-# The largest 1 - cosine, at the precision that the fingerprint covers. Between kinds of devices bf16 rounds otherwise:
+# The largest valid 1 - cosine, at the precision that the fingerprint covers. Kinds of devices round bf16 differently:
 # 1 - cosine to fp32 is 1e-5 to 1e-4 there.
 LARGEST_DISTANCE = 1e-4
 LARGEST_BF16_DISTANCE = 1e-3
@@ -40,13 +41,13 @@ Floats = NDArray[np.float32]
 def check_current_probes(store: Store, model: Model, encoder: ClipEncoder) -> None:
     """Compare the probes of a model loaded in fp32 with those of its current towers, whatever their precision.
 
-    A model that was never embedded, or has changed since, has none to compare.
+    A model that was never embedded, or has changed since, has no probes to compare.
 
     Raises:
-        ModelError: a fingerprint has a stored probe, and the model gives another vector.
+        ModelError: the model's vector differs from the stored probe of a fingerprint.
     """
     towers: tuple[Tower, ...] = ()
-    with suppress(NotFoundError), store.catalog.read() as session:  # a model can be loaded before there is a store
+    with suppress(NotFoundError), store.catalog.read() as session:  # the store may not exist yet
         row = session.row("model/find", name=model.name)
         if row and not has_changed(session, row, model):
             towers = current_towers(session, row["model_id"])
@@ -59,34 +60,35 @@ def check_probes(
 ) -> list[Row]:
     """Compare the probes of a loaded model with the stored ones; those that are not stored yet, for `add_probes`.
 
-    `precision` is what the encoder computes in, where that is not the towers' own.
+    `precision` is that of the encoder, if it differs from the towers'.
 
     Raises:
-        ModelError: a fingerprint has a stored probe, and the model gives another vector.
+        ModelError: the model's vector differs from the stored probe of a fingerprint.
     """
-    vectors, device, fresh = encoder.probe(), encoder.device.type, []
+    vectors, device, new = encoder.probe(), encoder.device.type, []
     with store.catalog.read() as session:
-        parts = [(tower, *part) for tower in towers for part in parts_of(tower).items()]
+        parts = [(tower, *part) for tower in towers for part in tower_fingerprints(tower).items()]
         for tower, part, fingerprint in parts:
             row = session.row("model/probe", fingerprint=fingerprint)
             if row:
-                rounded_otherwise = device != row["device"] or precision not in (None, tower.precision)
-                _check(model, tower, vectors[part], row, device, rounded_otherwise=rounded_otherwise)
+                same_rounding = device == row["device"] and precision in (None, tower.precision)
+                _check(model, tower, vectors[part], row, device, same_rounding=same_rounding)
             else:
-                own = {"fingerprint": fingerprint, "device": device, "software": _software()}
-                fresh.append(own | {"vector": vectors[part].tolist()})
-    return fresh
+                probe = {"fingerprint": fingerprint, "device": device, "software": _software()}
+                new.append(probe | {"vector": vectors[part].tolist()})
+    return new
 
 
-def parts_of(tower: Tower) -> dict[str, str]:
-    """The fingerprints of a tower by what they are of: the tower itself and, of an image tower, its "backbone"."""
+def tower_fingerprints(tower: Tower) -> dict[str, str]:
+    """The fingerprint of a tower by its name and, for an image tower, that of its "backbone"."""
     return {tower.tower: tower.fingerprint} | ({"backbone": tower.backbone} if tower.backbone else {})
 
 
-def warn_unchecked(session: Session, model: str, family: str, split: str, fingerprints: Iterable[str]) -> list[str]:
-    """What to say of vectors that an older clipstore made, which have no probe: a line, logged too; else none.
+def unchecked_warnings(session: Session, model: str, family: str, split: str, fingerprints: Iterable[str]) -> list[str]:
+    """A warning about vectors without a probe, which an older clipstore made; it is logged too. Otherwise none.
 
-    Its fingerprints could be equal where vectors are not. The next `clipstore embed` of the model compares a few.
+    Equal fingerprints of that version can have different vectors. The next `clipstore embed` of the model compares a
+    sample.
     """
     if family == IMPORTED:
         return []
@@ -94,42 +96,41 @@ def warn_unchecked(session: Session, model: str, family: str, split: str, finger
         return []
     line = (
         f"vectors of {model} were made by an older clipstore and are not checked yet: "
-        f"run 'clipstore embed --model {model} --split {split}'"
+        f"run '{embed_command(model, split)}'"
     )
     _log.warning("clipstore: warning: %s", line)
     return [line]
 
 
 def add_probes(session: Session, probes: Iterable[Row]) -> None:
-    """Note the probes of fingerprints that are used for the first time."""
+    """Store the probes of fingerprints that have none."""
     for row in probes:
         if session.row("model/probe", fingerprint=row["fingerprint"]) is None:
             session.run("model/add_probe", **row)
 
 
-def _check(model: str, tower: Tower, vector: Floats, row: Row, device: str, *, rounded_otherwise: bool) -> None:
+def _check(model: str, tower: Tower, vector: Floats, row: Row, device: str, *, same_rounding: bool) -> None:
     stored = np.array(row["vector"], dtype=np.float64)
     distance = _distance(vector.astype(np.float64), stored)
-    largest = LARGEST_BF16_DISTANCE if rounded_otherwise and tower.precision == "bf16" else LARGEST_DISTANCE
+    largest = LARGEST_BF16_DISTANCE if tower.precision == "bf16" and not same_rounding else LARGEST_DISTANCE
     if distance > largest:
         message = (
-            f"{model}: the {tower.tower} tower has the fingerprint {tower.fingerprint[:12]}, and gives other vectors "
-            f"than those stored under it (cosine {1 - distance:.5f} for the stored probe): they were made on "
-            f"{row['device']} with {row['software']}, now it is {device} with {_software()}; go back to those, or take "
-            "another --store"
+            f"{model}: the {tower.tower} tower has the fingerprint {tower.fingerprint[:12]}, but its vectors differ from "
+            f"those stored under it (cosine {1 - distance:.5f} for the probe). They were made on {row['device']} with "
+            f"{row['software']}; this is {device} with {_software()}: use the former versions, or another --store"
         )
         raise ModelError(message)
 
 
-def _distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """1 - cosine; between vectors that have no direction (zero, not finite) 0 where both are so, else 2."""
-    if one.shape != other.shape:
+def _distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """1 - cosine. If a vector has no direction (zero or non-finite): 0 if neither has one, else 2."""
+    if first.shape != second.shape:
         return 2.0
-    norms = [float(np.linalg.norm(vector)) for vector in (one, other)]
+    norms = [float(np.linalg.norm(vector)) for vector in (first, second)]
     valid = [np.isfinite(norm) and norm > 0 for norm in norms]
     if not all(valid):
         return 0.0 if not any(valid) else 2.0
-    return 1.0 - float((one / norms[0]) @ (other / norms[1]))
+    return 1.0 - float((first / norms[0]) @ (second / norms[1]))
 
 
 def _software() -> str:

@@ -43,7 +43,7 @@ from clipstore.pipeline.ingest.run import ingest_coco
 from clipstore.process import retain_freed_memory
 from clipstore.shards import normalize
 from clipstore.store.layout import Store
-from clipstore.store.models import add_model
+from clipstore.store.model_records import add_model
 
 BATCH, LONGEST = 32, 77
 Floats = NDArray[np.float32]

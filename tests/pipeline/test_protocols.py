@@ -17,9 +17,9 @@ from clipstore.datasets.extended import extended_positives
 from clipstore.errors import ShardError
 from clipstore.pipeline.import_vectors import import_vectors as take_in
 from clipstore.shards import read_rows, read_shard, write_shard
+from clipstore.store.gallery import find_gallery
 from clipstore.store.layout import Store
 from clipstore.store.models import find_model
-from clipstore.store.vectors import find_gallery
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]

@@ -19,7 +19,7 @@ from clipstore.progress import Progress
 from clipstore.records import ITEM_KIND, PlanGroup
 from clipstore.shards import Shard
 from clipstore.store.layout import Store
-from clipstore.store.probes import parts_of
+from clipstore.store.probes import tower_fingerprints
 from clipstore.store.registry import register
 
 Counter = Callable[[int], None]  # takes a number of items that were tried
@@ -39,7 +39,7 @@ def encode_pending(run: EmbedRun, work: Sequence[tuple[EmbedModel, PendingItems]
     by_part = {
         part: summary
         for (_, items), summary in zip(work, summaries, strict=True)
-        for part in parts_of(items.tower).values()
+        for part in tower_fingerprints(items.tower).values()
     }
     groups = plan_groups([items for _, items in work])
     if not run.options.retry_failed:

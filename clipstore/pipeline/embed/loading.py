@@ -16,8 +16,8 @@ from clipstore.pipeline.embed.plan import TowerPlan, plan_groups
 from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
 from clipstore.records import Row, ShardPlan, Tower
 from clipstore.shards import normalize
-from clipstore.store.models import record_model, record_towers
-from clipstore.store.probes import add_probes, check_probes, parts_of
+from clipstore.store.model_records import record_model, record_towers
+from clipstore.store.probes import add_probes, check_probes, tower_fingerprints
 from clipstore.store.registry import delete_missing_shards
 
 _SAMPLE = {"image": 8, "text": 32}  # items of each source that are encoded in fp32 too, to measure the precision's cost
@@ -75,7 +75,7 @@ def record(
         model_id = record_model(session, model.model, origin="job")
         record_towers(session, model_id, model.towers, model.files_key)
         for tower in model.towers:
-            for fingerprint in parts_of(tower).values():
+            for fingerprint in tower_fingerprints(tower).values():
                 delete_missing_shards(session, run.store, fingerprint)
         add_probes(session, probes)
         for check in checks:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from clipstore.catalog import Session
 from clipstore.records import ImageFile, Model, PlanGroup, PlanSource, ShardPlan, Tower, TowerName
 from clipstore.store.layout import Store
-from clipstore.store.probes import parts_of
+from clipstore.store.probes import tower_fingerprints
 from clipstore.store.registry import missing_shards
 
 # A shard takes a ViT-B/32 on two cores about 20 s, which is what an interrupted run loses.
@@ -85,7 +85,7 @@ def plan_towers(
             plans.append([])
             for tower in towers:
                 plans[-1].append(_plan_tower(session, store, model, tower, planned, retry=retry))
-                planned.update(parts_of(tower).values())
+                planned.update(tower_fingerprints(tower).values())
         return plans
 
 
@@ -133,7 +133,7 @@ def _plan_tower(
     session: Session, store: Store, model: Model, tower: Tower, planned: set[str], *, retry: bool
 ) -> TowerPlan:
     """What a tower lacks; nothing where its fingerprint is in `planned`."""
-    missing = {part: missing_shards(session, store, part) for part in parts_of(tower).values()}
+    missing = {part: missing_shards(session, store, part) for part in tower_fingerprints(tower).values()}
     ignored = [shard for shards in missing.values() for shard in shards]
     if tower.tower == "image":
         plan = _plan_images(session, tower, ignored, retry=retry)

@@ -19,10 +19,11 @@ from clipstore.pipeline.embed.plan import PendingItems, TowerPlan, plan_towers
 from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
 from clipstore.pipeline.embed.summary import EmbedSummary
 from clipstore.pipeline.embed.verify import verified_towers
-from clipstore.records import Model
+from clipstore.records import IMPORTED, Model
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import shard_write_lock
-from clipstore.store.models import IMPORTED, find_model, model_towers
+from clipstore.store.models import find_model
+from clipstore.store.towers import model_towers
 from clipstore.waiting import wait_without_limit
 
 __all__ = ["EmbedOptions", "embed"]

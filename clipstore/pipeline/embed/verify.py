@@ -20,7 +20,7 @@ from clipstore.inference.settings import EncodeSettings
 from clipstore.records import Model, Row, ShardPlan, Tower
 from clipstore.shards import normalize
 from clipstore.store.layout import Store
-from clipstore.store.probes import LARGEST_BF16_DISTANCE, LARGEST_DISTANCE, add_probes, check_probes, parts_of
+from clipstore.store.probes import LARGEST_BF16_DISTANCE, LARGEST_DISTANCE, add_probes, check_probes, tower_fingerprints
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
@@ -37,7 +37,7 @@ def verified_towers(store: Store, model: Model, towers: Towers, device: str | No
     Raises:
         ModelError: the model cannot be loaded, or its vectors differ from those stored under current fingerprints.
     """
-    parts = [(tower, part, fingerprint) for tower in towers for part, fingerprint in parts_of(tower).items()]
+    parts = [(tower, part, fingerprint) for tower in towers for part, fingerprint in tower_fingerprints(tower).items()]
     with store.catalog.read() as session:
         rows = session.rows("model/unprobed", fingerprints=[fingerprint for _, _, fingerprint in parts])
     unverified = {row["fingerprint"] for row in rows}
@@ -68,7 +68,7 @@ def _with_current_fingerprints(model: Model, towers: Towers, different: set[str]
     if not different:
         return towers
     current = describe(model, towers[0].precision)
-    wrong = different & {fingerprint for tower in current for fingerprint in parts_of(tower).values()}
+    wrong = different & {fingerprint for tower in current for fingerprint in tower_fingerprints(tower).values()}
     if wrong:
         message = (
             f"{model.name} does not give the vectors that are stored under its fingerprint {min(wrong)[:12]}: embed it "
@@ -90,7 +90,7 @@ def _sample_agrees(store: Store, model: Model, tower: Tower, part: str, encoder:
 
     Items whose image files are gone are left out. An empty sample agrees.
     """
-    sample = _sample(store, model, tower, parts_of(tower)[part])
+    sample = _sample(store, model, tower, tower_fingerprints(tower)[part])
     if not sample:
         return True
     plan = ShardPlan(

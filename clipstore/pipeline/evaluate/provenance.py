@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from clipstore.catalog import Session
 from clipstore.errors import VectorError
 from clipstore.records import GalleryProvenance, Model
+from clipstore.store.gallery import Gallery
 from clipstore.store.layout import split_id
-from clipstore.store.models import current_towers
-from clipstore.store.vectors import Gallery
+from clipstore.store.towers import current_towers
 
 Ids = NDArray[np.int64]
 

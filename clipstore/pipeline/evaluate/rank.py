@@ -25,7 +25,8 @@ from clipstore.pipeline.evaluate.tasks import (
 )
 from clipstore.protocols import PROTOCOLS
 from clipstore.records import GalleryProvenance, Row
-from clipstore.store.vectors import Gallery, bad_row_error
+from clipstore.store.gallery import Gallery
+from clipstore.store.vectors import bad_row_error
 
 if TYPE_CHECKING:
     from clipstore.ranking import Ranks

@@ -18,8 +18,9 @@ from clipstore.pipeline.evaluate.rank import rank_gallery
 from clipstore.pipeline.evaluate.save import save_evaluation
 from clipstore.records import Model, Row
 from clipstore.store.evaluations import read_evaluation
+from clipstore.store.gallery import Gallery, find_gallery, prepare_models
 from clipstore.store.layout import Store, split_id
-from clipstore.store.vectors import EmbeddedItems, Gallery, StoredRows, find_gallery, prepare_models
+from clipstore.store.vectors import EmbeddedItems, StoredRows
 from clipstore.waiting import wait_without_limit
 
 _SHARED = 4  # vectors that several models share stay in memory if they take less than this part of the budget

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clipstore.datasets.extended import extended_positives
 from clipstore.errors import VectorError
 from clipstore.protocols import Protocol
-from clipstore.store.vectors import Gallery
+from clipstore.store.gallery import Gallery
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]

@@ -18,10 +18,10 @@ from clipstore.pipeline.retrieve.queries import Query
 from clipstore.pipeline.retrieve.results import failure_rows, panel_thumbnails, query_rows
 from clipstore.pipeline.retrieve.search import search
 from clipstore.pipeline.retrieve.vectors import VectorCache
-from clipstore.records import Model, Row
+from clipstore.records import IMPORTED, Model, Row
+from clipstore.store.gallery import Gallery, find_gallery
 from clipstore.store.layout import Store
-from clipstore.store.models import IMPORTED, find_model
-from clipstore.store.vectors import Gallery, find_gallery
+from clipstore.store.models import find_model
 
 
 @dataclass(frozen=True, kw_only=True)

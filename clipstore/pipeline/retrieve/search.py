@@ -14,8 +14,9 @@ from clipstore.pipeline.retrieve.options import RetrieveOptions
 from clipstore.pipeline.retrieve.queries import Query
 from clipstore.pipeline.retrieve.vectors import QueryBatch, QueryEncoder, VectorCache, cut_texts, query_batches
 from clipstore.records import Model, Row
+from clipstore.store.gallery import Gallery
 from clipstore.store.layout import Store
-from clipstore.store.vectors import Gallery, bad_row_error
+from clipstore.store.vectors import bad_row_error
 
 
 @dataclass(kw_only=True)

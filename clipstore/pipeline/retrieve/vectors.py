@@ -23,9 +23,10 @@ from clipstore.pipeline.retrieve.queries import Query
 from clipstore.progress import Progress
 from clipstore.records import ITEM_KIND, Model, PlanSource, ShardPlan, Tower
 from clipstore.shards import normalize
+from clipstore.store.gallery import Gallery
 from clipstore.store.layout import Store
 from clipstore.store.probes import check_probes
-from clipstore.store.vectors import EmbeddedItems, Gallery
+from clipstore.store.vectors import EmbeddedItems
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder

@@ -22,9 +22,10 @@ from clipstore.inference.encode import encode_rows
 from clipstore.inference.settings import EncodeSettings
 from clipstore.progress import Progress
 from clipstore.records import Model, PlanSource, ShardPlan, Training
+from clipstore.store.gallery import Gallery
 from clipstore.store.layout import Store, split_id
-from clipstore.store.models import current_towers
-from clipstore.store.vectors import EmbeddedItems, Gallery
+from clipstore.store.towers import current_towers
+from clipstore.store.vectors import EmbeddedItems
 
 if TYPE_CHECKING:
     import torch
@@ -144,8 +145,8 @@ class LiveVectors:
             failed, reason = next(iter(made.failures.items()))
             message = f"{len(made.failures)} items cannot be measured, {failed[:12]} the first: {reason}"
             raise TrainingError(message)
-        held = shards.normalize(made.vectors, "float32")[contents.indices.to_numpy()]
-        return replace(items, vectors=replace(items.vectors, held=held, dtypes=["float32"]))
+        vectors = shards.normalize(made.vectors, "float32")
+        return items.with_vectors(vectors[contents.indices.to_numpy()])
 
     def _encoding(self, plan: ShardPlan) -> EncodeSettings:
         what = f"{self.name}: measuring {'captions' if plan.source == 'texts' else 'images'}"

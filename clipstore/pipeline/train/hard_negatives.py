@@ -14,8 +14,8 @@ from clipstore.pipeline.evaluate.run import evaluate
 from clipstore.pipeline.evaluate.save import save_evaluation
 from clipstore.pipeline.train.dataset import LiveVectors, Pairs
 from clipstore.records import Model
+from clipstore.store.gallery import find_gallery
 from clipstore.store.layout import Store
-from clipstore.store.vectors import find_gallery
 
 Ints = NDArray[np.int64]
 

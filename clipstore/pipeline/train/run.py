@@ -33,11 +33,12 @@ from clipstore.records import Job, Model, Row, Training
 from clipstore.reporting.progress import ProgressDisplay
 from clipstore.reporting.training import epoch_line
 from clipstore.store.evaluations import delete_model_evaluations
+from clipstore.store.gallery import find_gallery
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
-from clipstore.store.models import base_model, job_model, record_model
+from clipstore.store.model_records import base_model, record_model
+from clipstore.store.models import job_model
 from clipstore.store.probes import check_current_probes
-from clipstore.store.vectors import find_gallery
 from clipstore.training_files import BEST, LAST
 from clipstore.waiting import wait_without_limit
 

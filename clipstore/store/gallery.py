@@ -1,0 +1,130 @@
+"""The gallery of a split for a model, and the models that have one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from clipstore.catalog import Session
+from clipstore.errors import JobError, ModelError, NotFoundError, VectorError
+from clipstore.hints import embed_command
+from clipstore.records import Model, Row
+from clipstore.store.layout import Store, split_id
+from clipstore.store.models import find_model
+from clipstore.store.vectors import EmbeddedItems, embedded_items, missing_vectors_hint
+
+Prepared = TypeVar("Prepared")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """The images of a split that have a vector, and their captions that have one.
+
+    Attributes:
+        pairs: (P, 2), row of an image and row of its caption, in the order of the captions.
+        images_in_split: the number of images of the split.
+        missing: the numbers of images and captions that are not in the gallery, by reason.
+    """
+
+    images: EmbeddedItems
+    texts: EmbeddedItems
+    pairs: NDArray[np.int64]
+    images_in_split: int
+    missing: Row
+
+
+def find_gallery(
+    store: Store, session: Session, model: Model, split: str, *, partial: bool | None, first: int | None = None
+) -> Gallery:
+    """The gallery of a split for a model, with the `first` captions of each image (None: all).
+
+    Raises:
+        NotFoundError: there is no such split.
+        VectorError: items are not embedded yet and `partial` is false (None: the command has no --partial), or the
+            gallery is empty.
+    """
+    images, texts = embedded_items(store, session, model, split, first)
+    if not partial and (images.pending.num_rows or texts.pending.num_rows):
+        message = (
+            f"{images.pending.num_rows} images and {texts.pending.num_rows} captions of {split} have no vectors of "
+            f"{model.name} yet: {missing_vectors_hint(model, split)}"
+            + ("" if partial is None else ", or use --partial for the items embedded so far")
+        )
+        raise VectorError(message)
+    row = pc.index_in(texts.table["image_id"], images.table["image_id"])
+    missing = _missing(images, texts, row.is_null())
+    texts = texts.select(row.is_valid().to_numpy())
+    if not texts.table.num_rows:
+        raise _empty_gallery(model, split, missing)
+    image_rows = row.drop_null().to_numpy().astype(np.int64)
+    return Gallery(
+        images=images,
+        texts=texts,
+        pairs=np.stack([image_rows, np.arange(len(image_rows))], axis=1),
+        images_in_split=images.table.num_rows + images.left_out.num_rows + images.pending.num_rows,
+        missing=missing,
+    )
+
+
+def _missing(images: EmbeddedItems, texts: EmbeddedItems, without_image: NDArray[np.bool_]) -> Row:
+    """The numbers of missing items. A caption without its image in the gallery is missing for the image's reason."""
+    dropped = texts.table.filter(without_image)
+    left_out = pc.sum(pc.is_in(dropped["image_id"], images.left_out["image_id"])).as_py() or 0
+    return {
+        "left_out_images": images.left_out.num_rows,
+        "left_out_captions": texts.left_out.num_rows + left_out,
+        "pending_images": images.pending.num_rows,
+        "pending_captions": texts.pending.num_rows + dropped.num_rows - left_out,
+    }
+
+
+def _empty_gallery(model: Model, split: str, missing: Row) -> VectorError:
+    reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in missing.items() if count)
+    pending = missing["pending_images"] or missing["pending_captions"]
+    return VectorError(
+        f"no image of {split} has vectors of {model.name} for itself and for a caption "
+        f"({reasons or 'the split is empty'}): "
+        + (missing_vectors_hint(model, split) if pending else "'clipstore query item_failures' lists the reasons")
+    )
+
+
+def prepare_models(
+    store: Store, session: Session, names: Iterable[str], split: str, prepare: Callable[[Model], Prepared]
+) -> tuple[list[tuple[Model, Prepared]], list[Row]]:
+    """The result of `prepare` for each model; without names, for every model that has vectors of the split.
+
+    Of the latter, models for which `prepare` raises an error are skipped: the second list has their "model" and
+    "reason".
+
+    Raises:
+        NotFoundError: there is no such split.
+        VectorError: no names are given and no model is complete.
+        And what `prepare` raises for a model that is named.
+    """
+    target = split_id(session, split)
+    if distinct := list(dict.fromkeys(names)):
+        models = {model.name: model for model in [find_model(store, name) for name in distinct]}
+        return [(model, prepare(model)) for model in models.values()], []
+    ready, skipped = [], []
+    for row in session.rows("evaluate/models", split_id=target):
+        try:
+            model = find_model(store, row["name"])
+            ready.append((model, prepare(model)))
+        except (VectorError, NotFoundError, ModelError, JobError) as error:
+            skipped.append({"model": row["name"], "reason": str(error)})
+    if not ready:
+        raise _no_complete_model(split, skipped)
+    return ready, skipped
+
+
+def _no_complete_model(split: str, skipped: list[Row]) -> VectorError:
+    if not skipped:
+        return VectorError(f"no model has vectors of {split} yet: run '{embed_command('NAME', split)}' first")
+    more = len(skipped) - 1
+    others = f" (and {more} more model{'s are' if more > 1 else ' is'} incomplete too)" if more else ""
+    return VectorError(skipped[0]["reason"] + others)
