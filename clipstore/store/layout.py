@@ -44,5 +44,7 @@ def split_id(session: Session, name: str) -> int:
     """
     splits = {row["name"]: int(row["split_id"]) for row in session.rows("split/list")}
     if name not in splits:
-        raise NotFoundError.of("split", name, splits, otherwise="'clipstore query splits' lists them")
+        raise NotFoundError.of(
+            "split", name, splits, otherwise="'clipstore ingest' and 'clipstore split' create splits"
+        )
     return splits[name]

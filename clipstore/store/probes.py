@@ -115,9 +115,9 @@ def _check(model: str, tower: Tower, vector: Floats, row: Row, device: str, *, s
     largest = LARGEST_BF16_DISTANCE if tower.precision == "bf16" and not same_rounding else LARGEST_DISTANCE
     if distance > largest:
         message = (
-            f"{model}: the {tower.tower} tower has the fingerprint {tower.fingerprint[:12]}, but its vectors differ from "
-            f"those stored under it (cosine {1 - distance:.5f} for the probe). They were made on {row['device']} with "
-            f"{row['software']}; this is {device} with {_software()}: use the former versions, or another --store"
+            f"{model}: the vectors of the {tower.tower} tower differ from those stored under its fingerprint "
+            f"{tower.fingerprint[:12]} (cosine {1 - distance:.5f} for the probe): they were made on "
+            f"{row['device']} with {row['software']}, this is {device} with {_software()}; use the former versions, or another --store"
         )
         raise ModelError(message)
 

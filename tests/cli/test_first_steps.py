@@ -16,7 +16,7 @@ def test_an_unknown_split_names_both_commands_that_make_splits(cli: Callable[...
     cli("ingest", "coco", scenes, "--name", "scenes")
     message = cli("run", "20k", code=1).stderr
     assert "unknown split '20k/val'" in message
-    assert "'clipstore ingest' and 'clipstore split' make splits" in message
+    assert "'clipstore ingest' and 'clipstore split' create splits" in message
 
 
 def test_a_folder_of_images_is_no_root_of_coco(cli: Callable[..., Any], scenes: Path) -> None:
