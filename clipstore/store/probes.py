@@ -116,8 +116,8 @@ def _check(model: str, tower: Tower, vector: Floats, row: Row, device: str, *, s
     if distance > largest:
         message = (
             f"{model}: the vectors of the {tower.tower} tower differ from those stored under its fingerprint "
-            f"{tower.fingerprint[:12]} (cosine {1 - distance:.5f} for the probe): they were made on "
-            f"{row['device']} with {row['software']}, this is {device} with {_software()}; use the former versions, or another --store"
+            f"{tower.fingerprint[:12]} (cosine {1 - distance:.5f} for the probe): they were made on {row['device']} "
+            f"with {row['software']}, this is {device} with {_software()}; use the former versions, or another --store"
         )
         raise ModelError(message)
 
