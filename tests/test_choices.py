@@ -22,7 +22,7 @@ from clipstore.errors import ClipstoreError, OptionError
 from clipstore.pipeline.compare import CompareOptions
 from clipstore.pipeline.embed.run import EmbedOptions
 from clipstore.pipeline.evaluate.options import EvalOptions
-from clipstore.pipeline.report.run import ReportOptions
+from clipstore.pipeline.report.options import ReportOptions
 from clipstore.protocols import PROTOCOLS
 from clipstore.statements import statement
 

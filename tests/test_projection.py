@@ -1,4 +1,7 @@
-"""The map of embeddings: what is alike comes near, by either method, at any size, the same for the same seed."""
+"""The map of embeddings: similar items are near one another, at any size, and a seed determines the result.
+
+UMAP takes long to import and to compile. In a short run, this file is the only one that uses it, in one process.
+"""
 
 from __future__ import annotations
 
@@ -21,79 +24,78 @@ from threadpoolctl import threadpool_info
 from clipstore.bench.vectors import SyntheticVectors
 from clipstore.errors import NotFoundError, VectorError
 from clipstore.pipeline.report.embedding_map import embedding_map
-from clipstore.projection import _components, _neighbours, lay_out
+from clipstore.projection import _components, _neighbours, project
 from clipstore.store.layout import Store
 
 METHODS = ["umap", "tsne"]
 
 
-def near(points: NDArray[Any], *, among: NDArray[np.bool_] | None = None, count: int = 10) -> NDArray[np.int64]:
-    """The nearest points (N, count) of each, itself left out, of those that are `among` them: by brute force."""
-    away = ((points[:, None] - points[None]) ** 2).sum(axis=2)
-    np.fill_diagonal(away, np.inf)
-    if among is not None:
-        away[:, ~among] = np.inf
-    return np.argsort(away, axis=1, kind="stable")[:, :count]
+def nearest(points: NDArray[Any], *, only: NDArray[np.bool_] | None = None, count: int = 10) -> NDArray[np.int64]:
+    """The indices (N, count) of the nearest other points, of those where `only` is true; by brute force."""
+    distances = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(distances, np.inf)
+    if only is not None:
+        distances[:, ~only] = np.inf
+    return np.argsort(distances, axis=1, kind="stable")[:, :count]
 
 
-def two_cones(seed: int, each: int = 40, dim: int = 32) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
-    """Images and captions in cones far from one another, each of three subjects; and the subject of each item."""
+def two_cones(seed: int, size: int = 40, dim: int = 32) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """Images and captions in two distant cones, each with three subjects; and the subject of each item."""
     rng = np.random.default_rng(seed)
-    subjects = rng.normal(size=(3, dim))
-    of = np.arange(each) % 3
+    centres = rng.normal(size=(3, dim))
+    subject = np.arange(size) % 3
     cones = 20 * rng.normal(size=(2, dim))
-    images, captions = (cone + 4 * subjects[of] + rng.normal(size=(each, dim)) for cone in cones)
-    return images, captions, np.concatenate([of, of])
+    images, captions = (cone + 4 * centres[subject] + rng.normal(size=(size, dim)) for cone in cones)
+    return images, captions, np.concatenate([subject, subject])
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_subjects_come_together_and_cones_do_not(method: str) -> None:
-    """Nine in ten neighbours are of the same subject, and of every point's ten nearest some are of the other kind."""
+def test_items_are_near_by_subject_and_not_by_kind(method: str) -> None:
+    """Nine in ten neighbours have the same subject, and some of each point's ten nearest are of the other kind."""
     images, captions, subject = two_cones(3)
-    points = lay_out(images, captions, method=method)
-    found = near(points)
-    assert (subject[found] == subject[:, None]).mean() > 0.9
-    image = np.arange(len(subject)) < len(images)
-    other = (image[found] != image[:, None]).mean(axis=1)
+    neighbours = nearest(project(images, captions, method=method))
+    assert (subject[neighbours] == subject[:, None]).mean() > 0.9
+    is_image = np.arange(len(subject)) < len(images)
+    other = (is_image[neighbours] != is_image[:, None]).mean(axis=1)
     assert other.mean() > 0.3
-    raw = near(np.concatenate([images, captions]))
-    assert (image[raw] != image[:, None]).mean() == 0  # of the vectors as they are, all neighbours are of one kind
+    raw = nearest(np.concatenate([images, captions]))
+    assert (is_image[raw] != is_image[:, None]).mean() == 0  # before projection, all neighbours are of one kind
 
 
-def test_a_caption_lies_by_its_image() -> None:
-    """Captions find their image among the nearest images of the map, though nobody told it which is whose."""
+@pytest.mark.parametrize("method", METHODS)
+def test_a_caption_is_near_its_image(method: str) -> None:
+    """The nearest image of a caption is mostly its own, although the pairs are not given."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(60, 64))
     captions = np.repeat(images, 5, axis=0) + 0.5 * rng.normal(size=(300, 64)) + 10
-    points = lay_out(images, captions)
-    is_image = np.arange(360) < 60
-    found = near(points, among=is_image, count=1)[60:, 0]
-    assert (found == np.arange(300) // 5).mean() > 0.8
+    points = project(images, captions, method=method)
+    nearest_image = nearest(points, only=np.arange(360) < 60, count=1)[60:, 0]
+    assert (nearest_image == np.arange(300) // 5).mean() > 0.8
 
 
 @pytest.mark.parametrize(("images", "captions"), [(30, 150), (150, 30), (3, 60), (60, 3), (0, 40), (40, 0), (7, 9)])
 def test_neighbours_are_the_nearest_of_each_kind(images: int, captions: int) -> None:
     coordinates = np.random.default_rng(images).normal(size=(images + captions, 6))
     size = 15
-    places, distances = _neighbours(coordinates, images, size)
-    assert places.shape == distances.shape == (images + captions, size)
-    assert (places[:, 0] == np.arange(images + captions)).all()
+    indices, distances = _neighbours(coordinates, images, size)
+    assert indices.shape == distances.shape == (images + captions, size)
+    assert (indices[:, 0] == np.arange(images + captions)).all()
     assert (np.diff(distances, axis=1) >= 0).all()
     kind = np.arange(images + captions) >= images
     for point in range(images + captions):
-        away = np.linalg.norm(coordinates - coordinates[point], axis=1)
-        own = [place for place in np.argsort(away) if kind[place] == kind[point]]
-        other = [place for place in np.argsort(away) if kind[place] != kind[point]]
-        taken = sum(kind[places[point]] == kind[point])
-        assert set(places[point].tolist()) == {*own[:taken], *other[: size - taken]}
-        assert taken == max(min(8, len(own)), size - len(other))
+        order = np.argsort(np.linalg.norm(coordinates - coordinates[point], axis=1))
+        own = [index for index in order if kind[index] == kind[point]]
+        other = [index for index in order if kind[index] != kind[point]]
+        count = sum(kind[indices[point]] == kind[point])
+        assert set(indices[point].tolist()) == {*own[:count], *other[: size - count]}
+        assert count == max(min(8, len(own)), size - len(other))
 
 
 def test_equal_points_are_their_own_first_neighbours() -> None:
-    places, distances = _neighbours(_components(np.ones((50, 3)), 0), 20, 15)
-    assert (places[:, 0] == np.arange(50)).all()
+    indices, distances = _neighbours(_components(np.ones((50, 3)), 0), 20, 15)
+    assert (indices[:, 0] == np.arange(50)).all()
     assert not distances[:, 0].any()
-    assert all(len(set(row)) == 15 for row in places.tolist())
+    assert all(len(set(row)) == 15 for row in indices.tolist())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -102,11 +104,11 @@ def test_equal_points_are_their_own_first_neighbours() -> None:
 )
 @pytest.mark.parametrize("spread", [1, 0])
 def test_any_number_of_points(method: str, images: int, captions: int, spread: int) -> None:
-    """Few points, one kind alone, one dimension, and points that are all equal (spread 0)."""
+    """Few points, a single kind, one dimension, and equal points (spread 0)."""
     rng = np.random.default_rng(images)
     for dim in (1, 16):
         sides = [(1 + spread * rng.normal(size=(size, dim))).astype(np.float16) for size in (images, captions)]
-        points = lay_out(sides[0], sides[1], method=method)
+        points = project(sides[0], sides[1], method=method)
         assert points.shape == (images + captions, 2)
         assert points.dtype == np.float32
         assert np.isfinite(points).all()
@@ -116,14 +118,14 @@ PROGRAM = """
 import hashlib, sys
 import numpy as np
 from clipstore.bench.vectors import SyntheticVectors
-from clipstore.projection import lay_out
-made = SyntheticVectors(images=int(sys.argv[2]), captions=5 * int(sys.argv[2]), dim=int(sys.argv[3]))
-sides = [np.concatenate(list(side)) for side in (made.image_blocks(), made.caption_blocks())]
-print(hashlib.sha256(lay_out(*sides, method=sys.argv[1], seed=1).tobytes()).hexdigest())
+from clipstore.projection import project
+vectors = SyntheticVectors(images=int(sys.argv[2]), captions=5 * int(sys.argv[2]), dim=int(sys.argv[3]))
+sides = [np.concatenate(list(side)) for side in (vectors.image_blocks(), vectors.caption_blocks())]
+print(hashlib.sha256(project(*sides, method=sys.argv[1], seed=1).tobytes()).hexdigest())
 """
 
 
-def in_a_process(*words: object, threads: int | None = None) -> str:
+def digest_of_process(*words: object, threads: int | None = None) -> str:
     environment = os.environ | (
         {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS")} if threads else {}
     )
@@ -131,32 +133,33 @@ def in_a_process(*words: object, threads: int | None = None) -> str:
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [pytest.param("umap", marks=pytest.mark.full), "tsne"])
 def test_a_seed_gives_the_same_points_in_two_processes(method: str) -> None:
-    """With another number of threads too; among the made captions are equal ones. Another seed gives other points."""
-    made = SyntheticVectors(images=80, captions=400, dim=64)
-    sides = next(made.image_blocks()), next(made.caption_blocks())
-    here, other = (lay_out(*sides, method=method, seed=seed).tobytes() for seed in (1, 2))
+    """Also with another number of threads, and with equal captions. Another seed gives other points."""
+    vectors = SyntheticVectors(images=80, captions=400, dim=64)
+    sides = next(vectors.image_blocks()), next(vectors.caption_blocks())
+    expected, other = (project(*sides, method=method, seed=seed).tobytes() for seed in (1, 2))
     threads = max((pool["num_threads"] for pool in threadpool_info()), default=1)
-    assert in_a_process(method, 80, 64, threads=2 if threads == 1 else 1) == hashlib.sha256(here).hexdigest()
-    assert here != other
+    assert digest_of_process(method, 80, 64, threads=2 if threads == 1 else 1) == hashlib.sha256(expected).hexdigest()
+    assert expected != other
 
 
-@pytest.mark.parametrize(("package", "method"), [("umap", "umap"), ("sklearn", "umap"), ("sklearn", "tsne")])
-def test_a_missing_package_names_the_extra(package: str, method: str) -> None:
+@pytest.mark.parametrize(("package", "methods"), [("umap", ["umap"]), ("sklearn", METHODS)])
+def test_a_missing_package_names_the_extra(package: str, methods: list[str]) -> None:
     program = (
         f"import sys\nsys.modules[{package!r}] = None\nimport numpy as np\n"
-        "from clipstore.errors import MissingExtraError\nfrom clipstore.projection import lay_out\n"
-        f"try:\n    lay_out(np.eye(8), np.eye(8), method={method!r})\n"
-        "except MissingExtraError as error:\n    print(error)"
+        "from clipstore.errors import MissingExtraError\nfrom clipstore.projection import project\n"
+        f"for method in {methods!r}:\n"
+        "    try:\n        project(np.eye(8), np.eye(8), method=method)\n"
+        "    except MissingExtraError as error:\n        print(error)"
     )
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert told == f"a map of embeddings needs {package}: run pip install 'clipstore[map]'\n"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert output == f"a map of embeddings needs {package}: run pip install 'clipstore[map]'\n" * len(methods)
 
 
 def test_an_unknown_method() -> None:
     with pytest.raises(NotFoundError, match="did you mean 'umap'"):
-        lay_out(np.eye(8), np.eye(8), method="umapp")
+        project(np.eye(8), np.eye(8), method="umapp")
 
 
 # --- of a store
@@ -164,9 +167,9 @@ def test_an_unknown_method() -> None:
 
 @pytest.fixture
 def golden(cli: Callable[..., Result], import_vectors: Callable[..., Result], tmp_path: Path, store: Path) -> Store:
-    """Three images and six captions with imported vectors; `few` has those of two images and of three captions."""
+    """Three images and six captions with imported vectors; the model `few` has only two images and three captions."""
     cli("ingest", "csv", write_dataset(tmp_path, "golden", CAPTIONS))
-    texts = {said: vector for own in CAPTIONS.values() for said, vector in own.items()}
+    texts = {text: vector for captions in CAPTIONS.values() for text, vector in captions.items()}
     import_vectors("m", "golden/all", IMAGES, texts)
     import_vectors(
         "few", "golden/all", {"a": IMAGES["a"], "c": IMAGES["c"]}, {name: texts[name] for name in ("a1", "c1", "b1")}
@@ -176,8 +179,8 @@ def golden(cli: Callable[..., Result], import_vectors: Callable[..., Result], tm
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_item_of_a_split_with_a_vector_is_a_point(golden: Store, sql: Callable[..., Any], method: str) -> None:
-    told = embedding_map(golden, "m", "golden/all", method=method)
-    assert {key: told[key] for key in ("method", "model", "split")} == {
+    result = embedding_map(golden, "m", "golden/all", method=method)
+    assert {key: result[key] for key in ("method", "model", "split")} == {
         "method": method,
         "model": "m",
         "split": "golden/all",
@@ -187,15 +190,15 @@ def test_every_item_of_a_split_with_a_vector_is_a_point(golden: Store, sql: Call
         "SELECT caption_id FROM captions JOIN split_images USING (image_id) "
         "ORDER BY split_images.position, captions.position"
     )
-    assert [(point["kind"], point["id"]) for point in told["points"]] == [
+    assert [(point["kind"], point["id"]) for point in result["points"]] == [
         *(("image", row["image_id"]) for row in images),
         *(("caption", row["caption_id"]) for row in captions),
     ]
-    assert all(np.isfinite([point["x"], point["y"]]).all() for point in told["points"])
+    assert all(np.isfinite([point["x"], point["y"]]).all() for point in result["points"])
 
 
 def test_items_without_a_vector_are_left_out(golden: Store) -> None:
-    kinds = [point["kind"] for point in embedding_map(golden, "few", "golden/all")["points"]]
+    kinds = [point["kind"] for point in embedding_map(golden, "few", "golden/all", method="tsne")["points"]]
     assert kinds == ["image"] * 2 + ["caption"] * 3
 
 
@@ -210,9 +213,9 @@ def test_unknown_names(golden: Store) -> None:
 
 @pytest.mark.full
 def test_five_thousand_images_within_a_minute(tmp_path: Path) -> None:
-    """5,000 images and 25,000 captions of width 512, compilation and all: a process of its own."""
-    began = time.perf_counter()
-    in_a_process("umap", 5000, 512)
-    seconds = time.perf_counter() - began
+    """5,000 images and 25,000 captions of width 512, including compilation, in a separate process."""
+    start = time.perf_counter()
+    digest_of_process("umap", 5000, 512)
+    seconds = time.perf_counter() - start
     print(f"{seconds:.1f} s")
     assert seconds < 60

@@ -262,7 +262,8 @@ class EvaluationMethods(StoreMethods):
         Example:
             >>> store.report(split="coco/val2017", model=["pretrained", "full"], map="none")["file"]
         """
-        from clipstore.pipeline.report.run import ReportOptions, report, tables
+        from clipstore.pipeline.report.options import ReportOptions
+        from clipstore.pipeline.report.run import paper_tables, report
 
         path = None if out is None else Path(out)
         with progress_of(progress) as display:
@@ -279,7 +280,7 @@ class EvaluationMethods(StoreMethods):
             )
             if format == "html":
                 return Result(report(self._store, options))
-            return Result({"file": path, "text": tables(self._store, options, format)})
+            return Result({"file": path, "text": paper_tables(self._store, options, format)})
 
     @checked
     def remove_evaluations(

@@ -1,6 +1,6 @@
-"""The command line: a table of contents. Each command parses and makes one call into the pipeline.
+"""The command line: a table of contents. Each command parses its arguments, makes one call and prints the result.
 
-Modules of the pipeline are imported when a command runs, so that `clipstore --help` stays quick and loads no torch.
+A command imports the pipeline when it runs, so that `clipstore --help` is fast and imports no torch.
 """
 
 from __future__ import annotations
@@ -36,10 +36,7 @@ from clipstore.reporting.streams import never_fail
 
 
 class _Group(click.Group):
-    """Commands in the order of the work, and every error of clipstore as one line and an exit code.
-
-    Printing never fails, whatever the encoding.
-    """
+    """Lists commands in the order in which they were added, and turns errors into one line and an exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         never_fail(sys.stdout, sys.stderr)
@@ -55,7 +52,7 @@ class _Group(click.Group):
         except ClipstoreError as error:
             _fail(str(error))
         except BrokenPipeError:
-            raise  # the reader of our output left: click knows what to do
+            raise  # the reader of our output closed it: click handles this
         except OSError as error:
             _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
         except KeyboardInterrupt:
@@ -72,10 +69,10 @@ def _fail(message: str) -> NoReturn:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="clipstore")
 def main() -> None:
-    """Embed images and captions once, rank them exactly, ask about it in SQL.
+    """Embed images and captions once, rank them exactly, query the results in SQL.
 
     \b
-    Begin with:
+    Start with:
       clipstore demo
     or with your own data:
       clipstore ingest coco /data/coco
@@ -94,13 +91,13 @@ for command in (
     train,
     embed,
     evaluate,
+    run,
     compare,
     hubness,
-    run,
-    sql,
-    query,
-    report,
     retrieve,
+    query,
+    sql,
+    report,
     export,
     info,
     gc,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--split", "splits", multiple=True, help="The split; may be repeated. [default: all that were measured]")
+@click.option("--split", "splits", multiple=True, help="The split; may be repeated. [default: all with evaluations]")
 @click.option("--model", "models", multiple=True, help="The model, the baseline first; may be repeated. [default: all]")
 @click.option(
     "--out",
@@ -29,56 +29,58 @@ if TYPE_CHECKING:
     type=click.Choice(["html", "md", "tex"]),
     default="html",
     show_default=True,
-    help="md, tex: the metric tables and comparisons alone, for papers; printed where --out names no file.",
+    help="md, tex: only the metric tables and comparisons, for papers; printed unless --out names a file.",
 )
 @click.option(
     "--thumbnails",
     type=click.Choice(choices.THUMBNAILS),
-    help="Photos in the page itself, or in a folder beside it. [default: inline up to 5,000 photos]",
+    help="Thumbnails in the page, or in a folder beside it. [default: inline up to 5,000 images]",
 )
 @click.option(
     "--map",
     type=click.Choice(choices.MAPS),
     default="umap",
     show_default=True,
-    help="How each model's vectors are laid out in a plane; the first two need the extra clipstore[map].",
+    help="Projection of each model's vectors; umap and tsne need the extra clipstore[map].",
 )
 @click.option(
     "--protocol",
     type=click.Choice(list(PROTOCOLS)),
     default="standard",
     show_default=True,
-    help="The protocol that the sections below the metric tables are about.",
+    help="Protocol of the sections below the metric tables.",
 )
-@click.option("--captions", type=click.Choice(choices.CAPTIONS), help="Where both were measured: which count.")
-@click.option("--unseen", is_flag=True, help="The evaluations that asked with unseen images alone.")
+@click.option("--captions", type=click.Choice(choices.CAPTIONS), help="Caption set to report when both were evaluated.")
+@click.option("--unseen", is_flag=True, help="Use the evaluations restricted to unseen images.")
 @store_option
 @json_option
-def report(store: Store, form: str, *, as_json: bool, **how: Any) -> None:
-    """Write what was measured into one HTML file.
+def report(store: Store, form: str, *, as_json: bool, **options: Any) -> None:
+    """Write evaluations into one HTML page, or tables for papers.
 
-    It opens from disk, without a network. Metrics, their comparison, where and why queries fail, a
-    gallery of failures, fixes and regressions, a map of the embeddings, training, and the data set.
-    Beside every section stands the query that gives its numbers.
+    The page opens offline. It has the metrics, their comparison, failures by category, caption length and
+    kind, a gallery of failures, fixes and regressions, a map of the embeddings, training, and statistics
+    of the data set. Each section shows the query that produces its numbers.
 
     Example: clipstore report --split coco/val2017 --model pretrained --model full
     """
-    from clipstore.pipeline.report import run as verb
+    from clipstore.pipeline.report import run
+    from clipstore.pipeline.report.options import ReportOptions
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
 
     if form != "html":
-        text = verb.tables(store, verb.ReportOptions(**how), form)
+        settings = ReportOptions(**options)
+        text = run.paper_tables(store, settings, form)
         if as_json:
-            print_json({"file": how["out"], "text": text})
+            print_json({"file": settings.out, "text": text})
         else:
-            click.echo(how["out"] or text, nl=bool(how["out"]))
+            click.echo(settings.out or text, nl=bool(settings.out))
         return
-    with progress_display() as on_progress:
-        told = verb.report(store, verb.ReportOptions(**how, on_progress=on_progress))
+    with progress_display() as progress:
+        result = run.report(store, ReportOptions(**options, on_progress=progress))
     if as_json:
-        print_json(told)
+        print_json(result)
         return
-    click.echo(f"{told['file']} ({told['bytes'] / 1e6:.1f} MB): open it in a browser")
-    if told["missing_photos"]:
-        click.echo(f"{told['missing_photos']:,} photos are gone or cannot be read: a placeholder stands for each")
+    click.echo(f"{result['file']} ({result['bytes'] / 1e6:.1f} MB): open it in a browser")
+    if result["missing_photos"]:
+        click.echo(f"{result['missing_photos']:,} image files are missing or unreadable and have a placeholder")

@@ -1,18 +1,18 @@
-"""Tables for papers, in Markdown and in LaTeX: one for every gallery, and under it what it was measured on."""
+"""Tables for papers, in Markdown and in LaTeX: one for each gallery, followed by its provenance."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from clipstore.protocols import PROTOCOLS
+from clipstore.records import Row
 from clipstore.reporting.comparison import cautions, method_words
 from clipstore.reporting.metrics import DIRECTIONS, RETRIEVED, gallery_words, notes, query_words, vector_words
-
-Told = Mapping[str, Any]
 
 _COLUMNS = {
     "recall@1": "R@1",
@@ -23,190 +23,218 @@ _COLUMNS = {
     "map@r": "mAP@R",
     "r_precision": "R-P",
 }
-_MANY_POSITIVES = ("map@r", "r_precision")  # of the protocols eccv and cxc; elsewhere R-P says what R@1 does
+_MANY_POSITIVES = ("map@r", "r_precision")  # only for protocols with many positives
 
 _MINUS = "\N{MINUS SIGN}"
 _LEVELS = {0.001: "***", 0.01: "**", 0.05: "*"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Table:
-    """A table before it has a form: texts as they read, none escaped.
+class _PaperTable:
+    """A table before it is formatted: no text is escaped.
 
     Attributes:
-        key: what no other table has, for a label.
-        columns: a heading that neighbours may share ("": none) and one of its own.
-        texts: how many columns, from the first, hold words; the others hold numbers.
+        key: unique to the table, for a label.
+        caption: the gallery and the queries.
+        columns: for each column a heading shared with its neighbours ("": none), and its own heading.
+        text_columns: the number of columns, from the first, that hold text; the others hold numbers.
         rows: the cells; the first of each row is a model's name.
         bold: (row, column) of the best values.
-        remarks: what stands under the table: of whom ("": of all), and what.
+        remarks: lines below the table: the model ("": all models), and the text.
     """
 
     key: str
     caption: str
     columns: list[tuple[str, str]]
-    texts: int
+    text_columns: int
     rows: list[list[str]]
     bold: set[tuple[int, int]]
     remarks: list[tuple[str, str]]
 
 
-def markdown(told: Sequence[Told], comparisons: Sequence[Told] = ()) -> str:
-    """The evaluations (`clipstore eval --json` has them so) and comparisons as tables of GitHub's Markdown.
+def markdown(evaluations: Sequence[Row], comparisons: Sequence[Row] = ()) -> str:
+    """Evaluations and comparisons (as `--json` prints them) as tables in GitHub's Markdown.
 
-    One table a gallery, protocol and set of queries: numbers of two of them never share one. A row is a model; recall,
-    mAP@R and R-Precision in percent, RSUM the six recalls added; the best of each column is bold, where not all are
-    alike as printed. A comparison's rows have the difference to the baseline, its 95 % interval and Holm's p.
+    There is one table for each gallery, protocol and set of queries, because numbers over different ones cannot be
+    compared. A row is a model. Recall, mAP@R and R-Precision are in percent; RSUM is the sum of the six recalls. The
+    best value of a column is bold unless all are equal as printed. A row of a comparison has the difference to the
+    baseline, its 95 % interval and Holm's p.
     """
-    return "\n\n".join(_markdown(table) for table in _tables(told, comparisons)) + "\n"
+    return "\n\n".join(_markdown(table) for table in _tables(evaluations, comparisons)) + "\n"
 
 
-def latex(told: Sequence[Told], comparisons: Sequence[Told] = ()) -> str:
+def latex(evaluations: Sequence[Row], comparisons: Sequence[Row] = ()) -> str:
     r"""The same tables as `markdown`, for LaTeX with the package booktabs.
 
-    Names are escaped; those with letters that pdflatex has no font for want xelatex or lualatex.
+    Names are escaped; letters that are missing from pdflatex's fonts need xelatex or lualatex.
     """
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_latex, _tables(told, comparisons)))
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_latex, _tables(evaluations, comparisons)))
 
 
-def _by_gallery(told: Iterable[Told]) -> list[list[Told]]:
-    """The evaluations whose numbers may stand in one table: of the same candidates, ranked by one rule for the same."""
+FORMATS: dict[str, Callable[[Sequence[Row], Sequence[Row]], str]] = {"md": markdown, "tex": latex}
+
+
+def _by_gallery(evaluations: Iterable[Row]) -> list[list[Row]]:
+    """The evaluations in groups that can share a table: the same candidates, protocol and queries."""
     keys = ("split", "split_digest", "gallery_digest", "protocol", "caption_set", "unseen", "asked_images")
-    found: dict[tuple[Any, ...], list[Told]] = {}
-    for one in told:
-        found.setdefault(tuple(one["measured_on"][key] for key in keys), []).append(one)
-    return list(found.values())
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for evaluation in evaluations:
+        groups.setdefault(tuple(evaluation["measured_on"][key] for key in keys), []).append(evaluation)
+    return list(groups.values())
 
 
-def _tables(told: Sequence[Told], comparisons: Sequence[Told]) -> Iterator[_Table]:
-    yield from map(_metric_table, _by_gallery(told))
+def _tables(evaluations: Sequence[Row], comparisons: Sequence[Row]) -> Iterator[_PaperTable]:
+    yield from map(_metric_table, _by_gallery(evaluations))
     yield from map(_difference_table, comparisons)
 
 
-def _metric_table(evaluations: Sequence[Told]) -> _Table:
-    on = evaluations[0]["measured_on"]
-    names = [
-        (words, title, f"{prefix}_{metric}")
-        for prefix, words in RETRIEVED.items()
-        for metric, title in _COLUMNS.items()
-        if metric not in _MANY_POSITIVES or on["protocol"] in ("eccv", "cxc")
-    ]
-    names = [name for name in [*names, ("", "RSUM", "rsum")] if any(name[2] in one["metrics"] for one in evaluations)]
-    rows = [[shown(name, one["metrics"].get(name)) for *_, name in names] for one in evaluations]
+def _metric_table(evaluations: Sequence[Row]) -> _PaperTable:
+    measured_on = evaluations[0]["measured_on"]
+    metrics = _metric_columns(evaluations)
+    rows = [[shown(name, evaluation["metrics"].get(name)) for *_, name in metrics] for evaluation in evaluations]
     best = {
         (row, column + 1)
-        for column, (*_, name) in enumerate(names)
-        for row in _best([line[column] for line in rows], least=name.endswith("_rank"))
+        for column, (*_, name) in enumerate(metrics)
+        for row in _best_rows([cells[column] for cells in rows], lowest=name.endswith("_rank"))
     }
-    about = [(one["model"], [vector_words(one["measured_on"]), *notes(one["measured_on"])]) for one in evaluations]
-    common = [note for note in about[0][1] if all(note in said for _, said in about)]
-    own = [(model, "; ".join(note for note in said if note not in common)) for model, said in about]
-    return _Table(
-        key=f"{on['split']} {on['protocol']} {on['gallery_digest'][:8]}" + (" unseen" if on["unseen"] else ""),
-        caption=f"Retrieval on {gallery_words(on)}; {query_words(on)}. R@K in percent.",
-        texts=1,
-        columns=[("", "model"), *((words, title) for words, title, _ in names)],
-        rows=[[one["model"], *row] for one, row in zip(evaluations, rows, strict=True)],
+    return _PaperTable(
+        key=_key(measured_on),
+        caption=f"Retrieval on {gallery_words(measured_on)}; {query_words(measured_on)}. R@K in percent.",
+        text_columns=1,
+        columns=[("", "model"), *((group, title) for group, title, _ in metrics)],
+        rows=[[evaluation["model"], *row] for evaluation, row in zip(evaluations, rows, strict=True)],
         bold=best,
-        remarks=[*(("", note) for note in common), *((model, said) for model, said in own if said)],
+        remarks=_remarks(evaluations),
     )
 
 
-def _best(values: Sequence[str], *, least: bool) -> list[int]:
-    """The places of the best of a column as it is printed; none where all are alike."""
-    numbers = [float(value) if value else None for value in values]
-    there = {number for number in numbers if number is not None}
-    if len(there) < 2:
+def _key(measured_on: Row, suffix: str = "") -> str:
+    key = f"{measured_on['split']} {measured_on['protocol']} {measured_on['gallery_digest'][:8]}{suffix}"
+    return f"{key} unseen" if measured_on["unseen"] else key
+
+
+def _metric_columns(evaluations: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """The columns with a value: the direction, the title, and the metric's name in JSON."""
+    many_positives = PROTOCOLS[evaluations[0]["measured_on"]["protocol"]].extended
+    columns = [
+        (direction, title, f"{prefix}_{metric}")
+        for prefix, direction in RETRIEVED.items()
+        for metric, title in _COLUMNS.items()
+        if many_positives or metric not in _MANY_POSITIVES
+    ]
+    return [
+        column
+        for column in [*columns, ("", "RSUM", "rsum")]
+        if any(column[2] in evaluation["metrics"] for evaluation in evaluations)
+    ]
+
+
+def _remarks(evaluations: Sequence[Row]) -> list[tuple[str, str]]:
+    """The provenance of the vectors, and notes: first what holds for all models, then what holds for each."""
+    lines = [[vector_words(evaluation["measured_on"]), *notes(evaluation["measured_on"])] for evaluation in evaluations]
+    common = [line for line in lines[0] if all(line in own for own in lines)]
+    own_lines = [
+        (evaluation["model"], "; ".join(line for line in own if line not in common))
+        for evaluation, own in zip(evaluations, lines, strict=True)
+    ]
+    return [*(("", line) for line in common), *((model, text) for model, text in own_lines if text)]
+
+
+def _best_rows(cells: Sequence[str], *, lowest: bool) -> list[int]:
+    """The rows with the best value of a column, as printed; none if all values are equal."""
+    values = [float(cell) if cell else None for cell in cells]
+    distinct = {value for value in values if value is not None}
+    if len(distinct) < 2:
         return []
-    best = min(there) if least else max(there)
-    return [place for place, number in enumerate(numbers) if number == best]
+    best = min(distinct) if lowest else max(distinct)
+    return [row for row, value in enumerate(values) if value == best]
 
 
 def shown(name: str, value: float | None) -> str:
-    """A metric as papers print it: shares in percent, ranks from 1, MRR as it is; nothing for None."""
+    """A metric as papers print it: fractions in percent, ranks from 1, MRR as a fraction; "" for None."""
     if value is None:
         return ""
     if name.endswith("mrr"):
         return f"{value:.3f}"
     if name.endswith("median_rank"):
-        return f"{value:.1f}".removesuffix(".0")  # whole, but where folds are averaged
+        return f"{value:.1f}".removesuffix(".0")  # an integer, except for an average over folds
     return f"{value if name in ('mean_rank', 'rsum') else 100 * value:.1f}"
 
 
-def _difference_table(told: Told) -> _Table:
-    on, how, baseline = told["measured_on"], told["method"], told["baseline"]
-    rows = [
-        [
-            model["model"],
-            DIRECTIONS.get(one["direction"], ""),
-            _long(one["metric"]),
-            shown(one["metric"], one["baseline"]),
-            shown(one["metric"], one["value"]),
-            _signed(one["metric"], one["difference"]) + _mark(one["p_holm"]),
-            "none"
-            if one["low"] is None
-            else f"{_signed(one['metric'], one['low'])} to {_signed(one['metric'], one['high'])}",
-            "< 0.001" if one["p_holm"] < 0.001 else f"{one['p_holm']:.3f}",
-        ]
-        for model in told["models"]
-        for one in model["differences"]
-    ]
-    titles = ["model", "direction", "metric", "baseline", "model's", "difference", f"{how['confidence']:.0%} interval"]
+def _difference_table(comparison: Row) -> _PaperTable:
+    measured_on, method, baseline = comparison["measured_on"], comparison["method"], comparison["baseline"]
+    interval = f"{method['confidence']:.0%} interval"
+    titles = ["model", "direction", "metric", "baseline", "model's", "difference", interval, "p (Holm)"]
     marks = ", ".join(f"{mark} p < {level}" for level, mark in reversed(_LEVELS.items()))
-    return _Table(
-        key=f"{on['split']} {on['protocol']} {on['gallery_digest'][:8]} against {baseline}"
-        + (" unseen" if on["unseen"] else ""),
-        caption=f"Differences to the baseline {baseline} on {gallery_words(on)}. Recall in percent.",
-        texts=3,
-        columns=[("", title) for title in [*titles, "p (Holm)"]],
-        rows=rows,
+    return _PaperTable(
+        key=_key(measured_on, f" against {baseline}"),
+        caption=f"Differences to the baseline {baseline} on {gallery_words(measured_on)}. Recall in percent.",
+        text_columns=3,
+        columns=[("", title) for title in titles],
+        rows=[_difference_row(model["model"], row) for model in comparison["models"] for row in model["differences"]],
         bold=set(),
-        remarks=[("", line) for line in (*method_words(how), f"by p (Holm): {marks}", *cautions(on, how))],
+        remarks=[
+            ("", line) for line in (*method_words(method), f"by p (Holm): {marks}", *cautions(measured_on, method))
+        ],
     )
 
 
-def _long(metric: str) -> str:
+def _difference_row(model: str, row: Row) -> list[str]:
+    metric, p = row["metric"], row["p_holm"]
+    return [
+        model,
+        DIRECTIONS.get(row["direction"], ""),
+        _metric_title(metric),
+        shown(metric, row["baseline"]),
+        shown(metric, row["value"]),
+        _signed(metric, row["difference"]) + _significance_mark(p),
+        "none" if row["low"] is None else f"{_signed(metric, row['low'])} to {_signed(metric, row['high'])}",
+        "< 0.001" if p < 0.001 else f"{p:.3f}",
+    ]
+
+
+def _metric_title(metric: str) -> str:
     return {"mrr": "MRR", "rsum": "RSUM"}.get(metric, metric.replace("_", " ").replace("recall", "Recall"))
 
 
 def _signed(name: str, value: float) -> str:
-    """A difference with its sign, a true minus."""
+    """A difference with its sign; minus is U+2212."""
     text = shown(name, abs(value))
     return text if not float(text) else (_MINUS if value < 0 else "+") + text
 
 
-def _mark(p: float) -> str:
+def _significance_mark(p: float) -> str:
     return next((mark for level, mark in _LEVELS.items() if p < level), "")
 
 
 def _line(text: str) -> str:
-    """A text on one line: what cannot be printed becomes a space, and spaces are folded."""
-    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    """A text on one line: unprintable characters become spaces, and runs of spaces one space."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>~|$&#]")
 
 
 def _markdown_text(text: str) -> str:
-    """A text that Markdown shows as it is, in the cell of a table too."""
+    """A text escaped for Markdown, also within a table."""
     return _MARKDOWN.sub(r"\\\g<0>", _line(text))
 
 
-def _markdown(table: _Table) -> str:
+def _markdown(table: _PaperTable) -> str:
     heads = [_markdown_text(f"{group} {title}") for group, title in table.columns]
-    rules = [":--" if place < table.texts else "--:" for place in range(len(heads))]
+    rules = [":--" if column < table.text_columns else "--:" for column in range(len(heads))]
     rows = _cells(table, _markdown_text, "**{}**")
     remarks = [
-        f"- **{_markdown_text(who)}**: {_markdown_text(said)}" if who else f"- {_markdown_text(said)}"
-        for who, said in table.remarks
+        f"- **{_markdown_text(model)}**: {_markdown_text(text)}" if model else f"- {_markdown_text(text)}"
+        for model, text in table.remarks
     ]
     lines = [f"| {' | '.join(line)} |" for line in (heads, rules, *rows)]
     return "\n\n".join([_markdown_text(table.caption), "\n".join(lines), "\n".join(remarks)])
 
 
-# What LaTeX reads as a command, or sets as something else; of two hyphens in a row it would make a dash.
+# Characters that LaTeX reads as commands or typesets as others; two hyphens would become a dash.
 _LATEX = {
-    **{one: f"\\{one}" for one in "&%$#_{}"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -218,28 +246,28 @@ _LATEX = {
     "→": r"$\to$",
     _MINUS: "$-$",
 }
-_LATEX_SPECIAL = re.compile("-(?=-)|" + "|".join(re.escape(one) for one in _LATEX if one != "-"))
+_LATEX_SPECIAL = re.compile("-(?=-)|" + "|".join(re.escape(character) for character in _LATEX if character != "-"))
 
 
 def _latex_text(text: str) -> str:
-    """A text that LaTeX sets as it is, anywhere in a table: after a row's end, `[` and `*` would belong to that."""
-    safe = _LATEX_SPECIAL.sub(lambda found: _LATEX[found[0]], _line(text))
+    """A text escaped for LaTeX, also at the start of a row: there, `[` and `*` would be options of the row before."""
+    safe = _LATEX_SPECIAL.sub(lambda match: _LATEX[match[0]], _line(text))
     return f"{{}}{safe}" if safe[:1] in ("[", "*") else safe
 
 
-def _latex(table: _Table) -> str:
+def _latex(table: _PaperTable) -> str:
     rows = _cells(table, _latex_text, r"\textbf{{{}}}")
     label = re.sub(r"[^a-zA-Z0-9]+", "-", table.key).strip("-")
     remarks = [
-        (rf"\textbf{{{_latex_text(who)}}}: " if who else "") + _latex_text(said) + r"\par"
-        for who, said in table.remarks
+        (rf"\textbf{{{_latex_text(model)}}}: " if model else "") + _latex_text(text) + r"\par"
+        for model, text in table.remarks
     ]
     return "\n".join(
         [
             r"\begin{table*}",
             r"\centering\small\setlength{\tabcolsep}{4pt}",
             rf"\caption{{{_latex_text(table.caption)}}}\label{{tab:{label}}}",
-            rf"\begin{{tabular}}{{{'l' * table.texts}{'r' * (len(table.columns) - table.texts)}}}",
+            rf"\begin{{tabular}}{{{'l' * table.text_columns}{'r' * (len(table.columns) - table.text_columns)}}}",
             r"\toprule",
             *_latex_heads(table),
             r"\midrule",
@@ -255,8 +283,8 @@ def _latex(table: _Table) -> str:
     )
 
 
-def _latex_heads(table: _Table) -> list[str]:
-    """The line of titles, and above it one of the headings that several columns share."""
+def _latex_heads(table: _PaperTable) -> list[str]:
+    """The line of titles, below a line of the headings that several columns share."""
     titles = rf"{' & '.join(_latex_text(title) for _, title in table.columns)} \\"
     spans, rules, column = [], [], 1
     for group, members in groupby(table.columns, key=itemgetter(0)):
@@ -268,12 +296,12 @@ def _latex_heads(table: _Table) -> list[str]:
     return [rf"{' & '.join(spans)} \\", " ".join(rules), titles] if rules else [titles]
 
 
-def _cells(table: _Table, escaped: Callable[[str], str], bold: str) -> list[list[str]]:
-    """The rows with their texts escaped and the best values in `bold`."""
+def _cells(table: _PaperTable, escape: Callable[[str], str], bold: str) -> list[list[str]]:
+    """The rows with escaped texts, the best values formatted with `bold`."""
     return [
         [
-            bold.format(escaped(text)) if (number, place) in table.bold else escaped(text)
-            for place, text in enumerate(row)
+            bold.format(escape(text)) if (number, column) in table.bold else escape(text)
+            for column, text in enumerate(row)
         ]
         for number, row in enumerate(table.rows)
     ]

@@ -87,7 +87,7 @@ def import_noisy(store: Path, root: Path) -> None:
 @pytest.fixture(scope="module")
 def report(measured: Path) -> Path:
     """The report of that store."""
-    run_command(measured, "report", "--split", SPLIT, "--map", "umap")
+    run_command(measured, "report", "--split", SPLIT, "--map", "tsne")
     return measured / "reports" / "report.html"
 
 
@@ -496,7 +496,7 @@ def test_without_any_evaluation(cli: Run, scenes: Path) -> None:
 def test_one_model_alone(copied: Path, cli: Run, opened: Run) -> None:
     cli("report", "--split", SPLIT, "--model", "demo", "--map", "none")
     page = opened(copied / "reports" / "report.html")
-    expect(page.locator("#comparison")).to_contain_text("demo alone was measured here")
+    expect(page.locator("#comparison")).to_contain_text("Only demo was evaluated here")
     expect(page.locator("#comparison")).to_contain_text(f"clipstore eval --model NAME --split {SPLIT}")
     assert page.locator("#filters input[name=show]").count() == 0
     assert page.locator("#cards .card").count() > 0

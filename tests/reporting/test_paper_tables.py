@@ -1,4 +1,4 @@
-"""Tables for papers: by hand on a small example; whatever the names, a table that reads back as it was."""
+"""Tables for papers: a small example written by hand, and tables with any names, read back by a parser."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from clipstore.errors import NotFoundError
-from clipstore.pipeline.report.paper_tables import paper
+from clipstore.pipeline.report.options import ReportOptions
+from clipstore.pipeline.report.run import paper_tables
+from clipstore.records import Row
 from clipstore.reporting.paper_tables import latex, markdown
 from clipstore.store.evaluations import read_evaluations
 from clipstore.store.layout import Store
 
-Told = dict[str, Any]
 
-
-def evaluation(model: str, values: Mapping[str, float], **measured_on: Any) -> Told:
-    """An evaluation as `clipstore eval --json` has it."""
-    on: Told = {
+def evaluation(model: str, values: Mapping[str, float], **measured_on: Any) -> Row:
+    """An evaluation as `clipstore eval --json` prints it."""
+    provenance: Row = {
         "split": "coco/val",
         "protocol": "standard",
         "split_digest": "5" * 64,
@@ -54,34 +54,34 @@ def evaluation(model: str, values: Mapping[str, float], **measured_on: Any) -> T
     }
     return {
         "model": model,
-        "split": on["split"],
-        "protocol": on["protocol"],
+        "split": provenance["split"],
+        "protocol": provenance["protocol"],
         "metrics": dict(values),
-        "measured_on": on,
+        "measured_on": provenance,
     }
 
 
 def metrics(text: tuple[float, ...], image: tuple[float, ...], rsum: float) -> dict[str, float]:
     names = ("recall@1", "recall@5", "recall@10", "mrr", "median_rank", "mean_rank", "r_precision", "map@r")
-    sides = (("text_retrieval", text), ("image_retrieval", image))
-    return {f"{side}_{name}": v for side, values in sides for name, v in zip(names, values, strict=True)} | {
+    directions = (("text_retrieval", text), ("image_retrieval", image))
+    return {f"{prefix}_{name}": v for prefix, values in directions for name, v in zip(names, values, strict=True)} | {
         "rsum": rsum
     }
 
 
-# Recall@1 image → text is equal as printed (50.0), and so is its median rank: nobody is best there.
+# Recall@1 image → text is equal as printed (50.0), and so is the median rank: there is no best value.
 ONE = metrics((0.50041, 0.75, 0.8349, 0.6126, 1, 5, 0.3, 0.2), (0.304, 0.5594, 0.669, 0.42, 4, 20, 0.3, 0.3), 361.9)
 TWO = metrics((0.49961, 0.794, 0.866, 0.6354, 1, 4, 0.3, 0.2), (0.365, 0.611, 0.7, 0.48, 3.6, 15, 0.3, 0.3), 383.56)
 
 
 def difference(
-    direction: str, metric: str, one: float, two: float, low: float | None, high: float | None, p: float
-) -> Told:
-    ends = {"low": low, "high": high, "p": p / 2, "p_holm": p}
-    return {"direction": direction, "metric": metric, "baseline": one, "value": two, "difference": two - one, **ends}
+    direction: str, metric: str, baseline: float, value: float, low: float | None, high: float | None, p: float
+) -> Row:
+    values = {"baseline": baseline, "value": value, "difference": value - baseline}
+    return {"direction": direction, "metric": metric, **values, "low": low, "high": high, "p": p / 2, "p_holm": p}
 
 
-COMPARISON: Told = {
+COMPARISON: Row = {
     "baseline": "one",
     "measured_on": evaluation("one", ONE)["measured_on"]
     | {"models": {"one": {"seen_images": 0}, "two_b": {"seen_images": 120}}},
@@ -104,26 +104,26 @@ GOLDEN = Path(__file__).parent / "paper_tables"
 
 @pytest.mark.parametrize(("form", "write"), [("md", markdown), ("tex", latex)])
 def test_golden(form: str, write: Callable[..., str]) -> None:
-    """tests/papers/golden.md and golden.tex, set by hand from the numbers above."""
-    told = [evaluation("one", ONE), evaluation("two_b", TWO, seen_images=120)]
-    assert write(told, [COMPARISON]) == (GOLDEN / f"golden.{form}").read_text(encoding="utf-8")
+    """paper_tables/golden.md and golden.tex were written by hand from the numbers above."""
+    evaluations = [evaluation("one", ONE), evaluation("two_b", TWO, seen_images=120)]
+    assert write(evaluations, [COMPARISON]) == (GOLDEN / f"golden.{form}").read_text(encoding="utf-8")
 
 
-def tables(text: str) -> list[list[list[str]]]:
-    """The tables of a Markdown text as an independent parser reads them: rows of cells as they are shown."""
-    found: list[list[list[str]]] = []
+def parse_tables(text: str) -> list[list[list[str]]]:
+    """The tables of a Markdown text, by an independent parser: rows of cells as they are displayed."""
+    tables: list[list[list[str]]] = []
     for token in MarkdownIt("commonmark").enable("table").parse(text):
         if token.type == "table_open":
-            found.append([])
+            tables.append([])
         elif token.type == "tr_open":
-            found[-1].append([])
-        elif token.type == "inline" and found and token.level >= 4 and token.map:
-            found[-1][-1].append("".join(part.content for part in token.children or []))
-    return found
+            tables[-1].append([])
+        elif token.type == "inline" and tables and token.level >= 4 and token.map:
+            tables[-1][-1].append("".join(part.content for part in token.children or []))
+    return tables
 
 
-def folded(text: str) -> str:
-    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+def one_line(text: str) -> str:
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 AS_PRINTED = ["50.0", "75.0", "83.5", "0.613", "1", "30.4", "55.9", "66.9", "0.420", "4", "361.9"]
@@ -131,19 +131,19 @@ NAMES = st.text(min_size=1, max_size=20) | st.text(alphabet="\\`*_{}[]<>()#+-.!|
 
 
 @given(name=NAMES, split=NAMES)
-def test_any_name_stands_in_markdown_as_it_is(name: str, split: str) -> None:
+def test_names_are_escaped_in_markdown(name: str, split: str) -> None:
     text = markdown([evaluation(name, ONE, split=split), evaluation("two", TWO, split=split)])
-    (rows,) = tables(text)
+    (rows,) = parse_tables(text)
     assert [len(row) for row in rows] == [12, 12, 12]
-    assert rows[1] == [folded(name), *AS_PRINTED]
+    assert rows[1] == [one_line(name), *AS_PRINTED]
     first, *_ = (token for token in MarkdownIt("commonmark").enable("table").parse(text) if token.type == "inline")
-    said = "".join(part.content for part in first.children or [])
-    assert said.startswith(folded(f"Retrieval on {split} (555555555555): 1,000 images"))
+    caption = "".join(part.content for part in first.children or [])
+    assert caption.startswith(one_line(f"Retrieval on {split} (555555555555): 1,000 images"))
 
 
-# What LaTeX makes of the commands that an escaped text may hold.
-SHOWN = {
-    **{f"\\{one}": one for one in "&%$#_{}"},
+# The commands that an escaped text may have, and what LaTeX typesets for them.
+TYPESET = {
+    **{f"\\{character}": character for character in "&%$#_{}"},
     r"\textbackslash{}": "\\",
     r"\textasciitilde{}": "~",
     r"\textasciicircum{}": "^",
@@ -155,11 +155,11 @@ SHOWN = {
     "$-$": "\N{MINUS SIGN}",
     "{}": "",
 }
-TOKEN = re.compile("|".join(re.escape(one) for one in sorted(SHOWN, key=len, reverse=True)))
+TOKEN = re.compile("|".join(re.escape(command) for command in sorted(TYPESET, key=len, reverse=True)))
 
 
 @given(name=NAMES, split=NAMES)
-def test_any_name_stands_in_latex_as_it_is(name: str, split: str) -> None:
+def test_names_are_escaped_in_latex(name: str, split: str) -> None:
     text = latex([evaluation(name, ONE, split=split), evaluation("two", TWO, split=split)])
     rows = re.search(r"\\midrule\n(.*)\n\\bottomrule", text, re.DOTALL)
     assert rows
@@ -168,18 +168,18 @@ def test_any_name_stands_in_latex_as_it_is(name: str, split: str) -> None:
     assert all(line.endswith(r" \\") for line in lines)
     cells = re.split(r"(?<!\\) & ", lines[0].removesuffix(r" \\"))
     assert len(cells) == 12
-    assert cells[0][:1] not in ("[", "*")  # which the end of the row before would take for its own
-    assert "--" not in cells[0]  # which would be set as a dash
-    assert not re.search(r"[\\{}$&#^_~%<>|`]", TOKEN.sub("", cells[0]))  # nothing special is left bare
-    assert TOKEN.sub(lambda found: SHOWN[found[0]], cells[0]) == folded(name)
-    bare = re.sub(r"\\[&%$#_{}\\]", "", text)
-    assert bare.count("{") == bare.count("}")
-    assert bare.count("$") % 2 == 0
-    assert not re.search(r"(?<!\\)%", text.split("\n", 1)[1])  # which would begin a comment
+    assert cells[0][:1] not in ("[", "*")  # would be an option of the row before
+    assert "--" not in cells[0]  # would be typeset as a dash
+    assert not re.search(r"[\\{}$&#^_~%<>|`]", TOKEN.sub("", cells[0]))  # no special character is unescaped
+    assert TOKEN.sub(lambda match: TYPESET[match[0]], cells[0]) == one_line(name)
+    unescaped = re.sub(r"\\[&%$#_{}\\]", "", text)
+    assert unescaped.count("{") == unescaped.count("}")
+    assert unescaped.count("$") % 2 == 0
+    assert not re.search(r"(?<!\\)%", text.split("\n", 1)[1])  # would start a comment
 
 
-def test_galleries_and_queries_never_share_a_table() -> None:
-    different: list[Told] = [
+def test_each_gallery_and_set_of_queries_has_a_table() -> None:
+    different: list[Row] = [
         {"split": "coco/test"},
         {"split_digest": "7" * 64},
         {"gallery_digest": "8" * 64},
@@ -188,27 +188,26 @@ def test_galleries_and_queries_never_share_a_table() -> None:
         {"unseen": True},
         {"unseen": True, "asked_images": 900},
     ]
-    told = [evaluation("m", ONE), *(evaluation("m", TWO, **one) for one in different), evaluation("n", ONE)]
-    found = tables(markdown(told))
-    assert [[row[0] for row in rows[1:]] for rows in found] == [["m", "n"], *[["m"]] * len(different)]
-    labels = re.findall(r"\\label\{(.*?)\}", latex(told))
+    evaluations = [evaluation("m", ONE), *(evaluation("m", TWO, **key) for key in different), evaluation("n", ONE)]
+    tables = parse_tables(markdown(evaluations))
+    assert [[row[0] for row in rows[1:]] for rows in tables] == [["m", "n"], *[["m"]] * len(different)]
+    labels = re.findall(r"\\label\{(.*?)\}", latex(evaluations))
     assert len(labels) == len(different) + 1
-    assert "**" not in "".join(
-        line for line in markdown(told[1:-1]).splitlines() if line.startswith("|")
-    )  # alone: no best
+    lines = markdown(evaluations[1:-1]).splitlines()  # one model in each table: no best value
+    assert "**" not in "".join(line for line in lines if line.startswith("|"))
 
 
 def test_protocols_have_their_own_columns() -> None:
     paired = {name: value for name, value in ONE.items() if name.startswith("text_retrieval")}
-    (rows,) = tables(markdown([evaluation("m", paired, protocol="paired-rows")]))
+    (rows,) = parse_tables(markdown([evaluation("m", paired, protocol="paired-rows")]))
     assert rows[0] == ["model", *(f"image → text {title}" for title in ("R@1", "R@5", "R@10", "MRR", "MedR"))]
     assert "cannot exceed 0.200" in markdown([evaluation("m", paired, protocol="paired-rows")])
-    (rows,) = tables(markdown([evaluation("m", ONE, protocol="eccv")]))
+    (rows,) = parse_tables(markdown([evaluation("m", ONE, protocol="eccv")]))
     assert rows[0][6:8] == ["image → text mAP@R", "image → text R-P"]
     assert rows[1][6:8] == ["20.0", "30.0"]
 
 
-def test_nothing_measured_gives_nothing() -> None:
+def test_no_evaluations_give_no_table() -> None:
     assert markdown([]).strip() == ""
 
 
@@ -217,40 +216,40 @@ def test_nothing_measured_gives_nothing() -> None:
 
 @pytest.fixture
 def measured(cli: Callable[..., Result], import_vectors: Callable[..., Result], tmp_path: Path, store: Path) -> Store:
-    """Two models on a split in two protocols, and a third that was never evaluated."""
+    """Two models evaluated by two protocols, and a third that was not evaluated."""
     cli("ingest", "csv", write_dataset(tmp_path, "golden", CAPTIONS))
-    texts = {said: vector for own in CAPTIONS.values() for said, vector in own.items()}
-    for name in ("b", "a", "lone"):
+    texts = {text: vector for captions in CAPTIONS.values() for text, vector in captions.items()}
+    for name in ("b", "a", "imported"):
         import_vectors(name, "golden/all", IMAGES, texts)
     cli("eval", "--model", "b", "--model", "a", "--split", "golden/all")
     cli("eval", "--model", "b", "--model", "a", "--split", "golden/all", "--protocol", "paired-rows")
     return Store(store)
 
 
-def test_kept_evaluations_are_what_eval_told(measured: Store, cli_json: Callable[..., Any]) -> None:
-    told = cli_json("eval", "--model", "b", "--model", "a", "--split", "golden/all")["evaluations"]
-    kept = [one for one in read_evaluations(measured, "golden/all", ["b", "a"]) if one["protocol"] == "standard"]
-    assert json.loads(json.dumps(kept)) == told
-    assert [one["model"] for one in read_evaluations(measured, models=["a"])] == ["a", "a"]
+def test_stored_evaluations_equal_what_eval_prints(measured: Store, cli_json: Callable[..., Any]) -> None:
+    printed = cli_json("eval", "--model", "b", "--model", "a", "--split", "golden/all")["evaluations"]
+    stored = [row for row in read_evaluations(measured, "golden/all", ["b", "a"]) if row["protocol"] == "standard"]
+    assert json.loads(json.dumps(stored)) == printed
+    assert [row["model"] for row in read_evaluations(measured, models=["a"])] == ["a", "a"]
     assert len(read_evaluations(measured)) == 4
 
 
-def test_a_paper_of_a_store(measured: Store, cli_json: Callable[..., Any]) -> None:
+def test_tables_of_a_store(measured: Store) -> None:
     """A table of metrics for each protocol, then the differences; models in the order named."""
-    comparison = cli_json("compare", "b", "a", "--split", "golden/all")
-    found = tables(paper(measured, ["golden/all"], ["b", "a"], "md", [comparison]))
-    assert [[row[0] for row in rows[1:]] for rows in found] == [["b", "a"], ["b", "a"], ["a"] * 11]
-    assert paper(measured, [], [], "tex", [comparison]).count(r"\begin{tabular}") == 3
+    named = ReportOptions(splits=("golden/all",), models=("b", "a"))
+    tables = parse_tables(paper_tables(measured, named, "md"))
+    assert [[row[0] for row in rows[1:]] for rows in tables] == [["b", "a"], ["b", "a"], ["a"] * 11]
+    assert paper_tables(measured, ReportOptions(), "tex").count(r"\begin{tabular}") == 3
 
 
 @pytest.mark.parametrize(
     ("split", "models", "message"),
     [
         ("golden/al", [], "did you mean 'golden/all'"),
-        ("golden/all", ["lone"], "run 'clipstore eval --model lone --split golden/all' first"),
-        ("golden/all", ["a", "lone"], "run 'clipstore eval --model lone --split golden/all' first"),
+        ("golden/all", ["imported"], "run 'clipstore eval --model imported --split golden/all' first"),
+        ("golden/all", ["a", "imported"], "run 'clipstore eval --model imported --split golden/all' first"),
     ],
 )
-def test_what_was_not_measured_names_the_command(measured: Store, split: str, models: list[str], message: str) -> None:
+def test_a_missing_evaluation_names_the_command(measured: Store, split: str, models: list[str], message: str) -> None:
     with pytest.raises(NotFoundError, match=re.escape(message)):
-        paper(measured, [split], models, "md")
+        paper_tables(measured, ReportOptions(splits=(split,), models=tuple(models)), "md")

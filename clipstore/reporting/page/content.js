@@ -10,7 +10,7 @@ function photoAddress(place) {
   const { folder, chunk } = content.photos;
   if (folder) return `${encodeURIComponent(folder)}/${place}.webp`;
   const number = Math.floor(place / chunk);
-  if (!photoChunks.has(number)) photoChunks.set(number, JSON.parse(document.getElementById(`photos-${number}`).textContent));
+  if (!photoChunks.has(number)) photoChunks.set(number, JSON.parse(document.getElementById(`thumbnails-${number}`).textContent));
   return `data:image/webp;base64,${photoChunks.get(number)[place % chunk]}`;
 }
 
