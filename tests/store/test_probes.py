@@ -92,7 +92,7 @@ def test_other_vectors_under_an_equal_fingerprint_are_an_error(embedded: Path, c
     change(embedded, FORGET_TEXTS, "UPDATE probes SET vector = list_reverse(vector), software = 'torch 1.0'")
     said = cli("embed", "--model", "mine", code=1).stderr
     assert "differ from those stored under its fingerprint" in said
-    assert "they were made on cpu with torch 1.0, now it is cpu with torch 2" in said
+    assert "they were made on cpu with torch 1.0, this is cpu with torch 2" in said
 
 
 def test_a_query_is_not_encoded_by_a_model_that_gives_other_vectors(embedded: Path, cli: Run) -> None:
