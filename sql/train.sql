@@ -1,34 +1,34 @@
 -- Statements of `clipstore train`.
 
--- name: captions
--- How many captions a split has.
+-- name: count_captions
+-- The number of captions of a split.
 SELECT count(*) AS captions FROM split_images JOIN captions USING (image_id) WHERE split_id = $split_id;
 
--- name: digest
--- What a split holds, in one word (see split_digest_of), and how many images.
+-- name: split_contents
+-- The digest of a split's contents (see split_digest_of), and its number of images.
 SELECT split_digest_of(splits.split_id) AS digest, (FROM split_images SELECT count(*) WHERE split_id = splits.split_id) AS images
 FROM splits
 WHERE split_id = $split_id;
 
--- name: overlap
--- How many images of one split are in another too, the same photo under another name included.
-WITH trained AS (
+-- name: count_shared_images
+-- The number of images of the validation split that are in the training split, by id or by the bytes of their files.
+WITH training AS (
     SELECT image_id, content FROM split_images JOIN images USING (image_id) WHERE split_id = $training
 )
 SELECT count(*) AS images
 FROM split_images
 JOIN images USING (image_id)
 WHERE split_id = $validation
-    AND (image_id IN (SELECT image_id FROM trained) OR content IN (SELECT content FROM trained WHERE content IS NOT NULL));
+    AND (image_id IN (SELECT image_id FROM training) OR content IN (SELECT content FROM training WHERE content IS NOT NULL));
 
 -- name: pairs
--- What a split gives to train on: its captions in order, each with its exact text and where its image's features lie.
+-- The captions of a split in order, each with the exact input of the tokenizer and the row of its image's features.
 SELECT
     items.caption_id,
     items.image_id,
     items.text,
-    items.content AS caption,
-    image_items.content AS image,
+    items.content AS caption_content,
+    image_items.content AS image_content,
     images.path,
     shards.file,
     vectors.row
@@ -43,13 +43,16 @@ WHERE split_id = $split_id AND model_id = $model_id AND items.text != ''
 ORDER BY split_images.position, captions.position, captions.source_id;
 
 -- name: hard_negatives
--- For each image, the captions to train on that stood wrongly among its hits, best first: neither a caption of the same
--- photo, nor word for word one of its own captions.
-SELECT hits.query_id AS image_id, list(wrong.place ORDER BY hits.position) AS places
+-- For each image, the rows of training captions that are incorrect hits, best first: neither a caption of an image with
+-- the same bytes, nor equal to one of the image's captions.
+SELECT hits.query_id AS image_id, list(negative.row ORDER BY hits.position) AS rows
 FROM hits
-JOIN training_pairs AS wrong ON wrong.caption_id = hits.item_id
-JOIN (SELECT image_id, any_value(image) AS image, list(caption) AS captions FROM training_pairs GROUP BY image_id) AS own
-    ON own.image_id = hits.query_id
+JOIN training_pairs AS negative ON negative.caption_id = hits.item_id
+JOIN (
+    SELECT image_id, any_value(image_content) AS image_content, list(caption_content) AS captions
+    FROM training_pairs
+    GROUP BY image_id
+) AS image ON image.image_id = hits.query_id
 WHERE evaluation_id = $evaluation_id AND direction = 'image_to_text'
-    AND wrong.image != own.image AND NOT list_contains(own.captions, wrong.caption)
+    AND negative.image_content != image.image_content AND NOT list_contains(image.captions, negative.caption_content)
 GROUP BY hits.query_id;

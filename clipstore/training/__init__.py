@@ -1,10 +1,11 @@
-"""Contrastive training: towers + image features (or photos) + captions -> an adapter.
+"""Contrastive training: towers + image features (or pixels) + captions -> an adapter.
 
-Knows no catalog and no files of models: the model that learns, validation and photos are handed in by the pipeline.
+Knows no catalog and no model files: the caller supplies the model in training, the images and the validation.
 """
 
-from clipstore.training.batches import Captions
-from clipstore.training.fit import Epoch, FitInputs, FitResult, fit, left_to_train
+from clipstore.training.batches import TrainingCaptions
+from clipstore.training.fit import FitInputs, FitResult, fit, left_to_train
 from clipstore.training.gradients import Learner
+from clipstore.training.schedule import Epoch
 
-__all__ = ["Captions", "Epoch", "FitInputs", "FitResult", "Learner", "fit", "left_to_train"]
+__all__ = ["Epoch", "FitInputs", "FitResult", "Learner", "TrainingCaptions", "fit", "left_to_train"]

@@ -1,16 +1,15 @@
-"""The loop: epochs of steps, a validation after each, early stopping, checkpoints, exact resume."""
+"""The training loop: epochs of steps, validation after each, early stopping, checkpoints, and exact resume."""
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -19,60 +18,47 @@ from numpy.typing import NDArray
 from clipstore.errors import TrainingError
 from clipstore.records import Training
 from clipstore.training import checkpoints
-from clipstore.training.batches import Captions, batches, steps_of
+from clipstore.training.batches import TrainingCaptions, batches, steps_per_epoch
 from clipstore.training.gradients import Batch, Learner, backward, random_state, set_random_state
+from clipstore.training.schedule import Epoch, Position, Schedule, metrics_csv
 from clipstore.training_files import BEST, LAST, METRICS, STATE, TRAINING_IMAGES
 
 Ints = NDArray[np.int64]
 
 
-class Kept(Learner, Protocol):
-    """A learner whose weights can be kept in a folder."""
+class SavedLearner(Learner, Protocol):
+    """A learner whose weights can be saved to a folder."""
 
     def save(self, folder: Path) -> None:
         """Write the weights."""
 
     def load(self, folder: Path) -> None:
-        """Take back the weights that `save` wrote."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """One epoch: its mean loss, the learning rate of its last step, its time, and the metrics of its validation.
-
-    Epoch 0 is the base before training: it has metrics alone.
-    """
-
-    epoch: int
-    steps: int
-    loss: float | None
-    learning_rate: float | None
-    seconds: float
-    metrics: dict[str, float]
+        """Load the weights that `save` wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitInputs:
-    """What the pipeline hands in.
+    """Inputs and callbacks supplied by the caller.
 
     Attributes:
-        images: image numbers (B,) -> backbone features, or pixels where vision learns.
-        validate: the metrics of the learner as it is.
-        mine: for each caption, the rows of captions that were wrong hits for its image (R, any; -1: none): the base
-            model's hits when told False, those of the learner as it is when told True.
-        folder: where `best`, `last` and metrics.csv go.
-        photos: the SHA-256 of each photo that is trained on, for whoever gets the adapter.
-        about: what training.json says beside the position; a checkpoint must agree with it to be resumed.
-        on_step: steps done and all steps, with words on how it goes.
-        on_note: a line on how training goes on.
+        images: image numbers (B,) -> backbone features (B, features_dim), or uint8 pixels if vision is trained.
+        validate: computes the validation metrics of the learner's current weights.
+        find_negatives: for each caption, the rows of captions that are incorrect hits of its image (R, any; padded with
+            -1): the base model's hits for False, those of the current weights for True.
+        folder: the folder for `best`, `last` and metrics.csv.
+        image_contents: the SHA-256 of each image file that is trained on, saved with the adapter.
+        record: the contents of training.json except for the position; a checkpoint must agree with it to be resumed.
+        on_step: called with the completed steps, all steps, and the epoch and loss in words.
+        on_epoch: called after each validation.
+        on_note: called with a line if training is extended.
     """
 
     images: Callable[[Ints], torch.Tensor]
     validate: Callable[[], dict[str, float]]
-    mine: Callable[[bool], Ints]
+    find_negatives: Callable[[bool], Ints]
     folder: Path
-    photos: Sequence[str]
-    about: dict[str, Any]
+    image_contents: Sequence[str]
+    record: dict[str, Any]
     on_step: Callable[[int, int, str], None]
     on_epoch: Callable[[Epoch], None]
     on_note: Callable[[str], None]
@@ -80,10 +66,14 @@ class FitInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """How training went: every epoch, the best one, and where a former run was taken up (epoch and steps done).
+    """The course of a training.
 
-    `extended` has the settings, epochs and patience, that were greater than the former run's: before, and now.
-    `stopped_by` is "epochs" or "patience".
+    Attributes:
+        history: every epoch, epoch 0 (the base) first.
+        best: the epoch with the greatest `watch`.
+        resumed: the epoch and its completed steps from which a former run was resumed; None: it began here.
+        extended: the settings (epochs, patience) that were raised since the former run: (before, now).
+        stopped_by: "epochs" or "patience".
     """
 
     history: list[Epoch]
@@ -93,174 +83,115 @@ class FitResult:
     stopped_by: str
 
 
-@dataclass(kw_only=True)
-class _Position:
-    """How far training is: the epoch under way, the steps done in it, the sum of their losses, its time so far."""
-
-    epoch: int = 1
-    step: int = 0
-    losses: float = 0.0
-    seconds: float = 0.0
-    history: list[Epoch] = field(default_factory=list)
-
-    def best(self, watch: str) -> Epoch | None:
-        """The trained epoch with the greatest `watch`, the first of equals."""
-        return max((one for one in self.history if one.epoch), key=lambda one: one.metrics[watch], default=None)
-
-    def over(self, training: Training) -> str | None:
-        """What ends training here, "patience" or "epochs"; None: it goes on."""
-        best = self.best(training.watch)
-        if self.epoch > training.epochs:
-            return "epochs"
-        return "patience" if best is not None and self.epoch - 1 - best.epoch >= training.patience else None
-
-    @classmethod
-    def of(cls, told: dict[str, Any]) -> _Position:
-        """The position of a checkpoint's training.json."""
-        position = told["position"]
-        return cls(**position | {"history": [Epoch(**one) for one in position["history"]]})
-
-
-def fit(learner: Kept, captions: Captions, training: Training, handed: FitInputs) -> FitResult:
-    """Train from where the checkpoint `last` is, or from the beginning; see `Training` for what the settings mean.
+def fit(learner: SavedLearner, captions: TrainingCaptions, training: Training, inputs: FitInputs) -> FitResult:
+    """Train from the checkpoint `last`, or from the beginning if there is none; see `Training` for the settings.
 
     Raises:
-        TrainingError: the loss is no number any more, a checkpoint cannot be written, or `last` is of another job.
+        TrainingError: the loss or a weight is not finite, a checkpoint cannot be written, or `last` is of another job.
     """
-    run = _Run(learner, captions, training, handed)
-    resumed = run.resume()
-    if not run.position.history:
-        run.close_epoch(0)
-    while not run.position.over(training):
-        run.epoch()
-    best, stopped_by = run.position.best(training.watch), run.position.over(training)
+    loop = _FitLoop(learner, captions, training, inputs)
+    resumed = loop.resume()
+    if not loop.position.history:
+        loop.finish_epoch(0)
+    while not loop.position.stopped_by(training):
+        loop.train_epoch()
+    best, stopped_by = loop.position.best(training.watch), loop.position.stopped_by(training)
     assert best is not None  # there is at least one epoch
     assert stopped_by is not None
-    return FitResult(
-        history=run.position.history, best=best, resumed=resumed, extended=run.extended, stopped_by=stopped_by
-    )
+    history = loop.position.history
+    return FitResult(history=history, best=best, resumed=resumed, extended=loop.extended, stopped_by=stopped_by)
 
 
-def left_to_train(folder: Path, about: dict[str, Any], training: Training) -> bool:
-    """Whether the checkpoint of a training leaves something to do; without one, everything.
+def left_to_train(folder: Path, record: dict[str, Any], training: Training) -> bool:
+    """Whether the training in a folder is incomplete; True if it has no checkpoint.
 
     Raises:
-        TrainingError: the checkpoint is of another base, other settings or other data; with what differs.
+        TrainingError: the checkpoint has another base, other settings or other data; the message names the difference.
     """
-    told = checkpoints.read_json(folder / LAST, about)
-    return told is None or _Position.of(told).over(training) is None
+    saved = checkpoints.read_record(folder / LAST, record)
+    return saved is None or Position.of(saved).stopped_by(training) is None
 
 
-def learning_rate(training: Training, step: int, total: int) -> float:
-    """The learning rate of a step (from 0) of `total`: a linear rise, then as it is or half a cosine down to zero."""
-    if step < training.warmup:
-        return training.learning_rate * (step + 1) / training.warmup
-    if training.decay == "none":
-        return training.learning_rate
-    part = (step - training.warmup) / max(1, total - training.warmup)
-    return training.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
+class _FitLoop:
+    """The state of a training: optimizer, position and hard negatives."""
 
-
-class _Run:
-    def __init__(self, learner: Kept, captions: Captions, training: Training, handed: FitInputs) -> None:
-        self._learner, self._captions, self._training, self._handed = learner, captions, training, handed
-        self._steps = steps_of(len(captions), training)
+    def __init__(
+        self, learner: SavedLearner, captions: TrainingCaptions, training: Training, inputs: FitInputs
+    ) -> None:
+        self._learner, self._captions, self._training, self._inputs = learner, captions, training, inputs
+        self._schedule = Schedule(training=training, steps=steps_per_epoch(len(captions), training))
         self._weights = list(learner.weights().values())
-        matrices = [weight for weight in self._weights if weight.ndim > 1]
-        others = [weight for weight in self._weights if weight.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": training.weight_decay}]
-        if others:
-            groups.append({"params": others, "weight_decay": 0.0})  # none for the temperature
-        self._optimizer = torch.optim.AdamW(groups, lr=training.learning_rate)
-        self._wrong: Ints = np.empty((0, 0), dtype=np.int64)
-        self._mined = False
-        self.position = _Position()
+        self._optimizer = _optimizer(self._weights, training)
+        self._negatives: Ints | None = None
+        self.position = Position()
         self.extended: dict[str, tuple[int, int]] = {}
 
     def resume(self) -> tuple[int, int] | None:
-        """Take up the checkpoint `last`; the epoch and the steps done in it."""
-        checkpoints.settle(self._handed.folder / BEST)
-        folder = self._handed.folder / LAST
-        told = checkpoints.read_json(folder, self._handed.about)
-        if told is None:
+        """Load the checkpoint `last`; the epoch and its completed steps, or None if there is no checkpoint."""
+        checkpoints.recover_folder(self._inputs.folder / BEST)
+        folder = self._inputs.folder / LAST
+        record = checkpoints.read_record(folder, self._inputs.record)
+        if record is None:
             return None
         self._learner.load(folder)
         state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
         self._optimizer.load_state_dict(state["optimizer"])
         set_random_state(state["random"])
         if state["wrong"] is not None:
-            self._wrong, self._mined = state["wrong"].numpy(), True
-        self.position = _Position.of(told)
-        self.extended = checkpoints.extensions(told, self._handed.about)
+            self._negatives = state["wrong"].numpy()
+        self.position = Position.of(record)
+        self.extended = checkpoints.extensions(record, self._inputs.record)
         if self.extended:
-            self._handed.on_note(self._extension())
+            self._inputs.on_note(self._schedule.extension_note(self.position, self.extended))
         return self.position.epoch, self.position.step
 
-    def _extension(self) -> str:
-        """What goes on for longer, and how the learning rate goes on."""
-        training, position = self._training, self.position
-        grown = " and ".join(f"{key} {before} -> {now}" for key, (before, now) in self.extended.items())
-        ended = position.over(training)
-        if ended:
-            return f"{grown}, but nothing is left to train: it stopped by {ended}, so raise {ended}"
-        line = (
-            f"{grown}: training goes on in epoch {position.epoch} at the learning rate "
-            f"{self._rate(position.epoch, position.step):.3g}"
-        )
-        if training.decay == "none" or "epochs" not in self.extended:
-            return f"{line}, as if it had never stopped"
-        return (
-            f"{line}, by the {training.decay} over {training.epochs} epochs; the epochs before went by the "
-            f"{training.decay} over {self.extended['epochs'][0]}"
-        )
-
-    def epoch(self) -> None:
-        """Train the rest of an epoch, measure, and keep."""
+    def train_epoch(self) -> None:
+        """Train the rest of the current epoch, validate, and save."""
         position, training = self.position, self._training
-        self._mine()
+        negatives = self._refresh_negatives()
         self._learner.train(on=True)
         began = time.perf_counter() - position.seconds
-        rows = batches(len(self._captions), training, position.epoch, self._wrong)
+        rows = batches(len(self._captions), training, position.epoch, negatives)
         for batch in islice(rows, position.step, None):
             position.losses += self._step(batch)
             position.step += 1
             position.seconds = time.perf_counter() - began
             words = f"epoch {position.epoch}/{training.epochs}, loss {position.losses / position.step:.4f}"
-            self._handed.on_step((position.epoch - 1) * self._steps + position.step, self._total(), words)
-            if position.step % training.save_steps == 0 and position.step < self._steps:
+            done = (position.epoch - 1) * self._schedule.steps + position.step
+            self._inputs.on_step(done, self._schedule.total, words)
+            if position.step % training.save_steps == 0 and position.step < self._schedule.steps:
                 self._save(LAST)
-        self.close_epoch(position.epoch)
+        self.finish_epoch(position.epoch)
 
-    def close_epoch(self, number: int) -> None:
-        """Measure what there is after an epoch, and keep it; epoch 0 is the base."""
+    def finish_epoch(self, number: int) -> None:
+        """Validate after an epoch and save the result; epoch 0 is the base."""
         position = self.position
         self._learner.train(on=False)
         began = time.perf_counter()
-        metrics = self._handed.validate()
-        done = Epoch(
+        metrics = self._inputs.validate()
+        epoch = Epoch(
             epoch=number,
             steps=position.step,
             loss=position.losses / position.step if number else None,
-            learning_rate=self._rate(number, position.step - 1) if number else None,
+            learning_rate=self._schedule.rate(number, position.step - 1) if number else None,
             seconds=position.seconds + time.perf_counter() - began,
             metrics=metrics,
         )
-        history = [*position.history, done]
-        self.position = _Position(epoch=number + 1, history=history)
+        self.position = Position(epoch=number + 1, history=[*position.history, epoch])
         if number:
-            if self.position.best(self._training.watch) == done:
+            if self.position.best(self._training.watch) == epoch:
                 self._save(BEST)
             self._save(LAST)
-        self._handed.folder.mkdir(parents=True, exist_ok=True)
-        checkpoints.write_text(self._handed.folder / METRICS, _table(history))
-        self._handed.on_epoch(done)
+        self._inputs.folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.write_file(self._inputs.folder / METRICS, metrics_csv(self.position.history))
+        self._inputs.on_epoch(epoch)
 
     def _step(self, rows: Ints) -> float:
-        """One step of the optimizer; its loss."""
+        """One step of the optimizer on a batch of caption rows; its loss."""
         training, position = self._training, self.position
         image = self._captions.image[rows]
-        batch = Batch(images=self._handed.images(image), ids=self._captions.ids(rows), image=torch.from_numpy(image))
-        rate = self._rate(position.epoch, position.step)
+        batch = Batch(images=self._inputs.images(image), ids=self._captions.ids(rows), image=torch.from_numpy(image))
+        rate = self._schedule.rate(position.epoch, position.step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad()
@@ -268,69 +199,65 @@ class _Run:
         loss = backward(self._learner, batch, chunk=training.chunk, **masks)
         norm = torch.nn.utils.clip_grad_norm_(self._weights, training.clip)
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
-            self._stop(f"the loss is {loss} and its gradient {norm.item()}", rate)
+            self._stop(f"the loss is {loss} and the norm of its gradient {norm.item()}")
         self._optimizer.step()
         self._learner.clamp_scale()
         return loss
 
-    def _stop(self, what: str, rate: float) -> None:
-        kept = [one.epoch for one in self.position.history if one.epoch]
-        words = f"the checkpoint of epoch {kept[-1]} is kept" if kept else "no epoch was complete yet"
+    def _stop(self, problem: str) -> NoReturn:
+        position = self.position
+        rate = self._schedule.rate(position.epoch, position.step)
+        epochs = [epoch.epoch for epoch in position.history if epoch.epoch]
+        saved = f"the checkpoint of epoch {epochs[-1]} is unchanged" if epochs else "no epoch was completed"
         message = (
-            f"{what} at step {self.position.step + 1} of epoch {self.position.epoch}, learning rate {rate:g}: {words}; "
+            f"{problem} at step {position.step + 1} of epoch {position.epoch}, learning rate {rate:g}: {saved}; "
             "lower learning_rate in the job and train again with --restart"
         )
         raise TrainingError(message)
 
-    def _mine(self) -> None:
-        """Look for hard negatives: the base model's before the first epoch, the learner's own after every so many."""
+    def _refresh_negatives(self) -> Ints:
+        """Hard negatives of the base at first, then of the current weights every `refresh_negatives` epochs."""
         training, position = self._training, self.position
         if not training.hard_negatives:
-            return
+            return np.empty((0, 0), dtype=np.int64)
         done = position.epoch - 1
-        again = training.refresh_negatives and done and done % training.refresh_negatives == 0
-        if position.step == 0 and (again or not self._mined):
+        due = training.refresh_negatives and done and done % training.refresh_negatives == 0
+        if self._negatives is None or (position.step == 0 and due):
             self._learner.train(on=False)
-            self._wrong, self._mined = self._handed.mine(bool(done)), True
-
-    def _rate(self, epoch: int, step: int) -> float:
-        """The learning rate of a step of an epoch."""
-        return learning_rate(self._training, (epoch - 1) * self._steps + step, self._total())
-
-    def _total(self) -> int:
-        return self._steps * self._training.epochs
+            self._negatives = self._inputs.find_negatives(bool(done))
+        return self._negatives
 
     def _save(self, name: str) -> None:
-        """Write a checkpoint; `last` holds all that going on needs, `best` what using the model needs."""
+        """Write a checkpoint: `best` holds what using the model needs, `last` also what resuming needs."""
         if not all(bool(weight.isfinite().all()) for weight in self._weights):
-            self._stop("a weight is no number any more", self._rate(self.position.epoch, self.position.step))
+            self._stop("a weight is not finite")
 
         def fill(folder: Path) -> None:
             self._learner.save(folder)
-            (folder / TRAINING_IMAGES).write_text(
-                "".join(f"{photo}\n" for photo in self._handed.photos), encoding="utf-8"
-            )
-            checkpoints.write_json(folder, self._handed.about | {"position": asdict(self.position)})
+            lines = "".join(f"{content}\n" for content in self._inputs.image_contents)
+            (folder / TRAINING_IMAGES).write_text(lines, encoding="utf-8")
+            checkpoints.write_record(folder, self._inputs.record | {"position": asdict(self.position)})
             if name == LAST:
-                state = {
-                    "optimizer": self._optimizer.state_dict(),
-                    "random": random_state(),
-                    "wrong": torch.from_numpy(self._wrong) if self._mined else None,
-                }
-                kept = io.BytesIO()  # torch would turn a full disk into a RuntimeError
-                torch.save(state, kept)
-                (folder / STATE).write_bytes(kept.getvalue())
+                (folder / STATE).write_bytes(self._state())
 
-        checkpoints.replace_folder(self._handed.folder / name, fill)
+        checkpoints.replace_folder(self._inputs.folder / name, fill)
+
+    def _state(self) -> bytes:
+        """The contents of state.pt: optimizer, random number generators, and hard negatives under their old name."""
+        state = {
+            "optimizer": self._optimizer.state_dict(),
+            "random": random_state(),
+            "wrong": None if self._negatives is None else torch.from_numpy(self._negatives),
+        }
+        buffer = io.BytesIO()  # torch would raise a RuntimeError for a full disk
+        torch.save(state, buffer)
+        return buffer.getvalue()
 
 
-def _table(history: list[Epoch]) -> str:
-    """metrics.csv: a line an epoch."""
-    out = io.StringIO()
-    names = sorted(history[0].metrics)
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["epoch", "steps", "loss", "learning_rate", "seconds", *names])
-    for one in history:
-        seconds = round(one.seconds, 3)
-        writer.writerow([one.epoch, one.steps, one.loss, one.learning_rate, seconds, *(one.metrics[n] for n in names)])
-    return out.getvalue()
+def _optimizer(weights: list[torch.nn.Parameter], training: Training) -> torch.optim.AdamW:
+    matrices = [weight for weight in weights if weight.ndim > 1]
+    others = [weight for weight in weights if weight.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": training.weight_decay}]
+    if others:
+        groups.append({"params": others, "weight_decay": 0.0})  # the temperature
+    return torch.optim.AdamW(groups, lr=training.learning_rate)

@@ -1,10 +1,10 @@
-"""The pairs of a split that training reads, and the vectors of a model that is learning."""
+"""The image-caption pairs of a split, with the stored features or the files of their images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,80 +18,71 @@ from clipstore.catalog import Session
 from clipstore.encoders.images import Preprocessing, decode_pixels
 from clipstore.errors import ImageError, TrainingError
 from clipstore.files import read_regular
-from clipstore.inference.encode import encode_rows
-from clipstore.inference.settings import EncodeSettings
-from clipstore.progress import Progress
-from clipstore.records import Model, PlanSource, ShardPlan, Training
-from clipstore.store.gallery import Gallery
+from clipstore.records import Model
 from clipstore.store.layout import Store, split_id
 from clipstore.store.towers import current_towers
-from clipstore.store.vectors import EmbeddedItems
 
 if TYPE_CHECKING:
     import torch
 
-    from clipstore.encoders.lora import LoraClip
-
 Ints = NDArray[np.int64]
-
-_MEMORY = 2**30  # bytes that the batches of a measurement may take
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class TrainingPairs:
     """The captions of a split whose image has stored features.
 
     Attributes:
-        table: a row a caption: caption_id, image_id, text, caption and image (their content), path, file and row (where
-            the image's features lie).
-        numbers: (R,), the number of each caption's photo, from 0; the same photo under two names has one number.
-        first: (images,), the first row of each photo.
-        left_out: captions of the split that are not there.
+        table: a row per caption: caption_id, image_id, text, caption_content and image_content (content keys), path (of
+            the image file), file and row (of the image's features).
+        image_numbers: (R,), the number of each caption's image, from 0; images with the same bytes have one number.
+        first: (images,), the first row of each image number.
+        left_out: captions of the split that are not in the table.
     """
 
     table: pa.Table
-    numbers: Ints
+    image_numbers: Ints
     first: Ints
     left_out: int
 
     @classmethod
-    def of(cls, session: Session, base: Model, split: str) -> Pairs:
-        """The pairs of a split, with the features that its base's image backbone gave."""
-        model_id = session.rows("model/find", name=base.name)[0]["model_id"]
+    def of(cls, session: Session, base: Model, split: str) -> TrainingPairs:
+        """The pairs of a split, with the features of the base's image backbone."""
+        model_id, target = session.rows("model/find", name=base.name)[0]["model_id"], split_id(session, split)
         backbone = current_towers(session, model_id)[0].backbone
-        every = session.table("train/pairs", model_id=model_id, split_id=split_id(session, split), backbone=backbone)
-        table = every.filter(every["file"].is_valid())
-        numbers = table["image"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+        pairs = session.table("train/pairs", model_id=model_id, split_id=target, backbone=backbone)
+        table = pairs.filter(pairs["file"].is_valid())
+        contents = table["image_content"].combine_chunks().dictionary_encode()
+        numbers = contents.indices.to_numpy().astype(np.int64)
         _, first = np.unique(numbers, return_index=True)
-        captions = session.rows("train/captions", split_id=split_id(session, split))[0]["captions"]
-        return cls(table=table, numbers=numbers, first=first, left_out=captions - table.num_rows)
+        captions = session.rows("train/count_captions", split_id=target)[0]["captions"]
+        return cls(table=table, image_numbers=numbers, first=first, left_out=captions - table.num_rows)
 
     @property
     def images(self) -> int:
-        """How many photos there are."""
+        """The number of distinct images."""
         return len(self.first)
 
-    def contents(self) -> list[str]:
-        """The SHA-256 of each photo, in order."""
-        return sorted(pc.unique(self.table["image"]).to_pylist())
+    def image_contents(self) -> list[str]:
+        """The SHA-256 of each distinct image file, sorted."""
+        return sorted(pc.unique(self.table["image_content"]).to_pylist())
 
-    def features(self, store: Store) -> Callable[[Ints], torch.Tensor]:
-        """Image numbers (B,) -> their features (B, features_dim), held in memory."""
+    def load_features(self, store: Store) -> Callable[[Ints], torch.Tensor]:
+        """Load the features of all images; a function of image numbers (B,) that returns theirs (B, features_dim)."""
         import torch
 
-        files, which = self.files()
-        paths = [store.root / file for file in files]
+        files = self.table["file"].combine_chunks().dictionary_encode()
+        paths = [store.root / file for file in files.dictionary.to_pylist()]
+        which = files.indices.to_numpy().astype(np.int64)
         rows = self.table["row"].to_numpy().astype(np.int64)
-        held = torch.from_numpy(shards.gather(paths, which[self.first], rows[self.first]))
-        return lambda numbers: held[torch.from_numpy(numbers)]
+        features = torch.from_numpy(shards.gather(paths, which[self.first], rows[self.first]))
+        return lambda numbers: features[torch.from_numpy(numbers)]
 
-    def files(self) -> tuple[list[str], Ints]:
-        """The shards of the features, and which of them has each row's."""
-        coded = self.table["file"].combine_chunks().dictionary_encode()
-        return coded.dictionary.to_pylist(), coded.indices.to_numpy().astype(np.int64)
+    def pixel_reader(self, preprocessing: Preprocessing) -> Callable[[Ints], torch.Tensor]:
+        """A function of image numbers (B,) that decodes their files: uint8 pixels (B, height, width, 3).
 
-    def photos(self, how: Preprocessing) -> Callable[[Ints], torch.Tensor]:
-        """Image numbers (B,) -> their pixels, uint8 (B, height, width, 3), decoded each time."""
+        It raises a TrainingError for a file that can no longer be read.
+        """
         import torch
 
         paths = self.table["path"].take(pa.array(self.first)).to_pylist()
@@ -99,68 +90,9 @@ class Pairs:
 
         def decode(number: int) -> NDArray[np.uint8]:
             try:
-                return decode_pixels(read_regular(Path(paths[number])), how)
+                return decode_pixels(read_regular(Path(paths[number])), preprocessing)
             except (OSError, ImageError) as error:
-                message = f"the photo {paths[number]} can no longer be read ({error}): put it back, and train again"
+                message = f"the image file {paths[number]} can no longer be read ({error}): restore it, and train again"
                 raise TrainingError(message) from error
 
         return lambda numbers: torch.from_numpy(np.stack(list(pool.map(decode, numbers.tolist()))))
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveVectors:
-    """A model that is learning, asked for the vectors that it gives now."""
-
-    name: str
-    store: Store
-    base: Model
-    tuned: LoraClip
-    training: Training
-    on_progress: Progress
-
-    def gallery(self, found: Gallery, pairs: Pairs) -> Gallery:
-        """The base's gallery of a split with the vectors of the model as it is."""
-        texts = self._items(found.texts, pairs, "texts")
-        if self.tuned.trains_vision:
-            return replace(found, texts=texts, images=self._items(found.images, pairs, "image_files"))
-        if self.training.heads:
-            return replace(found, texts=texts, images=self._items(found.images, pairs, "features"))
-        return replace(found, texts=texts)
-
-    def _items(self, items: EmbeddedItems, pairs: Pairs, source: PlanSource) -> EmbeddedItems:
-        """Items with their vectors made anew; each distinct content once."""
-        key, content = ("caption_id", "caption") if source == "texts" else ("image_id", "image")
-        row = pc.index_in(items.table[key], pairs.table[key])
-        contents = pairs.table[content].take(row).combine_chunks().dictionary_encode()
-        distinct = pairs.table.take(pc.index_in(contents.dictionary, pairs.table[content])).to_pydict()
-        plan = ShardPlan(
-            tower=items.tower,
-            source=source,
-            contents=distinct[content],
-            sources=distinct[{"texts": "text", "image_files": "path", "features": "file"}[source]],
-            rows=distinct["row"],
-        )
-        made = encode_rows(plan, self._encoding(plan))
-        if made.failures:
-            failed, reason = next(iter(made.failures.items()))
-            message = f"{len(made.failures)} items cannot be measured, {failed[:12]} the first: {reason}"
-            raise TrainingError(message)
-        vectors = shards.normalize(made.vectors, "float32")
-        return items.with_vectors(vectors[contents.indices.to_numpy()])
-
-    def _encoding(self, plan: ShardPlan) -> EncodeSettings:
-        what = f"{self.name}: measuring {'captions' if plan.source == 'texts' else 'images'}"
-        done = 0
-
-        def on_progress(items: int) -> None:
-            nonlocal done
-            done += items
-            self.on_progress(what, done, len(plan.contents))
-
-        return EncodeSettings(
-            folder=self.store.shards,
-            model=self.base,
-            encoder=self.tuned.encoder,
-            batch_tokens=self.tuned.encoder.batch_tokens(plan.tower.tower, _MEMORY),
-            on_progress=on_progress,
-        )

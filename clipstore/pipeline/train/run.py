@@ -1,4 +1,7 @@
-"""`clipstore train`: a job's adapter from stored image features and captions, measured exactly after every epoch."""
+"""`clipstore train`: fine-tune a job's adapter from stored image features and captions, with exact validation.
+
+The steps: embed what is missing of the base, read the pairs, record the model, then train epoch by epoch.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +12,34 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from clipstore import choices
 from clipstore.catalog import Session
-from clipstore.device import checked_device, mixed_precision
 from clipstore.encoders.fingerprint import recorded_base_digest
-from clipstore.errors import JobError, TrainingError
+from clipstore.errors import TrainingError
 from clipstore.jobs import is_path
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.options import EvalOptions
 from clipstore.pipeline.evaluate.provenance import gallery_provenance
 from clipstore.pipeline.evaluate.rank import rank_gallery
 from clipstore.pipeline.evaluate.save import compute_metrics
-from clipstore.pipeline.train.dataset import LiveVectors, Pairs
-from clipstore.pipeline.train.hard_negatives import hard_negatives
+from clipstore.pipeline.train.dataset import TrainingPairs
+from clipstore.pipeline.train.hard_negatives import base_hard_negatives, live_hard_negatives
+from clipstore.pipeline.train.job import TrainJob
+from clipstore.pipeline.train.live_vectors import LiveVectors
 from clipstore.progress import Progress, no_progress
-from clipstore.records import Job, Model, Row, Training
+from clipstore.records import Job, Row, Training
 from clipstore.reporting.progress import ProgressDisplay
 from clipstore.reporting.training import epoch_line
 from clipstore.store.evaluations import delete_model_evaluations
-from clipstore.store.gallery import find_gallery
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
-from clipstore.store.model_records import base_model, record_model
-from clipstore.store.models import job_model
+from clipstore.store.model_records import record_model
 from clipstore.store.probes import check_current_probes
+from clipstore.store.gallery import find_gallery
 from clipstore.training_files import BEST, LAST
 from clipstore.waiting import wait_without_limit
 
@@ -46,17 +47,20 @@ if TYPE_CHECKING:
     from clipstore.encoders.lora import LoraClip
     from clipstore.training import Epoch, FitResult
 
-Ints = NDArray[np.int64]
-
-_TOKENIZED = 8192  # captions at a time: a tokenizer's answer takes far more room than the token ids
+_TOKENIZED_AT_ONCE = 8192  # captions: a tokenizer's output takes far more memory than the token ids
 _SOFTWARE = ("clipstore", "torch", "transformers", "peft", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """How to train. With `restart`, what a former training of the job left is removed first.
+    """Options of a training.
 
-    `on_begin` is called when all was checked and training begins; `on_note` takes a line on how it goes on.
+    Attributes:
+        restart: start from scratch, deleting the job's earlier checkpoints.
+        device: such as "cuda:1"; None: CUDA if available, else the CPU.
+        on_epoch: called after each epoch.
+        on_note: called with a line if training is extended.
+        on_begin: called when all checks have passed and training begins.
     """
 
     restart: bool = False
@@ -85,13 +89,16 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSummary:
-    """What training gave.
+    """The result of a training.
 
     Attributes:
-        job: the job's file.
-        images, captions: how many were trained on.
-        left_out_images, left_out_captions: those of the split that were not: photos missing or failed, empty captions.
-        precision: what the towers computed in.
+        job: the job file.
+        adapter: the folder of the adapter.
+        images, captions: the numbers trained on.
+        left_out_images, left_out_captions: the numbers of the split not trained on: image files that are missing or
+            failed, and empty captions.
+        precision: of the towers.
+        watch: the metric that selects the best epoch.
     """
 
     model: str
@@ -103,193 +110,191 @@ class TrainSummary:
     left_out_captions: int
     precision: str
     watch: str
-    fitted: FitResult
+    fit: FitResult
 
     def row(self) -> Row:
-        """All of it as plain values, as `clipstore train --json` prints it."""
-        told = asdict(self)
-        fitted: Row = told.pop("fitted")
-        return told | fitted
+        """The result as plain values, as `clipstore train --json` prints it."""
+        row = asdict(self)
+        fit: Row = row.pop("fit")
+        return row | fit
 
 
 def train(store: Store, job: Job, options: TrainOptions) -> TrainSummary:
-    """Train a job's adapter, or go on with a training that was interrupted.
+    """Train a job's adapter, or resume its training.
 
     Raises:
         JobError: the job has no table [train].
-        ModelError: the base cannot be had, lacks a module that the adapter is to sit on, or gives other vectors than
-            the store has of it.
-        TrainingError: the splits cannot be trained on, the loss is no number any more, a checkpoint cannot be written,
-            the one that is there is of another base, other settings or other data, or another process trains this job.
+        NotFoundError: there is no such split.
+        ModelError: the base cannot be loaded, has no module of a name in [train.lora], or gives other vectors than
+            those stored for it.
+        TrainingError: the splits cannot be trained on, the loss is not finite, a checkpoint cannot be written, the
+            checkpoint has another base, other settings or other data, or another process trains this job.
     """
-    if job.training is None:
-        message = f"{job.file} has no table [train]: 'clipstore embed --model {job.model.name}' uses the model as it is"
-        raise JobError(message)
     store.catalog.check_writable()
-    training, base = job.training, base_model(store, job)
-    splits = _splits(store, training)
-    device = checked_device(options.device)
-    precision = mixed_precision(training.precision, device)
+    train_job = TrainJob.of(store, job, options.device)
+    splits = _read_splits(store, train_job.training)
+    # Imported here and not above: `--help` and wrong jobs need no torch.
     from clipstore.encoders.lora import LoraClip
+    from clipstore.training.gradients import restored_random_state
 
-    tuned = LoraClip(base, training, precision=precision, device=device)
-    with training_lock(store, job.model.name):
-        return _train(store, job, base, tuned, splits, options)
+    with restored_random_state():
+        learner = LoraClip(train_job.base, train_job.training, precision=train_job.precision, device=train_job.device)
+        with training_lock(store, train_job.name):
+            return _train(store, train_job, learner, splits, options)
 
 
 def _train(
-    store: Store, job: Job, base: Model, tuned: LoraClip, splits: dict[str, Row], options: TrainOptions
+    store: Store, job: TrainJob, learner: LoraClip, splits: dict[str, Row], options: TrainOptions
 ) -> TrainSummary:
-    """Train, with the job's adapter held."""
+    """Train while the job's adapter is locked."""
     from clipstore.training import left_to_train
 
-    assert job.training is not None  # train looked
-    training, device = job.training, checked_device(options.device)
-    precision = mixed_precision(training.precision, device)
-    _embed_base(store, base, training, device, options.on_progress)
-    check_current_probes(store, base, tuned.encoder)  # where all was embedded, embed did not load the base
+    training = job.training
+    _embed_base(store, job, options.on_progress)
+    check_current_probes(store, job.base, learner.encoder)  # embed does not load a base whose vectors are complete
     with store.catalog.read() as session:
-        _check_apart(session, training)
-        pairs = Pairs.of(session, base, training.split)
-    told = splits[training.split]
+        _check_disjoint(session, training)
+        pairs = TrainingPairs.of(session, job.base, training.split)
+    images = splits[training.split]["images"]
     if pairs.images < 2:
         message = (
-            f"{training.split} has {pairs.images} images with features and a caption, of {told['images']}: a caption "
-            "needs at least one other image to be told from; 'clipstore query item_failures' tells what failed"
+            f"{training.split} has {pairs.images} images with features and a caption, of {images}: training needs at "
+            "least two; 'clipstore query item_failures' lists images that failed"
         )
         raise TrainingError(message)
-    folder = store.adapters / job.model.name
-    about = _about(job, base, splits, pairs, precision, folder / LAST)
-    # Before the store is told what the model is trained on: a former adapter may stay.
-    anew = options.restart or left_to_train(folder, about, training)
-    _enter(store, job, restart=options.restart, anew=anew)
+    record = _training_record(job, splits, pairs)
+    # Before the catalog is changed: if the checkpoint is refused, the former adapter stays valid.
+    incomplete = options.restart or left_to_train(job.folder, record, training)
+    _record_training(store, job, restart=options.restart, incomplete=incomplete)
     options.on_begin()
-    fitted = _fit(store, job, base, tuned, pairs, about, options)
     return TrainSummary(
-        model=job.model.name,
+        model=job.name,
         job=job.file,
-        adapter=store.adapters / job.model.name / BEST,
+        adapter=job.folder / BEST,
         images=pairs.images,
         captions=pairs.table.num_rows,
-        left_out_images=told["images"] - len(pc.unique(pairs.table["image_id"])),
+        left_out_images=images - len(pc.unique(pairs.table["image_id"])),
         left_out_captions=pairs.left_out,
-        precision=precision,
+        precision=job.precision,
         watch=training.watch,
-        fitted=fitted,
+        fit=_fit(store, job, learner, pairs, record, options),
     )
 
 
 @wait_without_limit()
 def _fit(
-    store: Store, job: Job, base: Model, tuned: LoraClip, pairs: Pairs, about: Row, options: TrainOptions
+    store: Store, job: TrainJob, learner: LoraClip, pairs: TrainingPairs, record: Row, options: TrainOptions
 ) -> FitResult:
-    from clipstore.training import Captions, FitInputs, fit
+    """Run the training loop on the pairs of the training split."""
+    from clipstore.training import FitInputs, TrainingCaptions, fit
 
-    assert job.training is not None  # train looked
-    training, name = job.training, job.model.name
-    learned = LiveVectors(
-        name=name, store=store, base=base, tuned=tuned, training=training, on_progress=options.on_progress
-    )
-    texts = pairs.table["text"].to_pylist()
-    ids = [
-        one
-        for start in range(0, len(texts), _TOKENIZED)
-        for one in tuned.encoder.tokenize(texts[start : start + _TOKENIZED]).ids
-    ]
-    handed = FitInputs(
-        images=pairs.photos(tuned.encoder.preprocessing) if tuned.trains_vision else pairs.features(store),
-        validate=_validation(store, name, base, learned, training),
-        mine=lambda fresh: hard_negatives(store, base, training.split, pairs, learned if fresh else None),
-        folder=store.adapters / name,
-        photos=pairs.contents(),
-        about=about,
-        on_step=lambda done, total, words: options.on_progress(f"{name}: training", done, total, words),
+    live = LiveVectors(store=store, job=job, learner=learner, on_progress=options.on_progress)
+    preprocessing = learner.encoder.preprocessing
+    inputs = FitInputs(
+        images=pairs.pixel_reader(preprocessing) if learner.trains_vision else pairs.load_features(store),
+        validate=_validation(store, job, live),
+        find_negatives=lambda current: (
+            live_hard_negatives(store, job, pairs, live) if current else base_hard_negatives(store, job, pairs)
+        ),
+        folder=job.folder,
+        image_contents=pairs.image_contents(),
+        record=record,
+        on_step=lambda done, total, words: options.on_progress(f"{job.name}: training", done, total, words),
         on_epoch=options.on_epoch,
-        on_note=lambda line: options.on_note(f"{name}: {line}"),
+        on_note=lambda line: options.on_note(f"{job.name}: {line}"),
     )
-    return fit(tuned, Captions.of(ids, pairs.numbers), training, handed)
+    ids = _tokenize(learner, pairs.table["text"].to_pylist())
+    return fit(learner, TrainingCaptions.of(ids, pairs.image_numbers), job.training, inputs)
 
 
-def _validation(
-    store: Store, name: str, base: Model, learned: LiveVectors, training: Training
-) -> Callable[[], dict[str, float]]:
-    """The project's own exact evaluation of the model as it is, on the validation split."""
+def _tokenize(learner: LoraClip, texts: list[str]) -> list[list[int]]:
+    starts = range(0, len(texts), _TOKENIZED_AT_ONCE)
+    batches = (texts[start : start + _TOKENIZED_AT_ONCE] for start in starts)
+    return [ids for batch in batches for ids in learner.encoder.tokenize(batch).ids]
+
+
+def _validation(store: Store, job: TrainJob, live: LiveVectors) -> Callable[[], dict[str, float]]:
+    """A function that evaluates the current weights on the validation split, exactly as `clipstore eval` does."""
+    split = job.training.validation
     with store.catalog.read() as session:
-        found = find_gallery(store, session, base, training.validation, partial=None)
-        stamp = gallery_provenance(session, base, training.validation, found)
-        pairs = Pairs.of(session, base, training.validation)
-    if found.images.table.num_rows < 2:
-        message = f"{training.validation} has {found.images.table.num_rows} image: nothing can be told from it"
+        stored = find_gallery(store, session, job.base, split, partial=None)
+        provenance = gallery_provenance(session, job.base, split, stored)
+        pairs = TrainingPairs.of(session, job.base, split)
+    if stored.images.table.num_rows < 2:
+        message = f"{split} has {stored.images.table.num_rows} image: validation needs at least two images"
         raise TrainingError(message)
-    options = EvalOptions(device=str(learned.tuned.encoder.device))
-    return lambda: compute_metrics(rank_gallery(name, learned.gallery(found, pairs), stamp, options))
+    options = EvalOptions(device=job.device)
+    return lambda: compute_metrics(rank_gallery(job.name, live.gallery(stored, pairs), provenance, options))
 
 
-def _splits(store: Store, training: Training) -> dict[str, Row]:
-    """What both splits hold: their digests and how many images.
+def _read_splits(store: Store, training: Training) -> dict[str, Row]:
+    """The digest and the number of images of both splits, by name.
 
     Raises:
         TrainingError: they share images.
-        NotFoundError: one is not there.
+        NotFoundError: there is no such split.
     """
     with store.catalog.read() as session:
-        _check_apart(session, training)
+        _check_disjoint(session, training)
         return {
-            name: session.rows("train/digest", split_id=split_id(session, name))[0]
+            name: session.rows("train/split_contents", split_id=split_id(session, name))[0]
             for name in (training.split, training.validation)
         }
 
 
-def _check_apart(session: Session, training: Training) -> None:
-    """Photos are compared by their bytes too, as far as they were looked at."""
+def _check_disjoint(session: Session, training: Training) -> None:
+    """Refuse splits that share images. Files are compared by their bytes where `embed` has hashed them."""
     ids = {"training": split_id(session, training.split), "validation": split_id(session, training.validation)}
-    shared = session.rows("train/overlap", **ids)[0]["images"]
+    shared = session.rows("train/count_shared_images", **ids)[0]["images"]
     if shared:
         message = (
-            f"{shared} images of {training.validation} are in {training.split} too: validation on images that were "
-            "trained on says nothing; draw the two by 'clipstore split'"
+            f"{shared} images of {training.validation} are in {training.split} too: validation needs images that are "
+            "not trained on; draw disjoint splits with 'clipstore split'"
         )
         raise TrainingError(message)
 
 
-def _embed_base(store: Store, base: Model, training: Training, device: str, on_progress: Progress) -> None:
-    """See that the store has what is needed of the base: features to train on, all of the validation split."""
+def _embed_base(store: Store, job: TrainJob, on_progress: Progress) -> None:
+    """Embed what is missing of the base: features of the training split, all vectors of the validation split."""
+    training = job.training
     training_items: choices.ItemKindChoice | None = None if training.hard_negatives else "images"
     for split, only in ((training.split, training_items), (training.validation, None)):
-        embed(store, [base.name], EmbedOptions(splits=(split,), only=only, devices=(device,), on_progress=on_progress))
+        options = EmbedOptions(splits=(split,), only=only, devices=(job.device,), on_progress=on_progress)
+        embed(store, [job.base.name], options)
 
 
-def _enter(store: Store, job: Job, *, restart: bool, anew: bool) -> None:
-    """Record the model and what it is trained on, before there is anything that could be scored.
+def _record_training(store: Store, job: TrainJob, *, restart: bool, incomplete: bool) -> None:
+    """Record the model and its training images before its vectors can be evaluated.
 
-    A training that has something left to do (`anew`) may change the adapter: what was measured of it is removed.
+    An `incomplete` training may change the adapter: the model's evaluations are deleted.
     """
-    assert job.training is not None  # train looked
-    folder = store.adapters / job.model.name
     with store.catalog.write() as session:
-        model_id = record_model(session, job_model(store, job), origin="job")
+        model_id = record_model(session, job.model, origin="job")
         for statement in ("model/delete_training_images", "model/delete_training_contents"):
             session.run(statement, model_id=model_id)
         session.run("model/add_training_images", model_id=model_id, split_id=split_id(session, job.training.split))
-        if anew:
+        if incomplete:
             delete_model_evaluations(session, model_id)
     if restart:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(job.folder, ignore_errors=True)
 
 
-def _about(job: Job, base: Model, splits: dict[str, Row], pairs: Pairs, precision: str, last: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself, beside its position; `last` is the folder of the one that may be there."""
+def _training_record(job: TrainJob, splits: dict[str, Row], pairs: TrainingPairs) -> Row:
+    """The contents of training.json except for the position."""
+    base = job.base
+    text = {"prompt": base.prompt, "clean": base.clean}
+    if base.exif_orientation:  # older checkpoints have no such key
+        text["exif_orientation"] = True
     return {
-        "model": job.model.name,
+        "model": job.name,
         "base": base.base,
-        "base_digest": recorded_base_digest(base, last),
-        "training": asdict(job.training) | {"precision": precision} if job.training else None,
-        "text": {"prompt": base.prompt, "clean": base.clean}
-        | ({"exif_orientation": True} if base.exif_orientation else {}),  # off: as checkpoints had it before
-        "splits": {name: told["digest"] for name, told in splits.items()},
+        "base_digest": recorded_base_digest(base, job.folder / LAST),
+        "training": asdict(job.training) | {"precision": job.precision},
+        "text": text,
+        "splits": {name: split["digest"] for name, split in splits.items()},
         "training_images": {
             "count": pairs.images,
-            "digest": hashlib.sha256("\n".join(pairs.contents()).encode()).hexdigest(),
+            "digest": hashlib.sha256("\n".join(pairs.image_contents()).encode()).hexdigest(),
         },
         "software": {name: version(name) for name in _SOFTWARE} | {"python": platform.python_version()},
     }
