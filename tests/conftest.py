@@ -87,23 +87,23 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training_store: P
 
 @pytest.fixture(scope="session")
 def trained_store(training_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """`training_store` after the training of a job `mine` with the settings of QUICK. Copy it before changing it."""
+    """`training_store` after the training of a job `tuned` with the settings of QUICK. Copy it before changing it."""
     root = tmp_path_factory.mktemp("trained")
     (root / "jobs").mkdir()
     shutil.copytree(training_store, root / "store")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        write_job("mine")
-        result = run_command(root / "store", "train", "--model", "mine", "--json")
+        write_job("tuned")
+        result = run_command(root / "store", "train", "--model", "tuned", "--json")
     return Trained(root / "store", json.loads(result.stdout))
 
 
 @pytest.fixture
 def trained(workspace: Path, trained_store: Trained, store: Path) -> Trained:
-    """`workspace` with the job `mine`; the test's store is a copy of `trained_store`."""
+    """`workspace` with the job `tuned`; the test's store is a copy of `trained_store`."""
     shutil.rmtree(store)
     shutil.copytree(trained_store.store, store)
-    write_job("mine")
+    write_job("tuned")
     return trained_store._replace(store=store)
 
 

@@ -130,7 +130,7 @@ save_steps = 2
 
 
 class Trained(NamedTuple):
-    """A store with the trained model `mine`, and what `clipstore train --json` printed."""
+    """A store with the trained model `tuned`, and what `clipstore train --json` printed."""
 
     store: Path
     summary: dict[str, Any]

@@ -26,10 +26,11 @@ from clipstore.cli.model import model
 from clipstore.cli.query import query
 from clipstore.cli.report import report
 from clipstore.cli.retrieve import retrieve
+from clipstore.cli.run import run
 from clipstore.cli.split import split
 from clipstore.cli.sql import sql
 from clipstore.cli.stats import stats
-from clipstore.cli.train import run, train
+from clipstore.cli.train import train
 from clipstore.errors import ClipstoreError
 from clipstore.process import ignore_image_warnings
 from clipstore.reporting.streams import never_fail

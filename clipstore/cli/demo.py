@@ -14,16 +14,15 @@ from clipstore.process import retain_freed_memory
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"))
 @click.option(
-    "--images", type=click.IntRange(min=20), default=600, show_default=True, help="How many scenes to hold out."
+    "--images", type=click.IntRange(min=20), default=600, show_default=True, help="Number of held-out scenes."
 )
-@click.option("--seed", default=1, show_default=True, help="Another seed draws other scenes.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the scenes.")
 @json_option
 def demo(folder: Path, images: int, seed: int, *, as_json: bool) -> None:
     """Fine-tune the small CLIP on drawn scenes and compare.
 
-    The scenes and the store go into FOLDER (default: ./demo).
-    Two models are trained, on a few scenes and on many; both and the one that they began with are
-    measured on scenes that none of them saw. Some three minutes on 2 cores.
+    FOLDER (default: ./demo) gets the scenes and the store. Two models are trained, on a few scenes and
+    on many; both and their base are evaluated on held-out scenes. Some three minutes on 2 cores.
 
     Example: clipstore demo
     """
@@ -34,15 +33,15 @@ def demo(folder: Path, images: int, seed: int, *, as_json: bool) -> None:
     from clipstore.reporting.training import epoch_line
 
     retain_freed_memory()
-    with progress_display() as shown:
-        told = run_demo(
+    with progress_display() as display:
+        result = run_demo(
             folder,
             images=images,
             seed=seed,
-            on_progress=shown,
-            on_epoch=lambda model, epoch: shown.print_line(epoch_line(model, asdict(epoch))),
+            on_progress=display,
+            on_epoch=lambda model, epoch: display.print_line(epoch_line(model, asdict(epoch))),
         )
     if as_json:
-        print_json(told)
+        print_json(result)
     else:
-        print_demo(told)
+        print_demo(result)

@@ -1,7 +1,7 @@
-"""Draws scenes of coloured shapes, with five captions each, and writes them as a COCO data set.
+"""Draw scenes of coloured shapes with five captions each, and write them as a COCO data set.
 
-Scene `number` of a seed depends on nothing else, so a larger data set begins with the smaller one.
-Pictures and captions come from separate random numbers: other wordings leave the pictures as they are.
+A scene depends on the seed and its number alone, so a larger data set begins with a smaller one of the same seed.
+Pictures and captions use separate random numbers: the wording does not change the pictures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Point = tuple[float, float]
 Colour = tuple[int, int, int]
 
 CAPTIONS = 5
-SCALE = 2  # pictures are drawn this much larger and then reduced, for smooth edges
+SCALE = 2  # pictures are drawn larger by this factor and then reduced, for smooth edges
 
 COLOURS: Mapping[str, Colour] = {
     "red": (214, 40, 40),
@@ -55,12 +55,13 @@ def _heart(points: int = 28) -> list[Point]:
     return [(16 * math.sin(a) ** 3, y) for a, y in zip(angles, heights, strict=True)]
 
 
-def _fitted(points: list[Point]) -> list[Point]:
-    reach = max(math.hypot(x, y) for x, y in points)
-    return [(x / reach, y / reach) for x, y in points]
+def _to_unit_circle(points: list[Point]) -> list[Point]:
+    """Scale an outline so that its farthest point is at distance 1."""
+    radius = max(math.hypot(x, y) for x, y in points)
+    return [(x / radius, y / radius) for x, y in points]
 
 
-# A hole runs the other way round than what is around it, so that it counts against the area.
+# A hole has the opposite orientation of the outline around it, so that it is subtracted from the area.
 _FORMS: Mapping[str, list[Point]] = {
     "circle": _round(1.0),
     "ring": _round(1.0) + _round(0.55, 2 * math.pi, 0.0),
@@ -79,8 +80,8 @@ _FORMS: Mapping[str, list[Point]] = {
         *((0.1, 0.8), (0.1, 0.28), (-1.0, 0.28)),
     ],
 }
-# Within a circle of radius 1, however they are turned.
-OUTLINES: Mapping[str, list[Point]] = {name: _fitted(points) for name, points in _FORMS.items()}
+# Within a circle of radius 1 at any rotation.
+OUTLINES: Mapping[str, list[Point]] = {name: _to_unit_circle(points) for name, points in _FORMS.items()}
 SUPERCATEGORIES: Mapping[str, tuple[str, ...]] = {
     "round": ("circle", "ring", "crescent", "heart"),
     "cornered": ("square", "triangle", "diamond"),
@@ -91,7 +92,7 @@ CATEGORY_IDS: Mapping[str, int] = {shape: number for number, shape in enumerate(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """Some shapes of one kind, colour and size, together in one quarter of the picture."""
+    """Shapes of one kind, colour and size in one quarter of the picture."""
 
     shape: str
     colour: str
@@ -102,7 +103,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """One shape as it is drawn: its outline in pixels."""
+    """One drawn shape, its outline in pixels."""
 
     shape: str
     fill: Colour
@@ -111,7 +112,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """What a picture shows, in words (`groups`) and in pixels (`items`)."""
+    """The contents of a picture, in words (`groups`) and in pixels (`items`)."""
 
     width: int
     height: int
@@ -133,13 +134,13 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Words:
-    """What people call things; one of each tuple is chosen at random."""
+    """A vocabulary; one word of each tuple is chosen at random."""
 
     shapes: Mapping[str, tuple[str, ...]]
     colours: Mapping[str, tuple[str, ...]]
     sizes: Mapping[str, tuple[str, ...]]
     counts: Mapping[int, tuple[str, ...]]
-    some: tuple[str, ...]
+    several: tuple[str, ...]  # in place of an exact count
     places: Mapping[tuple[int, int], tuple[str, ...]]
     beside: tuple[str, ...]
     above: tuple[str, ...]
@@ -154,7 +155,7 @@ EVERYDAY = Words(
     colours={name: (name,) for name in COLOURS},
     sizes={"small": ("small", "little", "tiny"), "big": ("big", "large")},
     counts={1: ("a", "a", "one"), 2: ("two", "a couple of"), 3: ("three",), 4: ("four",)},
-    some=("some", "several"),
+    several=("some", "several"),
     places={
         (0, 0): ("at the top left", "in the upper left"),
         (1, 0): ("at the top right", "in the upper right"),
@@ -189,7 +190,7 @@ ORNATE = Words(
     },
     sizes={"small": ("dainty", "petite"), "big": ("giant", "mighty")},
     counts={1: ("a lone", "a solitary"), 2: ("a pair of",), 3: ("a trio of",), 4: ("a quartet of",)},
-    some=("a gathering of",),
+    several=("a gathering of",),
     places={
         (0, 0): ("in the north-west",),
         (1, 0): ("in the north-east",),
@@ -203,29 +204,31 @@ ORNATE = Words(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wording:
-    """A family of captions: whose words, in which frames, and how often each thing is told."""
+    """A style of captions: its vocabulary, its frames, and the probability that each property is mentioned."""
 
     words: Words
-    frames: tuple[str, ...]  # {} is what is told, {ground} the background
-    most: int = 4  # groups told of, at most
-    complete: float = 0.5  # how often all groups are told of, as far as `most` lets them
-    count: float = 0.9  # else "some"
+    frames: tuple[str, ...]  # {} is the description, {ground} the background
+    max_groups: int = 4  # mentioned in a caption
+    complete: float = 0.5  # probability of mentioning as many groups as possible
+    count: float = 0.9  # of an exact count
     colour: float = 0.9
     size: float = 0.4
     place: float = 0.0
-    relation: float = 0.0  # how often two groups are told by how they stand to one another
+    relation: float = 0.0  # of describing two groups by their relative position
 
 
 WORDINGS: Mapping[str, Wording] = {
     "listed": Wording(words=EVERYDAY, frames=("{}", "a picture of {}", "{} on a {ground} background")),
     "placed": Wording(words=EVERYDAY, frames=("{}", "there is {}", "I see {}"), size=0.3, place=0.85),
-    "related": Wording(words=EVERYDAY, frames=("{}", "an image with {}"), size=0.2, most=3, relation=1.0),
-    "brief": Wording(words=EVERYDAY, frames=("{}", "just {}"), most=2, complete=0.4, count=0.5, colour=0.7, size=0.1),
+    "related": Wording(words=EVERYDAY, frames=("{}", "an image with {}"), size=0.2, max_groups=3, relation=1.0),
+    "brief": Wording(
+        words=EVERYDAY, frames=("{}", "just {}"), max_groups=2, complete=0.4, count=0.5, colour=0.7, size=0.1
+    ),
     "ornate": Wording(words=ORNATE, frames=("{}", "behold {}", "a canvas bearing {}"), place=0.4),
 }
 EVEN_SHARES: Mapping[str, float] = dict.fromkeys(WORDINGS, 1.0)
-# Mostly the wording that the bundled model hardly met: what the demo's fine-tuning has to learn.
-WORDED_ANEW: Mapping[str, float] = dict.fromkeys(WORDINGS, 0.1) | {"ornate": 0.6}
+# Mostly the wording that is nearly excluded from the bundled model's pretraining: the demo's fine-tuning learns it.
+MOSTLY_ORNATE: Mapping[str, float] = dict.fromkeys(WORDINGS, 0.1) | {"ornate": 0.6}
 
 
 def draw_dataset(
@@ -239,8 +242,8 @@ def draw_dataset(
 ) -> None:
     """Write scenes `first` to `first + images - 1` of `seed` under `root` as one split of a COCO data set.
 
-    Two splits of one seed share no scene and no id as long as their numbers do not overlap.
-    `shares` says how often captions come in each wording.
+    Two splits of one seed share no scene and no id if their numbers do not overlap. `shares` has the relative frequency
+    of each wording among the captions.
     """
     folder = root / split
     folder.mkdir(parents=True, exist_ok=True)
@@ -254,10 +257,10 @@ def draw_dataset(
         records.append(record)
         captions += _caption_records(example)
         instances += _instance_records(example)
-    head = {"info": {"description": f"Drawn scenes, seed {seed}"}, "licenses": [], "images": records}
-    shown = {"annotations": instances, "categories": _category_records()}
-    _write_json(root / "annotations" / f"instances_{split}.json", head | shown)
-    _write_json(root / "annotations" / f"captions_{split}.json", head | {"annotations": captions})
+    common = {"info": {"description": f"Drawn scenes, seed {seed}"}, "licenses": [], "images": records}
+    objects = {"annotations": instances, "categories": _category_records()}
+    _write_json(root / "annotations" / f"instances_{split}.json", common | objects)
+    _write_json(root / "annotations" / f"captions_{split}.json", common | {"annotations": captions})
 
 
 def draw_examples(
@@ -268,16 +271,16 @@ def draw_examples(
     shares: Mapping[str, float] = EVEN_SHARES,
     stream: str = "demo",
 ) -> Iterator[Example]:
-    """Draw `count` scenes from number `first`, their captions in the wordings of `shares`.
+    """Draw `count` scenes from number `first`, with captions in the wordings of `shares`.
 
-    Another `stream` has other scenes for every seed.
+    Every `stream` has different scenes for the same seed.
     """
     names, weights = list(shares), list(shares.values())
     for number in range(first, first + count):
         scene = compose_scene(Random(f"{stream}/{seed}/{number}/scene"))
         rng = Random(f"{stream}/{seed}/{number}/captions")
         chosen = rng.choices(names, weights, k=CAPTIONS)
-        captions = [tell(rng, scene, WORDINGS[name]) for name in chosen]
+        captions = [write_caption(rng, scene, WORDINGS[name]) for name in chosen]
         yield Example(number=number, scene=scene, picture=paint(scene), captions=captions)
 
 
@@ -285,7 +288,7 @@ def draw_examples(
 
 
 def compose_scene(rng: Random) -> Scene:
-    """A scene of one to four groups, each in its own quarter."""
+    """A random scene of one to four groups, each in its own quarter."""
     width, height = rng.randrange(128, 161, 8), rng.randrange(128, 161, 8)
     ground = rng.choice(list(GROUNDS))
     kinds = [(shape, colour) for shape in OUTLINES for colour in COLOURS]
@@ -307,10 +310,10 @@ def compose_scene(rng: Random) -> Scene:
 
 
 def _arrange(rng: Random, group: Group, width: int, height: int) -> Iterator[Item]:
-    """The group's items in its quarter of the middle square: a centre crop loses nothing."""
+    """The items of a group, in its quarter of the central square: a centre crop loses nothing."""
     side = min(width, height)
     left, top = ((length - side + at * side) / 2 for length, at in zip((width, height), group.place, strict=True))
-    reach = side / 4 if group.count == 1 else side / 8  # half the room of one item
+    reach = side / 4 if group.count == 1 else side / 8  # half the side of an item's cell
     slots = [(1, 1)] if group.count == 1 else rng.sample([(1, 1), (3, 1), (1, 3), (3, 3)], group.count)
     share = {("small", True): 0.42, ("big", True): 0.85, ("small", False): 0.6, ("big", False): 0.92}
     radius = reach * share[group.size, group.count == 1] * rng.uniform(0.93, 1.0)
@@ -318,12 +321,12 @@ def _arrange(rng: Random, group: Group, width: int, height: int) -> Iterator[Ite
         slack = reach - radius
         x = left + column * reach + rng.uniform(-slack, slack)
         y = top + row * reach + rng.uniform(-slack, slack)
-        outline = _turned(OUTLINES[group.shape], rng.uniform(-0.2, 0.2), radius)
+        outline = _rotate(OUTLINES[group.shape], rng.uniform(-0.2, 0.2), radius)
         fill = _jitter(rng, COLOURS[group.colour], 14)
         yield Item(shape=group.shape, fill=fill, outline=[(x + dx, y + dy) for dx, dy in outline])
 
 
-def _turned(points: list[Point], angle: float, scale: float) -> list[Point]:
+def _rotate(points: list[Point], angle: float, scale: float) -> list[Point]:
     cos, sin = scale * math.cos(angle), scale * math.sin(angle)
     return [(x * cos - y * sin, x * sin + y * cos) for x, y in points]
 
@@ -334,11 +337,11 @@ def _jitter(rng: Random, colour: Colour, by: int) -> Colour:
 
 
 def paint(scene: Scene) -> Image.Image:
-    """The scene as an RGB picture."""
+    """Draw a scene as an RGB picture."""
     picture = Image.new("RGB", (scene.width * SCALE, scene.height * SCALE), scene.fill)
     brush = ImageDraw.Draw(picture)
     for item in scene.items:
-        # The line around it closes the seam where an outline runs to its hole and back.
+        # The outline's stroke closes the seam between an outline and its hole.
         brush.polygon([(x * SCALE, y * SCALE) for x, y in item.outline], fill=item.fill, outline=item.fill)
     return picture.reduce(SCALE)
 
@@ -346,48 +349,48 @@ def paint(scene: Scene) -> Image.Image:
 # ---- the captions ----
 
 
-def tell(rng: Random, scene: Scene, wording: Wording) -> str:
-    """One caption of the scene, as somebody might write it."""
-    number = min(wording.most, len(scene.groups))
+def write_caption(rng: Random, scene: Scene, wording: Wording) -> str:
+    """A random caption of a scene."""
+    number = min(wording.max_groups, len(scene.groups))
     if rng.random() >= wording.complete:
         number = rng.randint(1, number)
     groups = rng.sample(scene.groups, number)
-    parts = [_part(rng, group, wording) for group in groups]
+    parts = [_describe(rng, group, wording) for group in groups]
     if len(groups) > 1 and rng.random() < wording.relation:
-        parts[:2] = [_relation(rng, groups, parts, wording.words)]
-    told = _joined(rng, parts)
-    caption = rng.choice(wording.frames).format(told, ground=scene.ground)
+        parts[:2] = [_describe_relation(rng, groups, parts, wording.words)]
+    description = _join(rng, parts)
+    caption = rng.choice(wording.frames).format(description, ground=scene.ground)
     return caption[0].upper() + caption[1:] + rng.choice((".", ""))
 
 
-def _part(rng: Random, group: Group, wording: Wording) -> str:
-    """Something like "two small red stars at the top left"."""
+def _describe(rng: Random, group: Group, wording: Wording) -> str:
+    """A description such as "two small red stars at the top left"."""
     words = wording.words
     exact = group.count == 1 or rng.random() < wording.count
-    told = [rng.choice(words.counts[group.count] if exact else words.some)]
+    parts = [rng.choice(words.counts[group.count] if exact else words.several)]
     if rng.random() < wording.size:
-        told.append(rng.choice(words.sizes[group.size]))
+        parts.append(rng.choice(words.sizes[group.size]))
     if rng.random() < wording.colour:
-        told.append(rng.choice(words.colours[group.colour]))
+        parts.append(rng.choice(words.colours[group.colour]))
     noun = rng.choice(words.shapes[group.shape])
-    told.append(noun if group.count == 1 else noun + ("es" if noun.endswith("s") else "s"))
-    if told[0] == "a" and told[1][0] in "aeiou":
-        told[0] = "an"
+    parts.append(noun if group.count == 1 else noun + ("es" if noun.endswith("s") else "s"))
+    if parts[0] == "a" and parts[1][0] in "aeiou":
+        parts[0] = "an"
     if rng.random() < wording.place:
-        told.append(rng.choice(words.places[group.place]))
-    return " ".join(told)
+        parts.append(rng.choice(words.places[group.place]))
+    return " ".join(parts)
 
 
-def _relation(rng: Random, groups: list[Group], parts: list[str], words: Words) -> str:
-    """How the first two groups stand to one another; the left one or the upper one comes first."""
+def _describe_relation(rng: Random, groups: list[Group], parts: list[str], words: Words) -> str:
+    """The relative position of the first two groups, the left or the upper one first."""
     (column, row), (other_column, other_row) = groups[0].place, groups[1].place
     axes = [(column, other_column, words.beside), (row, other_row, words.above)]
-    here, there, between = rng.choice([axis for axis in axes if axis[0] != axis[1]])
-    one, other = parts[:2] if here < there else parts[1::-1]
-    return f"{one} {rng.choice(between)} {other}"
+    position, other_position, relations = rng.choice([axis for axis in axes if axis[0] != axis[1]])
+    first, second = parts[:2] if position < other_position else parts[1::-1]
+    return f"{first} {rng.choice(relations)} {second}"
 
 
-def _joined(rng: Random, parts: list[str]) -> str:
+def _join(rng: Random, parts: list[str]) -> str:
     if len(parts) == 1:
         return parts[0]
     return ", ".join(parts[:-1]) + rng.choice((" and ", " and ", ", ", " with ")) + parts[-1]

@@ -1,4 +1,4 @@
-"""`clipstore run`: all that a job file says, in order."""
+"""`clipstore run`: train, embed and evaluate as a job file describes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clipstore.waiting import wait_without_limit
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """What the job of a file gave; `trained` is None for one that trains nothing."""
+    """The result of a job; `trained` is None for a job without a training."""
 
     job: Path
     trained: TrainSummary | None
@@ -32,31 +32,37 @@ class JobResult:
 
 
 def run_job(store: Store, word: str, options: TrainOptions) -> JobResult:
-    """Train the model of a job (a name or a path) where it trains one, embed the splits it is measured on, evaluate.
+    """Train a job's model if the job has a training, embed the splits of its evaluation, and evaluate.
+
+    `word` is the job's name or the path of its file. Without a table [eval], the validation split is evaluated.
 
     Raises:
-        NotFoundError: there is no such job.
-        JobError: the file cannot be read, says nothing to measure on, or its name is that of another job.
-        And what `train`, `embed` and `evaluate` raise.
+        NotFoundError: there is no such job or split.
+        JobError: the file cannot be read, has nothing to evaluate on, or another job has its name.
+        ClipstoreError: likewise the errors of `train`, `embed` and `evaluate`.
     """
     job = find_job(store, word)
-    measured = job.evaluation or (JobEvaluation(splits=(job.training.validation,)) if job.training else None)
-    if measured is None:
-        message = f"{job.file} says nothing to measure on: give it a table [eval] with splits"
+    evaluation = job.evaluation
+    if evaluation is None and job.training:
+        evaluation = JobEvaluation(splits=(job.training.validation,))
+    if evaluation is None:
+        message = f"{job.file} has nothing to evaluate on: add a table [eval] with splits"
         raise JobError(message)
-    with store.catalog.read() as session:  # a name that is wrong is told before hours of training
-        for split in measured.splits:
+    with store.catalog.read() as session:  # an unknown split is reported before hours of training
+        for split in evaluation.splits:
             split_id(session, split)
     trained = train(store, job, options) if job.training else None
     with wait_without_limit():
-        return JobResult(job=job.file, trained=trained, evaluations=_measured(store, job, word, measured, options))
+        return JobResult(job=job.file, trained=trained, evaluations=_evaluate(store, job, word, evaluation, options))
 
 
-def _measured(store: Store, job: Job, word: str, measured: JobEvaluation, options: TrainOptions) -> list[Row]:
-    """Embed what a job's model is measured on, and evaluate it."""
+def _evaluate(store: Store, job: Job, word: str, evaluation: JobEvaluation, options: TrainOptions) -> list[Row]:
+    """Embed the splits of an evaluation with a job's model, and evaluate it."""
     with store.catalog.write() as session:
         record_model(session, job_model(store, job), origin="job")
     devices = (options.device,) if options.device else ()
-    embed(store, [word], EmbedOptions(splits=measured.splits, devices=devices, on_progress=options.on_progress))
-    asked = EvalOptions(protocol=measured.protocol, captions=measured.captions, on_progress=options.on_progress)
-    return [row for split in measured.splits for row in evaluate(store, [word], split, asked).evaluations]
+    embed(store, [word], EmbedOptions(splits=evaluation.splits, devices=devices, on_progress=options.on_progress))
+    eval_options = EvalOptions(
+        protocol=evaluation.protocol, captions=evaluation.captions, on_progress=options.on_progress
+    )
+    return [row for split in evaluation.splits for row in evaluate(store, [word], split, eval_options).evaluations]

@@ -1,4 +1,4 @@
-"""How a training goes: a line an epoch while it runs, and a table at the end."""
+"""Output of a training: a line per epoch while it runs, and a table at the end."""
 
 from __future__ import annotations
 
@@ -8,48 +8,53 @@ from clipstore.reporting.tables import console, duration, print_table
 
 
 def epoch_line(model: str, epoch: Row) -> str:
-    """One epoch as a line: its loss, and both directions of its validation."""
+    """One epoch as a line: its loss, and its validation metrics in both directions."""
     metrics = epoch["metrics"]
-    measured = "; ".join(
+    directions = "; ".join(
         f"{words} Recall@1 {metrics[f'{prefix}_recall@1']:.3f}, MRR {metrics[f'{prefix}_mrr']:.3f}"
         for prefix, words in RETRIEVED.items()
     )
-    began = f"loss {epoch['loss']:.4f}; " if epoch["epoch"] else "before training; "
-    return f"{model}: epoch {epoch['epoch']}: {began}{measured}; {duration(epoch['seconds'])}"
+    loss = f"loss {epoch['loss']:.4f}" if epoch["epoch"] else "before training"
+    return f"{model}: epoch {epoch['epoch']}: {loss}; {directions}; {duration(epoch['seconds'])}"
 
 
-def print_training(told: Row) -> None:
-    """Print every epoch, what was trained on, and what to type next."""
-    print_table(epoch_rows(told))
-    model, best, base = told["model"], told["best"], told["history"][0]
-    say = console()
-    say.print("i→t: image → text; t→i: text → image; R: Recall; epoch 0: the base, before training", style="dim")
-    say.print(
-        f"{model}: trained on {told['images']:,} images and {told['captions']:,} captions in {told['precision']}; left "
-        f"out: {told['left_out_images']:,} images, {told['left_out_captions']:,} captions",
-        style="dim",
-        soft_wrap=True,
+def print_training(training: Row) -> None:
+    """Print every epoch, the provenance of the training, its result, and the next command."""
+    print_table(epoch_rows(training))
+    out = console()
+    for note in _notes(training):
+        out.print(note, style="dim", soft_wrap=True)
+    best, base, watch = training["best"], training["history"][0], training["watch"]
+    gain = best["metrics"][watch] - base["metrics"][watch]
+    out.print(
+        f"best: epoch {best['epoch']}, {watch} {gain:+.3f} against the base: {training['adapter']}", soft_wrap=True
     )
-    if told["extended"]:
-        grown = ", ".join(f"{key} {before} -> {now}" for key, (before, now) in told["extended"].items())
-        say.print(f"extended: {grown}", style="dim")
-    if told["resumed"]:
-        say.print(f"taken up at epoch {told['resumed'][0]}, after {told['resumed'][1]:,} of its steps", style="dim")
-    ended = f"ended after epoch {told['history'][-1]['epoch']} by {told['stopped_by']}; job: {told['job']}"
-    say.print(ended, style="dim", soft_wrap=True)
-    gain = best["metrics"][told["watch"]] - base["metrics"][told["watch"]]
-    say.print(
-        f"best: epoch {best['epoch']}, {told['watch']} {gain:+.3f} against the base: {told['adapter']}", soft_wrap=True
-    )
-    say.print(f"next: clipstore embed --model {model}")
+    out.print(f"next: clipstore embed --model {training['model']}")
+
+
+def _notes(training: Row) -> list[str]:
+    notes = [
+        "i→t: image → text; t→i: text → image; R: Recall; epoch 0: the base, before training",
+        f"{training['model']}: trained on {training['images']:,} images and {training['captions']:,} captions in "
+        f"{training['precision']}; left out: {training['left_out_images']:,} images, "
+        f"{training['left_out_captions']:,} captions",
+    ]
+    if training["extended"]:
+        changes = (f"{key} {before} -> {now}" for key, (before, now) in training["extended"].items())
+        notes.append(f"extended: {', '.join(changes)}")
+    if training["resumed"]:
+        epoch, steps = training["resumed"]
+        notes.append(f"resumed in epoch {epoch}, after {steps:,} of its steps")
+    last = training["history"][-1]["epoch"]
+    return [*notes, f"stopped after epoch {last} by {training['stopped_by']}; job: {training['job']}"]
 
 
 def epoch_rows(training: Row) -> list[Row]:
-    """The epochs of a training as rows to print; the best is marked."""
-    return [_row(epoch, training["best"]) for epoch in training["history"]]
+    """The epochs of a training as rows of a table; the best is marked."""
+    return [_epoch_row(epoch, training["best"]) for epoch in training["history"]]
 
 
-def _row(epoch: Row, best: Row) -> Row:
+def _epoch_row(epoch: Row, best: Row) -> Row:
     metrics = epoch["metrics"]
     return {
         "epoch": f"{epoch['epoch']}{' best' if epoch['epoch'] == best['epoch'] else ''}",

@@ -15,8 +15,8 @@ from clipstore.pipeline.evaluate.save import save_evaluation
 from clipstore.pipeline.train.dataset import TrainingPairs
 from clipstore.pipeline.train.job import TrainJob
 from clipstore.pipeline.train.live_vectors import LiveVectors
-from clipstore.store.layout import Store
 from clipstore.store.gallery import find_gallery
+from clipstore.store.layout import Store
 
 Ints = NDArray[np.int64]
 

@@ -15,8 +15,8 @@ from clipstore.pipeline.train.dataset import TrainingPairs
 from clipstore.pipeline.train.job import TrainJob
 from clipstore.progress import Progress
 from clipstore.records import PlanSource, ShardPlan
-from clipstore.store.layout import Store
 from clipstore.store.gallery import Gallery
+from clipstore.store.layout import Store
 from clipstore.store.vectors import EmbeddedItems
 
 if TYPE_CHECKING:

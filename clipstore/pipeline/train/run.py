@@ -35,11 +35,11 @@ from clipstore.records import Job, Row, Training
 from clipstore.reporting.progress import ProgressDisplay
 from clipstore.reporting.training import epoch_line
 from clipstore.store.evaluations import delete_model_evaluations
+from clipstore.store.gallery import find_gallery
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
 from clipstore.store.model_records import record_model
 from clipstore.store.probes import check_current_probes
-from clipstore.store.gallery import find_gallery
 from clipstore.training_files import BEST, LAST
 from clipstore.waiting import wait_without_limit
 

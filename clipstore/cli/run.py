@@ -1,0 +1,51 @@
+"""`clipstore run`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from clipstore.cli.options import json_option, store_option
+from clipstore.cli.train import device_option, restart_option
+from clipstore.process import retain_freed_memory
+
+if TYPE_CHECKING:
+    from clipstore.store.layout import Store
+
+
+@click.command()
+@click.argument("job")
+@restart_option
+@device_option
+@store_option
+@json_option
+def run(job: str, store: Store, *, restart: bool, device: str | None, as_json: bool) -> None:
+    """Train, embed and evaluate as a job describes.
+
+    JOB is a name, as listed by 'model list', or the path of a job file; jobs/NAME.toml is the packaged
+    job if there is no such file. The model is evaluated on the splits in the table [eval], by default on
+    the validation split. Steps that are done already are skipped.
+
+    Example: clipstore run jobs/full.toml
+    """
+    from clipstore.pipeline.run_job import run_job
+    from clipstore.pipeline.train.run import TrainOptions
+    from clipstore.reporting.metrics import print_evaluations
+    from clipstore.reporting.progress import progress_display
+    from clipstore.reporting.tables import print_json
+    from clipstore.reporting.training import print_training
+    from clipstore.store.models import find_job
+
+    retain_freed_memory()
+    with progress_display() as display:
+        options = TrainOptions.with_display(job, find_job(store, job), display, restart=restart, device=device)
+        result = run_job(store, job, options).row()
+    if as_json:
+        print_json(result)
+        return
+    if result["trained"]:
+        print_training(result["trained"])
+    else:
+        click.echo(f"job: {result['job']}")
+    print_evaluations(result["evaluations"])
