@@ -1,24 +1,24 @@
-"""Job files: one TOML file that names a model, where its weights come from, what it trains on and is measured on.
+"""Job files: one TOML file with a model, its training and its evaluation.
 
-# jobs/mine.toml; the model's name is the file's
-[model]
+# jobs/tuned.toml: the job and its model are named "tuned"
+[model]                                   # records.Model
 family = "clip"
 base = "openai/clip-vit-base-patch32"     # a hub id, a local folder, or "bundled:demo"
-adapter = "adapters/mine"                 # optional: a PEFT folder; not for a job that trains
-prompt = "a photo of {}"                  # optional: what the text tower reads; {} is the caption
+adapter = "adapters/tuned"                # optional: a PEFT folder; not in a job with [train]
+prompt = "a photo of {}"                  # optional: the text tower's input; {} is the caption
 clean = true                              # optional: lower-case and strip captions before the prompt
-exif_orientation = true                   # optional: turn images as their EXIF data says; CLIP does not
+exif_orientation = true                   # optional: apply the EXIF orientation of images; CLIP does not
 
-[train]                                   # optional; the keys are the fields of records.Training
-split = "mine/train"
-validation = "mine/val"
+[train]                                   # optional; records.Training
+split = "my-images/train"
+validation = "my-images/val"
 learning_rate = 2e-5
 
-[train.lora]                              # records.Lora
+[train.lora]                              # optional; records.Lora
 towers = ["text"]
 
-[eval]                                    # optional; records.JobEvaluation: what `clipstore run` measures
-splits = ["mine/val"]
+[eval]                                    # optional; records.JobEvaluation, for `clipstore run`
+splits = ["my-images/val"]
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ Record = TypeVar("Record")
 
 
 def job_files() -> dict[str, Path]:
-    """Every job that can be named, with its file: those in ./jobs, then the packaged ones."""
-    found: dict[str, Path] = {}
-    for place in (Path("jobs"), packaged_folder("jobs")):
-        for file in sorted(place.glob("*.toml")):
-            found.setdefault(file.stem, file)
-    return found
+    """The files of all jobs by name: those in ./jobs, then the packaged ones whose names are not among them."""
+    files: dict[str, Path] = {}
+    for folder in (Path("jobs"), packaged_folder("jobs")):
+        for file in sorted(folder.glob("*.toml")):
+            files.setdefault(file.stem, file)
+    return files
 
 
 def is_path(word: str) -> bool:
-    """Whether a word can only be the path of a job file, and not a name."""
+    """Whether a word is the path of a job file rather than a name."""
     return "/" in word or word.endswith(".toml")
 
 
@@ -63,12 +63,12 @@ def is_packaged(file: Path) -> bool:
 
 
 def job_file(word: str) -> Path:
-    """The file of a job given by name or by path: ./jobs/NAME.toml for a name, else the packaged job.
+    """The file of a job given by name or by path. A name stands for ./jobs/NAME.toml, else for the packaged job.
 
-    The path jobs/NAME.toml is the packaged job of that name where there is no such file here.
+    The path jobs/NAME.toml stands for the packaged job if there is no such file.
 
     Raises:
-        NotFoundError: there is no such job; with the nearest one.
+        NotFoundError: there is no such job; the message suggests the nearest name.
     """
     jobs, file = job_files(), Path(word)
     if word in jobs:
@@ -87,20 +87,20 @@ def job_file(word: str) -> Path:
 
 
 def read_job(file: Path) -> Job:
-    """What a job file says.
+    """Read and check a job file.
 
     Raises:
-        JobError: the file cannot be read, or a key is unknown, missing, of the wrong type or out of range; with its
-            line.
+        JobError: the file cannot be read, or a key is unknown, missing, of the wrong type or out of range; the message
+            has the file and line.
     """
     return _Reader(file).job()
 
 
 def checked_model(*, name: str, where: str, base: str = "", family: str = "clip", **options: Any) -> Model:
-    """A model of these values.
+    """A model with these values.
 
     Raises:
-        JobError: a value is out of range; `where` says whose it is.
+        JobError: a value is invalid; the message begins with `where`.
     """
     if not base:
         message = f"{where}: a model needs a base: a hub id, a local folder, or bundled:demo"
@@ -110,90 +110,93 @@ def checked_model(*, name: str, where: str, base: str = "", family: str = "clip"
         raise JobError(message)
     prompt = options.get("prompt")
     if prompt is not None and "{}" not in prompt:
-        message = f"{where}: the prompt {prompt!r} has no {{}} for the caption to stand in"
+        message = f"{where}: the prompt {prompt!r} has no {{}} in place of the caption"
         raise JobError(message)
     return Model(name=name, family=family, base=base, **options)
 
 
 def _choices(record: Any, key: str, value: Any) -> str:
-    """What a key may be, where it is one of a few words."""
+    """A suggestion among the valid values of a key whose type is a Literal of strings; empty for other keys."""
     words = get_args(get_type_hints(record).get(key))
-    few = words and isinstance(value, str) and all(isinstance(word, str) for word in words)
-    return nearest(value, words) if few else ""
+    literal = words and isinstance(value, str) and all(isinstance(word, str) for word in words)
+    return nearest(value, words) if literal else ""
 
 
 class _Reader:
-    """One job file, read table by table; every complaint names its line."""
+    """Reads one job file, table by table; every error has the file and line."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         try:
             self._text = read_regular(file).decode("utf-8")
-            self._told = tomllib.loads(self._text)
+            self._tables = tomllib.loads(self._text)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             message = f"cannot read the job {file}: {error}"
             raise JobError(message) from error
 
     def job(self) -> Job:
         tables = [name for name in _TABLES if "." not in name]
-        for name in self._told:
+        for name in self._tables:
             if name not in tables:
                 self._fail("", name, f"unknown table {name!r}{nearest(name, tables)}")
-        if not isinstance(self._told.get("model"), dict):
+        if not isinstance(self._tables.get("model"), dict):
             message = f"{self._file}: a job needs a table [model] with at least a base"
             raise JobError(message)
-        told = self._told["model"]
-        if "name" in told:
-            self._fail("model", "name", f"unknown key 'name': the name is the file's, {self._file.stem}")
-        read = self._table("model", Model, {"family": "clip", "base": ""} | told | {"name": self._file.stem})
-        model = checked_model(where=str(self._file), **asdict(read))
+        settings = self._tables["model"]
+        if "name" in settings:
+            self._fail("model", "name", f"unknown key 'name': the name is that of the file, {self._file.stem}")
+        record = self._table("model", Model, {"family": "clip", "base": ""} | settings | {"name": self._file.stem})
+        model = checked_model(where=str(self._file), **asdict(record))
         training = self._optional("train", Training)
         if training and model.adapter:
-            self._fail("model", "adapter", "a job that trains begins with its base alone: leave the adapter out")
+            self._fail("model", "adapter", "a job with [train] starts from its base alone: remove the adapter")
         if training and not training.lora.towers:
-            self._fail("train.lora", "towers", 'a LoRA sits on a tower: towers = ["text"], or with "vision"')
+            self._fail("train.lora", "towers", 'a LoRA needs a tower: towers = ["text"], or with "vision"')
         return Job(file=self._file, model=model, training=training, evaluation=self._optional("eval", JobEvaluation))
 
     def _optional(self, table: str, record: type[Record]) -> Record | None:
-        if table not in self._told:
+        if table not in self._tables:
             return None
-        if not isinstance(self._told[table], dict):
+        if not isinstance(self._tables[table], dict):
             self._fail("", table, f"{table} is a table: write [{table}]")
-        return self._table(table, record, self._told[table])
+        return self._table(table, record, self._tables[table])
 
-    def _table(self, table: str, record: type[Record], told: dict[str, Any]) -> Record:
-        """A table as its record, its keys and values checked."""
+    def _table(self, table: str, record: type[Record], settings: dict[str, Any]) -> Record:
+        """Convert a table to its record, checking keys and values."""
         known = {field.name: field for field in fields(record)}  # type: ignore[arg-type]
-        for key, value in told.items():
+        for key, value in settings.items():
             if key not in known:
                 self._fail(table, key, f"unknown key {key!r}{nearest(key, known)}")
             if f"{table}.{key}" in _TABLES and isinstance(value, dict):
                 self._table(f"{table}.{key}", _TABLES[f"{table}.{key}"], value)
-        needed = [name for name, field in known.items() if field.default is MISSING and name not in told]
-        if needed:
-            message = f"{self._at('', table)}: [{table}] needs {' and '.join(needed)}"
+        missing = [name for name, field in known.items() if field.default is MISSING and name not in settings]
+        if missing:
+            message = f"{self._at('', table)}: [{table}] needs {' and '.join(missing)}"
             raise JobError(message)
         try:
-            return msgspec.convert(told, record)
+            return msgspec.convert(settings, record)
         except msgspec.ValidationError as error:
-            # msgspec's words: "Expected `int` >= 1 - at `$.r`"
-            what, _, place = str(error).rpartition(" - at ")
-            key = re.split(r"[.\[`]", place.removeprefix("`$."))[0]
-            problem = f"{key} = {told.get(key)!r}: {what[0].lower()}{what[1:]}".replace("`", "")
-            self._fail(table, key, problem + _choices(record, key, told.get(key)))
+            # msgspec's message: "Expected `int` >= 1 - at `$.r`"
+            expected, _, path = str(error).rpartition(" - at ")
+            key = re.split(r"[.\[`]", path.removeprefix("`$."))[0]
+            problem = f"{key} = {settings.get(key)!r}: {expected[0].lower()}{expected[1:]}".replace("`", "")
+            self._fail(table, key, problem + _choices(record, key, settings.get(key)))
 
     def _fail(self, table: str, key: str, problem: str) -> NoReturn:
         message = f"{self._at(table, key)}: {problem}"
         raise JobError(message)
 
     def _at(self, table: str, key: str) -> str:
-        """FILE:LINE of a key of a table, or of a table itself (the key of the table "")."""
-        here = ""
+        """FILE:LINE of a key in a table, or of a table itself (a key of the table "")."""
+        current = ""
         pattern = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]")
         for number, line in enumerate(self._text.splitlines(), 1):
             heading = re.match(r"\s*\[+\s*([^\]]*?)\s*\]", line)
-            here = heading[1].replace('"', "").replace(" ", "") if heading else here
-            found = here.split(".")[0] == key if heading and not table else here == table and pattern.match(line)
-            if found:
+            current = heading[1].replace('"', "").replace(" ", "") if heading else current
+            if heading and not table:
+                matches = current.split(".")[0] == key
+            else:
+                matches = current == table and bool(pattern.match(line))
+            if matches:
                 return f"{self._file}:{number}"
         return f"{self._file}:1"
