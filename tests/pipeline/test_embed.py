@@ -13,23 +13,25 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import pytest
 from clip_folder import build_lora
-from helpers import command_line, environment
+from helpers import environment, run_command
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import clipstore
 from clipstore.demo.scenes import draw_dataset
+from clipstore.pipeline.embed import plan
+from clipstore.records import TowerName
 from clipstore.shards import normalize
 
 Run = Callable[..., Any]
@@ -38,16 +40,34 @@ SPLIT = "coco/val"
 SAME = 1e-6  # vectors that are computed again on the same machine, in the same batches
 
 
-@pytest.fixture
-def root(scenes: Path, tmp_path: Path) -> Path:
-    """This test's own copy of the drawn scenes: 24 images, 120 captions."""
-    return Path(shutil.copytree(scenes, tmp_path / "scenes"))
+@pytest.fixture(scope="module")
+def prepared(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn scenes, and the stores `ingested` and `embedded` of them."""
+    place = tmp_path_factory.mktemp("prepared")
+    shutil.copytree(scenes, place / "scenes")
+    run_command(place / "ingested", "ingest", "coco", place / "scenes")
+    shutil.copytree(place / "ingested", place / "embedded")
+    run_command(place / "embedded", "embed", "--model", "demo")
+    return place
 
 
 @pytest.fixture
-def ingested(cli: Run, root: Path, store: Path) -> Path:
-    cli("ingest", "coco", root)
-    return store
+def root(prepared: Path, scenes: Path) -> Path:
+    """The drawn scenes (24 images, 120 captions), as they were before another test changed them."""
+    shutil.rmtree(prepared / "scenes")
+    return Path(shutil.copytree(scenes, prepared / "scenes"))
+
+
+@pytest.fixture
+def ingested(prepared: Path, root: Path, store: Path) -> Path:
+    """This test's store with the drawn scenes."""
+    return Path(shutil.copytree(prepared / "ingested", store))
+
+
+@pytest.fixture
+def embedded(prepared: Path, root: Path, store: Path) -> Path:
+    """The same, embedded with the bundled model."""
+    return Path(shutil.copytree(prepared / "embedded", store))
 
 
 def embed(cli_json: Run, *words: object, model: str = "demo") -> dict[str, dict[str, Any]]:
@@ -96,20 +116,12 @@ def test_embed_fills_both_towers_once(ingested: Path, cli_json: Run) -> None:
     assert shard_files(ingested) == files
 
 
-def test_vectors_have_unit_length_and_stand_for_all_items(ingested: Path, cli_json: Run) -> None:
-    embed(cli_json)
-    images, texts = vectors(ingested, "images"), vectors(ingested, "captions")
+def test_vectors_have_unit_length_and_stand_for_all_items(embedded: Path, cli_json: Run) -> None:
+    images, texts = vectors(embedded, "images"), vectors(embedded, "captions")
     assert (images.shape, texts.shape) == ((24, 64), (120, 64))
     for values in (images, texts):
         assert values.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(values.astype(np.float64), axis=1), 1, atol=1e-6)
-
-
-def elsewhere(store: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own."""
-    return subprocess.run(
-        command_line(*words), env=environment(store), capture_output=True, text=True, check=True, timeout=300
-    )
 
 
 _LOADED = """
@@ -155,28 +167,26 @@ def test_a_dry_run_writes_no_vectors(ingested: Path, cli_json: Run) -> None:
     assert counts(embed(cli_json)["image"]) == all_done(24)
 
 
-def test_half_size_vectors_are_the_rounded_ones(ingested: Path, cli_json: Run, tmp_path: Path) -> None:
-    embed(cli_json)
-    single = vectors(ingested, "captions")
-    shutil.rmtree(ingested / "shards")
-    (ingested / "catalog.duckdb").unlink()
-    cli_json("ingest", "coco", tmp_path / "scenes")
+def test_half_size_vectors_are_the_rounded_ones(embedded: Path, cli_json: Run, root: Path) -> None:
+    single = vectors(embedded, "captions")
+    shutil.rmtree(embedded / "shards")
+    (embedded / "catalog.duckdb").unlink()
+    cli_json("ingest", "coco", root)
     embed(cli_json, "--store-dtype", "float16")
-    half = vectors(ingested, "captions")
+    half = vectors(embedded, "captions")
     assert half.dtype == np.float16
     np.testing.assert_allclose(half.astype(np.float32), single, atol=6e-4)
-    assert {row["dtype"] for row in ask(ingested, "SELECT dtype FROM shards WHERE kind = 'features'")} == {"float32"}
+    assert {row["dtype"] for row in ask(embedded, "SELECT dtype FROM shards WHERE kind = 'features'")} == {"float32"}
 
 
 def test_less_memory_gives_the_same_vectors(
-    ingested: Path, cli: Run, cli_json: Run, root: Path, tmp_path: Path
+    embedded: Path, cli: Run, cli_json: Run, root: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     cli("ingest", "coco", root, "--store", other)
-    embed(cli_json)
     embed(cli_json, "--memory", "10MB", "--store", other)
     for what in ("images", "captions"):
-        np.testing.assert_allclose(vectors(other, what), vectors(ingested, what), atol=1e-5)
+        np.testing.assert_allclose(vectors(other, what), vectors(embedded, what), atol=1e-5)
 
 
 # What decides that an item is new
@@ -195,27 +205,24 @@ def test_two_photos_with_the_same_bytes_share_a_vector(root: Path, cli: Run, cli
     )
 
 
-def test_a_changed_photo_gets_a_new_vector(ingested: Path, root: Path, cli_json: Run) -> None:
-    embed(cli_json)
-    before = vectors(ingested, "images")
+def test_a_changed_photo_gets_a_new_vector(embedded: Path, root: Path, cli_json: Run) -> None:
+    before = vectors(embedded, "images")
     photo = sorted((root / "val").iterdir())[3]
     Image.open(photo).transpose(Image.Transpose.ROTATE_180).save(photo)
     again = embed(cli_json)
     assert (again["image"]["done"], again["image"]["reused"], again["text"]["done"]) == (1, 23, 0)
-    moved = np.abs(vectors(ingested, "images") - before).max(axis=1) > 1e-6
+    moved = np.abs(vectors(embedded, "images") - before).max(axis=1) > 1e-6
     assert np.flatnonzero(moved).tolist() == [3]
 
 
-def test_a_touched_photo_is_looked_at_and_found_the_same(ingested: Path, root: Path, cli_json: Run) -> None:
-    embed(cli_json)
+def test_a_touched_photo_is_looked_at_and_found_the_same(embedded: Path, root: Path, cli_json: Run) -> None:
     for photo in (root / "val").iterdir():
         os.utime(photo, ns=(1, 1))
     assert counts(embed(cli_json)["image"]) == all_reused(24)
 
 
-def test_a_changed_caption_gets_a_new_vector(ingested: Path, root: Path, cli: Run, cli_json: Run) -> None:
-    embed(cli_json)
-    before = vectors(ingested, "captions")
+def test_a_changed_caption_gets_a_new_vector(embedded: Path, root: Path, cli: Run, cli_json: Run) -> None:
+    before = vectors(embedded, "captions")
     file = root / "annotations/captions_val.json"
     told = json.loads(file.read_text())
     told["annotations"][0]["caption"] = "two wholly new words"
@@ -223,7 +230,7 @@ def test_a_changed_caption_gets_a_new_vector(ingested: Path, root: Path, cli: Ru
     cli("ingest", "coco", root)
     again = embed(cli_json)
     assert (again["image"]["done"], again["text"]["done"]) == (0, 1)
-    assert (np.abs(vectors(ingested, "captions") - before).max(axis=1) > 1e-6).sum() == 1
+    assert (np.abs(vectors(embedded, "captions") - before).max(axis=1) > 1e-6).sum() == 1
 
 
 def test_a_missing_photo_is_embedded_when_it_comes(root: Path, cli: Run, cli_json: Run) -> None:
@@ -239,29 +246,50 @@ def test_a_missing_photo_is_embedded_when_it_comes(root: Path, cli: Run, cli_jso
 
 # Killed
 
-SHORT, LONG = 1700, 3600  # scenes: two or four shards of images, two or three of captions
+
+class Scale(NamedTuple):
+    """So many drawn scenes, and so many items in a shard: two or four shards of images, two or three of captions."""
+
+    images: int
+    shard: dict[TowerName, int]
+
+
+SHORT, LONG = Scale(400, {"image": 256, "text": 1024}), Scale(3600, {"image": 1024, "text": 8192})
+
+
+class Many(NamedTuple):
+    """A store of drawn scenes, ingested, and the arguments that embed it with the shards of a scale."""
+
+    store: Path
+    scale: Scale
+
+    def embed(self, *words: object) -> list[str]:
+        program = f"from clipstore.pipeline.embed import plan; plan.ITEMS_PER_SHARD = {self.scale.shard!r}; "
+        return [sys.executable, "-c", program + "from clipstore.cli import main; main()", "embed", *map(str, words)]
 
 
 @pytest.fixture(scope="module")
-def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with as many scenes as asked, ingested. Copy it before changing it."""
+def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Many:
+    """A store with as many scenes as the parameter says, ingested. Copy it before changing it."""
     root, store = tmp_path_factory.mktemp("many"), tmp_path_factory.mktemp("ingested") / "store"
-    draw_dataset(root, images=request.param, seed=9, split="val")
-    elsewhere(store, "ingest", "coco", root)
-    return store
+    draw_dataset(root, images=request.param.images, seed=9, split="val")
+    run_command(store, "ingest", "coco", root)
+    return Many(store, request.param)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = Path(shutil.copytree(many, tmp_path_factory.mktemp("undisturbed") / "store"))
-    elsewhere(store, "embed", "--model", "demo")
+def undisturbed(many: Many, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = Path(shutil.copytree(many.store, tmp_path_factory.mktemp("undisturbed") / "store"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "ITEMS_PER_SHARD", many.scale.shard)
+        run_command(store, "embed", "--model", "demo")
     return store
 
 
-def killed_at(store: Path, pattern: str, shards: int, *words: object) -> None:
+def killed_at(store: Path, pattern: str, shards: int, command: list[str]) -> None:
     """Run a command and SIGKILL it as soon as so many files match."""
     deadline = time.monotonic() + 120
-    with subprocess.Popen(command_line(*words), env=environment(store), stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, env=environment(store), stderr=subprocess.DEVNULL) as process:
         while len(list(store.glob(pattern))) < shards:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.005)
@@ -271,35 +299,36 @@ def killed_at(store: Path, pattern: str, shards: int, *words: object) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("many", [SHORT], indirect=True)
-def test_a_killed_run_goes_on_to_the_same_vectors(many: Path, undisturbed: Path, store: Path) -> None:
+@pytest.mark.parametrize("many", [SHORT], indirect=True, ids=["short"])
+def test_a_killed_run_goes_on_to_the_same_vectors(many: Many, undisturbed: Path, store: Path) -> None:
     assert_goes_on("captions", 1, many, undisturbed, store)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("many", [LONG], indirect=True)
+@pytest.mark.parametrize("many", [LONG], indirect=True, ids=["long"])
 @pytest.mark.parametrize(
     ("kind", "shards"), [("vectors of images", 2), ("features", 2), ("captions", 1), ("captions", 2)]
 )
 def test_a_run_killed_anywhere_goes_on_to_the_same_vectors(
-    kind: str, shards: int, many: Path, undisturbed: Path, store: Path
+    kind: str, shards: int, many: Many, undisturbed: Path, store: Path
 ) -> None:
     assert_goes_on(kind, shards, many, undisturbed, store)
 
 
-def assert_goes_on(kind: str, shards: int, many: Path, undisturbed: Path, store: Path) -> None:
+def assert_goes_on(kind: str, shards: int, many: Many, undisturbed: Path, store: Path) -> None:
     """Kill `embed` when so many shards of a kind are there; the next run leaves what an undisturbed one does."""
-    shutil.copytree(many, store)
+    shutil.copytree(many.store, store)
     fingerprint = ask(undisturbed, _FINGERPRINT[kind])[0]["fingerprint"]
-    killed_at(store, f"shards/{fingerprint}/*.h5", shards, "embed", "--model", "demo")
+    killed_at(store, f"shards/{fingerprint}/*.h5", shards, many.embed("--model", "demo"))
     registered = {row["file"] for row in ask(store, "SELECT file FROM shards")}
     before = shard_files(store)
     assert registered <= set(before)
     assert len(registered) < len(shard_files(undisturbed))
-    told = json.loads(elsewhere(store, "embed", "--model", "demo", "--json").stdout)
-    image = next(row for row in told["embedded"] if row["tower"] == "image")
-    assert image["reused"] + image["done"] == ask(many, "SELECT count(*) AS n FROM images")[0]["n"]
-    assert image["reused"] >= 1024
+    command = many.embed("--model", "demo", "--json")
+    answer = subprocess.run(command, env=environment(store), capture_output=True, text=True, check=True, timeout=300)
+    image = next(row for row in json.loads(answer.stdout)["embedded"] if row["tower"] == "image")
+    assert image["reused"] + image["done"] == ask(many.store, "SELECT count(*) AS n FROM images")[0]["n"]
+    assert image["reused"] >= many.scale.shard["image"]
     after = shard_files(store)
     assert {name: after[name] for name in registered} == {name: before[name] for name in registered}
     for what in ("images", "captions"):
@@ -329,13 +358,10 @@ def assert_same_shards(found: dict[str, bytes], expected: dict[str, bytes]) -> N
 
 
 @pytest.fixture
-def orphaned(ingested: Path, cli_json: Run) -> Iterator[Path]:
+def orphaned(prepared: Path, embedded: Path) -> Path:
     """A store whose shards are complete and whose catalog knows of none."""
-    catalog = ingested / "catalog.duckdb"
-    shutil.copy(catalog, ingested / "earlier")
-    embed(cli_json)
-    shutil.move(ingested / "earlier", catalog)
-    return ingested
+    shutil.copy(prepared / "ingested" / "catalog.duckdb", embedded)
+    return embedded
 
 
 def test_a_complete_shard_that_was_not_registered_is_adopted(orphaned: Path, cli_json: Run) -> None:
@@ -450,18 +476,41 @@ REASONS = {
 }
 
 
-@pytest.fixture
-def odd(tmp_path: Path, cli: Run, store: Path) -> Path:
-    """A data set of photos that are odd, bad or not there at all, and of one empty caption."""
-    folder = tmp_path / "odd"
+@pytest.fixture(scope="module")
+def prepared_odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of images that are odd, bad or missing, and the stores `ingested` and `embedded` of it."""
+    place = tmp_path_factory.mktemp("prepared_odd")
+    folder = write_odd(place / "odd")
+    run_command(place / "ingested", "ingest", "csv", folder / "odd.csv")
+    shutil.copytree(place / "ingested", place / "embedded")
+    run_command(place / "embedded", "embed", "--model", "demo")
+    return place
+
+
+def write_odd(folder: Path) -> Path:
     folder.mkdir()
     for name, content in {**odd_photos(), **bad_photos()}.items():
         (folder / name).write_bytes(content)
+        os.utime(folder / name, ns=(1, 1))  # written again, the file is the same
     (folder / "folder.jpg").mkdir()
     (folder / "inside.jpg").write_bytes(b"a file where a folder should be")
     write_csv(folder / "odd.csv", [(name, f"a picture of {name}") for name in [*odd_photos(), *REASONS]])
-    cli("ingest", "csv", folder / "odd.csv")
-    return store
+    return folder
+
+
+@pytest.fixture
+def odd(prepared_odd: Path, store: Path) -> Path:
+    """This test's store with those images, as they were before another test changed them."""
+    shutil.rmtree(prepared_odd / "odd")
+    write_odd(prepared_odd / "odd")
+    return Path(shutil.copytree(prepared_odd / "ingested", store))
+
+
+@pytest.fixture
+def embedded_odd(prepared_odd: Path, odd: Path) -> Path:
+    """The same, embedded with the bundled model."""
+    shutil.rmtree(odd)
+    return Path(shutil.copytree(prepared_odd / "embedded", odd))
 
 
 def write_csv(file: Path, rows: list[tuple[str, str]]) -> None:
@@ -486,17 +535,15 @@ def test_bad_photos_stop_nothing_and_are_recorded_with_their_reason(odd: Path, c
     assert counts(embed(cli_json)["image"]) == {"planned": 0, "done": 0, "reused": 7, "failed": 9, "missing": gone}
 
 
-def test_16_bits_are_scaled_to_8(odd: Path, cli_json: Run) -> None:
-    embed(cli_json)
-    names = [row["file_name"] for row in ask(odd, "SELECT file_name FROM images ORDER BY image_id")]
+def test_16_bits_are_scaled_to_8(embedded_odd: Path, cli_json: Run) -> None:
+    names = [row["file_name"] for row in ask(embedded_odd, "SELECT file_name FROM images ORDER BY image_id")]
     good = [name for name in names if name in odd_photos()]
-    values = dict(zip(good, vectors(odd, "images", split="odd/all"), strict=True))
+    values = dict(zip(good, vectors(embedded_odd, "images", split="odd/all"), strict=True))
     np.testing.assert_allclose(values["deep.png"], values["eight.png"], atol=1e-6)
     assert np.abs(values["deep.png"] - values["grey.jpg"]).max() > 1e-4
 
 
-def test_failures_are_left_out_of_an_evaluation_and_stamped_on_it(odd: Path, cli_json: Run) -> None:
-    embed(cli_json)
+def test_failures_are_left_out_of_an_evaluation_and_stamped_on_it(embedded_odd: Path, cli_json: Run) -> None:
     told = cli_json("eval", "--model", "demo", "--split", "odd/all")["evaluations"][0]["measured_on"]
     assert (told["images"], told["captions"]) == (7, 7)
     assert (told["left_out_images"], told["left_out_captions"]) == (12, 12)
@@ -511,8 +558,7 @@ def test_too_many_failures_are_an_error_once_all_is_done(odd: Path, cli: Run, cl
     cli("embed", "--model", "demo", "--max-failed", "0.9")
 
 
-def test_failures_are_tried_again_when_asked(odd: Path, cli_json: Run) -> None:
-    embed(cli_json)
+def test_failures_are_tried_again_when_asked(embedded_odd: Path, cli_json: Run) -> None:
     before = failures(cli_json)
     for _ in range(2):
         again = embed(cli_json, "--retry-failed")["image"]
@@ -520,11 +566,10 @@ def test_failures_are_tried_again_when_asked(odd: Path, cli_json: Run) -> None:
         assert failures(cli_json) == before
 
 
-def test_a_photo_that_was_mended_is_embedded(odd: Path, cli_json: Run, tmp_path: Path) -> None:
-    embed(cli_json)
+def test_a_photo_that_was_mended_is_embedded(embedded_odd: Path, cli_json: Run, prepared_odd: Path) -> None:
     mended = saved(Image.new("RGB", (50, 50), "red"), "JPEG")
     for name in ("truncated.jpg", "missing.jpg"):
-        (tmp_path / "odd" / name).write_bytes(mended)
+        (prepared_odd / "odd" / name).write_bytes(mended)
     summary = embed(cli_json)["image"]
     assert counts(summary) == {"planned": 1, "done": 1, "reused": 7, "failed": 8, "missing": 2}
     assert {"truncated.jpg", "missing.jpg"}.isdisjoint(failures(cli_json))
@@ -650,17 +695,16 @@ def test_changed_weights_are_embedded_anew(ingested: Path, cli: Run, cli_json: R
 
 
 def test_a_prompt_changes_texts_alone(
-    ingested: Path, cli_json: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded: Path, cli_json: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "jobs").mkdir()
     job = '[model]\nbase = "bundled:demo"\nprompt = "a photo of {}"\n'
     (tmp_path / "jobs/prompted.toml").write_text(job)
     monkeypatch.chdir(tmp_path)
-    embed(cli_json)
     summary = embed(cli_json, model="prompted")
     assert counts(summary["image"]) == all_reused(24)
     assert summary["text"]["reused"] == 0
-    moved = vectors(ingested, "captions", model="prompted") - vectors(ingested, "captions")
+    moved = vectors(embedded, "captions", model="prompted") - vectors(embedded, "captions")
     assert np.abs(moved).max(axis=1).min() > 1e-4
 
 
@@ -739,15 +783,14 @@ def test_a_dry_run_leaves_the_precision_as_it_was(cli: Run, cli_json: Run, inges
     cli("eval", "--model", "demo", "--split", SPLIT)
 
 
-def test_a_shard_that_is_gone_is_made_again(cli: Run, cli_json: Run, ingested: Path) -> None:
-    embed(cli_json)
-    before = vectors(ingested, "images")
-    shutil.rmtree(ingested / "shards")
+def test_a_shard_that_is_gone_is_made_again(cli: Run, cli_json: Run, embedded: Path) -> None:
+    before = vectors(embedded, "images")
+    shutil.rmtree(embedded / "shards")
     assert "embed again" in cli("eval", "--model", "demo", "--split", SPLIT, code=1).stderr
     summary = embed(cli_json)
     assert (summary["image"]["lost_shards"], summary["text"]["lost_shards"]) == (2, 1)
     assert counts(summary["image"]) == all_done(24)
-    np.testing.assert_allclose(vectors(ingested, "images"), before, atol=SAME)
+    np.testing.assert_allclose(vectors(embedded, "images"), before, atol=SAME)
     cli("eval", "--model", "demo", "--split", SPLIT)
 
 
@@ -758,8 +801,7 @@ def test_the_stamp_names_the_types_that_were_ranked(cli: Run, cli_json: Run, ing
     assert told["dtype"] == "float16/float32"
 
 
-def test_a_photo_that_is_gone_keeps_its_vector(cli: Run, cli_json: Run, root: Path, ingested: Path) -> None:
-    embed(cli_json)
+def test_a_photo_that_is_gone_keeps_its_vector(cli: Run, cli_json: Run, root: Path, embedded: Path) -> None:
     shutil.rmtree(root / "val")
     assert embed(cli_json)["image"]["missing"] == 24
     told = cli_json("eval", "--model", "demo", "--split", SPLIT)["evaluations"][0]["measured_on"]
