@@ -148,9 +148,9 @@ def test_a_model_that_turns_images_has_the_vectors_of_the_turned_files(
     cli("model", "add", "upright", "--base", "bundled:demo", "--exif-orientation")
     assert cli_json("model", "show", "upright")["exif_orientation"] is True
     cli("embed", "--model", "demo", "--model", "upright", "--split", "own/all", "--precision", "fp32")
-    notebook = clipstore.open(store)
+    embedding_store = clipstore.open(store)
     for model, like in (("demo", 2), ("upright", 1)):
-        _, vectors = notebook.vectors(model, "own/all", "images")
+        _, vectors = embedding_store.vectors(model, "own/all", "images")
         scores = vectors.astype(np.float64) @ vectors[0].astype(np.float64)
         assert scores[like] == pytest.approx(1, abs=1e-6)
         assert scores[3 - like] < 1 - 1e-6

@@ -432,8 +432,10 @@ def test_500_by_2500(sized: Callable[[int], None], cli_json: RunJson, store: Pat
     """The metrics are those of a full float64 score matrix, without ties."""
     sized(500)
     one = evaluated(cli_json, "--model", "m", "--split", "big/all", "--memory", "40MB")
-    notebook = clipstore.open(store)
-    images, texts = (notebook.vectors("m", "big/all", what)[1].astype(np.float64) for what in ("images", "captions"))
+    embedding_store = clipstore.open(store)
+    images, texts = (
+        embedding_store.vectors("m", "big/all", what)[1].astype(np.float64) for what in ("images", "captions")
+    )
     scores = images @ texts.T
     own = np.arange(2500)
     to_image = (scores > scores[own // 5, own]).sum(axis=0)

@@ -102,7 +102,7 @@ class Place(NamedTuple):
 
 
 class RankedGallery(NamedTuple):
-    """The gallery, from the notebook face and the annotations, and what float64 products make of it."""
+    """The gallery, from the Python API and the annotations, and what float64 products make of it."""
 
     photos: list[str]
     captions: list[str]
@@ -124,10 +124,12 @@ def _place(scores: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> Place:
 
 @pytest.fixture
 def truth(store: Path) -> RankedGallery:
-    notebook = clipstore.open(store)
-    images, texts = (notebook.vectors("demo", "scenes/val", what, ids="catalog") for what in ("images", "captions"))
-    names = dict(zip(*notebook.sql("SELECT image_id, file_name FROM images").to_pydict().values(), strict=True))
-    rows = notebook.sql("SELECT caption_id, text, image_id FROM captions").to_pylist()
+    embedding_store = clipstore.open(store)
+    images, texts = (
+        embedding_store.vectors("demo", "scenes/val", what, ids="catalog") for what in ("images", "captions")
+    )
+    names = dict(zip(*embedding_store.sql("SELECT image_id, file_name FROM images").to_pydict().values(), strict=True))
+    rows = embedding_store.sql("SELECT caption_id, text, image_id FROM captions").to_pylist()
     known = {row["caption_id"]: row for row in rows}
     row_of = {image: row for row, image in enumerate(images[0].tolist())}
     kept = [at for at, caption in enumerate(texts[0].tolist()) if known[caption]["image_id"] in row_of]

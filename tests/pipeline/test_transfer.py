@@ -1,22 +1,19 @@
-"""Vectors made elsewhere come in, vectors go out as numpy and parquet, and the notebook face sees the same."""
+"""Vectors made elsewhere come in, vectors go out as numpy and parquet."""
 
 from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
 import clipstore
-from clipstore.errors import CatalogError, NotFoundError, OptionError
 
 Run = Callable[..., Result]
 Ask = Callable[[str], list[dict[str, Any]]]
@@ -37,10 +34,10 @@ def split(cli: Run, tmp_path: Path) -> str:
 
 def stored(store: Path, model: str = "m", split: str = "d/all") -> dict[str, list[float]]:
     """Every vector of a split by its item's source id."""
-    notebook = clipstore.open(store)
+    embedding_store = clipstore.open(store)
     found: dict[str, list[float]] = {}
     for what in ("images", "captions"):
-        ids, vectors = notebook.vectors(model, split, what)
+        ids, vectors = embedding_store.vectors(model, split, what)
         found |= dict(zip(map(str, ids.tolist()), vectors.tolist(), strict=True))
     return found
 
@@ -286,51 +283,6 @@ def test_export_refuses(cli: Run, import_vectors: Run, tmp_path: Path) -> None:
     assert "embed" in cli(*here, "--model", "demo", tmp_path / "out", code=1).stderr
     assert "'m'" in cli(*here, "--model", "mm", tmp_path / "out", code=1).stderr
     assert not (tmp_path / "out").exists()
-
-
-# --- the notebook face
-
-
-def test_notebook_sql(store: Path) -> None:
-    notebook = clipstore.open(store)
-    table = notebook.sql("SELECT source_id FROM images ORDER BY image_id")
-    assert isinstance(table, pa.Table)
-    assert table.to_pydict() == {"source_id": ["a", "b", "c"]}
-    with pytest.raises(CatalogError):
-        notebook.sql("DROP TABLE images")
-    shutil.move(store, store.with_name("moved"))  # the catalog is closed again
-    with pytest.raises(NotFoundError):
-        notebook.sql("SELECT 1")
-    assert clipstore.open(str(store.with_name("moved"))).sql("SELECT 1 AS one").to_pydict() == {"one": [1]}
-
-
-def test_notebook_vectors(import_vectors: Run, store: Path) -> None:
-    import_vectors("m", "d/all", {name: IMAGES[name] for name in "ac"}, CAPTIONS)
-    notebook = clipstore.open(store)
-    ids, vectors = notebook.vectors("m", "d/all", "images")
-    assert ids.tolist() == ["a", "c"]
-    ids, vectors = notebook.vectors("m", "d/all", "images", ids="catalog")
-    assert (ids.dtype, vectors.dtype, vectors.shape) == (np.int64, np.float32, (2, 2))
-    named = notebook.sql("SELECT image_id FROM images WHERE source_id IN ('a', 'c') ORDER BY image_id")
-    assert ids.tolist() == named["image_id"].to_pylist()
-    with pytest.raises(OptionError, match=r"'image_id' .*catalog, source"):
-        notebook.vectors("m", "d/all", "images", ids="image_id")
-    with pytest.raises(OptionError, match="pictures"):
-        notebook.vectors("m", "d/all", "pictures")
-    with pytest.raises(NotFoundError, match="'d/all'"):
-        notebook.vectors("m", "d/al", "images")
-
-
-def test_notebook_evaluates_as_the_command_does(cli_json: Callable[..., Any], import_vectors: Run, store: Path) -> None:
-    import_vectors("m", "d/all", IMAGES, CAPTIONS)
-    for words, options in (([], {}), (["--protocol", "paired-rows"], {"protocol": "paired-rows"})):
-        told = cli_json("eval", "--model", "m", "--split", "d/all", *words)
-        found = json.loads(json.dumps(clipstore.open(store).evaluate("m", "d/all", **options), default=str))
-        (told,), (found,) = told["evaluations"], found["evaluations"]
-        for answer in (told, found):
-            for varies in ("seconds", "peak_memory", "evaluated_at", "evaluation_id"):
-                assert answer["measured_on"].pop(varies)
-        assert found == told
 
 
 def test_source_ids_of_two_splits_may_be_the_same(cli: Run, import_vectors: Run, store: Path, tmp_path: Path) -> None:
