@@ -157,8 +157,8 @@ def _changed(side: Mapping[str, Any], **rows: Any) -> dict[str, Any]:
 BAD_VECTORS: dict[str, tuple[Mapping[str, Any], Mapping[str, Any], list[str]]] = {
     "unknown image": (_changed(IMAGES, z=[1.0, 0.0]), CAPTIONS, ["d/all has no image", "z"]),
     "unknown caption": (IMAGES, _changed(CAPTIONS, z9=[1.0, 0.0]), ["z9"]),
-    "NaN": (IMAGES, _changed(CAPTIONS, a2=[np.nan, 0.0]), ["captions.npy: vector 1, of the id a2", "NaN"]),
-    "infinity": (_changed(IMAGES, c=[np.inf, 0.0]), CAPTIONS, ["images.npy: vector 2, of the id c"]),
+    "NaN": (IMAGES, _changed(CAPTIONS, a2=[np.nan, 0.0]), ["caption.npy: vector 1, of the id a2", "NaN"]),
+    "infinity": (_changed(IMAGES, c=[np.inf, 0.0]), CAPTIONS, ["image.npy: vector 2, of the id c"]),
     "widths": ({name: [1.0, 0.0, 0.0] for name in IMAGES}, CAPTIONS, ["width 3", "2"]),
     "one dimension": (dict.fromkeys(IMAGES, 1.0), CAPTIONS, ["shape (3,)"]),
     "three dimensions": ({name: [[1.0, 0.0]] for name in IMAGES}, CAPTIONS, ["shape (3, 1, 2)"]),
