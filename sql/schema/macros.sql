@@ -1,7 +1,8 @@
--- The exact text and the content key of an item, for one model.
+-- Macros for the text and the content key of items, and for ranks.
 
--- Is nothing to be seen in a text? White space and control characters, and what Unicode lets a program ignore
--- (Default_Ignorable_Code_Point: zero width, joiners, marks of direction, fillers). clipstore/captions.py says the same.
+-- Whether a text has no visible character: only white space, control characters and Unicode's
+-- Default_Ignorable_Code_Point (zero width, joiners, marks of direction, fillers). Equal to is_blank in
+-- clipstore/captions.py.
 CREATE OR REPLACE MACRO is_blank(text) AS
     regexp_full_match(
         text,
@@ -10,7 +11,7 @@ CREATE OR REPLACE MACRO is_blank(text) AS
         '\x{fff0}-\x{fff8}\x{1bca0}-\x{1bca3}\x{1d173}-\x{1d17a}\x{e0000}-\x{e0fff}]*'
     );
 
--- White space of every kind, as Python's str.split has it, folded to one blank; none at the ends.
+-- A text with each run of white space, as Python's str.split defines it, replaced by one blank, and none at the ends.
 CREATE OR REPLACE MACRO fold_spaces(text) AS
     trim(regexp_replace(
         text,
@@ -18,12 +19,11 @@ CREATE OR REPLACE MACRO fold_spaces(text) AS
         ' ', 'g'
     ));
 
--- The cleaning of captions that a job may ask for (`[model] clean = true`): lower case, white space folded, nothing
--- outside [a-z0-9 .,'].
+-- A cleaned caption (`clean = true` of a job, `ingest --clean`): lower case, white space folded, only [a-z0-9 .,'].
 CREATE OR REPLACE MACRO clean_caption(caption) AS
     trim(regexp_replace(regexp_replace(fold_spaces(lower(caption)), '[^a-z0-9 .,'']', '', 'g'), ' +', ' ', 'g'));
 
--- The words of a caption, by white space and in lower case: Python's text.lower().split(), whose white space is these.
+-- The words of a caption in lower case, separated by white space: Python's text.lower().split().
 CREATE OR REPLACE MACRO caption_words(caption) AS
     list_filter(
         regexp_split_to_array(
@@ -33,10 +33,10 @@ CREATE OR REPLACE MACRO caption_words(caption) AS
         lambda word: word != ''
     );
 
--- The words of a caption without punctuation, in order, for comparing what is said.
+-- The words of a caption in lower case without punctuation, in order.
 CREATE OR REPLACE MACRO caption_tokens(caption) AS regexp_extract_all(lower(caption), '[\p{L}\p{N}'']+');
 
--- A word without the ending of an English plural, roughly: it is only ever compared with words that went through here too.
+-- A word without the ending of an English plural, by rules of thumb: compare it only with other results of this macro.
 CREATE OR REPLACE MACRO singular(word) AS
     CASE
         WHEN NOT ends_with(word, 's') OR right(word, 2) IN ('ss', 'us', 'is') THEN word
@@ -45,20 +45,22 @@ CREATE OR REPLACE MACRO singular(word) AS
         ELSE word[:-2]
     END;
 
+-- A caption, cleaned if `clean` is true.
 CREATE OR REPLACE MACRO cleaned_if(caption, clean) AS
     CASE WHEN clean THEN clean_caption(caption) ELSE caption END;
 
--- A blank caption is empty, whatever the prompt around it.
+-- The text that a model encodes: the caption, cleaned if `clean`, within the prompt. A blank caption gives an empty text.
 CREATE OR REPLACE MACRO model_text(caption, prompt, clean) AS
     CASE WHEN is_blank(cleaned_if(caption, clean)) THEN ''
         ELSE replace(coalesce(prompt, '{}'), '{}', cleaned_if(caption, clean))
     END;
 
--- Content keys of imported vectors. They belong to the item, whatever its image file or text: the key is the item's name.
--- Source ids alone are ambiguous: each annotation file numbers its own items.
+-- The content key of an image with an imported vector. Imported vectors belong to the item, not to its image file or
+-- text, so the key is computed from names. Source ids alone are ambiguous: each annotation file numbers its own items.
 CREATE OR REPLACE MACRO imported_image(dataset, file_name) AS
     sha256(concat_ws('/', dataset, 'image', file_name));
 
+-- The content key of a caption with an imported vector.
 CREATE OR REPLACE MACRO imported_caption(dataset, file_name, source_id) AS
     sha256(concat_ws('/', dataset, 'caption', file_name, source_id));
 

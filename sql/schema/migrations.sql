@@ -1,8 +1,8 @@
--- Migrations: what brings a catalog of an earlier version up to the tables of tables.sql. Each is run once, in order, in
--- the transaction that notes its number in store_format. A catalog of version 1 may lack any of what 2 adds.
+-- Migrations: each brings a catalog of the preceding format version up to the tables of tables.sql. They run once, in
+-- order, in the transaction that records the new version in store_format.
 
 -- name: 2
--- The columns that format 1 gained over time, and training_contents, which was called training_photos.
+-- The columns that format 1 gained over time: a catalog may lack any of them. training_photos is training_contents.
 ALTER TABLE IF EXISTS store_format ADD COLUMN IF NOT EXISTS schema_digest VARCHAR;
 ALTER TABLE IF EXISTS datasets ADD COLUMN IF NOT EXISTS cleaned BOOLEAN DEFAULT FALSE;
 ALTER TABLE IF EXISTS splits ADD COLUMN IF NOT EXISTS origin_id BIGINT;
@@ -18,4 +18,5 @@ ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS scores BIGINT;
 ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS unseen BOOLEAN DEFAULT FALSE;
 ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS asked_images BIGINT;
 ALTER TABLE IF EXISTS training_photos RENAME TO training_contents;
+UPDATE images SET problem = replace(problem, 'the photo ', 'the image file ') WHERE starts_with(problem, 'the photo ');
 DROP MACRO TABLE IF EXISTS asked_evaluations;

@@ -1,55 +1,62 @@
--- The tables of a catalog. Ids are the catalog's own; source_id is the id in the data set's own files.
+-- The tables of a catalog. Ids are assigned by the catalog; a source_id is the id in the files of the data set.
+
+-- The format of the catalog, in one row.
 CREATE TABLE IF NOT EXISTS store_format (
-    version INTEGER NOT NULL,             -- of the last migration (see migrations.sql)
-    schema_digest VARCHAR               -- of the statements that made the catalog
+    version INTEGER NOT NULL,           -- number of the last migration (see migrations.sql)
+    schema_digest VARCHAR               -- SHA-256 of the statements that created tables, macros and views
 );
 
+-- Data sets.
 CREATE TABLE IF NOT EXISTS datasets (
     dataset_id BIGINT NOT NULL,
     name VARCHAR NOT NULL,
-    kind VARCHAR NOT NULL,              -- coco, flickr, karpathy, csv: what it was ingested from first
-    root VARCHAR NOT NULL,              -- where it was ingested from last
-    cleaned BOOLEAN DEFAULT FALSE       -- its captions went through --clean
+    kind VARCHAR NOT NULL,              -- kind of the source: coco, flickr, karpathy, csv
+    root VARCHAR NOT NULL,              -- folder of the last ingest
+    cleaned BOOLEAN DEFAULT FALSE       -- whether captions were cleaned at ingest (--clean)
 );
 
--- A photo. `content` is the SHA-256 of its bytes, taken when `size` and `modified_ns` were as they stand here.
+-- Images. `content` is the SHA-256 of the image file when it had the stored `size` and `modified_ns`.
 CREATE TABLE IF NOT EXISTS images (
     image_id BIGINT NOT NULL,
     dataset_id BIGINT NOT NULL,
     source_id VARCHAR NOT NULL,
-    file_name VARCHAR NOT NULL,         -- below the data set's root, or absolute; unique in the data set
+    file_name VARCHAR NOT NULL,         -- relative to the data set's root, or absolute; unique in the data set
     path VARCHAR NOT NULL,
     width INTEGER,
     height INTEGER,
-    size BIGINT,
-    modified_ns BIGINT,
-    content VARCHAR,
-    problem VARCHAR                     -- why the photo cannot be read at all; null: it can, or nobody looked yet
+    size BIGINT,                        -- bytes
+    modified_ns BIGINT,                 -- modification time in nanoseconds
+    content VARCHAR,                    -- null: the file was not read yet
+    problem VARCHAR                     -- why the image file cannot be read; null: readable, or not checked yet
 );
 
+-- Captions.
 CREATE TABLE IF NOT EXISTS captions (
     caption_id BIGINT NOT NULL,
     image_id BIGINT NOT NULL,
     source_id VARCHAR NOT NULL,
-    text VARCHAR NOT NULL,              -- as the source has it
+    text VARCHAR NOT NULL,              -- as in the source, or cleaned (datasets.cleaned)
     position INTEGER NOT NULL           -- from 0, within the image
 );
 
+-- Splits: ordered lists of images.
 CREATE TABLE IF NOT EXISTS splits (
     split_id BIGINT NOT NULL,
     name VARCHAR NOT NULL,              -- group/split
     dataset_id BIGINT NOT NULL,
-    source VARCHAR,                     -- the annotation file (or folder) that it is from; null: drawn
-    drawn_from VARCHAR,                 -- how `clipstore split` drew it; null: it is a source's own
-    origin_id BIGINT                    -- the split that it was drawn from
+    source VARCHAR,                     -- annotation file or folder of the last ingest; null: a drawn split
+    drawn_from VARCHAR,                 -- description of the draw by `clipstore split`; null: a split of the source
+    origin_id BIGINT                    -- split_id of the split that it was drawn from
 );
 
+-- The images of each split.
 CREATE TABLE IF NOT EXISTS split_images (
     split_id BIGINT NOT NULL,
     image_id BIGINT NOT NULL,
     position INTEGER NOT NULL           -- from 0, within the split
 );
 
+-- Categories of annotated objects.
 CREATE TABLE IF NOT EXISTS categories (
     category_id BIGINT NOT NULL,
     dataset_id BIGINT NOT NULL,
@@ -58,22 +65,24 @@ CREATE TABLE IF NOT EXISTS categories (
     supercategory VARCHAR
 );
 
+-- The annotated objects of each image, by category.
 CREATE TABLE IF NOT EXISTS image_categories (
     image_id BIGINT NOT NULL,
     category_id BIGINT NOT NULL,
-    instances INTEGER NOT NULL
+    instances INTEGER NOT NULL          -- number of objects
 );
 
+-- Models.
 CREATE TABLE IF NOT EXISTS models (
     model_id BIGINT NOT NULL,
     name VARCHAR NOT NULL,
-    family VARCHAR NOT NULL,            -- clip; imported: vectors made elsewhere
-    base VARCHAR NOT NULL,
-    adapter VARCHAR,
-    prompt VARCHAR,
-    clean BOOLEAN NOT NULL,
+    family VARCHAR NOT NULL,            -- clip; imported: vectors of another program
+    base VARCHAR NOT NULL,              -- checkpoint: a hub name or a path
+    adapter VARCHAR,                    -- folder of the LoRA adapter
+    prompt VARCHAR,                     -- template for captions, with {} for the caption
+    clean BOOLEAN NOT NULL,             -- whether captions are cleaned before tokenization
     origin VARCHAR NOT NULL,            -- job, added, imported
-    exif_orientation BOOLEAN DEFAULT false -- images are turned upright as their EXIF data says
+    exif_orientation BOOLEAN DEFAULT false -- whether images are rotated as their EXIF data states
 );
 
 -- The current fingerprint of each tower of each model.
@@ -81,28 +90,30 @@ CREATE TABLE IF NOT EXISTS towers (
     model_id BIGINT NOT NULL,
     tower VARCHAR NOT NULL,             -- image, text
     fingerprint VARCHAR NOT NULL,
-    backbone VARCHAR,                   -- the fingerprint of the tower without its head
+    backbone VARCHAR,                   -- fingerprint of the tower without its projection head
     precision VARCHAR NOT NULL,
-    dim INTEGER NOT NULL,
-    features_dim INTEGER NOT NULL,
-    files_key VARCHAR NOT NULL          -- sizes and modification times of the files it was computed from
+    dim INTEGER NOT NULL,               -- width of the vectors
+    features_dim INTEGER NOT NULL,      -- width of the backbone's features
+    files_key VARCHAR NOT NULL          -- sizes and modification times of the fingerprinted files
 );
 
+-- Registered shards.
 CREATE TABLE IF NOT EXISTS shards (
     shard_id BIGINT NOT NULL,
     fingerprint VARCHAR NOT NULL,
     kind VARCHAR NOT NULL,              -- vectors, features
     tower VARCHAR NOT NULL,
-    file VARCHAR NOT NULL,              -- below the store
-    items BIGINT NOT NULL,
-    failed BIGINT NOT NULL,
-    cut BIGINT NOT NULL,                -- texts longer than the model reads
+    file VARCHAR NOT NULL,              -- relative to the store
+    items BIGINT NOT NULL,              -- rows of the shard
+    failed BIGINT NOT NULL,             -- planned items without a row
+    cut BIGINT NOT NULL,                -- texts that were truncated to the maximum length of the model
     dim INTEGER NOT NULL,
-    dtype VARCHAR NOT NULL,
-    bytes BIGINT NOT NULL,
+    dtype VARCHAR NOT NULL,             -- float32, float16
+    bytes BIGINT NOT NULL,              -- size of the file
     checksum VARCHAR NOT NULL
 );
 
+-- The shard and row of each item's vector, or features, by content key.
 CREATE TABLE IF NOT EXISTS vectors (
     fingerprint VARCHAR NOT NULL,
     content VARCHAR NOT NULL,
@@ -110,6 +121,7 @@ CREATE TABLE IF NOT EXISTS vectors (
     row INTEGER NOT NULL
 );
 
+-- Items that could not be encoded.
 CREATE TABLE IF NOT EXISTS item_failures (
     fingerprint VARCHAR NOT NULL,
     tower VARCHAR NOT NULL,
@@ -117,92 +129,94 @@ CREATE TABLE IF NOT EXISTS item_failures (
     reason VARCHAR NOT NULL
 );
 
--- What a tower's precision costs: items that went through fp32 too, and the least cosine between both vectors of one.
+-- The accuracy of a tower's precision, measured on a sample that was also encoded in fp32.
 CREATE TABLE IF NOT EXISTS precision_checks (
     fingerprint VARCHAR NOT NULL,
-    items BIGINT NOT NULL,
-    least_cosine DOUBLE NOT NULL
+    items BIGINT NOT NULL,              -- size of the sample
+    least_cosine DOUBLE NOT NULL        -- minimum cosine similarity of an item's two vectors
 );
 
--- One run of `clipstore eval`: what was measured on what.
+-- Evaluations: one row per model, split, protocol, caption set and choice of queries.
 CREATE TABLE IF NOT EXISTS evaluations (
     evaluation_id BIGINT NOT NULL,
     model_id BIGINT NOT NULL,
     split_id BIGINT NOT NULL,
     protocol VARCHAR NOT NULL,
-    partial BOOLEAN NOT NULL,
-    split_digest VARCHAR NOT NULL,
-    gallery_digest VARCHAR NOT NULL,
-    images BIGINT NOT NULL,
-    captions BIGINT NOT NULL,
-    left_out_images BIGINT NOT NULL,    -- photo missing or failed
-    left_out_captions BIGINT NOT NULL,  -- theirs, and captions that failed themselves
-    pending_images BIGINT NOT NULL,     -- not embedded yet (only with partial)
+    partial BOOLEAN NOT NULL,           -- whether items without a vector were skipped (--partial)
+    split_digest VARCHAR NOT NULL,      -- SHA-256 of the split's images and captions
+    gallery_digest VARCHAR NOT NULL,    -- SHA-256 of the evaluated images and captions
+    images BIGINT NOT NULL,             -- images in the gallery
+    captions BIGINT NOT NULL,           -- captions in the gallery
+    left_out_images BIGINT NOT NULL,    -- image file missing or failed
+    left_out_captions BIGINT NOT NULL,  -- captions of these images, and failed captions
+    pending_images BIGINT NOT NULL,     -- not embedded yet (only with --partial)
     pending_captions BIGINT NOT NULL,
     image_fingerprint VARCHAR NOT NULL,
     text_fingerprint VARCHAR NOT NULL,
     precision VARCHAR NOT NULL,
     dtype VARCHAR NOT NULL,
-    seconds DOUBLE NOT NULL,
-    peak_memory BIGINT NOT NULL,        -- bytes, of the whole process
+    seconds DOUBLE NOT NULL,            -- time of the ranking
+    peak_memory BIGINT NOT NULL,        -- peak memory of the whole process in bytes
     evaluated_at TIMESTAMPTZ NOT NULL,
     caption_set VARCHAR DEFAULT 'all',  -- all, first5
-    images_without_positive BIGINT DEFAULT 0,-- asked nothing
-    captions_without_positive BIGINT DEFAULT 0,
-    lost_positives BIGINT DEFAULT 0,    -- not in the gallery
-    seen_images BIGINT,                 -- trained on, of the images; null: not known
-    screen VARCHAR,                     -- the precision of the product: bf16, fp32, fp64
+    images_without_positive BIGINT DEFAULT 0, -- images in the gallery that are no query
+    captions_without_positive BIGINT DEFAULT 0, -- captions in the gallery that are no query
+    lost_positives BIGINT DEFAULT 0,    -- positives of the protocol that are not in the gallery
+    seen_images BIGINT,                 -- images in the gallery that the model was trained on; null: unknown
+    screen VARCHAR,                     -- precision of the matrix product: bf16, fp32, fp64
     rechecked BIGINT,                   -- scores computed again in float64
-    scores BIGINT,                      -- of so many
-    unseen BOOLEAN DEFAULT FALSE,       -- asked with unseen images alone
-    asked_images BIGINT                 -- asked with; null: all that have a positive
+    scores BIGINT,                      -- all scores
+    unseen BOOLEAN DEFAULT FALSE,       -- whether queries were restricted to unseen images (--unseen)
+    asked_images BIGINT                 -- number of image queries; null: all images with a positive
 );
 
--- The images that a model was trained on, as far as the store was told.
+-- Training images of a model, as recorded by training or by `clipstore model trained`.
 CREATE TABLE IF NOT EXISTS training_images (
     model_id BIGINT NOT NULL,
     image_id BIGINT NOT NULL
 );
 
--- Images that a model was trained on elsewhere, by the SHA-256 of their files: the list that came with its adapter.
+-- Training images of a model by content: those listed with its adapter, and those removed from the catalog.
 CREATE TABLE IF NOT EXISTS training_contents (
     model_id BIGINT NOT NULL,
-    content VARCHAR NOT NULL
+    content VARCHAR NOT NULL            -- SHA-256 of the image file
 );
 
--- The images of an evaluation that its model was trained on when it was made.
+-- The images of an evaluation that the model was trained on, when it was evaluated.
 CREATE TABLE IF NOT EXISTS seen_images (
     evaluation_id BIGINT NOT NULL,
     image_id BIGINT NOT NULL
 );
 
+-- Ranks: one row per positive pair and direction.
 CREATE TABLE IF NOT EXISTS ranks (
     evaluation_id BIGINT NOT NULL,
     direction VARCHAR NOT NULL,         -- image_to_text, text_to_image
-    query_id BIGINT NOT NULL,
-    positive_id BIGINT NOT NULL,
-    n_greater BIGINT NOT NULL,
-    n_equal BIGINT NOT NULL,
+    query_id BIGINT NOT NULL,           -- image_id or caption_id, by direction
+    positive_id BIGINT NOT NULL,        -- caption_id or image_id, by direction
+    n_greater BIGINT NOT NULL,          -- candidates with a greater score than the positive
+    n_equal BIGINT NOT NULL,            -- other candidates with the same score
     score DOUBLE NOT NULL
 );
 
+-- Hits: the top results of each query.
 CREATE TABLE IF NOT EXISTS hits (
     evaluation_id BIGINT NOT NULL,
     direction VARCHAR NOT NULL,
     query_id BIGINT NOT NULL,
     position INTEGER NOT NULL,          -- from 1
-    item_id BIGINT NOT NULL,
+    item_id BIGINT NOT NULL,            -- caption_id or image_id, by direction
     score DOUBLE NOT NULL
 );
 
--- Pairs that are right though no data set says so, as other work found out later: `source` names it (eccv, cxc).
+-- Additional positive pairs, which the data set itself does not list.
 CREATE TABLE IF NOT EXISTS extra_positives (
-    source VARCHAR NOT NULL,
+    source VARCHAR NOT NULL,            -- eccv, cxc
     image_id BIGINT NOT NULL,
     caption_id BIGINT NOT NULL
 );
 
--- What a tower gave for a fixed image or caption when its fingerprint was first used, and the libraries it ran on.
+-- Vectors of a fixed image and a fixed caption, encoded when a fingerprint is first used, and the libraries in use.
 CREATE TABLE IF NOT EXISTS probes (
     fingerprint VARCHAR NOT NULL,
     device VARCHAR NOT NULL,            -- cpu, cuda

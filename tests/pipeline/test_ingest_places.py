@@ -219,6 +219,29 @@ def test_an_empty_source_is_refused_without_replace(cli: Run, sql: Ask, store: P
     assert file_names(sql) == {"val2014/a.jpg", "val2014/b.jpg"}
 
 
+def test_an_empty_file_from_elsewhere_empties_the_data_set_with_replace(
+    cli_json: Any, cli: Run, sql: Ask, tmp_path: Path
+) -> None:
+    rows = [*((f"{number}.jpg", "a dog", "x") for number in range(4)), ("4.jpg", "a cat", "y")]
+    cli("ingest", "csv", write_csv(tmp_path / "1" / "t.csv", rows, "image_path,caption,split"))
+    cli("split", "drawn", "--from", "t/x", "--validation", 0.5)
+    changes = cli_json("ingest", "csv", write_csv(tmp_path / "2" / "t.csv", []), "--replace")["changes"]
+    assert (changes["splits_removed"], changes["images_removed"]) == (2, 5)
+    assert changes["images_removed_from_drawn_splits"] == 4
+    assert sql("FROM images") == sql("FROM captions") == sql("FROM split_images") == []
+
+
+def test_an_empty_coco_split_from_elsewhere_empties_that_split_with_replace(
+    cli_json: Any, cli: Run, sql: Ask, tmp_path: Path
+) -> None:
+    cli("ingest", "coco", write_coco(tmp_path / "1"))
+    cli("ingest", "coco", write_coco(tmp_path / "2", [], images=[], split="val2017"), "--replace")
+    assert len(sql("FROM images")) == 2
+    empty = write_coco(tmp_path / "3", [], images=[])
+    assert cli_json("ingest", "coco", empty, "--replace")["changes"]["images_removed"] == 2
+    assert sql("FROM splits") == []
+
+
 def test_a_file_that_lost_its_captions_is_refused_without_replace(
     cli: Run, sql: Ask, store: Path, tmp_path: Path
 ) -> None:
