@@ -1,4 +1,4 @@
-"""The drawn data set is well-formed and repeatable, and the bundled model knows its way around it."""
+"""The drawn data set is well-formed and reproducible, and the bundled model works on it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_bytes(coco: Path, tmp_path: Path) -> None:
     assert _files(tmp_path) == _files(coco)
 
 
-def test_a_smaller_set_is_the_beginning_of_a_larger_one(coco: Path, tmp_path: Path) -> None:
+def test_a_smaller_data_set_is_the_beginning_of_a_larger_one(coco: Path, tmp_path: Path) -> None:
     draw_dataset(tmp_path, images=10, seed=3)
     for kind in ("captions", "instances"):
         larger, smaller = _annotations(coco, kind), _annotations(tmp_path, kind)
@@ -79,15 +79,15 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(coco: Path, tmp_path: Pa
     assert pictures.items() <= _files(coco).items()
 
 
-def test_splits_of_one_seed_share_no_id_when_their_numbers_do_not_overlap(coco: Path, tmp_path: Path) -> None:
+def test_splits_of_one_seed_with_disjoint_numbers_share_no_id(coco: Path, tmp_path: Path) -> None:
     draw_dataset(tmp_path, images=5, seed=3, split="train2017", first=41)
     for kind in ("captions", "instances"):
-        one, other = _annotations(coco, kind), _annotations(tmp_path, kind, "train2017")
+        val, train = _annotations(coco, kind), _annotations(tmp_path, kind, "train2017")
         for part in ("images", "annotations"):
-            assert not {entry["id"] for entry in one[part]} & {entry["id"] for entry in other[part]}
+            assert not {entry["id"] for entry in val[part]} & {entry["id"] for entry in train[part]}
 
 
-def test_another_seed_and_another_stream_have_other_scenes() -> None:
+def test_each_seed_and_stream_has_its_own_scenes() -> None:
     streams = [(3, "demo"), (4, "demo"), (3, pretrain.STREAM)]
     drawn = [example for seed, stream in streams for example in draw_examples(20, seed=seed, stream=stream)]
     assert len({repr(example.scene) for example in drawn}) == 60
@@ -97,19 +97,19 @@ def test_every_picture_has_five_captions_and_ids_are_unique(coco: Path) -> None:
     data = _annotations(coco, "captions")
     assert len({image["id"] for image in data["images"]}) == 40
     assert len({caption["id"] for caption in data["annotations"]}) == 40 * CAPTIONS
-    told = Counter(caption["image_id"] for caption in data["annotations"])
-    assert told == {image["id"]: CAPTIONS for image in data["images"]}
+    counts = Counter(caption["image_id"] for caption in data["annotations"])
+    assert counts == {image["id"]: CAPTIONS for image in data["images"]}
     assert all(caption["caption"].strip() for caption in data["annotations"])
 
 
-def test_picture_files_have_the_size_that_the_annotations_say(coco: Path) -> None:
+def test_picture_files_have_the_annotated_size(coco: Path) -> None:
     for image in _annotations(coco, "captions")["images"]:
         with Image.open(coco / "val2017" / image["file_name"]) as picture:
             assert picture.size == (image["width"], image["height"])
             assert picture.format == "JPEG"
 
 
-def test_instances_are_what_was_drawn(coco: Path) -> None:
+def test_instances_are_the_drawn_items(coco: Path) -> None:
     entries = _annotations(coco, "instances")["annotations"]
     assert len({entry["id"] for entry in entries}) == len(entries)
     drawn: Counter[tuple[int, int]] = Counter()
@@ -119,7 +119,7 @@ def test_instances_are_what_was_drawn(coco: Path) -> None:
     assert Counter((entry["image_id"], entry["category_id"]) for entry in entries) == drawn
 
 
-def test_boxes_lie_inside_the_picture_and_hold_all_that_is_painted(coco: Path) -> None:
+def test_boxes_are_inside_the_picture_and_cover_all_items(coco: Path) -> None:
     entries = _annotations(coco, "instances")["annotations"]
     for example in draw_examples(40, seed=3):
         boxes = [entry["bbox"] for entry in entries if entry["image_id"] == example.number]
@@ -131,14 +131,14 @@ def test_boxes_lie_inside_the_picture_and_hold_all_that_is_painted(coco: Path) -
 def _painted_outside(example: Example, boxes: list[list[float]]) -> NDArray[np.bool_]:
     painted: NDArray[np.bool_] = (np.asarray(example.picture) != example.scene.fill).any(axis=2)
     for left, top, width, height in boxes:
-        # A pixel more on each side, for the soft edge.
+        # One more pixel on each side, for the smooth edge.
         box = painted[max(0, int(top) - 1) : int(top + height) + 2, max(0, int(left) - 1) : int(left + width) + 2]
         assert box.mean() > 0.1
         box[:] = False
     return painted
 
 
-def test_areas_are_those_of_the_outlines(coco: Path) -> None:
+def test_areas_equal_those_of_the_outlines(coco: Path) -> None:
     names = {number: name for name, number in CATEGORY_IDS.items()}
     shares: dict[str, list[float]] = {name: [] for name in OUTLINES}
     for entry in _annotations(coco, "instances")["annotations"]:
@@ -165,11 +165,11 @@ def test_categories_are_the_shapes(coco: Path) -> None:
 # ---- the wordings ----
 
 
-def test_other_wordings_leave_the_pictures_as_they_are() -> None:
-    usual = list(draw_examples(10, seed=3))
+def test_the_wording_does_not_change_the_pictures() -> None:
+    even = list(draw_examples(10, seed=3))
     ornate = list(draw_examples(10, seed=3, shares={"ornate": 1.0}))
-    assert [example.scene for example in usual] == [example.scene for example in ornate]
-    assert all(one.captions != other.captions for one, other in zip(usual, ornate, strict=True))
+    assert [example.scene for example in even] == [example.scene for example in ornate]
+    assert all(first.captions != second.captions for first, second in zip(even, ornate, strict=True))
 
 
 def test_all_wordings_are_even_in_the_data_set_and_the_last_is_rare_in_pretraining() -> None:
@@ -178,7 +178,7 @@ def test_all_wordings_are_even_in_the_data_set_and_the_last_is_rare_in_pretraini
     assert pretrain.SHARES[list(WORDINGS)[-1]] <= 0.05 * sum(pretrain.SHARES.values())
 
 
-def test_some_captions_of_different_scenes_coincide() -> None:
+def test_a_few_scenes_have_equal_captions() -> None:
     captions = Counter(caption for example in draw_examples(600, seed=3) for caption in example.captions)
     assert 20 < sum(times for times in captions.values() if times > 1) < 600
 
@@ -186,14 +186,14 @@ def test_some_captions_of_different_scenes_coincide() -> None:
 # ---- the bundled model ----
 
 
-def test_the_bundled_model_is_small_and_carries_no_path() -> None:
+def test_the_bundled_model_is_small_and_contains_no_path() -> None:
     assert sum(path.stat().st_size for path in BUNDLED.iterdir()) <= 4_000_000
     assert CLIPModel.from_pretrained(BUNDLED).num_parameters() <= 2_000_000
     for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
         assert "/" not in (BUNDLED / name).read_text()
 
 
-def test_the_bundled_tokenizer_takes_any_text() -> None:
+def test_the_bundled_tokenizer_encodes_any_text() -> None:
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
     config = CLIPTextConfig.from_pretrained(BUNDLED)
     assert isinstance(tokenizer, CLIPTokenizer)
@@ -222,23 +222,23 @@ def _recalls(folder: Path, examples: list[Example]) -> tuple[float, float]:
     pixels = processor([example.picture for example in examples], return_tensors="pt")
     with torch.no_grad():
         logits = model(**tokens, **pixels).logits_per_image
-    own = torch.arange(len(captions)) // CAPTIONS
-    to_caption = own[logits.argmax(dim=1)] == torch.arange(len(examples))
-    to_picture = logits.argmax(dim=0) == own
+    picture = torch.arange(len(captions)) // CAPTIONS
+    to_caption = picture[logits.argmax(dim=1)] == torch.arange(len(examples))
+    to_picture = logits.argmax(dim=0) == picture
     return to_caption.float().mean().item(), to_picture.float().mean().item()
 
 
 # ---- pretraining ----
 
 
-def test_pretraining_runs_and_writes_a_folder_that_opens(tmp_path: Path) -> None:
-    told = CliRunner().invoke(pretrain.main, [str(tmp_path), "--steps", "3", "--scenes", "64"])
-    assert told.exit_code == 0, told.output
-    assert "step 3: loss" in told.stderr
+def test_pretraining_writes_a_model_that_transformers_opens(tmp_path: Path) -> None:
+    result = CliRunner().invoke(pretrain.main, [str(tmp_path), "--steps", "3", "--scenes", "64"])
+    assert result.exit_code == 0, result.output
+    assert "step 3: loss" in result.stderr
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in BUNDLED.iterdir()}
     assert all(0 <= recall <= 1 for recall in _recalls(tmp_path, list(draw_examples(4, seed=1))))
 
 
-def test_the_loss_is_nothing_for_certainty_and_the_logarithm_for_a_guess() -> None:
+def test_the_loss_is_zero_for_certainty_and_log_n_for_a_guess() -> None:
     assert pretrain.contrastive_loss(100 * torch.eye(8)).item() == pytest.approx(0.0, abs=1e-6)
     assert pretrain.contrastive_loss(torch.zeros(8, 8)).item() == pytest.approx(math.log(8))

@@ -1,4 +1,4 @@
-"""The encoder gives what transformers gives, fingerprints say what decides a vector, and bad models are refused."""
+"""The encoder agrees with transformers, fingerprints change with the vectors, and invalid models are refused."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ COSINE = 0.99999
 LONG = "a photo of " + ", ".join(f"{n} cats and {n} dogs" for n in range(60))
 
 
-def model_of(folder: Path, **told: Any) -> Model:
-    return Model(name="m", family="clip", base=str(folder), **told)
+def model_of(folder: Path, **options: Any) -> Model:
+    return Model(name="m", family="clip", base=str(folder), **options)
 
 
-def open_encoder(model: Model, **how: Any) -> ClipEncoder:
-    return ClipEncoder(load_clip(model), **how)
+def open_encoder(model: Model, **options: Any) -> ClipEncoder:
+    return ClipEncoder(load_clip(model), **options)
 
 
 @pytest.fixture
 def folder(small_clip: Path, tmp_path: Path) -> Path:
-    """This test's own small model, to change as it likes."""
+    """A copy of the small model, to be changed by the test."""
     return Path(shutil.copytree(small_clip, tmp_path / "clip"))
 
 
 @pytest.fixture(scope="module")
-def photos(test_data: Path) -> list[Path]:
-    found = sorted((test_data / "coco-mini").glob("*2017/*.jpg"))
-    assert len(found) == 80 + 159
-    return found
+def image_files(test_data: Path) -> list[Path]:
+    files = sorted((test_data / "coco-mini").glob("*2017/*.jpg"))
+    assert len(files) == 80 + 159
+    return files
 
 
 @pytest.fixture(scope="module")
 def captions(test_data: Path) -> list[str]:
-    told = json.loads((test_data / "coco-mini/annotations/captions_val2017.json").read_text())
-    return [row["caption"] for row in told["annotations"]]
+    annotations = json.loads((test_data / "coco-mini/annotations/captions_val2017.json").read_text())
+    return [row["caption"] for row in annotations["annotations"]]
 
 
 # Preprocessing
@@ -72,20 +72,21 @@ def transformers_pixels(image: Image.Image, folder: Path) -> np.ndarray:
     return CLIPImageProcessorPil.from_pretrained(folder)(image, return_tensors="np")["pixel_values"][0]
 
 
-def our_pixels(photo: bytes, folder: Path) -> np.ndarray:
-    how = read_preprocessing(folder / "preprocessor_config.json")
-    return ((decode_pixels(photo, how) * how.scale - how.mean) / how.std).transpose(2, 0, 1)
+def our_pixels(data: bytes, folder: Path) -> np.ndarray:
+    preprocessing = read_preprocessing(folder / "preprocessor_config.json")
+    pixels = decode_pixels(data, preprocessing)
+    return ((pixels * preprocessing.scale - preprocessing.mean) / preprocessing.std).transpose(2, 0, 1)
 
 
-def assert_same_pixels(photo: bytes, folder: Path) -> None:
-    with Image.open(io.BytesIO(photo)) as image:
-        theirs = transformers_pixels(image, folder)
-    assert np.abs(our_pixels(photo, folder) - theirs).max() < 1e-5
+def assert_same_pixels(data: bytes, folder: Path) -> None:
+    with Image.open(io.BytesIO(data)) as image:
+        expected = transformers_pixels(image, folder)
+    assert np.abs(our_pixels(data, folder) - expected).max() < 1e-5
 
 
-def encoded(image: Image.Image, form: str) -> bytes:
+def image_bytes(image: Image.Image, file_format: str) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, form)
+    image.save(buffer, file_format)
     return buffer.getvalue()
 
 
@@ -95,9 +96,9 @@ def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
     return Image.frombytes(mode, (width, height), values.tobytes())
 
 
-def test_pixels_equal_those_of_transformers_on_real_photos(photos: list[Path], small_clip: Path) -> None:
-    for photo in photos:
-        assert_same_pixels(photo.read_bytes(), small_clip)
+def test_pixels_equal_those_of_transformers_on_coco(image_files: list[Path], small_clip: Path) -> None:
+    for file in image_files:
+        assert_same_pixels(file.read_bytes(), small_clip)
 
 
 @pytest.mark.parametrize(
@@ -105,15 +106,15 @@ def test_pixels_equal_those_of_transformers_on_real_photos(photos: list[Path], s
     [(1, 1), (1, 300), (300, 1), (7, 5), (223, 225), (224, 224), (225, 224), (500, 333), (337, 901)],
 )
 def test_pixels_equal_those_of_transformers_at_odd_sizes(width: int, height: int, small_clip: Path) -> None:
-    assert_same_pixels(encoded(noise(width, height), "PNG"), small_clip)
+    assert_same_pixels(image_bytes(noise(width, height), "PNG"), small_clip)
 
 
 @pytest.mark.parametrize(
-    ("mode", "form"), [("L", "JPEG"), ("CMYK", "JPEG"), ("1", "PNG"), ("RGBA", "PNG"), ("LA", "PNG")]
+    ("mode", "file_format"), [("L", "JPEG"), ("CMYK", "JPEG"), ("1", "PNG"), ("RGBA", "PNG"), ("LA", "PNG")]
 )
-def test_pixels_equal_those_of_transformers_in_other_modes(mode: str, form: str, small_clip: Path) -> None:
+def test_pixels_equal_those_of_transformers_in_other_modes(mode: str, file_format: str, small_clip: Path) -> None:
     image = noise(301, 257).convert("1") if mode == "1" else noise(301, 257, mode)
-    assert_same_pixels(encoded(image, form), small_clip)
+    assert_same_pixels(image_bytes(image, file_format), small_clip)
 
 
 @pytest.mark.parametrize("transparency", [3, bytes(range(256))], ids=["index", "table"])
@@ -139,31 +140,31 @@ def test_pixels_equal_those_of_transformers_for_a_palette_with_transparency(
     ],
     ids=str,
 )
-def test_pixels_equal_those_of_transformers_in_other_ways(change: dict[str, Any], folder: Path) -> None:
+def test_pixels_equal_those_of_transformers_with_other_settings(change: dict[str, Any], folder: Path) -> None:
     edit_json(folder / "preprocessor_config.json", **change)
     for size in ((333, 251), (91, 120)):
-        assert_same_pixels(encoded(noise(*size), "PNG"), folder)
+        assert_same_pixels(image_bytes(noise(*size), "PNG"), folder)
 
 
 # Vectors
 
 
-def transformers_vectors(folder: Path, photos: list[Path], texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def transformers_vectors(folder: Path, files: list[Path], texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     model = CLIPModel.from_pretrained(folder).eval()
     tokenizer, processor = AutoTokenizer.from_pretrained(folder), CLIPImageProcessorPil.from_pretrained(folder)
     with torch.inference_mode():
-        values = processor([Image.open(photo) for photo in photos], return_tensors="pt")
-        told = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        return pooled(model.get_image_features(**values)), pooled(model.get_text_features(**told))
+        pixels = processor([Image.open(file) for file in files], return_tensors="pt")
+        tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        return pooled(model.get_image_features(**pixels)), pooled(model.get_text_features(**tokens))
 
 
-def pooled(answer: Any) -> np.ndarray:
-    return getattr(answer, "pooler_output", answer).numpy()
+def pooled(output: Any) -> np.ndarray:
+    return getattr(output, "pooler_output", output).numpy()
 
 
-def our_images(encoder: ClipEncoder, photos: list[Path]) -> np.ndarray:
-    made = np.stack([decode_pixels(photo.read_bytes(), encoder.preprocessing) for photo in photos])
-    return encoder.project(encoder.image_features(made))
+def our_images(encoder: ClipEncoder, files: list[Path]) -> np.ndarray:
+    pixels = np.stack([decode_pixels(file.read_bytes(), encoder.preprocessing) for file in files])
+    return encoder.project(encoder.image_features(pixels))
 
 
 def our_texts(encoder: ClipEncoder, texts: list[str]) -> np.ndarray:
@@ -171,22 +172,22 @@ def our_texts(encoder: ClipEncoder, texts: list[str]) -> np.ndarray:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    wide = vectors.astype(np.float64)
-    return wide / np.linalg.norm(wide, axis=1, keepdims=True)
+    vectors = vectors.astype(np.float64)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def assert_agree(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Cosine of each with its own above the bound, and the same still where what all share is taken off."""
-    assert ours.dtype == np.float32
-    assert (unit(ours) * unit(theirs)).sum(axis=1).min() > COSINE
-    middle = theirs.mean(axis=0)
-    assert (unit(ours - middle) * unit(theirs - middle)).sum(axis=1).min() > 0.9999
+def assert_agree(actual: np.ndarray, expected: np.ndarray) -> None:
+    """The cosine of each vector to the expected one is above the bound, also after subtracting the common mean."""
+    assert actual.dtype == np.float32
+    assert (unit(actual) * unit(expected)).sum(axis=1).min() > COSINE
+    mean = expected.mean(axis=0)
+    assert (unit(actual - mean) * unit(expected - mean)).sum(axis=1).min() > 0.9999
 
 
-def assert_paths_agree(folder: Path, photos: list[Path], texts: list[str]) -> None:
+def assert_vectors_agree(folder: Path, files: list[Path], texts: list[str]) -> None:
     encoder = open_encoder(model_of(folder))
-    images, captions = transformers_vectors(folder, photos, texts)
-    assert_agree(our_images(encoder, photos), images)
+    images, captions = transformers_vectors(folder, files, texts)
+    assert_agree(our_images(encoder, files), images)
     assert_agree(our_texts(encoder, texts), captions)
 
 
@@ -205,109 +206,111 @@ def test_the_tokenizer_is_openais(small_clip: Path) -> None:
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["eos 2", "eos 49407"])
-def test_vectors_agree_with_transformers(old: bool, photos: list[Path], captions: list[str], tmp_path: Path) -> None:
+def test_vectors_agree_with_transformers(
+    old: bool, image_files: list[Path], captions: list[str], tmp_path: Path
+) -> None:
     folder = build_clip(tmp_path / "clip", small=True, old=old)
-    assert_paths_agree(folder, photos[::8], [*captions, *MIXED])
+    assert_vectors_agree(folder, image_files[::8], [*captions, *MIXED])
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("old", [True, False], ids=["eos 2", "eos 49407"])
 def test_vectors_of_full_size_agree_with_transformers(
-    old: bool, full_clip: Path, photos: list[Path], captions: list[str], tmp_path: Path
+    old: bool, full_clip: Path, image_files: list[Path], captions: list[str], tmp_path: Path
 ) -> None:
     folder = full_clip if old else build_clip(tmp_path / "clip", small=False, old=False)
-    assert_paths_agree(folder, photos, [*captions, *MIXED])
+    assert_vectors_agree(folder, image_files, [*captions, *MIXED])
 
 
-def test_the_bundled_model_agrees_with_transformers(photos: list[Path], captions: list[str]) -> None:
+def test_the_bundled_model_agrees_with_transformers(image_files: list[Path], captions: list[str]) -> None:
     folder = Path(sys.modules["clipstore"].__file__).parent / "demo/model"
-    assert_paths_agree(folder, photos[::8], captions)
+    assert_vectors_agree(folder, image_files[::8], captions)
 
 
-def test_a_long_caption_is_cut_as_transformers_cuts_it_and_counted(small_clip: Path) -> None:
-    told = open_encoder(model_of(small_clip)).tokenize(["a cat", LONG, "a dog", LONG + " again"])
+def test_a_long_caption_is_truncated_as_by_transformers_and_counted(small_clip: Path) -> None:
+    texts = ["a cat", LONG, "a dog", LONG + " again"]
+    tokenized = open_encoder(model_of(small_clip)).tokenize(texts)
     tokenizer = AutoTokenizer.from_pretrained(small_clip)
-    assert told.ids == tokenizer(["a cat", LONG, "a dog", LONG + " again"], truncation=True)["input_ids"]
-    assert [len(one) for one in told.ids] == [4, 77, 4, 77]
-    assert told.cut == 2
+    assert tokenized.ids == tokenizer(texts, truncation=True)["input_ids"]
+    assert list(map(len, tokenized.ids)) == [4, 77, 4, 77]
+    assert tokenized.cut == 2
 
 
-def test_an_end_token_that_no_text_has_is_told(folder: Path) -> None:
+def test_an_end_token_that_no_text_has_is_refused(folder: Path) -> None:
     settings = json.loads((folder / "config.json").read_text())["text_config"]
     edit_json(folder / "config.json", text_config=settings | {"eos_token_id": 7})
     with pytest.raises(ModelError, match="says that 7 ends a text, and its tokenizer gives"):
         our_texts(open_encoder(model_of(folder)), ["a cat"])
 
 
-def test_a_caption_that_just_fits_is_not_counted_as_cut(small_clip: Path) -> None:
-    encoder = open_encoder(model_of(small_clip))
-    fits = encoder.tokenize([" ".join(["cat"] * 75), " ".join(["cat"] * 76)])
-    assert ([len(one) for one in fits.ids], fits.cut) == ([77, 77], 1)
+def test_a_caption_of_exactly_the_maximum_is_not_truncated(small_clip: Path) -> None:
+    tokenized = open_encoder(model_of(small_clip)).tokenize([" ".join(["cat"] * 75), " ".join(["cat"] * 76)])
+    assert (list(map(len, tokenized.ids)), tokenized.cut) == ([77, 77], 1)
 
 
-def test_vectors_do_not_depend_on_their_batch(small_clip: Path, photos: list[Path], captions: list[str]) -> None:
+def test_vectors_do_not_depend_on_their_batch(small_clip: Path, image_files: list[Path], captions: list[str]) -> None:
     encoder = open_encoder(model_of(small_clip))
     texts = [*captions[:20], *MIXED]
-    alone = np.concatenate([our_texts(encoder, [text]) for text in texts])
-    np.testing.assert_allclose(our_texts(encoder, texts), alone, atol=1e-5)
-    one_by_one = np.concatenate([our_images(encoder, [photo]) for photo in photos[:10]])
-    np.testing.assert_allclose(our_images(encoder, photos[:10]), one_by_one, atol=1e-5)
+    single_texts = np.concatenate([our_texts(encoder, [text]) for text in texts])
+    np.testing.assert_allclose(our_texts(encoder, texts), single_texts, atol=1e-5)
+    single_images = np.concatenate([our_images(encoder, [file]) for file in image_files[:10]])
+    np.testing.assert_allclose(our_images(encoder, image_files[:10]), single_images, atol=1e-5)
 
 
-def test_half_precision_stays_near(small_clip: Path, photos: list[Path]) -> None:
-    single, half = (open_encoder(model_of(small_clip), precision=how) for how in ("fp32", "bf16"))
-    ours, rough = our_images(single, photos[:8]), our_images(half, photos[:8])
-    assert not np.array_equal(ours, rough)
-    assert (unit(ours) * unit(rough)).sum(axis=1).min() > 0.999
+def test_bf16_is_close_to_fp32(small_clip: Path, image_files: list[Path]) -> None:
+    encoders = [open_encoder(model_of(small_clip), precision=precision) for precision in ("fp32", "bf16")]
+    fp32, bf16 = (our_images(encoder, image_files[:8]) for encoder in encoders)
+    assert not np.array_equal(fp32, bf16)
+    assert (unit(fp32) * unit(bf16)).sum(axis=1).min() > 0.999
 
 
-def test_less_memory_means_smaller_batches(small_clip: Path) -> None:
+def test_less_memory_gives_smaller_batches(small_clip: Path) -> None:
     encoder = open_encoder(model_of(small_clip))
     sizes = [encoder.batch_tokens("image", memory) for memory in (-1, 2**20, 2**33)]
     assert sizes[0] == encoder.image_tokens == 50 < sizes[1] < sizes[2]
     assert encoder.batch_tokens("text", 0) == 128  # a row of texts
 
 
-# Texts in rows
+# Packed texts
 
 TEXTS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=40) | st.lists(st.just(1), min_size=1, max_size=140))
 
 
-def spelled(packed: Packed, text: int) -> list[tuple[int, int]]:
-    """The tokens that the last token of a text attends to, itself included, with their positions: in their order."""
+def attended_tokens(packed: Packed, text: int) -> list[tuple[int, int]]:
+    """The tokens that the last token of a text attends to, itself included, in order, with their positions."""
     row, end = divmod(int(packed.ends[text]), packed.tokens.shape[1])
-    seen = np.flatnonzero(packed.attends[row, end])
-    assert seen[-1] == end
-    for count, place in enumerate(seen, 1):  # each token attends to those before it
-        assert np.array_equal(np.flatnonzero(packed.attends[row, place]), seen[:count])
-    return list(zip(packed.tokens[row, seen].tolist(), packed.positions[row, seen].tolist(), strict=True))
+    places = np.flatnonzero(packed.attends[row, end])
+    assert places[-1] == end
+    for count, place in enumerate(places, 1):  # each token attends to those before it
+        assert np.array_equal(np.flatnonzero(packed.attends[row, place]), places[:count])
+    return list(zip(packed.tokens[row, places].tolist(), packed.positions[row, places].tolist(), strict=True))
 
 
 @given(TEXTS.filter(bool))
-def test_each_packed_text_sees_itself_alone(texts: list[list[int]]) -> None:
+def test_a_packed_text_attends_to_its_own_tokens_only(texts: list[list[int]]) -> None:
     packed = pack(texts)
     for number, text in enumerate(texts):
-        assert spelled(packed, number) == [(token, place) for place, token in enumerate(text)]
+        assert attended_tokens(packed, number) == [(token, position) for position, token in enumerate(text)]
     assert packed.attends.any(axis=2).all()
 
 
 @given(TEXTS, st.integers(0, 700))
-def test_batches_of_texts_keep_to_their_tokens(texts: list[list[int]], tokens: int) -> None:
+def test_batches_of_texts_have_at_most_the_given_tokens(texts: list[list[int]], tokens: int) -> None:
     batches = list(batches_of(texts, tokens))
     assert sorted(number for batch in batches for number in batch) == list(range(len(texts)))
     for batch in batches:
-        laid = pack([texts[number] for number in batch]).tokens
-        assert laid.size <= tokens or laid.shape[0] == 1
+        packed = pack([texts[number] for number in batch]).tokens
+        assert packed.size <= tokens or packed.shape[0] == 1
 
 
-def test_texts_that_begin_alike_share_their_beginning() -> None:
+def test_texts_with_a_common_prefix_share_its_tokens() -> None:
     packed = pack([[7, 1, 2, 3, 8], [7, 1, 2, 4, 8], [7, 1, 2, 3, 8], [7, 5, 8]])
     assert packed.tokens.tolist() == [[7, 1, 2, 3, 8, 4, 8, 5, 8]]
     assert packed.ends.tolist() == [4, 6, 4, 8]
 
 
 @given(st.integers(0, 2**32 - 1), st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 9)))
-def test_plain_attention_is_torchs_own(seed: int, shape: tuple[int, int, int]) -> None:
+def test_plain_attention_equals_torchs(seed: int, shape: tuple[int, int, int]) -> None:
     draw = torch.Generator().manual_seed(seed)
     parts = [torch.randn(*shape, 8, generator=draw) for _ in range(3)]
     bias = torch.randn(shape[0], 1, shape[2], shape[2], generator=draw)
@@ -316,7 +319,7 @@ def test_plain_attention_is_torchs_own(seed: int, shape: tuple[int, int, int]) -
 
 # Fingerprints
 
-NOISE = {"transformers_version": "9", "_name_or_path": "x", "dtype": "float16", "torch_dtype": "float16"}
+IGNORED = {"transformers_version": "9", "_name_or_path": "x", "dtype": "float16", "torch_dtype": "float16"}
 
 
 def edit_tensor(folder: Path, name: str) -> None:
@@ -325,26 +328,26 @@ def edit_tensor(folder: Path, name: str) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def prints(model: Model, precision: str = "fp32") -> dict[str, str | None]:
+def fingerprints(model: Model, precision: str = "fp32") -> dict[str, str | None]:
     image, text = describe(model, precision)
     return {"image": image.fingerprint, "backbone": image.backbone, "text": text.fingerprint}
 
 
-def changed(before: dict[str, str | None], after: dict[str, str | None]) -> set[str]:
+def changed_parts(before: dict[str, str | None], after: dict[str, str | None]) -> set[str]:
     return {part for part in before if before[part] != after[part]}
 
 
-def edit_config(folder: Path, **change: Any) -> None:
-    edit_json(folder / "config.json", **change)
+def edit_config(folder: Path, **changes: Any) -> None:
+    edit_json(folder / "config.json", **changes)
 
 
-def edit_tower(folder: Path, tower: str, **change: Any) -> None:
-    told = json.loads((folder / "config.json").read_text())
-    edit_config(folder, **{f"{tower}_config": told[f"{tower}_config"] | change})
+def edit_tower(folder: Path, tower: str, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    edit_config(folder, **{f"{tower}_config": config[f"{tower}_config"] | changes})
 
 
-def edit_preprocessor(folder: Path, **change: Any) -> None:
-    edit_json(folder / "preprocessor_config.json", **change)
+def edit_preprocessor(folder: Path, **changes: Any) -> None:
+    edit_json(folder / "preprocessor_config.json", **changes)
 
 
 def add_merge(folder: Path) -> None:
@@ -365,20 +368,20 @@ def add_merge(folder: Path) -> None:
         (partial(edit_tower, tower="vision", hidden_act="gelu"), {"image", "backbone"}),
         (partial(edit_tower, tower="text", hidden_act="gelu"), {"text"}),
         (add_merge, {"text"}),
-        (partial(edit_config, **NOISE), set()),
-        (partial(edit_tower, tower="vision", **NOISE), set()),
+        (partial(edit_config, **IGNORED), set()),
+        (partial(edit_tower, tower="vision", **IGNORED), set()),
     ],
 )  # fmt: skip
 def test_a_fingerprint_changes_with_what_decides_its_vectors(
     edit: Callable[[Path], None], expected: set[str], folder: Path
 ) -> None:
-    before = prints(model_of(folder))
+    before = fingerprints(model_of(folder))
     edit(folder)
-    assert changed(before, prints(model_of(folder))) == expected
+    assert changed_parts(before, fingerprints(model_of(folder))) == expected
 
 
 @pytest.mark.parametrize(
-    ("told", "precision", "expected"),
+    ("options", "precision", "expected"),
     [
         ({"prompt": "a photo of {}"}, "fp32", {"text"}),
         ({"clean": True}, "fp32", {"text"}),
@@ -386,23 +389,24 @@ def test_a_fingerprint_changes_with_what_decides_its_vectors(
     ],
 )
 def test_a_fingerprint_changes_with_the_job(
-    told: dict[str, Any], precision: str, expected: set[str], small_clip: Path
+    options: dict[str, Any], precision: str, expected: set[str], small_clip: Path
 ) -> None:
-    assert changed(prints(model_of(small_clip)), prints(model_of(small_clip, **told), precision)) == expected
+    before, after = fingerprints(model_of(small_clip)), fingerprints(model_of(small_clip, **options), precision)
+    assert changed_parts(before, after) == expected
 
 
-def test_the_same_files_elsewhere_have_the_same_fingerprints(folder: Path, small_clip: Path) -> None:
-    assert prints(model_of(folder)) == prints(model_of(small_clip))
+def test_a_copy_has_the_same_fingerprints(folder: Path, small_clip: Path) -> None:
+    assert fingerprints(model_of(folder)) == fingerprints(model_of(small_clip))
 
 
-def test_weights_in_two_files_have_the_fingerprints_of_one(folder: Path, small_clip: Path) -> None:
+def test_sharded_weights_have_the_same_fingerprints(folder: Path, small_clip: Path) -> None:
     CLIPModel.from_pretrained(small_clip).save_pretrained(folder, max_shard_size="3MB")
     (folder / "model.safetensors").unlink()
     assert len(list(folder.glob("model-*.safetensors"))) > 1
-    assert prints(model_of(folder)) == prints(model_of(small_clip))
+    assert fingerprints(model_of(folder)) == fingerprints(model_of(small_clip))
 
 
-def test_a_tower_says_how_wide_it_is(small_clip: Path) -> None:
+def test_a_tower_has_the_dimensions_of_its_vectors(small_clip: Path) -> None:
     image, text = describe(model_of(small_clip), "fp32")
     encoder = open_encoder(model_of(small_clip))
     features = encoder.image_features(np.zeros((1, *encoder.preprocessing.crop, 3), dtype=np.uint8))
@@ -420,7 +424,7 @@ ON_VISION = r".*vision_model.*\.(q_proj|v_proj)"
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("options", "expected"),
     [
         ({"targets": ON_TEXT}, {"text"}),
         ({"targets": ON_VISION}, {"image", "backbone"}),
@@ -428,37 +432,37 @@ ON_VISION = r".*vision_model.*\.(q_proj|v_proj)"
         ({"targets": ["visual_projection"]}, {"image"}),
         ({"targets": ON_TEXT, "modules_to_save": ["visual_projection"]}, {"text", "image"}),
     ],
-    ids=["text", "vision", "text head", "image head", "text and image head"],  # a set's words come in any order
+    ids=["text", "vision", "text head", "image head", "text and image head"],  # sets are printed in any order
 )
-def test_an_adapter_changes_the_towers_that_it_touches(
-    told: dict[str, Any], expected: set[str], small_clip: Path, tmp_path: Path
+def test_an_adapter_changes_the_towers_that_it_has_tensors_for(
+    options: dict[str, Any], expected: set[str], small_clip: Path, tmp_path: Path
 ) -> None:
-    tuned = build_lora(small_clip, tmp_path / "tuned", **told)
-    before, after = prints(model_of(small_clip)), prints(model_of(small_clip, adapter=str(tuned)))
-    assert changed(before, after) == expected
-    plain, other = (open_encoder(model_of(small_clip, adapter=name)) for name in (None, str(tuned)))
+    tuned = build_lora(small_clip, tmp_path / "tuned", **options)
+    before, after = fingerprints(model_of(small_clip)), fingerprints(model_of(small_clip, adapter=str(tuned)))
+    assert changed_parts(before, after) == expected
+    encoders = [open_encoder(model_of(small_clip, adapter=adapter)) for adapter in (None, str(tuned))]
     black = np.zeros((1, 224, 224, 3), np.uint8)
-    features = [one.image_features(black) for one in (plain, other)]
-    images = [one.project(one.image_features(black)) for one in (plain, other)]
-    texts = [our_texts(one, ["a cat"]) for one in (plain, other)]
-    same = {
-        part: np.allclose(*pair, rtol=0, atol=1e-6)
-        for part, pair in (("backbone", features), ("image", images), ("text", texts))
+    vectors = {
+        "backbone": [encoder.image_features(black) for encoder in encoders],
+        "image": [encoder.project(encoder.image_features(black)) for encoder in encoders],
+        "text": [our_texts(encoder, ["a cat"]) for encoder in encoders],
     }
-    assert {part for part, equal in same.items() if not equal} == expected
+    different = {part for part, pair in vectors.items() if not np.allclose(*pair, rtol=0, atol=1e-6)}
+    assert different == expected
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
-def test_an_adapted_model_gives_what_peft_gives(small_clip: Path, photos: list[Path], tmp_path: Path) -> None:
+def test_an_adapted_model_agrees_with_peft(small_clip: Path, tmp_path: Path) -> None:
     tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj", "v_proj", "fc1"])
-    ours = open_encoder(model_of(small_clip, adapter=str(tuned)))
-    theirs = PeftModel.from_pretrained(CLIPModel.from_pretrained(small_clip), tuned).eval()
-    told = AutoTokenizer.from_pretrained(small_clip)(MIXED, padding=True, truncation=True, return_tensors="pt")
+    encoder = open_encoder(model_of(small_clip, adapter=str(tuned)))
+    peft_model = PeftModel.from_pretrained(CLIPModel.from_pretrained(small_clip), tuned).eval()
+    tokens = AutoTokenizer.from_pretrained(small_clip)(MIXED, padding=True, truncation=True, return_tensors="pt")
     with torch.inference_mode():
-        np.testing.assert_allclose(our_texts(ours, MIXED), pooled(theirs.get_text_features(**told)), atol=1e-5)
+        expected = pooled(peft_model.get_text_features(**tokens))
+    np.testing.assert_allclose(our_texts(encoder, MIXED), expected, atol=1e-5)
 
 
-def test_a_tuned_model_loaded_beside_its_base_leaves_the_base_alone(small_clip: Path, tmp_path: Path) -> None:
+def test_loading_a_tuned_model_leaves_its_base_unchanged(small_clip: Path, tmp_path: Path) -> None:
     tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj", "v_proj"])
     base = open_encoder(model_of(small_clip))
     before = our_texts(base, MIXED)
@@ -470,9 +474,9 @@ def test_a_tuned_model_loaded_beside_its_base_leaves_the_base_alone(small_clip: 
 
 @pytest.mark.parametrize("targets", [["q_proj"], ["visual_projection"]])
 def test_an_adapter_without_effect_is_refused(targets: list[str], small_clip: Path, tmp_path: Path) -> None:
-    idle = build_lora(small_clip, tmp_path / "idle", targets=targets, value=0.0)
-    with pytest.raises(ModelError, match=r"idle has no effect"):
-        open_encoder(model_of(small_clip, adapter=str(idle)))
+    adapter = build_lora(small_clip, tmp_path / "zero", targets=targets, value=0.0)
+    with pytest.raises(ModelError, match=r"zero has no effect"):
+        open_encoder(model_of(small_clip, adapter=str(adapter)))
 
 
 def test_an_adapter_for_other_modules_is_refused(small_clip: Path, tmp_path: Path) -> None:
@@ -498,7 +502,7 @@ def test_an_adapter_of_a_wider_model_is_refused(small_clip: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
-def test_an_adapter_folder_that_lacks_a_file_is_refused(name: str, small_clip: Path, tmp_path: Path) -> None:
+def test_an_adapter_folder_without_a_file_is_refused(name: str, small_clip: Path, tmp_path: Path) -> None:
     tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj"])
     (tuned / name).unlink()
     with pytest.raises(ModelError, match=name):
@@ -508,21 +512,21 @@ def test_an_adapter_folder_that_lacks_a_file_is_refused(name: str, small_clip: P
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
-@pytest.mark.parametrize("left", [0, 5, 100])
-def test_an_adapter_file_cut_short_is_refused(name: str, left: int, small_clip: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 5, 100])
+def test_a_truncated_adapter_file_is_refused(name: str, size: int, small_clip: Path, tmp_path: Path) -> None:
     tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj"])
-    os.truncate(tuned / name, left)
+    os.truncate(tuned / name, size)
     with pytest.raises(ModelError, match=r"tuned"):
         describe(model_of(small_clip, adapter=str(tuned)), "fp32")
     with pytest.raises(ModelError, match=r"tuned"):
         open_encoder(model_of(small_clip, adapter=str(tuned)))
 
 
-# Where models come from
+# Model folders
 
 
 @pytest.mark.parametrize(
-    ("gone", "words"),
+    ("name", "words"),
     [
         ("config.json", "config.json"),
         ("model.safetensors", "safetensors"),
@@ -531,8 +535,8 @@ def test_an_adapter_file_cut_short_is_refused(name: str, left: int, small_clip: 
         ("merges.txt", "merges.txt"),
     ],
 )
-def test_a_folder_that_lacks_a_file_is_refused(gone: str, words: str, folder: Path) -> None:
-    (folder / gone).unlink()
+def test_a_folder_without_a_file_is_refused(name: str, words: str, folder: Path) -> None:
+    (folder / name).unlink()
     with pytest.raises(ModelError, match=words):
         describe(model_of(folder), "fp32")
 
@@ -545,10 +549,10 @@ def test_weights_in_pickles_are_not_read(folder: Path) -> None:
             load(model_of(folder))
 
 
-@pytest.mark.parametrize("part", [0.0, 0.000001, 0.00001, 0.001, 0.5, 0.999])
-def test_weights_cut_short_are_refused(part: float, folder: Path) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.000001, 0.00001, 0.001, 0.5, 0.999])
+def test_truncated_weights_are_refused(share: float, folder: Path) -> None:
     weights = folder / "model.safetensors"
-    os.truncate(weights, int(weights.stat().st_size * part))
+    os.truncate(weights, int(weights.stat().st_size * share))
     with pytest.raises(ModelError, match=r"model\.safetensors is not a safetensors file, or is cut short"):
         describe(model_of(folder), "fp32")
     with pytest.raises(ModelError, match=str(folder)):
@@ -574,14 +578,14 @@ def test_a_damaged_json_file_is_refused(name: str, text: str, folder: Path) -> N
         ("tokenizer_config.json", '{"tokenizer_class": 3}'),
     ],
 )
-def test_a_tokenizer_that_makes_no_sense_is_refused(name: str, text: str, folder: Path) -> None:
+def test_an_invalid_tokenizer_is_refused(name: str, text: str, folder: Path) -> None:
     (folder / name).write_text(text)
     with pytest.raises(ModelError, match="tokenizer"):
         open_encoder(model_of(folder))
 
 
 @pytest.mark.parametrize("key", ["image_mean", "crop_size", "image_std", "size"])
-def test_preprocessing_that_does_not_say_enough_is_refused(key: str, folder: Path) -> None:
+def test_incomplete_preprocessing_is_refused(key: str, folder: Path) -> None:
     edit_preprocessor(folder, **{key: None})
     with pytest.raises(ModelError, match=r"preprocessor_config\.json"):
         describe(model_of(folder), "fp32")
@@ -589,21 +593,21 @@ def test_preprocessing_that_does_not_say_enough_is_refused(key: str, folder: Pat
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
 def test_a_damaged_weight_index_is_refused(text: str, folder: Path) -> None:
-    (folder / "model.safetensors").unlink()  # beside a single file, transformers reads no index
+    (folder / "model.safetensors").unlink()  # transformers prefers a single file to an index
     (folder / "model.safetensors.index.json").write_text(text)
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         describe(model_of(folder), "fp32")
 
 
-def test_a_weight_index_that_names_a_file_that_is_not_there_is_refused(folder: Path) -> None:
+def test_a_weight_index_with_a_missing_file_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    told = {"metadata": {}, "weight_map": {"logit_scale": "model-00001-of-00002.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(told))
+    index = {"metadata": {}, "weight_map": {"logit_scale": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="safetensors"):
         describe(model_of(folder), "fp32")
 
 
-def test_a_checkpoint_that_lacks_weights_is_refused(folder: Path) -> None:
+def test_a_checkpoint_without_all_weights_is_refused(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     del tensors["text_projection.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -618,12 +622,12 @@ def test_weights_of_another_shape_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("base", ["/no/such/folder", "./nowhere", "just-a-word", "a/b/c", "bundled:demon"])
-def test_a_base_that_is_nowhere_is_refused_by_name(base: str) -> None:
+def test_an_unknown_base_is_refused_by_name(base: str) -> None:
     with pytest.raises(ModelError, match=base.removeprefix("bundled:")):
         describe(Model(name="m", family="clip", base=base), "fp32")
 
 
-# The hub's cache; huggingface_hub reads its environment when it is imported, so these run in a process of their own.
+# The hub's cache. These run in a new process: huggingface_hub reads its environment when it is imported.
 
 _DESCRIBE = """
 import sys
@@ -639,14 +643,16 @@ except ModelError as error:
 """
 
 
-def described(base: str, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    told = {"HF_HOME": str(cache), "HF_HUB_CACHE": str(cache / "hub"), "HF_HUB_OFFLINE": "1"} | environment
-    words = [sys.executable, "-c", _DESCRIBE, base]
-    return subprocess.run(words, env=os.environ | told, capture_output=True, text=True, check=False, timeout=60)
+def describe_in_process(base: str, cache: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"HF_HOME": str(cache), "HF_HUB_CACHE": str(cache / "hub"), "HF_HUB_OFFLINE": "1"} | variables
+    command = [sys.executable, "-c", _DESCRIBE, base]
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=60
+    )
 
 
 def hub_cache(cache: Path, model: Path, *revisions: str, main: str) -> Path:
-    """The hub's cache with a model under org/clip: blobs, and snapshots that link to them."""
+    """A hub cache with a model org/clip: blobs, and snapshots with links to them."""
     root = cache / "hub/models--org--clip"
     shutil.copytree(model, root / "blobs")
     for revision in revisions:
@@ -660,27 +666,27 @@ def hub_cache(cache: Path, model: Path, *revisions: str, main: str) -> Path:
 
 def test_a_cached_hub_model_is_found_offline(small_clip: Path, tmp_path: Path) -> None:
     root = hub_cache(tmp_path, small_clip, "aaa", "bbb", main="bbb")
-    answer = described("org/clip", tmp_path)
-    assert answer.stderr == ""
-    assert answer.stdout.split() == [str(root / "snapshots/bbb"), prints(model_of(small_clip))["image"]]
+    completed = describe_in_process("org/clip", tmp_path)
+    assert completed.stderr == ""
+    assert completed.stdout.split() == [str(root / "snapshots/bbb"), fingerprints(model_of(small_clip))["image"]]
 
 
-def test_an_incomplete_snapshot_is_passed_over_for_a_whole_one(small_clip: Path, tmp_path: Path) -> None:
+def test_a_complete_snapshot_is_preferred_to_an_incomplete_one(small_clip: Path, tmp_path: Path) -> None:
     root = hub_cache(tmp_path, small_clip, "aaa", "bbb", main="bbb")
     (root / "snapshots/bbb/model.safetensors").unlink()
-    answer = described("org/clip", tmp_path)
-    assert answer.stdout.split()[0] == str(root / "snapshots/aaa")
+    completed = describe_in_process("org/clip", tmp_path)
+    assert completed.stdout.split()[0] == str(root / "snapshots/aaa")
 
 
-def test_a_hub_model_that_is_not_cached_is_named_offline(tmp_path: Path) -> None:
-    answer = described("org/other-clip", tmp_path)
-    assert answer.returncode == 1
-    assert answer.stderr.startswith("ModelError: no folder org/other-clip here")
-    assert "hf download org/other-clip" in answer.stderr
+def test_an_uncached_hub_model_is_named_offline(tmp_path: Path) -> None:
+    completed = describe_in_process("org/other-clip", tmp_path)
+    assert completed.returncode == 1
+    assert completed.stderr.startswith("ModelError: no folder org/other-clip here")
+    assert "hf download org/other-clip" in completed.stderr
 
 
-def test_a_hub_that_does_not_answer_is_told_in_one_line(tmp_path: Path) -> None:
-    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}  # the discard port: refuses at once
-    answer = described("org/other-clip", tmp_path, **nobody)
-    assert answer.stderr.startswith("ModelError: no folder org/other-clip here")
-    assert "hf download org/other-clip" in answer.stderr
+def test_an_unreachable_hub_is_one_error(tmp_path: Path) -> None:
+    unreachable = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}  # the discard port refuses at once
+    completed = describe_in_process("org/other-clip", tmp_path, **unreachable)
+    assert completed.stderr.startswith("ModelError: no folder org/other-clip here")
+    assert "hf download org/other-clip" in completed.stderr

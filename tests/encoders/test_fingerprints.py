@@ -1,4 +1,4 @@
-"""Equal fingerprints promise equal vectors: each key of a configuration and each tokenizer file is changed in turn."""
+"""Equal fingerprints mean equal vectors: each key of a configuration and each tokenizer file is changed in turn."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Change = Callable[[Path], None]
 Run = Callable[..., Result]
 
 
-class RankedGallery(NamedTuple):
+class ModelOutput(NamedTuple):
     """A model's fingerprints and vectors, by part."""
 
     fingerprints: dict[str, str | None]
@@ -51,7 +51,7 @@ class RankedGallery(NamedTuple):
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP of few weights, its tokenizer in one tokenizer.json. Copy it before changing it."""
+    """A tiny CLIP whose tokenizer is one tokenizer.json. Copy it before changing it."""
     folder = write_random_clip(tmp_path_factory.mktemp("tiny") / "clip", sizes=TINY)
     edit_json(folder / "preprocessor_config.json", size=32, crop_size=32)
     return folder
@@ -61,10 +61,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_pairs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with vocab.json, merges.txt and special_tokens_map.json instead of tokenizer.json."""
     folder = Path(shutil.copytree(tiny, tmp_path_factory.mktemp("pairs") / "clip"))
-    whole = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
     (folder / "tokenizer.json").unlink()
-    (folder / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
-    merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in whole["model"]["merges"])
+    (folder / "vocab.json").write_text(json.dumps(tokenizer["model"]["vocab"]))
+    merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"])
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{pair}\n" for pair in merges), encoding="utf-8")
     end = "<|endoftext|>"
     tokens = {"bos_token": "<|startoftext|>", "eos_token": end, "unk_token": end, "pad_token": end}
@@ -74,7 +74,7 @@ def tiny_pairs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Models this small are fastest in one thread."""
+    """Tiny models are fastest in one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -90,58 +90,58 @@ def fingerprints(model: Model) -> dict[str, str | None]:
     return {"image": image.fingerprint, "backbone": image.backbone, "text": text.fingerprint}
 
 
-def measured(model: Model) -> RankedGallery | None:
-    """What a model is and gives, or None where it is refused in words."""
+def compute(model: Model) -> ModelOutput | None:
+    """The fingerprints and vectors of a model, or None if it is refused with a ModelError."""
     try:
-        own = fingerprints(model)
+        prints = fingerprints(model)
         encoder = ClipEncoder(load_clip(model))
         features = encoder.image_features(
-            np.stack([decode_pixels(photo, encoder.preprocessing) for photo in _image_files()])
+            np.stack([decode_pixels(data, encoder.preprocessing) for data in _image_files()])
         )
         texts = encoder.text_vectors(encoder.tokenize(TEXTS).ids)
     except ModelError:
         return None
-    return RankedGallery(own, {"backbone": features, "image": encoder.project(features), "text": texts})
+    return ModelOutput(prints, {"backbone": features, "image": encoder.project(features), "text": texts})
 
 
 def _image_files() -> Iterator[bytes]:
-    values = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for width, height in ((45, 33), (32, 80)):
         buffer = io.BytesIO()
-        Image.fromarray(values.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(buffer, "PNG")
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(buffer, "PNG")
         yield buffer.getvalue()
 
 
 class Mutations:
-    """A folder that is changed in one way at a time, and what came of it."""
+    """Changes a folder in one way at a time, and checks vectors against fingerprints."""
 
-    def __init__(self, folder: Path, place: Path, model: Callable[[Path], Model], *, thorough: bool = True) -> None:
-        self._folder, self._place, self._model, self._thorough = folder, place, model, thorough
-        before = measured(model(folder))
+    def __init__(self, folder: Path, work: Path, model: Callable[[Path], Model], *, thorough: bool = True) -> None:
+        self._folder, self._copy, self._model, self._thorough = folder, work / "changed", model, thorough
+        before = compute(model(folder))
         assert before is not None
         self._before = before
         self.counts: Counter[str] = Counter()
 
     def check(self, name: str, change: Change) -> None:
-        """Vectors that differ have fingerprints that differ; a refusal in words is as good.
+        """Parts with other vectors must have other fingerprints, or the model must be refused.
 
-        Where all fingerprints differ nothing is left to show, and only a thorough test loads the model.
+        If all fingerprints differ, only a thorough test loads the model.
         """
-        copy = self._place / "changed"
+        copy = self._copy
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(self._folder, copy)
         change(copy)
         if not self._thorough and self._all_differ(copy):
             self.counts["other fingerprints, not loaded"] += 1
             return
-        after = measured(self._model(copy))
+        after = compute(self._model(copy))
         if after is None:
             self.counts["refused"] += 1
             return
         vectors = [part for part in PARTS if not _equal(self._before.vectors[part], after.vectors[part])]
         prints = [part for part in PARTS if self._before.fingerprints[part] != after.fingerprints[part]]
         assert set(vectors) <= set(prints), f"{name}: other vectors of {vectors}, other fingerprints of {prints}"
-        self.counts["other vectors" if vectors else "other fingerprints alone" if prints else "no change"] += 1
+        self.counts["other vectors" if vectors else "other fingerprints only" if prints else "no change"] += 1
 
     def _all_differ(self, copy: Path) -> bool:
         try:
@@ -151,12 +151,12 @@ class Mutations:
         return all(self._before.fingerprints[part] != after[part] for part in PARTS)
 
     def keys(self, file: str, *within: str, more: dict[str, Any] | None = None) -> None:
-        """Change each key of a JSON file, or of a table in it, and add those of `more`; thorough: in several ways."""
-        own, more = _table(json.loads((self._folder / file).read_text()), within), more or {}
-        for key in own | more:
-            values = [more[key]] if more.get(key) is not None else _others(own.get(key))
+        """Change each key of a JSON file, or of a table in it, and add those of `more`; thorough: to several values."""
+        table, more = _table(json.loads((self._folder / file).read_text()), within), more or {}
+        for key in table | more:
+            values = [more[key]] if more.get(key) is not None else _other_values(table.get(key))
             if self._thorough:
-                values = [*values, *_others(own.get(key)), None, ...]
+                values = [*values, *_other_values(table.get(key)), None, ...]
             for value in values if self._thorough else values[:1]:
                 self.check(f"{file} {'.'.join([*within, key])} = {value!r}", _edit(file, within, key, value))
             self.counts["keys"] += 1
@@ -165,27 +165,27 @@ class Mutations:
         print(f"{words}: {dict(self.counts)}")  # pytest -rP shows it
 
 
-def _table(told: dict[str, Any], within: tuple[str, ...]) -> dict[str, Any]:
+def _table(content: dict[str, Any], within: tuple[str, ...]) -> dict[str, Any]:
     for name in within:
-        told = told[name]
-    return told
+        content = content[name]
+    return content
 
 
 def _edit(file: str, within: tuple[str, ...], key: str, value: object) -> Change:
     def change(folder: Path) -> None:
-        told = json.loads((folder / file).read_text())
-        table = _table(told, within)
+        content = json.loads((folder / file).read_text())
+        table = _table(content, within)
         if value is ...:
             table.pop(key, None)
         else:
             table[key] = value
-        (folder / file).write_text(json.dumps(told))
+        (folder / file).write_text(json.dumps(content))
 
     return change
 
 
-def _others(value: Any) -> list[Any]:
-    """Other values of a key that a library may take."""
+def _other_values(value: Any) -> list[Any]:
+    """Other values of a key that a library may accept."""
     match value:
         case "quick_gelu":
             return ["gelu", "relu"]
@@ -201,11 +201,11 @@ def _others(value: Any) -> list[Any]:
             return [{}, 1, True]
 
 
-def _equal(one: np.ndarray, other: np.ndarray) -> bool:
-    return one.shape == other.shape and np.array_equal(one, other)
+def _equal(first: np.ndarray, second: np.ndarray) -> bool:
+    return first.shape == second.shape and np.array_equal(first, second)
 
 
-# What a configuration may say beside what the small model's says: transformers reads all of it.
+# Keys that the small model's configuration does not have and that transformers reads.
 MORE = {
     "text_config_dict": {"hidden_act": "relu", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2},
     "vision_config_dict": {"hidden_act": "relu", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2},
@@ -226,9 +226,9 @@ THOROUGH = pytest.param(True, id="thorough", marks=pytest.mark.full)
 
 @pytest.mark.parametrize("thorough", [SHORT, THOROUGH])
 def test_each_key_of_a_configuration(thorough: bool, tiny: Path, tmp_path: Path) -> None:
-    other = load_file(tiny / "model.safetensors")
+    tensors = load_file(tiny / "model.safetensors")
     folder = Path(shutil.copytree(tiny, tmp_path / "clip"))
-    save_file({name: weight * 1.5 for name, weight in other.items()}, folder / "other.safetensors")
+    save_file({name: weight * 1.5 for name, weight in tensors.items()}, folder / "other.safetensors")
     mutations = Mutations(folder, tmp_path, model_of, thorough=thorough)
     mutations.keys("config.json", more=MORE)
     for tower, known in (("text", CLIPTextConfig()), ("vision", CLIPVisionConfig())):
@@ -246,15 +246,15 @@ def test_each_key_of_a_preprocessing(thorough: bool, tiny: Path, tmp_path: Path)
     mutations.keys("preprocessor_config.json", more=more)
     for size in ({"shortest_edge": 40}, {"height": 32, "width": 32}, {"height": 50, "width": 40}, 64):
         mutations.check(f"size {size}", _edit("preprocessor_config.json", (), "size", size))
-    own = json.loads((tiny / "preprocessor_config.json").read_text())
-    for words, told in (("nested", {"image_processor": own | {"resample": 0}}), ("unused", own | {"resample": 0})):
-        mutations.check(words, lambda folder, told=told: _write(folder / "processor_config.json", told))
+    changed = json.loads((tiny / "preprocessor_config.json").read_text()) | {"resample": 0}
+    for name, content in (("nested", {"image_processor": changed}), ("unused", changed)):
+        mutations.check(name, lambda folder, content=content: _write(folder / "processor_config.json", content))
     mutations.report("preprocessor_config.json")
     assert mutations.counts["other vectors"] > 8
 
 
-def _write(file: Path, told: dict[str, Any]) -> None:
-    file.write_text(json.dumps(told))
+def _write(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content))
 
 
 def test_each_tokenizer_file(tiny: Path, tiny_pairs: Path, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_each_tokenizer_file(tiny: Path, tiny_pairs: Path, tmp_path: Path) -> No
 
 
 def _token_changes(name: str) -> Iterator[Change]:
-    """Changes to a tokenizer file, or the file where there is none."""
+    """Changes to a tokenizer file, or new files of that name."""
     if name == "added_tokens.json":
         yield lambda folder: _write(folder / name, {"circle": 300, "blue": 301})
     elif name == "special_tokens_map.json":
@@ -283,36 +283,36 @@ def _token_changes(name: str) -> Iterator[Change]:
     elif name == "merges.txt":
         yield lambda folder: (folder / name).write_text("\n".join((folder / name).read_text().splitlines()[:40]))
     elif name == "vocab.json":
-        yield lambda folder: _write(folder / name, _swapped(json.loads((folder / name).read_text())))
+        yield lambda folder: _write(folder / name, _swap_ids(json.loads((folder / name).read_text())))
     elif name == "tokenizer.json":
         for key in ("normalizer", "pre_tokenizer", "post_processor"):
             yield _edit(name, (), key, None)
-        yield lambda folder: _write(folder / name, _swapped_whole(json.loads((folder / name).read_text())))
+        yield lambda folder: _write(folder / name, _swap_tokenizer(json.loads((folder / name).read_text())))
     elif name == "tokenizer_config.json":
         yield lambda folder: (folder / name).unlink()
 
 
-def _swapped(vocabulary: dict[str, int]) -> dict[str, int]:
-    """Two words with each other's ids, of those that the texts have."""
-    one, other = [word for word in vocabulary if word.endswith("</w>") and len(word) > 6][:2]
-    every = [word for word in vocabulary if len(word.removesuffix("</w>")) == 1]
-    pairs = [(one, other), *zip(every[::2], every[1::2], strict=False)]
-    ids = {name: vocabulary[partner] for pair in pairs for name, partner in (pair, pair[::-1])}
+def _swap_ids(vocabulary: dict[str, int]) -> dict[str, int]:
+    """Swap the ids of two words and of all single characters, some of which are in TEXTS."""
+    words = [token for token in vocabulary if token.endswith("</w>") and len(token) > 6][:2]
+    characters = [token for token in vocabulary if len(token.removesuffix("</w>")) == 1]
+    pairs = [(words[0], words[1]), *zip(characters[::2], characters[1::2], strict=False)]
+    ids = {token: vocabulary[partner] for pair in pairs for token, partner in (pair, pair[::-1])}
     return vocabulary | ids
 
 
-def _swapped_whole(told: dict[str, Any]) -> dict[str, Any]:
-    told["model"]["vocab"] = _swapped(told["model"]["vocab"])
-    return told
+def _swap_tokenizer(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    tokenizer["model"]["vocab"] = _swap_ids(tokenizer["model"]["vocab"])
+    return tokenizer
 
 
-def build_loha(base: Path, place: Path) -> Path:
+def build_loha(base: Path, folder: Path) -> Path:
     torch.manual_seed(3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = LoHaConfig(r=2, alpha=4, target_modules=["q_proj", "v_proj"], init_weights=False)
-        get_peft_model(CLIPModel.from_pretrained(base), config).save_pretrained(place)
-    return place
+        get_peft_model(CLIPModel.from_pretrained(base), config).save_pretrained(folder)
+    return folder
 
 
 full = pytest.mark.full
@@ -352,11 +352,11 @@ def test_each_key_of_an_adapter(kind: str, thorough: bool, tiny: Path, tmp_path:
     assert not thorough or mutations.counts["other vectors"] >= 5
 
 
-# What must not change a fingerprint.
+# Changes that must not change a fingerprint.
 
 
-def resave(folder: Path, **how: Any) -> None:
-    CLIPModel.from_pretrained(folder).save_pretrained(folder, **how)
+def resave(folder: Path, **options: Any) -> None:
+    CLIPModel.from_pretrained(folder).save_pretrained(folder, **options)
 
 
 def shard(folder: Path) -> None:
@@ -364,8 +364,8 @@ def shard(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def leave_shards(folder: Path) -> None:
-    """Several files, and then one again: transformers leaves the index there, and reads the one."""
+def leave_index(folder: Path) -> None:
+    """Save in several files and then in one: transformers leaves the index, and reads the single file."""
     shard(folder)
     resave(folder)
     assert (folder / "model.safetensors.index.json").is_file()
@@ -379,7 +379,7 @@ def add_position_ids(folder: Path) -> None:
 
 
 def add_old_defaults(folder: Path) -> None:
-    """What a configuration of transformers 4 says beside what decides anything."""
+    """Add keys that transformers 4 wrote and that have no effect."""
     generation = {
         "_name_or_path": "",
         "bad_words_ids": None,
@@ -400,8 +400,8 @@ def rename(folder: Path) -> None:
 
 def reverse_keys(folder: Path) -> None:
     for file in (folder / "config.json", folder / "preprocessor_config.json"):
-        told = json.loads(file.read_text())
-        file.write_text(json.dumps(dict(reversed(told.items())), indent=4))
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps(dict(reversed(content.items())), indent=4))
 
 
 def touch(folder: Path) -> None:
@@ -414,14 +414,14 @@ def add_files(folder: Path) -> None:
         (folder / name).write_text("{}")
 
 
-UNCHANGED = [resave, shard, leave_shards, add_position_ids, add_old_defaults, rename, reverse_keys, touch, add_files]
+UNCHANGED = [resave, shard, leave_index, add_position_ids, add_old_defaults, rename, reverse_keys, touch, add_files]
 
 
 @pytest.mark.parametrize("change", UNCHANGED)
-def test_what_changes_no_vector_changes_no_fingerprint(change: Change, tiny: Path, tmp_path: Path) -> None:
+def test_a_change_without_effect_changes_no_fingerprint(change: Change, tiny: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny, tmp_path / "moved"))
     change(copy)
-    before, after = measured(model_of(tiny)), measured(model_of(copy))
+    before, after = compute(model_of(tiny)), compute(model_of(copy))
     assert before is not None
     assert after is not None
     assert before.fingerprints == after.fingerprints
@@ -430,19 +430,19 @@ def test_what_changes_no_vector_changes_no_fingerprint(change: Change, tiny: Pat
         np.testing.assert_array_equal(before.vectors[part], after.vectors[part])
 
 
-def test_what_changes_no_vector_of_an_adapter_changes_no_fingerprint(tiny: Path, tmp_path: Path) -> None:
+def test_a_change_of_an_adapter_without_effect_changes_no_fingerprint(tiny: Path, tmp_path: Path) -> None:
     adapter = build_lora(tiny, tmp_path / "adapter", targets=["q_proj", "v_proj"])
     before = fingerprints(model_of(tiny, adapter))
-    same = {
+    changes = {
         "base_model_name_or_path": "elsewhere/clip", "revision": "main", "peft_version": "0.1", "inference_mode": False,
         "auto_mapping": {"base_model_class": "X"}, "target_modules": ["v_proj", "q_proj"],
     }  # fmt: skip
-    edit_json(adapter / "adapter_config.json", **same)
+    edit_json(adapter / "adapter_config.json", **changes)
     (adapter / "README.md").write_text("a model card")
     assert fingerprints(model_of(tiny, adapter)) == before
 
 
-def test_every_file_that_a_tokenizer_of_transformers_opens_is_known(tmp_path: Path) -> None:
+def test_every_tokenizer_file_of_transformers_is_known(tmp_path: Path) -> None:
     sources = Path(transformers.__file__).parent
     files = [*sources.glob("models/*/tokenization_*.py"), sources / "tokenization_utils_base.py"]
     names: set[str] = set()
@@ -458,24 +458,24 @@ def test_every_file_that_a_tokenizer_of_transformers_opens_is_known(tmp_path: Pa
     }
 
 
-def test_the_weights_beside_a_stale_index_are_those_that_are_loaded(tiny: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_is_of_the_weights_that_are_loaded_despite_a_stale_index(tiny: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny, tmp_path / "clip"))
-    leave_shards(copy)
+    leave_index(copy)
     CLIPModel.from_pretrained(tiny).save_pretrained(copy, max_shard_size="1MB")
     tensors = load_file(tiny / "model.safetensors")
     other = {name: weight * 1.5 for name, weight in tensors.items()}
     save_file(other, copy / "model.safetensors", metadata={"format": "pt"})
-    before, after = measured(model_of(tiny)), measured(model_of(copy))
+    before, after = compute(model_of(tiny)), compute(model_of(copy))
     assert before is not None
     assert after is not None
     assert not set(before.fingerprints.values()) & set(after.fingerprints.values())
     assert not np.array_equal(before.vectors["image"], after.vectors["image"])
 
 
-# Adapters that were made elsewhere.
+# Adapters of other programs.
 
 
-def build_text_lora(base: Path, place: Path, **told: Any) -> Path:
+def build_text_lora(base: Path, folder: Path, **changes: Any) -> Path:
     """A LoRA on the linear modules of a CLIPTextModelWithProjection, as PEFT saves it."""
     torch.manual_seed(3)
     with warnings.catch_warnings():
@@ -485,14 +485,14 @@ def build_text_lora(base: Path, place: Path, **told: Any) -> Path:
     for name, weight in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.constant_(weight, 0.05)
-    tuned.save_pretrained(place)
-    edit_json(place / "adapter_config.json", **told)
-    return place
+    tuned.save_pretrained(folder)
+    edit_json(folder / "adapter_config.json", **changes)
+    return folder
 
 
-def test_an_adapter_of_the_text_tower_alone_leaves_images_as_they_are(tiny: Path, tmp_path: Path) -> None:
-    base = measured(model_of(tiny))
-    tuned = measured(model_of(tiny, build_text_lora(tiny, tmp_path / "adapter")))
+def test_an_adapter_of_the_text_tower_does_not_change_image_vectors(tiny: Path, tmp_path: Path) -> None:
+    base = compute(model_of(tiny))
+    tuned = compute(model_of(tiny, build_text_lora(tiny, tmp_path / "adapter")))
     assert base is not None
     assert tuned is not None
     assert {part for part in PARTS if base.fingerprints[part] != tuned.fingerprints[part]} == {"text"}
@@ -500,7 +500,7 @@ def test_an_adapter_of_the_text_tower_alone_leaves_images_as_they_are(tiny: Path
     assert not np.array_equal(base.vectors["text"], tuned.vectors["text"])
 
 
-def test_an_adapter_that_would_change_a_tower_without_tensors_says_what_to_narrow(tiny: Path, tmp_path: Path) -> None:
+def test_an_adapter_that_changes_a_tower_without_tensors_is_refused(tiny: Path, tmp_path: Path) -> None:
     adapter = build_text_lora(tiny, tmp_path / "adapter", init_lora_weights=False)
     with pytest.raises(ModelError, match=r"no tensors for the image tower.* narrow target_modules"):
         load_clip(model_of(tiny, adapter))
@@ -516,7 +516,7 @@ def test_tensors_that_are_not_applied_are_named(change: dict[str, Any], tiny: Pa
         load_clip(model_of(tiny, adapter))
 
 
-def test_a_foreign_adapter_is_added_with_a_warning(tiny: Path, tmp_path: Path, cli: Run) -> None:
+def test_an_adapter_of_another_base_is_added_with_a_warning(tiny: Path, tmp_path: Path, cli: Run) -> None:
     adapter = build_lora(tiny, tmp_path / "adapter", targets=["q_proj"])
     assert cli("model", "add", "own", "--base", tiny, "--adapter", adapter).stderr == ""
     copy = shutil.copytree(tiny, tmp_path / "copy")
@@ -524,15 +524,15 @@ def test_a_foreign_adapter_is_added_with_a_warning(tiny: Path, tmp_path: Path, c
     other = Path(shutil.copytree(tiny, tmp_path / "other"))
     tensors = {name: weight * 1.5 for name, weight in load_file(tiny / "model.safetensors").items()}
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
-    said = cli("model", "add", "other", "--base", other, "--adapter", adapter).stderr
-    assert said.startswith("clipstore: warning: ")
-    assert f"names the base {tiny}, whose weights are not those of {other}" in said
+    stderr = cli("model", "add", "other", "--base", other, "--adapter", adapter).stderr
+    assert stderr.startswith("clipstore: warning: ")
+    assert f"names the base {tiny}, whose weights are not those of {other}" in stderr
     edit_json(adapter / "adapter_config.json", base_model_name_or_path="org/no-such-clip")
-    said = cli("model", "add", "far", "--base", tiny, "--adapter", adapter).stderr
-    assert "org/no-such-clip, which is not on this machine" in said
+    stderr = cli("model", "add", "far", "--base", tiny, "--adapter", adapter).stderr
+    assert "org/no-such-clip, which is not on this machine" in stderr
 
 
-def test_the_foreign_adapter_of_a_job_is_a_warning_at_embed(
+def test_embed_warns_of_an_adapter_of_another_base(
     tiny: Path,
     tmp_path: Path,
     scenes: Path,
@@ -540,7 +540,7 @@ def test_the_foreign_adapter_of_a_job_is_a_warning_at_embed(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A log line, which Python prints on stderr: once, though the model has both towers to do."""
+    """A log line, which Python prints on stderr; once, though both towers are embedded."""
     adapter = build_lora(tiny, tmp_path / "adapter", targets=["q_proj"])
     other = Path(shutil.copytree(tiny, tmp_path / "other"))
     tensors = {name: weight * 1.5 for name, weight in load_file(tiny / "model.safetensors").items()}
@@ -551,14 +551,14 @@ def test_the_foreign_adapter_of_a_job_is_a_warning_at_embed(
     monkeypatch.chdir(tmp_path)
     cli("ingest", "coco", scenes)
     cli("embed", "--model", "own", "--model", "other", "--split", "coco/val", "--memory", "1MB")
-    words = f"other: the adapter {adapter} names the base {tiny}, whose weights are not those of {other}"
-    assert caplog.messages == [f"clipstore: warning: {words}"]
+    warning = f"other: the adapter {adapter} names the base {tiny}, whose weights are not those of {other}"
+    assert caplog.messages == [f"clipstore: warning: {warning}"]
     caplog.clear()
     cli("embed", "--model", "other", "--split", "coco/val")  # nothing is left to do
     assert caplog.messages == []
 
 
-# What `model add` refuses.
+# Refusals of `model add`.
 
 
 @pytest.mark.parametrize(
@@ -595,7 +595,7 @@ def test_an_adapter_in_the_folder_of_a_base_is_refused(tiny: Path, tmp_path: Pat
 def test_pixels_of_another_size_are_refused(tiny: Path, tmp_path: Path, cli: Run) -> None:
     copy = Path(shutil.copytree(tiny, tmp_path / "clip"))
     edit_json(copy / "preprocessor_config.json", size=48, crop_size=48)
-    said = cli("model", "add", "m", "--base", copy, code=1).stderr
-    assert "makes images of 48 x 48 pixels, and the model reads 32 x 32" in said
+    stderr = cli("model", "add", "m", "--base", copy, code=1).stderr
+    assert "makes images of 48 x 48 pixels, and the model takes 32 x 32" in stderr
     with pytest.raises(ModelError, match="48 x 48"):
         describe(model_of(copy), "fp32")

@@ -1,4 +1,4 @@
-"""Captions with a start or end token in letters lose nothing; sentences that are cut are named."""
+"""Captions that contain a start or end token are encoded completely; truncated texts are reported."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def tokenizer() -> Any:
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=120), min_size=1, max_size=5))
 def test_ordinary_captions_are_tokenized_as_transformers_does(texts: list[str]) -> None:
     expected = tokenizer()(texts, truncation=True, max_length=77)["input_ids"]
-    told = encoder().tokenize(texts)
-    assert told.ids == expected
-    whole = tokenizer()(texts)["input_ids"]
-    assert told.overlong == [len(ids) > 77 for ids in whole] == overlong_texts(DEMO, texts)
-    assert told.cut == sum(told.overlong)
+    tokenized = encoder().tokenize(texts)
+    assert tokenized.ids == expected
+    untruncated = tokenizer()(texts)["input_ids"]
+    assert tokenized.overlong == [len(ids) > 77 for ids in untruncated] == overlong_texts(DEMO, texts)
+    assert tokenized.cut == sum(tokenized.overlong)
 
 
 @examples(30)
@@ -62,8 +62,8 @@ def test_ordinary_captions_are_tokenized_as_transformers_does(texts: list[str]) 
         min_size=2,
     )
 )
-def test_tokens_in_letters_are_plain_text(parts: list[str]) -> None:
-    """The only start and end tokens are those around the text, and the letters come back."""
+def test_special_tokens_in_captions_are_plain_text(parts: list[str]) -> None:
+    """The only start and end tokens are those around the text, and the ids decode to the text."""
     text = "".join(parts)
     (ids,) = encoder().tokenize([text]).ids
     start, end = tokenizer().bos_token_id, tokenizer().eos_token_id
@@ -83,8 +83,8 @@ LONG = "a red circle " + "and a blue square " * 40
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Two photos with captions: ordinary ones, one with an end token in letters, one that is too long."""
+def captions_csv(tmp_path: Path) -> Path:
+    """Two images with captions: two ordinary ones, one that contains an end token, and one that is too long."""
     for number, colour in enumerate(("red", "blue")):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{number}.png")
     captions = ["a red circle", "a red circle <|endoftext|> beside a blue square", LONG.strip()]
@@ -93,43 +93,47 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "c.csv"
 
 
-def test_embed_counts_them_and_reads_all_of_them(cli: Run, cli_json: RunJson, photos: Path, store: Path) -> None:
-    cli("ingest", "csv", photos, "--name", "c")
+def test_embed_encodes_and_counts_captions_with_special_tokens(
+    cli: Run, cli_json: RunJson, captions_csv: Path, store: Path
+) -> None:
+    cli("ingest", "csv", captions_csv, "--name", "c")
     text = cli_json("embed", "--model", "demo", "--precision", "fp32")["embedded"][1]
     assert (text["done"], text["cut"], text["special_tokens"]) == (4, 1, 1)
-    assert cli_json("embed", "--model", "demo")["embedded"][1]["special_tokens"] == 0  # nothing was read
+    assert cli_json("embed", "--model", "demo")["embedded"][1]["special_tokens"] == 0  # nothing was tokenized
     ids, vectors = clipstore.open(store).vectors("demo", "c/all", "captions")
-    plain, spelled = vectors[:2]
+    plain, with_token = vectors[:2]
     assert len(ids) == 4
-    assert plain @ spelled < 0.9  # once 1.0: what came after the token was dropped
-    assert np.linalg.norm(spelled) == pytest.approx(1, abs=1e-6)
+    assert plain @ with_token < 0.9  # 1.0 if the text after the token were dropped
+    assert np.linalg.norm(with_token) == pytest.approx(1, abs=1e-6)
 
 
-def test_embed_says_so(cli: Run, photos: Path) -> None:
-    cli("ingest", "csv", photos, "--name", "c")
+def test_embed_reports_captions_with_special_tokens(cli: Run, captions_csv: Path) -> None:
+    cli("ingest", "csv", captions_csv, "--name", "c")
     assert "such as <|endoftext|>, which is read as plain text: 1" in cli("embed", "--model", "demo").stdout
 
 
-def test_retrieve_says_which_sentences_it_cut(cli: Run, cli_json: RunJson, photos: Path) -> None:
-    """A caption of the store, whose vector is there, and a sentence that is embedded now, alike."""
-    cli("ingest", "csv", photos, "--name", "c")
+def test_retrieve_reports_truncated_queries(cli: Run, cli_json: RunJson, captions_csv: Path) -> None:
+    """Both a caption whose vector is stored and a sentence that is encoded for the query."""
+    cli("ingest", "csv", captions_csv, "--name", "c")
     cli("embed", "--model", "demo")
     short, new = "a blue square", LONG + "and a green one"
     words = ("retrieve", LONG.strip(), new, short, "--model", "demo", "--split", "c/all")
-    told = {query["query"]: query["answers"][0]["cut"] for query in cli_json(*words)["queries"]}
-    assert told == {LONG.strip(): True, new: True, short: False}
+    truncated = {query["query"]: query["answers"][0]["cut"] for query in cli_json(*words)["queries"]}
+    assert truncated == {LONG.strip(): True, new: True, short: False}
     notes = [line for line in cli(*words).stderr.splitlines() if line.startswith("longer than demo reads")]
     assert [line.split(": ", 1)[1] for line in notes] == [LONG.strip(), new]
-    (photo,) = cli_json("retrieve", photos.parent / "0.png", "--model", "demo", "--split", "c/all")["queries"]
-    assert photo["answers"][0]["cut"] is False
+    (image,) = cli_json("retrieve", captions_csv.parent / "0.png", "--model", "demo", "--split", "c/all")["queries"]
+    assert image["answers"][0]["cut"] is False
 
 
-@pytest.mark.parametrize("former", [None, {}, {"max_position_embeddings": 20}, {"hidden_act": "relu"}], ids=str)
-@pytest.mark.parametrize("own", [{}, {"max_position_embeddings": 40}], ids=str)
-def test_what_a_model_reads_is_what_transformers_resolves(
-    own: dict[str, Any], former: dict[str, Any] | None, tmp_path: Path
+@pytest.mark.parametrize("config_dict", [None, {}, {"max_position_embeddings": 20}, {"hidden_act": "relu"}], ids=str)
+@pytest.mark.parametrize("text_config", [{}, {"max_position_embeddings": 40}], ids=str)
+def test_the_longest_text_is_that_of_transformers(
+    text_config: dict[str, Any], config_dict: dict[str, Any] | None, tmp_path: Path
 ) -> None:
-    config = {"model_type": "clip", "text_config": own, "vision_config": {}, "text_config_dict": former}
-    (tmp_path / "config.json").write_text(json.dumps({key: one for key, one in config.items() if one is not None}))
+    config = {"model_type": "clip", "text_config": text_config, "vision_config": {}}
+    if config_dict is not None:
+        config["text_config_dict"] = config_dict
+    (tmp_path / "config.json").write_text(json.dumps(config))
     expected = CLIPConfig.from_pretrained(tmp_path).text_config.max_position_embeddings
     assert longest_text(tmp_path) == expected
