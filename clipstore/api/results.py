@@ -42,7 +42,7 @@ class EvaluationResult(Result):
     def html(self) -> Iterator[str]:
         """The table of metrics, then the provenance of each evaluation."""
         yield html_table([row for evaluation in self["evaluations"] for row in metrics.metric_rows(evaluation)])
-        yield html_notes(line for evaluation in self["evaluations"] for line in metrics.stamp(evaluation))
+        yield html_notes(line for evaluation in self["evaluations"] for line in metrics.provenance_lines(evaluation))
         yield _skipped(self)
 
 
@@ -56,7 +56,7 @@ class ComparisonResult(Result):
             title = f"{model['model']} against {self['baseline']}"
             yield html_table(comparison.difference_rows(model, confidence), title)
         yield html_table([row for model in self["models"] for row in comparison.change_rows(model)], "Queries")
-        yield html_notes(comparison.basis(self))
+        yield html_notes(comparison.comparison_notes(self))
 
 
 class HubnessResult(Result):

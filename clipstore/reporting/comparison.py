@@ -1,4 +1,4 @@
-"""The comparison of models: a table a model, and under them what was measured and how."""
+"""The comparison of models: a table for each model, then its provenance and method."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _METRICS = {
     "mean_rank": "mean rank",
     "rsum": "RSUM",
 }
-_DECIMALS = {"mean_rank": 1, "rsum": 1}  # of the others, which are fractions, 3
-_FEW = 50  # images; from fewer, intervals cover less than they say (tests/test_paired.py)
+_DECIMALS = {"mean_rank": 1, "rsum": 1}  # the others are fractions with 3
+_MIN_IMAGES = 50  # intervals from fewer images have a lower coverage (see tests/test_significance.py)
 
 
 def print_comparison(comparison: Mapping[str, Any]) -> None:
-    """Print the differences of every model from the baseline, the queries that changed, and what this rests on."""
+    """Print the differences of every model from the baseline, the queries that changed, and the provenance."""
     for model in comparison["models"]:
         title = f"{model['model']} against {comparison['baseline']}"
         print_table(difference_rows(model, comparison["method"]["confidence"]), title=title)
     print_table([row for model in comparison["models"] for row in change_rows(model)], title="Queries")
-    for line in basis(comparison):
+    for line in comparison_notes(comparison):
         console().print(line, style="dim", soft_wrap=True)
 
 
 def difference_rows(model: Mapping[str, Any], confidence: float) -> list[Row]:
-    """One row a metric and direction: both values, the difference with its interval, p, Holm's p, and the verdict."""
+    """One row for each metric and direction: both values, difference, interval, p, Holm's p and verdict."""
     return [
         {
             "direction": _DIRECTIONS[row["direction"]],
@@ -51,52 +51,55 @@ def difference_rows(model: Mapping[str, Any], confidence: float) -> list[Row]:
 
 
 def change_rows(model: Mapping[str, Any]) -> list[Row]:
-    """One row a direction: how many queries were fixed, broken, unchanged, and moved either way."""
+    """One row for each direction: the numbers of queries that are fixed, broken, unchanged, better and worse."""
     return [{"model": model["model"], **row, "direction": _DIRECTIONS[row["direction"]]} for row in model["queries"]]
 
 
-def basis(comparison: Mapping[str, Any]) -> Iterator[str]:
-    """What a comparison was measured on and how, in lines to stand under a table."""
-    on, how = comparison["measured_on"], comparison["method"]
-    yield gallery_words(on)
-    yield from method_words(how)
+def comparison_notes(comparison: Mapping[str, Any]) -> Iterator[str]:
+    """The provenance and the method of a comparison, in lines that follow a table."""
+    measured_on, method = comparison["measured_on"], comparison["method"]
+    yield gallery_words(measured_on)
+    yield from method_notes(method)
     yield (
-        "fixed: no positive stood first, now one does; broken: the reverse; better, worse: the first positive's rank. "
-        "'clipstore query changes' lists them"
+        "fixed: a positive is first now and was not before; broken: the reverse; better, worse: the rank of the first "
+        "positive. 'clipstore query changes' lists the queries"
     )
-    yield from cautions(on, how)
+    yield from caution_notes(measured_on, method)
 
 
-def method_words(how: Mapping[str, Any]) -> Iterator[str]:
-    """Where the intervals and the p-values of a comparison come from."""
+def method_notes(method: Mapping[str, Any]) -> Iterator[str]:
+    """How the intervals and p-values of a comparison are computed."""
     yield (
-        f"intervals: {how['resamples']:,} draws of {how['clusters']:,} images with all their queries (percentile "
-        "bootstrap by image); the gallery is held fixed: they speak of other queries against these candidates"
+        f"intervals: percentile bootstrap over images, {method['resamples']:,} resamples of {method['clusters']:,} "
+        "images with all their queries; the gallery is held fixed: they apply to other queries against these candidates"
     )
     yield (
-        f"p: {how['flips']:,} times, the queries of random images swap the two models (two-sided); p (Holm): corrected "
-        f"for all {how['comparisons']} comparisons made here, and below {1 - how['confidence']:.2f} gives the verdict; "
-        f"seed {how['seed']}"
+        f"p: two-sided randomization test, {method['flips']:,} times the queries of random images swap the two models; "
+        f"p (Holm): corrected for all {method['comparisons']} comparisons made here, gives the verdict below "
+        f"{1 - method['confidence']:.2f}; seed {method['seed']}"
     )
 
 
-def cautions(on: Mapping[str, Any], how: Mapping[str, Any]) -> Iterator[str]:
-    """What a reader must know before believing the numbers."""
-    for name, model in on["models"].items():
-        if model["seen_images"] and not on["unseen"]:
+def caution_notes(measured_on: Mapping[str, Any], method: Mapping[str, Any]) -> Iterator[str]:
+    """What limits the validity of a comparison."""
+    for name, model in measured_on["models"].items():
+        if model["seen_images"] and not measured_on["unseen"]:
             yield (
-                f"{name} was TRAINED ON {model['seen_images'] / on['images']:.1%} of these images "
-                f"({model['seen_images']:,}): the comparison flatters it; evaluate and compare with --unseen"
+                f"{name} was TRAINED ON {model['seen_images'] / measured_on['images']:.1%} of these images "
+                f"({model['seen_images']:,}): its metrics are optimistic; evaluate and compare with --unseen"
             )
-    unknown = [name for name, model in on["models"].items() if model["seen_images"] is None]
+    unknown = [name for name, model in measured_on["models"].items() if model["seen_images"] is None]
     if unknown:
         yield f"training images of {', '.join(unknown)} unknown; record them with 'clipstore model trained'"
-    if on["unseen"]:
-        yield f"UNSEEN: asked with the {on['asked_images']:,} images that none of the models was trained on"
-    if on["partial"]:
-        yield "PARTIAL: measured before everything was embedded"
-    if how["clusters"] < _FEW:
-        yield f"FEW IMAGES: intervals from {how['clusters']} images cover less than they say"
+    if measured_on["unseen"]:
+        yield (
+            f"UNSEEN: the queries are the {measured_on['asked_images']:,} images that none of the models was trained "
+            "on, and their captions"
+        )
+    if measured_on["partial"]:
+        yield "PARTIAL: evaluated before all items were embedded"
+    if method["clusters"] < _MIN_IMAGES:
+        yield f"FEW IMAGES: intervals from {method['clusters']} images cover the true difference less often than stated"
 
 
 def _value(metric: str, value: float, *, sign: str = "") -> str:

@@ -1,18 +1,21 @@
-"""The metric table, and under it what each number was measured on."""
+"""The table of metrics with the provenance of each evaluation; the tables of hubness and of `clipstore bench eval`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from clipstore.protocols import PROTOCOLS
 from clipstore.reporting.tables import console, print_table
 
-Evaluation = Mapping[str, Any]
+Evaluation = Mapping[str, Any]  # as `clipstore eval --json` prints it
+MeasuredOn = Mapping[str, Any]  # its "measured_on": the JSON of `records.Provenance`
 
-# A direction in words: by what is retrieved, as metrics are named in JSON, and by the catalog's name for it.
-_QUERIES = {"text_retrieval": "image_queries", "image_retrieval": "caption_queries"}
+# The directions in words: by the prefix of their metrics in JSON, and by their name in the catalog.
 RETRIEVED = {"text_retrieval": "image → text", "image_retrieval": "text → image"}
 DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
+
+_QUERY_COUNTS = {"text_retrieval": "image_queries", "image_retrieval": "caption_queries"}
 _COLUMNS = {
     "Recall@1": "recall@1",
     "Recall@5": "recall@5",
@@ -23,129 +26,135 @@ _COLUMNS = {
     "mAP@R": "map@r",
     "R-Precision": "r_precision",
 }
-_MANY_POSITIVES = ("mAP@R", "R-Precision")  # shown where queries have many positives
+_EXTENDED_COLUMNS = ("mAP@R", "R-Precision")  # only with protocols whose queries have many positives
 
 _CAPTION_SETS = {"all": "all of each image", "first5": "the first five of each image"}
 
 
 def print_evaluations(evaluations: Sequence[Evaluation]) -> None:
-    """Print a row for each model and direction, then what was measured on what."""
+    """Print a row for each model and direction, then the provenance of each evaluation."""
     print_table([row for evaluation in evaluations for row in metric_rows(evaluation)])
     for evaluation in evaluations:
-        for line in stamp(evaluation):
+        for line in provenance_lines(evaluation):
             console().print(line, style="dim", soft_wrap=True)
 
 
 def metric_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """One row a direction, and where some images were seen one for those and one for the others: how many queries,
-    Recall@K and MRR as fractions, ranks from 1.
+    """One row for each direction, and one each for its seen and unseen queries if images were seen.
+
+    Each has the number of queries, Recall@K and MRR as fractions, and ranks from 1.
     """
-    asked = {"": (evaluation["metrics"], evaluation["measured_on"])}
+    subsets = {"": (evaluation["metrics"], evaluation["measured_on"])}
     for subset in ("seen", "unseen"):
         if evaluation.get(subset, {}).get("images"):
             part = evaluation[subset]
-            asked[f", {subset} ({part['share']:.1%})"] = part["metrics"], part
+            subsets[f", {subset} ({part['share']:.1%})"] = part["metrics"], part
     return [
-        {"model": evaluation["model"], "direction": words + which, "queries": f"{counts[_QUERIES[prefix]]:,}"}
+        {"model": evaluation["model"], "direction": direction + suffix, "queries": f"{counts[_QUERY_COUNTS[prefix]]:,}"}
         | _metric_cells(evaluation, prefix, metrics)
-        for prefix, words in RETRIEVED.items()
-        for which, (metrics, counts) in asked.items()
+        for prefix, direction in RETRIEVED.items()
+        for suffix, (metrics, counts) in subsets.items()
         if f"{prefix}_mrr" in metrics
     ]
 
 
 def _metric_cells(evaluation: Evaluation, prefix: str, metrics: Mapping[str, float]) -> dict[str, Any]:
+    extended = PROTOCOLS[evaluation["protocol"]].extended
     return {
         **{
-            title: _shown(metrics[f"{prefix}_{name}"])
+            title: _cell(metrics[f"{prefix}_{name}"])
             for title, name in _COLUMNS.items()
-            if title not in _MANY_POSITIVES or evaluation["protocol"] in ("eccv", "cxc")
+            if extended or title not in _EXTENDED_COLUMNS
         },
         "RSUM": f"{metrics['rsum']:.1f}" if "rsum" in metrics else "",
     }
 
 
-def stamp(evaluation: Evaluation) -> list[str]:
-    """What an evaluation was measured on, in lines to stand under a table."""
-    on = evaluation["measured_on"]
+def provenance_lines(evaluation: Evaluation) -> list[str]:
+    """The provenance of an evaluation in lines that follow a table."""
+    measured_on = evaluation["measured_on"]
     first = (
-        f"{evaluation['model']} on {gallery_words(on)}; {query_words(on)}; {vector_words(on)}; "
-        f"screened in {on['screen']}, {on['rechecked'] / on['scores']:.2%} of the "
-        f"scores in float64 again; {on['seconds']:.1f} s, peak memory {on['peak_memory'] / 2**20:,.0f} MB"
+        f"{evaluation['model']} on {gallery_words(measured_on)}; {query_words(measured_on)}; "
+        f"{vector_words(measured_on)}; screened in {measured_on['screen']}, "
+        f"{measured_on['rechecked'] / measured_on['scores']:.2%} of the scores recomputed in float64; "
+        f"{measured_on['seconds']:.1f} s, peak memory {measured_on['peak_memory'] / 2**20:,.0f} MB"
     )
-    return [first, *(f"  {note}" for note in notes(on))]
+    return [first, *(f"  {note}" for note in evaluation_notes(measured_on))]
 
 
-def gallery_words(on: Mapping[str, Any]) -> str:
-    """What was ranked and how, of an evaluation's "measured_on": the same words for all that one table may hold."""
+def gallery_words(measured_on: MeasuredOn) -> str:
+    """The gallery and the protocol: equal for all evaluations of one table."""
     return (
-        f"{on['split']} ({on['split_digest'][:12]}): {on['images']:,} images, "
-        f"{on['captions']:,} captions ({_CAPTION_SETS[on['caption_set']]}); protocol {on['protocol']}"
+        f"{measured_on['split']} ({measured_on['split_digest'][:12]}): {measured_on['images']:,} images, "
+        f"{measured_on['captions']:,} captions ({_CAPTION_SETS[measured_on['caption_set']]}); "
+        f"protocol {measured_on['protocol']}"
     )
 
 
-def query_words(on: Mapping[str, Any]) -> str:
-    """How many queries each direction has, of an evaluation's "measured_on"."""
-    counts = [f"{on[_QUERIES[prefix]]:,} {words}" for prefix, words in RETRIEVED.items() if on[_QUERIES[prefix]]]
-    return f"queries: {', '.join(counts)}"
+def query_words(measured_on: MeasuredOn) -> str:
+    """The number of queries of each direction."""
+    counts = {words: measured_on[_QUERY_COUNTS[prefix]] for prefix, words in RETRIEVED.items()}
+    return f"queries: {', '.join(f'{count:,} {words}' for words, count in counts.items() if count)}"
 
 
-def vector_words(on: Mapping[str, Any]) -> str:
-    """What made the vectors, of an evaluation's "measured_on"."""
+def vector_words(measured_on: MeasuredOn) -> str:
+    """The precision, stored type and fingerprints of the vectors, and the number of ties."""
     return (
-        f"{on['precision']}, stored as {on['dtype']}; "
-        f"image tower {on['image_fingerprint'][:12]}, text tower {on['text_fingerprint'][:12]}; "
-        f"{on['tied_pairs']:,} tied pairs"
+        f"{measured_on['precision']}, stored as {measured_on['dtype']}; "
+        f"image tower {measured_on['image_fingerprint'][:12]}, text tower {measured_on['text_fingerprint'][:12]}; "
+        f"{measured_on['tied_pairs']:,} tied pairs"
     )
 
 
-def notes(on: Mapping[str, Any]) -> list[str]:
-    """What a reader of the numbers must know besides: images trained on, items left out, what the protocol does."""
-    lines = []
-    if on["seen_images"] is None:
-        lines.append("training images unknown; record them with 'clipstore model trained'")
-    elif on["seen_images"]:
-        share = on["seen_images"] / on["images"]
-        lines.append(
-            f"TRAINED ON {share:.1%} of these images ({on['seen_images']:,}): "
-            + ("they stand in the gallery, and are not asked" if on["unseen"] else "the numbers over all flatter it")
-        )
-    else:
-        lines.append("trained on none of these images, as far as the store was told")
-    if on["unseen"]:
-        lines.append(
-            f"UNSEEN: asked with the {on['asked_images']:,} images that none of the models evaluated together was "
-            "trained on, and their captions"
-        )
-    if on["images_without_positive"] or on["captions_without_positive"]:
-        lines.append(
-            f"nothing in the gallery is right for {on['images_without_positive']:,} images and "
-            f"{on['captions_without_positive']:,} captions: they stand in it, and are not asked"
-        )
-    if on["lost_positives"]:
-        lines.append(f"{on['lost_positives']:,} positives of {on['protocol']} are not in the gallery")
-    if on["protocol"] == "coco-1k":
-        lines.append("five folds of 1,000 images, each ranked alone, and averaged: never compare with a whole gallery")
-    if on["left_out_images"] or on["left_out_captions"]:
-        lines.append(
-            f"left out: {on['left_out_images']:,} images without a readable photo, and {on['left_out_captions']:,} "
-            "captions (theirs, or failed themselves)"
-        )
-    if on["partial"]:
-        lines += _partial_notes(on)
-    if on["protocol"] == "paired-rows":
-        lines.append(
-            "paired-rows: each caption is asked for by its own image alone, so siblings compete, and Recall@1 cannot "
-            f"exceed {on['images'] / on['captions']:.3f} here; never compare it with the standard protocol's"
-        )
-    return lines
+def evaluation_notes(measured_on: MeasuredOn) -> list[str]:
+    """What a reader of the metrics must know: training images, items left out, and cautions of the protocol."""
+    caution = PROTOCOLS[measured_on["protocol"]].caution
+    return [
+        _training_note(measured_on),
+        *_query_notes(measured_on),
+        *_missing_notes(measured_on),
+        *([caution.format(max_recall=measured_on["images"] / measured_on["captions"])] if caution else []),
+    ]
 
 
-def _partial_notes(on: Mapping[str, Any]) -> list[str]:
-    lines = [f"PARTIAL: {on['pending_images']:,} images and {on['pending_captions']:,} captions are not embedded yet"]
-    if on["protocol"] in ("eccv", "cxc"):
-        lines.append(f"PARTIAL: {query_words(on)}; {on['protocol']} has more on coco/test")
-    return lines
+def _training_note(measured_on: MeasuredOn) -> str:
+    seen = measured_on["seen_images"]
+    if seen is None:
+        return "training images unknown; record them with 'clipstore model trained'"
+    if not seen:
+        return "no known overlap with the training images"
+    consequence = "candidates, not queries" if measured_on["unseen"] else "metrics over all queries are optimistic"
+    return f"TRAINED ON {seen / measured_on['images']:.1%} of these images ({seen:,}): {consequence}"
+
+
+def _query_notes(measured_on: MeasuredOn) -> Iterator[str]:
+    if measured_on["unseen"]:
+        yield (
+            f"UNSEEN: the queries are the {measured_on['asked_images']:,} images that none of the models evaluated "
+            "together was trained on, and their captions"
+        )
+    images, captions = measured_on["images_without_positive"], measured_on["captions_without_positive"]
+    if images or captions:
+        yield f"{images:,} images and {captions:,} captions have no positive in the gallery: candidates, not queries"
+    if measured_on["lost_positives"]:
+        yield f"{measured_on['lost_positives']:,} positives of {measured_on['protocol']} are not in the gallery"
+
+
+def _missing_notes(measured_on: MeasuredOn) -> Iterator[str]:
+    images, captions = measured_on["left_out_images"], measured_on["left_out_captions"]
+    if images or captions:
+        yield (
+            f"left out: {images:,} images without a readable image file, and {captions:,} captions (of these images, "
+            "or failed)"
+        )
+    if not measured_on["partial"]:
+        return
+    yield (
+        f"PARTIAL: {measured_on['pending_images']:,} images and {measured_on['pending_captions']:,} captions are not "
+        "embedded yet"
+    )
+    if PROTOCOLS[measured_on["protocol"]].extended:
+        yield f"PARTIAL: {query_words(measured_on)}; {measured_on['protocol']} has more on coco/test"
 
 
 def print_hubness(results: Sequence[Mapping[str, Any]]) -> None:
@@ -185,7 +194,7 @@ def _hubness_row(model: str, row: Mapping[str, Any]) -> dict[str, Any]:
         "model": model,
         "direction": DIRECTIONS[row["direction"]],
         "correction": row["correction"],
-        **{title: _shown(row[name]) for title, name in _COLUMNS.items() if name in row},
+        **{title: _cell(row[name]) for title, name in _COLUMNS.items() if name in row},
         "skewness": "" if row["skewness"] is None else f"{row['skewness']:.3f}",
         "never retrieved": f"{row['anti_hubs']:.1%}",
         "expected": f"{row['mean_times']:.3f}",
@@ -194,36 +203,37 @@ def _hubness_row(model: str, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _shown(value: float) -> str:
+def _cell(value: float) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.1f}"
 
 
-def print_bench(told: Mapping[str, Any]) -> None:
-    """Print what `clipstore bench eval` measured."""
+def print_bench(result: Mapping[str, Any]) -> None:
+    """Print the result of `clipstore bench eval`."""
     print_table(
         [
             {
-                "images": told["images"],
-                "captions": told["captions"],
-                "dim": told["dim"],
-                "ranking": f"{told['seconds']:.2f} s",
-                "fp32 products alone": f"{told['product_seconds']:.2f} s",
-                "share": f"{told['share']:.2f}",
-                "checksums": f"{told['checksum_ratio'] - 1:+.1%}",
-                "scored again": f"{told['rechecked']:.2%}",
-                "peak memory": f"{told['peak_memory'] / 2**20:,.0f} MB",
+                "images": result["images"],
+                "captions": result["captions"],
+                "dim": result["dim"],
+                "ranking": f"{result['seconds']:.2f} s",
+                "fp32 products alone": f"{result['product_seconds']:.2f} s",
+                "share": f"{result['share']:.2f}",
+                "checksums": f"{result['checksum_ratio'] - 1:+.1%}",
+                "rescored": f"{result['rechecked']:.2%}",
+                "peak memory": f"{result['peak_memory'] / 2**20:,.0f} MB",
             }
         ]
     )
     console().print(
-        f"checksums: ranking with every shard compared with its checksum, as each process does once, "
-        f"{told['seconds']:.3f} s; without, {told['unchecked_seconds']:.3f} s",
+        f"checksums: ranking and comparing every shard with its checksum, as each process does once, takes "
+        f"{result['seconds']:.3f} s; without the comparison {result['unchecked_seconds']:.3f} s",
         style="dim",
         soft_wrap=True,
     )
     console().print(
-        f"screened in {told['screen']} on {told['device']}, {told['threads']} threads; Recall@1 of the made vectors: "
-        f"{told['text_retrieval_recall@1']:.2f} image → text, {told['image_retrieval_recall@1']:.2f} text → image",
+        f"screened in {result['screen']} on {result['device']}, {result['threads']} threads; Recall@1 of the synthetic "
+        f"vectors: {result['text_retrieval_recall@1']:.2f} image → text, "
+        f"{result['image_retrieval_recall@1']:.2f} text → image",
         style="dim",
         soft_wrap=True,
     )

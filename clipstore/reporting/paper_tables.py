@@ -11,8 +11,15 @@ from typing import Any
 
 from clipstore.protocols import PROTOCOLS
 from clipstore.records import Row
-from clipstore.reporting.comparison import cautions, method_words
-from clipstore.reporting.metrics import DIRECTIONS, RETRIEVED, gallery_words, notes, query_words, vector_words
+from clipstore.reporting.comparison import caution_notes, method_notes
+from clipstore.reporting.metrics import (
+    DIRECTIONS,
+    RETRIEVED,
+    evaluation_notes,
+    gallery_words,
+    query_words,
+    vector_words,
+)
 
 _COLUMNS = {
     "recall@1": "R@1",
@@ -131,7 +138,10 @@ def _metric_columns(evaluations: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 def _remarks(evaluations: Sequence[Row]) -> list[tuple[str, str]]:
     """The provenance of the vectors, and notes: first what holds for all models, then what holds for each."""
-    lines = [[vector_words(evaluation["measured_on"]), *notes(evaluation["measured_on"])] for evaluation in evaluations]
+    lines = [
+        [vector_words(evaluation["measured_on"]), *evaluation_notes(evaluation["measured_on"])]
+        for evaluation in evaluations
+    ]
     common = [line for line in lines[0] if all(line in own for own in lines)]
     own_lines = [
         (evaluation["model"], "; ".join(line for line in own if line not in common))
@@ -174,7 +184,7 @@ def _difference_table(comparison: Row) -> _PaperTable:
         rows=[_difference_row(model["model"], row) for model in comparison["models"] for row in model["differences"]],
         bold=set(),
         remarks=[
-            ("", line) for line in (*method_words(method), f"by p (Holm): {marks}", *cautions(measured_on, method))
+            ("", line) for line in (*method_notes(method), f"by p (Holm): {marks}", *caution_notes(measured_on, method))
         ],
     )
 

@@ -203,7 +203,7 @@ def test_the_table_shows_both(protocol: str, scores: dict[str, Any], cli: Run, t
     for words in ("image → text, seen (41.7%)", "image → text, unseen (58.3%)", "TRAINED ON 41.7% of these images (5)"):
         assert words in out
     out = cli("eval", "--split", "g/all", "--model", "a", "--protocol", protocol, "--unseen").stdout
-    assert "UNSEEN: asked with the 7 images" in out
+    assert "UNSEEN: the queries are the 7 images" in out
 
 
 def test_paired_rows_are_split_by_their_image(

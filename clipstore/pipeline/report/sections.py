@@ -16,8 +16,8 @@ from clipstore.pipeline.report.query_ranks import ITEM_KINDS
 from clipstore.pipeline.report.selection import ReportSplit, concat_results, query_store
 from clipstore.pipeline.stats import split_stats
 from clipstore.records import Row
-from clipstore.reporting.comparison import basis
-from clipstore.reporting.metrics import gallery_words, notes, query_words, vector_words
+from clipstore.reporting.comparison import comparison_notes
+from clipstore.reporting.metrics import evaluation_notes, gallery_words, query_words, vector_words
 from clipstore.reporting.tables import total_rows
 from clipstore.store.layout import Store
 from clipstore.training_files import METRICS
@@ -45,7 +45,7 @@ def _provenance(evaluation: Row) -> Row:
         "gallery_digest": measured_on["gallery_digest"],
         "gallery": f"{gallery_words(measured_on)}; {query_words(measured_on)}",
         "vectors": vector_words(measured_on),
-        "notes": notes(measured_on),
+        "notes": evaluation_notes(measured_on),
     }
 
 
@@ -69,7 +69,7 @@ def comparison(split: ReportSplit) -> Row:
         result = compare(split.store, split.models, split.split, selection)
     except ClipstoreError as error:
         return {"reason": f"The models cannot be compared: {error}"}
-    return {"commands": [shlex.join(words)], **result, "basis": list(basis(result))}
+    return {"commands": [shlex.join(words)], **result, "basis": list(comparison_notes(result))}
 
 
 def categories(split: ReportSplit) -> Row:
