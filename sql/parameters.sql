@@ -1,4 +1,4 @@
--- Statements of the parameters of named queries: each lists the values that are accepted, or returns a $value that it accepts.
+-- Statements that check the parameters of named queries: each lists the valid values, or returns the $value if it is valid.
 
 -- name: baseline
 -- The models of the store.
@@ -9,7 +9,7 @@ SELECT name AS value FROM models;
 FROM (VALUES ('all'), ('first5')) AS caption_sets (value);
 
 -- name: change
--- What can become of a query between two evaluations.
+-- The changes of a query between two evaluations.
 FROM (VALUES ('fixed'), ('broken'), ('unchanged')) AS changes (value);
 
 -- name: direction
@@ -21,11 +21,11 @@ FROM (VALUES ('image_to_text'), ('text_to_image')) AS directions (value);
 SELECT $value AS value WHERE EXISTS (FROM glob($value));
 
 -- name: k
--- a whole number from 1 to 10: as many results of each query are kept
+-- a whole number from 1 to 10: each query has at most 10 stored hits
 SELECT $value AS value WHERE regexp_full_match($value, '[1-9]|10');
 
 -- name: kind
--- The kinds of failures.
+-- The kinds of failure.
 SELECT kind AS value FROM failure_kind_names;
 
 -- name: limit

@@ -1,4 +1,4 @@
--- What was measured on what: for each evaluation, its gallery, precision, fingerprints, what was left out, what was seen.
+-- Evaluations with their provenance: gallery, precision, fingerprints, numbers of left-out items and of seen images.
 SELECT
     model, split, protocol, caption_set, unseen, partial, evaluated_at, images, captions, asked_images, left_out_images,
     left_out_captions, pending_images, pending_captions, seen_images, precision, dtype, screen, rechecked, scores,

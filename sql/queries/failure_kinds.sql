@@ -1,12 +1,12 @@
--- Why queries failed: the share of each kind among the failures and among all queries, in the order of the rules.
-WITH asked AS (
+-- Failures by kind: the share of each kind among the failures and among all queries, in the order of the rules.
+WITH query_counts AS (
     SELECT evaluation_id, model, split, direction, count(*) AS queries
     FROM query_ranks
     JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
     WHERE $direction IS NULL OR direction = $direction
     GROUP BY evaluation_id, model, split, direction
 ),
-counted AS (
+failure_counts AS (
     SELECT evaluation_id, direction, kind, count(*) AS failures
     FROM failure_kinds
     GROUP BY evaluation_id, direction, kind
@@ -16,7 +16,7 @@ SELECT
     coalesce(failures, 0) AS failures,
     coalesce(failures / sum(failures) OVER (PARTITION BY evaluation_id, direction), 0) AS of_failures,
     coalesce(failures / queries, 0) AS of_queries
-FROM asked
+FROM query_counts
 CROSS JOIN failure_kind_names
-LEFT JOIN counted USING (evaluation_id, direction, kind)
+LEFT JOIN failure_counts USING (evaluation_id, direction, kind)
 ORDER BY evaluation_id, direction, place;

@@ -1,6 +1,6 @@
--- Queries that did not find a positive first: what was asked, wanted, its rank, what came instead and why; worst first.
+-- Queries without a positive at rank 1: query, expected item and its rank, returned item, kind of failure; worst first.
 --
--- Only those that are shown are judged, unless a kind is asked for.
+-- Without a kind, only the rows that are returned are classified.
 WITH listed AS MATERIALIZED (
     SELECT *, count(*) OVER () AS listed_rows
     FROM named_failures

@@ -1,4 +1,4 @@
--- How unevenly items are retrieved: skewness of the times that each is among a query's first k (at most 10), anti-hubs, hubs.
+-- How unevenly items are retrieved: skewness of the k-occurrence (k at most 10), share of anti-hubs, number of hubs.
 SELECT model, split, direction, hubness.* EXCLUDE (evaluation_id, direction)
 FROM hubness(coalesce($k::INTEGER, 10)) AS hubness
 JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)

@@ -1,4 +1,4 @@
--- The images of a split in its order: where each lies, how many captions it has, what it shows, why it cannot be read.
+-- The images of a split in its order: path, number of captions, categories, and the problem of an unreadable file.
 SELECT
     splits.name AS split,
     images.image_id,

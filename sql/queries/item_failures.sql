@@ -1,5 +1,6 @@
--- Items with a problem and its reason: images that are missing, and images or captions that gave no vector.
--- `path` is where the image file is, or should be.
+-- Items that failed, with the reason: missing image files, and images or captions without a vector.
+--
+-- `path` is that of the image file.
 SELECT *, count(*) OVER () AS total_rows
 FROM (
     SELECT datasets.name AS dataset, NULL AS model, 'image' AS tower, file_name AS item, problem AS reason, path

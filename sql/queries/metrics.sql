@@ -1,4 +1,4 @@
--- The metrics of every evaluation, one row a metric.
+-- The metrics of every evaluation, one row per metric.
 SELECT metrics.model, metrics.split, metrics.protocol, caption_set, unseen, direction, metric, value
 FROM metrics
 JOIN evaluation_names USING (evaluation_id)

@@ -1,5 +1,5 @@
--- Text to image by the length of the caption, in words.
-WITH asked AS (
+-- Text to image by the number of words of the caption.
+WITH queries AS (
     SELECT
         query_ranks.*, model, split,
         len(caption_words(captions.text)) AS words
@@ -16,6 +16,6 @@ SELECT
     avg(hit_chance(1, n_greater, tied, tied_positives) ORDER BY query_id, own_pair) AS "recall@1",
     avg(hit_chance(10, n_greater, tied, tied_positives) ORDER BY query_id, own_pair) AS "recall@10",
     avg(reciprocal_rank(n_greater, tied, tied_positives) ORDER BY query_id, own_pair) AS mrr
-FROM asked
+FROM queries
 GROUP BY evaluation_id, model, split, caption_words
 ORDER BY evaluation_id, min(words);

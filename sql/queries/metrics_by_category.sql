@@ -1,5 +1,5 @@
--- Both directions by the categories that the image shows (where the data set tells), the worst Recall@1 first.
-WITH asked AS (
+-- Both directions by the category of the image, if the data set has categories, the worst Recall@1 first.
+WITH queries AS (
     SELECT
         query_ranks.*, model, split,
         CASE direction WHEN 'image_to_text' THEN query_id ELSE captions.image_id END AS image_id
@@ -14,7 +14,7 @@ SELECT
     avg(hit_chance(1, n_greater, tied, tied_positives) ORDER BY query_id, own_pair) AS "recall@1",
     avg(hit_chance(10, n_greater, tied, tied_positives) ORDER BY query_id, own_pair) AS "recall@10",
     avg(reciprocal_rank(n_greater, tied, tied_positives) ORDER BY query_id, own_pair) AS mrr
-FROM asked
+FROM queries
 JOIN image_categories USING (image_id)
 JOIN categories USING (category_id)
 GROUP BY evaluation_id, model, split, direction, categories.name, supercategory

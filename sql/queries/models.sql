@@ -1,4 +1,4 @@
--- What the store holds of each model: vectors of its current towers.
+-- The models, with the number of stored vectors of each current tower.
 SELECT models.name AS model, family, base, adapter, towers.tower, precision, dim, count(vectors.content) AS vectors
 FROM models
 LEFT JOIN towers USING (model_id)

@@ -1,4 +1,4 @@
--- How many queries found their first positive at which rank: 1, 2-5, 6-10, and on in powers of ten.
+-- Queries by the rank of their best positive: 1, 2-5, 6-10, then in powers of ten.
 WITH bins (place, ranks, low, high) AS (
     VALUES (1, '1', 1, 2), (2, '2-5', 2, 6), (3, '6-10', 6, 11), (4, '11-100', 11, 101), (5, '101-1000', 101, 1001),
         (6, 'above 1000', 1001, 1e18)

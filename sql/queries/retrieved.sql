@@ -1,10 +1,10 @@
--- What came first for every query: its first k items (at most 10) with their scores; correct: it is a positive.
+-- The first k hits of every query (at most 10) with their scores; correct: the hit is a positive.
 SELECT
     model,
     split,
     hits.direction,
     hits.query_id,
-    coalesce(asked_caption.source_id, asked_image.source_id) AS query_source_id,
+    coalesce(query_caption.source_id, query_image.source_id) AS query_source_id,
     hits.position,
     hits.item_id,
     coalesce(captions.source_id, images.source_id) AS item_source_id,
@@ -20,8 +20,8 @@ FROM hits
 JOIN selected_evaluations($model, $split, $protocol, $captions, $unseen) USING (evaluation_id)
 LEFT JOIN captions ON hits.direction = 'image_to_text' AND captions.caption_id = hits.item_id
 LEFT JOIN images ON hits.direction = 'text_to_image' AND images.image_id = hits.item_id
-LEFT JOIN captions AS asked_caption ON hits.direction = 'text_to_image' AND asked_caption.caption_id = hits.query_id
-LEFT JOIN images AS asked_image ON hits.direction = 'image_to_text' AND asked_image.image_id = hits.query_id
+LEFT JOIN captions AS query_caption ON hits.direction = 'text_to_image' AND query_caption.caption_id = hits.query_id
+LEFT JOIN images AS query_image ON hits.direction = 'image_to_text' AND query_image.image_id = hits.query_id
 WHERE ($direction IS NULL OR hits.direction = $direction)
     AND ($query IS NULL OR hits.query_id = $query::BIGINT)
     AND hits.position <= coalesce($k::INTEGER, 10)

@@ -1,4 +1,4 @@
--- The metrics over the queries whose image a model was trained on, and over the others, apart.
+-- The metrics over queries with images that a model was trained on (seen), and over the others (unseen).
 SELECT measures.model, measures.split, measures.protocol, caption_set, subset, direction, metric, value
 FROM subset_metrics AS measures
 JOIN evaluation_names USING (evaluation_id)

@@ -1,4 +1,4 @@
--- The splits, with their images, captions, and photos that are missing.
+-- The splits, with their numbers of images, captions and missing image files.
 SELECT splits.name AS split, count(DISTINCT image_id) AS images, count(caption_id) AS captions,
     count(DISTINCT image_id) FILTER (WHERE problem IS NOT NULL) AS missing_photos, drawn_from
 FROM splits

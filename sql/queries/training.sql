@@ -1,2 +1,2 @@
--- A training's epochs, from the file that it wrote: -p file=STORE/adapters/MODEL/metrics.csv.
+-- The epochs of a training, from its file: -p file=STORE/adapters/MODEL/metrics.csv.
 FROM read_csv(coalesce($file::VARCHAR, '/dev/null'), header = true);  -- no file: no epochs

@@ -1,11 +1,14 @@
--- What words of captions mean to the rules of failure_kinds: each stands in a list, under the one value that it shares
--- with its synonyms. Words are in lower case; two stand for a phrase, and a phrase hides the words in it.
+-- The words of captions that the rules of failure_kinds use. A word is in a list, with the value that it shares with its
+-- synonyms. Words are in lower case; two words are a phrase, and the single words of a phrase are not matched.
 --
--- Lists: colour, size (told of the thing that follows), count (likewise; 'many' is three or more), place (where in the
--- picture, told of the thing before), posture (which exclude one another, told of the thing before), relation (how the
--- thing before stands to the thing after; `opposite` is what the other is then to the one), sex (told of a person), link
--- (words that end what an adjective can reach), and the names of categories: coco (the 80 of COCO's instances and the
--- words by which captions call them) and scenes (the drawn ones). singular() has folded plurals of category names.
+-- Lists:
+-- colour, size, count: about the thing that follows; count 'many' is three or more.
+-- place, posture: about the thing before; place is the position in the image, and postures exclude one another.
+-- relation: between the thing before and the thing after; `opposite` is the relation in the other direction.
+-- sex: of a person.
+-- link: words that end the reach of an adjective.
+-- coco: the 80 categories of COCO's instances and their synonyms in captions. scenes: those of the drawn scenes.
+-- Plurals of category names are folded by singular().
 CREATE OR REPLACE VIEW words AS
 WITH lists (list, value, words) AS (
     VALUES
@@ -71,11 +74,11 @@ opposites (value, opposite) AS (
     VALUES ('beside', 'beside'), ('on', 'carrying'), ('inside', 'around'), ('left of', 'right of'), ('right of', 'left of'), ('above', 'below'),
         ('below', 'above'), ('before', 'behind'), ('behind', 'before')
 ),
-told AS (
+entries AS (
     SELECT list, value, unnest(string_split(words, ' ')) AS word FROM lists WHERE words != ''
     UNION
     SELECT list, value, value FROM lists WHERE list IN ('coco', 'scenes')
 )
-SELECT DISTINCT list, told.value, replace(word, '_', ' ') AS word, opposite
-FROM told
-LEFT JOIN opposites ON list = 'relation' AND opposites.value = told.value;
+SELECT DISTINCT list, entries.value, replace(word, '_', ' ') AS word, opposite
+FROM entries
+LEFT JOIN opposites ON list = 'relation' AND opposites.value = entries.value;

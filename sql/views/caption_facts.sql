@@ -1,13 +1,15 @@
--- What some captions tell (`wanted`: a list of their ids), as far as the lists of `words` know: one row per fact.
+-- The facts that some captions state (`caption_ids`: a list), as far as the lists of `words` cover them: one row per fact.
 --
--- list 'category': `value` is a category of the caption's data set (of COCO's where it has none). colour, size and
--- count: `about` is what follows, a category within four words with no link, relation or posture between (for colour and
--- size no 'of' either: "a black and white photo of a dog"), else the next word that is in no list; of several counts
--- before a thing ("a couple of dogs") the last is meant. place and
--- posture: `about` is the category at most five words before. relation: `about` is the category at most five words
--- before and the one at most six after, in the order of the alphabet, the relation turned round with them (so it is not
--- told of two of one category, unless it is the same from both: who of both people is behind?). sex: of a person.
-CREATE OR REPLACE MACRO caption_facts(wanted) AS TABLE
+-- list 'category': `value` is a category of the caption's data set (one of COCO's if it has none).
+-- colour, size, count: `about` is what follows: a category within four words without a link, relation or posture between
+-- them (for colour and size also without 'of': "a black and white photo of a dog"), else the next word that is in no
+-- list. Of several counts before a thing ("a couple of dogs") the last applies.
+-- place, posture: `about` is the category at most five words before.
+-- relation: `about` is the category at most five words before and the one at most six words after, in alphabetical order;
+-- if they are swapped, the relation becomes its opposite. A relation between two things of one category is left out
+-- unless it is symmetric: it does not say which of two persons is behind.
+-- sex: of a person.
+CREATE OR REPLACE MACRO caption_facts(caption_ids) AS TABLE
 WITH vocabulary AS (
     SELECT dataset_id, singular(lower(name)) AS word, name AS category FROM categories
     UNION
@@ -21,44 +23,44 @@ WITH vocabulary AS (
     WHERE list = 'coco'
 ),
 tokens AS (
-    SELECT caption_id, dataset_id, unnest(spoken) AS token, generate_subscripts(spoken, 1) AS place
+    SELECT caption_id, dataset_id, unnest(words_of_caption) AS token, generate_subscripts(words_of_caption, 1) AS place
     FROM (
-        SELECT caption_id, dataset_id, caption_tokens(text) AS spoken
+        SELECT caption_id, dataset_id, caption_tokens(text) AS words_of_caption
         FROM captions
         JOIN images USING (image_id)
-        WHERE caption_id IN (SELECT unnest(wanted))
+        WHERE caption_id IN (SELECT unnest(caption_ids))
     )
 ),
 phrases AS (
     SELECT *, token || ' ' || lead(token) OVER (PARTITION BY caption_id ORDER BY place) AS phrase FROM tokens
 ),
--- The longest match at each place; a word of an adjective's list is no category ("an orange cat").
+-- The longest match at each place; a word of an adjective's list is not a category ("an orange cat").
 matched AS (
     SELECT
         caption_id, place, token,
-        wide.list IS NOT NULL OR wide_category.category IS NOT NULL AS is_phrase,
-        coalesce(wide.list, CASE WHEN wide_category.category IS NULL THEN one.list END) AS list,
-        CASE WHEN wide.list IS NULL THEN coalesce(one.value, '') ELSE wide.value END AS value,
-        CASE WHEN wide.list IS NULL THEN one.opposite ELSE wide.opposite END AS opposite,
-        coalesce(wide_category.category, CASE WHEN wide.list IS NULL AND one.list IS NULL THEN one_category.category END)
+        pair.list IS NOT NULL OR pair_category.category IS NOT NULL AS is_phrase,
+        coalesce(pair.list, CASE WHEN pair_category.category IS NULL THEN single.list END) AS list,
+        CASE WHEN pair.list IS NULL THEN coalesce(single.value, '') ELSE pair.value END AS value,
+        CASE WHEN pair.list IS NULL THEN single.opposite ELSE pair.opposite END AS opposite,
+        coalesce(pair_category.category, CASE WHEN pair.list IS NULL AND single.list IS NULL THEN single_category.category END)
             AS category,
-        coalesce(wide.list, one.list, wide_category.category, one_category.category) IS NULL AND token NOT IN ('of', 'and')
+        coalesce(pair.list, single.list, pair_category.category, single_category.category) IS NULL AND token NOT IN ('of', 'and')
             AS is_thing
     FROM phrases
-    LEFT JOIN words AS wide ON wide.word = phrase AND wide.list NOT IN ('coco', 'scenes', 'sex')
-    LEFT JOIN words AS one ON one.word = token AND one.list NOT IN ('coco', 'scenes', 'sex')
-    LEFT JOIN vocabulary AS wide_category
-        ON wide_category.dataset_id = phrases.dataset_id AND wide_category.word = singular(phrase)
-    LEFT JOIN vocabulary AS one_category
-        ON one_category.dataset_id = phrases.dataset_id AND one_category.word = singular(token)
+    LEFT JOIN words AS pair ON pair.word = phrase AND pair.list NOT IN ('coco', 'scenes', 'sex')
+    LEFT JOIN words AS single ON single.word = token AND single.list NOT IN ('coco', 'scenes', 'sex')
+    LEFT JOIN vocabulary AS pair_category
+        ON pair_category.dataset_id = phrases.dataset_id AND pair_category.word = singular(phrase)
+    LEFT JOIN vocabulary AS single_category
+        ON single_category.dataset_id = phrases.dataset_id AND single_category.word = singular(token)
 ),
-spoken AS (
+terms AS (
     SELECT *
     FROM matched
     QUALIFY NOT coalesce(lag(is_phrase) OVER (PARTITION BY caption_id ORDER BY place), FALSE)
 ),
--- What stands around each word: the nearest category before and after, and the nearest end of an adjective's reach.
-around AS (
+-- The context of each word: the nearest category before and after, and the nearest end of an adjective's reach.
+contexts AS (
     SELECT
         *,
         arg_max(category, place) FILTER (WHERE category IS NOT NULL) OVER earlier AS category_before,
@@ -69,12 +71,12 @@ around AS (
         min(place) FILTER (WHERE token = 'of') OVER later AS of_after,
         arg_min(token, place) FILTER (WHERE is_thing) OVER later AS thing_after,
         min(place) FILTER (WHERE is_thing) OVER later AS thing_place
-    FROM spoken
+    FROM terms
     WINDOW
         earlier AS (PARTITION BY caption_id ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
         later AS (PARTITION BY caption_id ORDER BY place ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING)
 ),
-told AS (
+facts AS (
     SELECT
         caption_id, place, list, value, opposite,
         least(place + 4, end_after, CASE WHEN list != 'count' THEN of_after END) AS reach,
@@ -84,29 +86,29 @@ told AS (
         END AS following,
         CASE WHEN place_before >= place - 5 THEN category_before END AS preceding,
         CASE WHEN place_after <= place + 6 THEN category_after END AS far_following
-    FROM around
+    FROM contexts
     WHERE list IS NOT NULL
 )
-SELECT DISTINCT caption_id, 'category' AS list, '' AS about, category AS value FROM spoken WHERE category IS NOT NULL
+SELECT DISTINCT caption_id, 'category' AS list, '' AS about, category AS value FROM terms WHERE category IS NOT NULL
 UNION ALL
 SELECT DISTINCT caption_id, list, following, value
-FROM told
+FROM facts
 WHERE list IN ('colour', 'size') AND following IS NOT NULL
 UNION ALL
 SELECT DISTINCT caption_id, list, following, arg_max(value, place)
-FROM told
+FROM facts
 WHERE list = 'count' AND following IS NOT NULL
 GROUP BY caption_id, list, following
 UNION ALL
 SELECT DISTINCT caption_id, list, preceding, value
-FROM told
+FROM facts
 WHERE list IN ('place', 'posture') AND preceding IS NOT NULL
 UNION ALL
 SELECT DISTINCT
     caption_id, list,
-    CASE WHEN turned THEN far_following || ', ' || preceding ELSE preceding || ', ' || far_following END,
-    CASE WHEN turned THEN opposite ELSE value END
-FROM (SELECT *, preceding > far_following AS turned FROM told)
+    CASE WHEN swapped THEN far_following || ', ' || preceding ELSE preceding || ', ' || far_following END,
+    CASE WHEN swapped THEN opposite ELSE value END
+FROM (SELECT *, preceding > far_following AS swapped FROM facts)
 WHERE list = 'relation' AND (preceding != far_following OR opposite = value)
 UNION ALL
 SELECT DISTINCT caption_id, 'sex', 'person', value

@@ -1,10 +1,9 @@
--- Queries that did not find a positive first, by their ids: the positive that was wanted, and the hit that came instead.
+-- Queries without a positive at rank 1, by ids: the expected item (`wanted_id`, the best positive) and the returned item
+-- (`came_id`, the first hit that is not a positive). Under paired-rows the caption of the row is the only positive.
 --
--- What came instead is the first hit that is no positive. Under paired-rows the one caption of the row is the only
--- positive. Every failure is a wrong pair that scored at least as high as the right one: `shown_id` is its image,
--- `told_id` its caption.
+-- Each failure is a wrong pair that scored at least as high as a positive pair: `pair_image_id` and `pair_caption_id`.
 CREATE OR REPLACE VIEW failed_queries AS
-WITH came AS (
+WITH returned AS (
     SELECT
         hits.evaluation_id, hits.direction, hits.query_id, query_ranks.best_positive_id,
         arg_min(hits.item_id, hits.position) AS item_id, arg_min(hits.score, hits.position) AS score
@@ -25,10 +24,10 @@ SELECT
     query_ranks.best_positive_id AS wanted_id,
     query_ranks.expected_rank AS rank,
     query_ranks.score AS wanted_score,
-    came.item_id AS came_id,
-    came.score AS came_score,
-    CASE query_ranks.direction WHEN 'image_to_text' THEN query_ranks.query_id ELSE came.item_id END AS shown_id,
-    CASE query_ranks.direction WHEN 'image_to_text' THEN came.item_id ELSE query_ranks.query_id END AS told_id
+    returned.item_id AS came_id,
+    returned.score AS came_score,
+    CASE query_ranks.direction WHEN 'image_to_text' THEN query_ranks.query_id ELSE returned.item_id END AS pair_image_id,
+    CASE query_ranks.direction WHEN 'image_to_text' THEN returned.item_id ELSE query_ranks.query_id END AS pair_caption_id
 FROM query_ranks
-LEFT JOIN came USING (evaluation_id, direction, query_id, best_positive_id)
+LEFT JOIN returned USING (evaluation_id, direction, query_id, best_positive_id)
 WHERE query_ranks.expected_rank > 1;

@@ -1,35 +1,37 @@
--- The kinds of failures, in the order of the rules of failure_kinds.
+-- The kinds of failure, in the order of the rules of failure_kinds.
 CREATE OR REPLACE VIEW failure_kind_names AS
 FROM (VALUES
     (1, 'equal_caption'), (2, 'near_duplicate'), (3, 'extra_positive'), (4, 'hub'), (5, 'wrong_attribute'),
     (6, 'wrong_count'), (7, 'wrong_relation'), (8, 'wrong_categories'), (9, 'unclassified')
 ) AS kinds (place, kind);
 
--- Why each failed query failed: one row per query, with the first kind that fits, and what speaks for it.
+-- The kind of each failure: one row per failed query, with the first kind whose rule applies, and its evidence (`detail`).
 --
--- Every failure is a wrong pair of an image and a caption (see failed_queries), and all that the rules know of the image
--- is its captions, its categories and its file: SQL sees neither pictures nor vectors. In this order:
+-- Each failure is a wrong pair of an image and a caption (see failed_queries). The rules use the image's captions,
+-- categories and file; SQL sees neither pixels nor vectors. In this order:
 --
---  1 equal_caption     the caption of the wrong pair stands at the image as well, word for word (letter case and
---                      punctuation aside): a tie, or a right answer that is not counted.
---  2 near_duplicate    it nearly does: of the words of both, links and articles aside, at least three quarters are common
---                      (one word in seven exchanged leaves six of eight), and none of the others stands in `words`, for
---                      a dog is no cat and two are not three. Or the image nearly is the right one: it is the caption's
---                      own, or the same file, or four fifths of the captions of either stand at the other.
---  3 extra_positive    people or machines found later that the caption fits the image: it is in extra_positives, which
---                      `clipstore eval` fills where the package eccv-caption knows the data set. Else it cannot fire.
---  4 hub               what came instead is retrieved far more often than by chance in ten places (see hub_threshold).
+--  1 equal_caption     The image has a caption equal to that of the wrong pair (except for case and punctuation): a tie,
+--                      or a correct result that is not counted.
+--  2 near_duplicate    The image has a nearly equal caption: of the words of both, without links and articles, at least
+--                      three quarters are common (one word in seven replaced leaves six of eight), and none of the
+--                      others is in `words`, because a dog is not a cat and two are not three. Or the image is nearly
+--                      the right one: it is the caption's own image, it has the same file, or four fifths of the
+--                      captions of either image are captions of the other.
+--  3 extra_positive    People or models found later that the caption fits the image: the pair is in extra_positives,
+--                      which `clipstore eval` fills if the package eccv-caption covers the data set.
+--  4 hub               The returned item is retrieved far more often among ten places than by chance (hub_threshold).
 --  5 wrong_attribute, wrong_count, wrong_relation
---                      every category that the caption tells of is there (by the annotated instances or the captions
---                      of the image), and it tells a colour, size or sex, else a count, else a relation, posture or
---                      place of something of which the image's captions tell others and never this one. The number of
---                      instances counts as told. What the captions keep silent about speaks neither way.
---  6 wrong_categories  the caption tells of a category that is not there; or it tells of none, and its own image and
---                      this one have categories, and none in common.
---  7 unclassified      none of these: mostly pairs in which nothing that is told speaks against the caption.
+--                      Every category that the caption mentions is present (in the annotated instances or the captions
+--                      of the image), and the caption states a colour, size or sex, else a count, else a relation,
+--                      posture or place for which the image's captions state other values and never this one. The
+--                      number of annotated instances counts as stated. The absence of a mention is not evidence either
+--                      way.
+--  6 wrong_categories  The caption mentions a category that is not present; or it mentions none, and its own image and
+--                      this one both have categories but none in common.
+--  7 unclassified      No rule applies: in most of these pairs, nothing contradicts the caption.
 --
--- failure_kinds_of judges the failures of some queries alone (null: of all), in a fraction of the time.
-CREATE OR REPLACE MACRO failure_kinds_of(wanted_queries) AS TABLE
+-- failure_kinds_of classifies only the failures of some queries (null: of all), in a fraction of the time.
+CREATE OR REPLACE MACRO failure_kinds_of(query_ids) AS TABLE
 WITH thresholds AS (
     SELECT
         0.75 AS common_words,       -- rule 2, of the words of two captions
@@ -37,151 +39,156 @@ WITH thresholds AS (
         10 AS places                -- rule 4
 ),
 failed AS MATERIALIZED (
-    SELECT evaluation_id, direction, query_id, wanted_id, came_id, shown_id, told_id
+    SELECT evaluation_id, direction, query_id, wanted_id, came_id, pair_image_id, pair_caption_id
     FROM failed_queries
-    WHERE wanted_queries IS NULL OR list_contains(wanted_queries, query_id)
+    WHERE query_ids IS NULL OR list_contains(query_ids, query_id)
 ),
 pairs AS MATERIALIZED (
-    SELECT DISTINCT shown_id, told_id, captions.image_id AS own_id
+    SELECT DISTINCT pair_image_id, pair_caption_id, captions.image_id AS own_image_id
     FROM failed
-    JOIN captions ON caption_id = told_id
-    WHERE shown_id IS NOT NULL
+    JOIN captions ON caption_id = pair_caption_id
+    WHERE pair_image_id IS NOT NULL
 ),
--- Words without a meaning of their own, and words of which a single one makes a difference.
-weights AS (
+-- Words that are ignored in comparing captions, and words of which a single one makes a difference.
+word_classes AS (
     SELECT
-        list(DISTINCT word) FILTER (WHERE list = 'link' OR word IN ('a', 'an')) AS light,
+        list(DISTINCT word) FILTER (WHERE list = 'link' OR word IN ('a', 'an')) AS ignored,
         list_distinct(flatten(list(string_split(singular(word), ' ')) FILTER (WHERE list != 'link' AND word NOT IN ('a', 'an'))))
-            AS heavy
+            AS distinctive
     FROM (SELECT list, word FROM words UNION ALL SELECT 'category', lower(name) FROM categories)
 ),
-spoken AS MATERIALIZED (
+sentences_of_images AS MATERIALIZED (
     SELECT
         caption_id,
         image_id,
         array_to_string(caption_tokens(text), ' ') AS sentence,
-        list_filter(list_distinct(caption_tokens(text)), lambda word: NOT list_contains(light, word)) AS telling
+        list_filter(list_distinct(caption_tokens(text)), lambda word: NOT list_contains(ignored, word)) AS content_words
     FROM captions
-    CROSS JOIN weights
-    WHERE image_id IN (SELECT shown_id FROM pairs UNION SELECT own_id FROM pairs)
+    CROSS JOIN word_classes
+    WHERE image_id IN (SELECT pair_image_id FROM pairs UNION SELECT own_image_id FROM pairs)
 ),
--- The caption of each wrong pair beside those captions of its image that are as long, nearly, and share most words.
-beside AS MATERIALIZED (
-    SELECT shown_id, told_id, its.sentence, told.sentence = its.sentence AS equal, told.telling AS mine, its.telling AS its
+-- The caption of each wrong pair beside the captions of its image that have nearly as many words.
+caption_pairs AS MATERIALIZED (
+    SELECT
+        pair_image_id, pair_caption_id, other.sentence, caption.sentence = other.sentence AS equal,
+        caption.content_words AS words, other.content_words AS other_words
     FROM pairs
-    JOIN spoken AS told ON told.caption_id = told_id
-    JOIN spoken AS its ON its.image_id = shown_id AND its.caption_id != told_id
+    JOIN sentences_of_images AS caption ON caption.caption_id = pair_caption_id
+    JOIN sentences_of_images AS other ON other.image_id = pair_image_id AND other.caption_id != pair_caption_id
     CROSS JOIN thresholds
-    WHERE least(len(told.telling), len(its.telling)) >= common_words * greatest(len(told.telling), len(its.telling))
+    WHERE least(len(caption.content_words), len(other.content_words))
+        >= common_words * greatest(len(caption.content_words), len(other.content_words))
 ),
 compared AS MATERIALIZED (
-    SELECT *, len(list_intersect(mine, its)) AS common FROM beside
+    SELECT *, len(list_intersect(words, other_words)) AS common FROM caption_pairs
 ),
-alike AS (
+equal_or_near AS (
     SELECT
-        shown_id, told_id, bool_or(equal) AS equal,
-        min(sentence) FILTER (WHERE NOT list_has_any(heavy, list_transform(
-            list_filter(mine || its, lambda word: NOT (list_contains(mine, word) AND list_contains(its, word))),
+        pair_image_id, pair_caption_id, bool_or(equal) AS equal,
+        min(sentence) FILTER (WHERE NOT list_has_any(distinctive, list_transform(
+            list_filter(words || other_words, lambda word: NOT (list_contains(words, word) AND list_contains(other_words, word))),
             lambda word: singular(word)
         ))) AS near
     FROM compared
-    CROSS JOIN weights
+    CROSS JOIN word_classes
     CROSS JOIN thresholds
-    WHERE equal OR common > 0 AND common >= common_words * (len(mine) + len(its) - common)
-    GROUP BY shown_id, told_id
+    WHERE equal OR common > 0 AND common >= common_words * (len(words) + len(other_words) - common)
+    GROUP BY pair_image_id, pair_caption_id
 ),
 caption_sets AS (
-    SELECT image_id, list(DISTINCT sentence) AS sentences FROM spoken GROUP BY image_id
+    SELECT image_id, list(DISTINCT sentence) AS sentences FROM sentences_of_images GROUP BY image_id
 ),
 same_image AS (
     SELECT
-        shown_id,
-        told_id,
+        pair_image_id,
+        pair_caption_id,
         CASE
-            WHEN shown_id = own_id THEN 'another caption of the same image'
-            WHEN shown.content = own.content THEN 'the same photo'
-            WHEN len(list_intersect(one.sentences, other.sentences))
-                >= common_captions * greatest(len(one.sentences), len(other.sentences)) THEN 'the same captions'
-        END AS how
+            WHEN pair_image_id = own_image_id THEN 'another caption of the same image'
+            WHEN shown.content = own.content THEN 'the same image file'
+            WHEN len(list_intersect(shown_captions.sentences, own_captions.sentences))
+                >= common_captions * greatest(len(shown_captions.sentences), len(own_captions.sentences)) THEN 'the same captions'
+        END AS same_image_detail
     FROM pairs
-    JOIN images AS shown ON shown.image_id = shown_id
-    JOIN images AS own ON own.image_id = own_id
-    LEFT JOIN caption_sets AS one ON one.image_id = shown_id
-    LEFT JOIN caption_sets AS other ON other.image_id = own_id
+    JOIN images AS shown ON shown.image_id = pair_image_id
+    JOIN images AS own ON own.image_id = own_image_id
+    LEFT JOIN caption_sets AS shown_captions ON shown_captions.image_id = pair_image_id
+    LEFT JOIN caption_sets AS own_captions ON own_captions.image_id = own_image_id
     CROSS JOIN thresholds
 ),
 extra AS (
-    SELECT image_id AS shown_id, caption_id AS told_id, string_agg(DISTINCT source, ', ' ORDER BY source) AS sources
+    SELECT image_id AS pair_image_id, caption_id AS pair_caption_id, string_agg(DISTINCT source, ', ' ORDER BY source) AS sources
     FROM extra_positives
     GROUP BY image_id, caption_id
 ),
 facts AS MATERIALIZED (
     SELECT facts.*, image_id
-    FROM caption_facts((SELECT list(caption_id) FROM spoken)) AS facts
-    JOIN spoken USING (caption_id)
+    FROM caption_facts((SELECT list(caption_id) FROM sentences_of_images)) AS facts
+    JOIN sentences_of_images USING (caption_id)
 ),
 annotated AS (
     SELECT image_id, name, instances FROM image_categories JOIN categories USING (category_id)
 ),
-shown AS (
+present AS (
     SELECT image_id, name AS category FROM annotated
     UNION
     SELECT image_id, value FROM facts WHERE list = 'category'
 ),
--- The categories that each wrong caption tells of, and those of them that its image does not show.
-categories_told AS (
+-- The categories that each wrong caption mentions, and those of them that are not present in its image.
+mentioned_categories AS (
     SELECT
-        shown_id, told_id,
-        string_agg(value, ', ' ORDER BY value) AS told,
+        pair_image_id, pair_caption_id,
+        string_agg(value, ', ' ORDER BY value) AS mentioned,
         string_agg(value, ', ' ORDER BY value) FILTER (WHERE category IS NULL) AS absent
     FROM pairs
-    JOIN facts ON caption_id = told_id AND list = 'category'
-    LEFT JOIN shown ON shown.image_id = shown_id AND category = value
-    GROUP BY shown_id, told_id
+    JOIN facts ON caption_id = pair_caption_id AND list = 'category'
+    LEFT JOIN present ON present.image_id = pair_image_id AND category = value
+    GROUP BY pair_image_id, pair_caption_id
 ),
-shown_together AS (
-    SELECT image_id, list(category) AS categories FROM shown GROUP BY image_id
+present_lists AS (
+    SELECT image_id, list(category) AS categories FROM present GROUP BY image_id
 ),
 image_facts AS (
     SELECT DISTINCT image_id, list, about, value FROM facts WHERE list != 'category'
     UNION
     SELECT image_id, 'count', name, CASE WHEN instances <= 6 THEN instances::VARCHAR ELSE 'many' END FROM annotated
 ),
--- What each wrong caption tells of something of which its image's captions tell other things alone.
-denied AS (
+-- The facts that each wrong caption states and for which its image has only other values.
+contradictions AS (
     SELECT
-        shown_id, told_id, told.list, told.about, told.value,
-        concat(told.about, ': ', told.value, ', not ', string_agg(DISTINCT its.value, ' or ' ORDER BY its.value)) AS what
+        pair_image_id, pair_caption_id, stated.list, stated.about, stated.value,
+        concat(stated.about, ': ', stated.value, ', not ', string_agg(DISTINCT actual.value, ' or ' ORDER BY actual.value))
+            AS detail
     FROM pairs
-    JOIN facts AS told ON told.caption_id = told_id AND told.list != 'category'
-    JOIN image_facts AS its ON its.image_id = shown_id AND its.list = told.list AND its.about = told.about
-    GROUP BY shown_id, told_id, told.list, told.about, told.value
+    JOIN facts AS stated ON stated.caption_id = pair_caption_id AND stated.list != 'category'
+    JOIN image_facts AS actual
+        ON actual.image_id = pair_image_id AND actual.list = stated.list AND actual.about = stated.about
+    GROUP BY pair_image_id, pair_caption_id, stated.list, stated.about, stated.value
     HAVING NOT bool_or(
-        its.value = told.value
-        OR told.list = 'count' AND 'many' IN (its.value, told.value) AND '1' NOT IN (its.value, told.value)
+        actual.value = stated.value
+        OR stated.list = 'count' AND 'many' IN (actual.value, stated.value) AND '1' NOT IN (actual.value, stated.value)
     )
 ),
 wrong AS (
     SELECT
-        shown_id, told_id,
-        string_agg(what, '; ' ORDER BY what) FILTER (WHERE list IN ('colour', 'size', 'sex')) AS attribute,
-        string_agg(what, '; ' ORDER BY what) FILTER (WHERE list = 'count') AS number,
-        string_agg(what, '; ' ORDER BY what) FILTER (WHERE list IN ('relation', 'posture', 'place')) AS relation
-    FROM denied
-    GROUP BY shown_id, told_id
+        pair_image_id, pair_caption_id,
+        string_agg(detail, '; ' ORDER BY detail) FILTER (WHERE list IN ('colour', 'size', 'sex')) AS attribute,
+        string_agg(detail, '; ' ORDER BY detail) FILTER (WHERE list = 'count') AS number,
+        string_agg(detail, '; ' ORDER BY detail) FILTER (WHERE list IN ('relation', 'posture', 'place')) AS relation
+    FROM contradictions
+    GROUP BY pair_image_id, pair_caption_id
 ),
 hubs AS (
     SELECT evaluation_id, direction, item_id AS came_id, times, mean
     FROM k_occurrences((SELECT places FROM thresholds))
     WHERE times >= threshold
 ),
-judged AS (
+classified AS (
     SELECT
         failed.*,
         CASE
             WHEN equal THEN {'kind': 'equal_caption', 'detail': NULL}
-            WHEN alike.near IS NOT NULL THEN {'kind': 'near_duplicate', 'detail': alike.near}
-            WHEN how IS NOT NULL THEN {'kind': 'near_duplicate', 'detail': how}
+            WHEN equal_or_near.near IS NOT NULL THEN {'kind': 'near_duplicate', 'detail': equal_or_near.near}
+            WHEN same_image_detail IS NOT NULL THEN {'kind': 'near_duplicate', 'detail': same_image_detail}
             WHEN sources IS NOT NULL THEN {'kind': 'extra_positive', 'detail': sources}
             WHEN times IS NOT NULL
                 THEN {'kind': 'hub', 'detail': format('retrieved {} times, {:.1f} expected', times, mean)}
@@ -189,21 +196,21 @@ judged AS (
             WHEN absent IS NULL AND number IS NOT NULL THEN {'kind': 'wrong_count', 'detail': number}
             WHEN absent IS NULL AND relation IS NOT NULL THEN {'kind': 'wrong_relation', 'detail': relation}
             WHEN absent IS NOT NULL THEN {'kind': 'wrong_categories', 'detail': absent || ' not there'}
-            WHEN told IS NULL AND NOT list_has_any(its.categories, own.categories)
+            WHEN mentioned IS NULL AND NOT list_has_any(shown_lists.categories, own_lists.categories)
                 THEN {'kind': 'wrong_categories', 'detail': 'the images have no category in common'}
-            ELSE {'kind': 'unclassified', 'detail': coalesce(told || ' there', 'tells of no category')}
+            ELSE {'kind': 'unclassified', 'detail': coalesce(mentioned || ' there', 'mentions no category')}
         END AS verdict
     FROM failed
-    LEFT JOIN pairs USING (shown_id, told_id)
-    LEFT JOIN alike USING (shown_id, told_id)
-    LEFT JOIN same_image USING (shown_id, told_id)
-    LEFT JOIN extra USING (shown_id, told_id)
+    LEFT JOIN pairs USING (pair_image_id, pair_caption_id)
+    LEFT JOIN equal_or_near USING (pair_image_id, pair_caption_id)
+    LEFT JOIN same_image USING (pair_image_id, pair_caption_id)
+    LEFT JOIN extra USING (pair_image_id, pair_caption_id)
     LEFT JOIN hubs USING (evaluation_id, direction, came_id)
-    LEFT JOIN categories_told USING (shown_id, told_id)
-    LEFT JOIN wrong USING (shown_id, told_id)
-    LEFT JOIN shown_together AS its ON its.image_id = shown_id
-    LEFT JOIN shown_together AS own ON own.image_id = own_id
+    LEFT JOIN mentioned_categories USING (pair_image_id, pair_caption_id)
+    LEFT JOIN wrong USING (pair_image_id, pair_caption_id)
+    LEFT JOIN present_lists AS shown_lists ON shown_lists.image_id = pair_image_id
+    LEFT JOIN present_lists AS own_lists ON own_lists.image_id = own_image_id
 )
-SELECT evaluation_id, direction, query_id, wanted_id, verdict.kind AS kind, verdict.detail AS detail FROM judged;
+SELECT evaluation_id, direction, query_id, wanted_id, verdict.kind AS kind, verdict.detail AS detail FROM classified;
 
 CREATE OR REPLACE VIEW failure_kinds AS FROM failure_kinds_of(NULL);

@@ -1,4 +1,4 @@
--- What each model's image tower reads: one row per model and image, with the content key of its vector.
+-- The inputs of each model's image tower: one row per model and image, with the content key of its vector.
 CREATE OR REPLACE VIEW image_items AS
 SELECT
     models.model_id,
@@ -11,7 +11,7 @@ FROM models
 CROSS JOIN images
 JOIN datasets USING (dataset_id);
 
--- What each model's text tower reads: one row per model and caption, with the exact text and its content key.
+-- The inputs of each model's text tower: one row per model and caption, with the exact text and its content key.
 CREATE OR REPLACE VIEW caption_items AS
 SELECT
     models.model_id,

@@ -186,8 +186,8 @@ SAID = {
     ),
     "a hot dog is no dog": ("a hot dog", ["the dog"], "wrong_categories", "hot dog not there"),
     "an orange cat is no fruit": ("an orange cat", ["the orange cat in the sun"], "unclassified", "cat there"),
-    "nothing told": ("what a day", ["so much fun"], "unclassified", "tells of no category"),
-    "not a word": ("!!!", ["so much fun"], "unclassified", "tells of no category"),
+    "nothing told": ("what a day", ["so much fun"], "unclassified", "mentions no category"),
+    "not a word": ("!!!", ["so much fun"], "unclassified", "mentions no category"),
     "other letters": ("ein süßer Hund", ["EIN SÜSSER", "Ein süßer Hund!"], "equal_caption", None),
 }
 
@@ -289,7 +289,7 @@ def test_the_same_photo_is_a_near_duplicate(cli: Run, import_vectors: Run, sql: 
     told = sql("SELECT asked, kind, detail FROM retrieval_failures ORDER BY asked")
     assert [tuple(row.values()) for row in told] == [
         ("a cat", "wrong_categories", "cat not there"),
-        ("a dog", "near_duplicate", "the same photo"),
+        ("a dog", "near_duplicate", "the same image file"),
     ]
 
 
