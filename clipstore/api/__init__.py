@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clipstore.api.analysis import AnalysisMethods
 from clipstore.api.catalog import CatalogMethods
 from clipstore.api.datasets import DatasetMethods
 from clipstore.api.evaluations import EvaluationMethods
 from clipstore.api.ingest import IngestMethods
 from clipstore.api.models import ModelMethods
+from clipstore.api.training import TrainingMethods
 from clipstore.api.vectors import VectorMethods
 
 __all__ = ["EmbeddingStore"]
 
 
-class EmbeddingStore(IngestMethods, DatasetMethods, ModelMethods, VectorMethods, EvaluationMethods, CatalogMethods):
+class EmbeddingStore(
+    IngestMethods,
+    DatasetMethods,
+    ModelMethods,
+    TrainingMethods,
+    VectorMethods,
+    EvaluationMethods,
+    AnalysisMethods,
+    CatalogMethods,
+):
     """A store, with a method for each command. `clipstore.open` makes one.
 
     Methods take the options of their command, by keyword, under the same names and with the same defaults. Where a
