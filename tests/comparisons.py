@@ -6,16 +6,16 @@ import hashlib
 
 import numpy as np
 
-from clipstore.significance import Method, Paired, estimate
+from clipstore.significance import Method, PairedSums, estimate
 
 
-def equal_models(models: int = 2) -> Paired:
+def equal_models(models: int = 2) -> PairedSums:
     """The same differences for each of some models: 10 means over 700 images with 0 to 7 queries, in two folds."""
     rng = np.random.default_rng(5)
     queries = rng.integers(0, 8, size=(1, 700)).repeat(10, axis=0).astype(np.float64)
     differences = np.where(queries > 0, rng.normal(0.01, 1, size=(10, 700)) * rng.random(700), 0)
     weights = np.vstack([np.eye(10), 100 * (np.arange(10) % 5 < 3)])
-    return Paired(
+    return PairedSums(
         differences=np.tile(differences, (models, 1)),
         queries=np.tile(queries, (models, 1)),
         strata=np.arange(700) % 2,

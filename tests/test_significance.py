@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, kstest, norm, permutation_test
 
-from clipstore.significance import Estimates, Method, Paired, estimate, holm
+from clipstore.significance import Estimates, Method, PairedSums, estimate, holm
 
 Floats = NDArray[np.float64]
 
 
-def paired(differences: Any, queries: Any = None, strata: Any = None, weights: Any = None) -> Paired:
+def paired(differences: Any, queries: Any = None, strata: Any = None, weights: Any = None) -> PairedSums:
     """Differences (K, I), by default of one query an image, in one fold, each compared for itself."""
     differences = np.atleast_2d(np.asarray(differences, dtype=np.float64))
     means, images = differences.shape
     queries = np.ones(differences.shape) if queries is None else np.asarray(queries, dtype=np.float64)
-    return Paired(
+    return PairedSums(
         differences=differences,
         queries=np.broadcast_to(queries, differences.shape),
         strata=np.zeros(images, dtype=np.int64) if strata is None else np.asarray(strata),
@@ -199,7 +199,7 @@ QUICK = Method(resamples=200, flips=200)
 
 
 @st.composite
-def comparisons(draw: st.DrawFn) -> Paired:
+def comparisons(draw: st.DrawFn) -> PairedSums:
     """One to three means over 2 to 12 images, some of which ask nothing, in one or two folds."""
     means, images = draw(st.integers(1, 3)), draw(st.integers(2, 12))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -212,7 +212,7 @@ def comparisons(draw: st.DrawFn) -> Paired:
 
 @given(comparisons())
 @examples(50)
-def test_sides_mirror_and_sums_add_up(one: Paired) -> None:
+def test_sides_mirror_and_sums_add_up(one: PairedSums) -> None:
     found = estimate(one, QUICK)
     turned = paired(-one.differences, one.queries, one.strata, one.weights)
     mirrored = estimate(turned, QUICK)
@@ -226,7 +226,7 @@ def test_sides_mirror_and_sums_add_up(one: Paired) -> None:
 
 @given(comparisons(), st.randoms(use_true_random=False))
 @examples(50)
-def test_the_order_of_images_is_irrelevant(one: Paired, random: Any) -> None:
+def test_the_order_of_images_is_irrelevant(one: PairedSums, random: Any) -> None:
     order = list(range(len(one.strata)))
     random.shuffle(order)
     other = paired(one.differences[:, order], one.queries[:, order], one.strata[order], one.weights)

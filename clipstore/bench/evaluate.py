@@ -1,11 +1,11 @@
-"""`clipstore bench eval`: what ranking costs beside the bare matrix products of the same size."""
+"""`clipstore bench eval`: the time of exact ranking compared with the bare matrix products of the same size."""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     from clipstore.ranking import Ranks
 
 _ROWS = 8192  # rows of a shard
-_BLOCK = (1024, 8192)  # rows and columns of a bare product: larger ones are no faster
+_BLOCK = (1024, 8192)  # rows and columns of a bare product: larger blocks are not faster
+_WARM_UP_ROWS = 64  # of each side, ranked before the first repetition
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What to measure: made vectors of this size, `repeat` times; `memory` in bytes."""
+    """The size of the synthetic vectors, the number of repetitions, and the options of the ranking.
+
+    `memory` is in bytes; `screen` is the precision of the matrix products (see `rank_pairs`).
+    """
 
     images: int = 5000
     captions: int = 25_000
@@ -49,38 +53,43 @@ class BenchOptions:
         choices.check(self)
 
 
-def bench_eval(options: BenchOptions) -> Row:
-    """Rank made vectors from shards, and multiply the same vectors in float32, in turn; medians of both.
+@dataclass(frozen=True, kw_only=True)
+class _Problem:
+    """Vectors to rank: `pairs` (P, 2) are rows of `images` and `texts`."""
 
-    Each turn ranks twice: with every shard compared with its checksum, as the first evaluation of a process does it
-    ("seconds"), and without ("unchecked_seconds"); "checksum_ratio" is the median of the turns' quotients. The peak of
-    memory is of the whole process, before the vectors are in memory for the bare products.
+    images: StoredRows
+    texts: StoredRows
+    pairs: NDArray[np.int64]
+
+
+@dataclass(kw_only=True)
+class _Times:
+    """The seconds of each repetition, and the peak memory in bytes before the bare products."""
+
+    checked: list[float] = field(default_factory=list)
+    unchecked: list[float] = field(default_factory=list)
+    products: list[float] = field(default_factory=list)
+    peak_memory: int = 0
+
+
+def bench_eval(options: BenchOptions) -> Row:
+    """Rank synthetic vectors from shards, and multiply the same vectors in float32, alternately.
+
+    Each repetition ranks twice: comparing every shard with its checksum, as the first evaluation of a process does
+    ("seconds"), and without the comparison ("unchecked_seconds"). Times are medians over the repetitions;
+    "checksum_ratio" and "share" are medians of the ratios. "peak_memory" is that of the process before the vectors are
+    loaded for the bare products.
     """
-    # Imported here and not above: `--help` needs no torch.
+    # Imported here: `--help` loads no torch.
     import torch
 
     device = checked_device(options.device)
-    made = SyntheticVectors(images=options.images, captions=options.captions, dim=options.dim, seed=options.seed)
-    captions = np.arange(options.captions)
-    pairs = np.stack([made.image_of(captions), captions], axis=1)
     with tempfile.TemporaryDirectory(prefix="clipstore-bench-") as folder:
-        images = _stored(Path(folder), "image", made.image_blocks(), options)
-        texts = _stored(Path(folder), "text", made.caption_blocks(), options)
-        vectors = _Vectors(images=images, texts=texts, pairs=pairs)
-        few = [np.arange(min(64, len(side.rows))) for side in (images, texts)]
-        small = _Vectors(images=images.at(few[0]), texts=texts.at(few[1]), pairs=np.zeros((1, 2), dtype=np.int64))
-        _ranked(small, device, options)  # compiles, once a machine
-        checked: list[float] = []
-        unchecked: list[float] = []
-        products, peak = [], 0
-        for turn in range(options.repeat):
-            for check in (True, False) if turn % 2 == 0 else (False, True):  # neither always gains from being second
-                if check:
-                    shards.clear_checks()
-                seconds, ranks = _ranked(vectors, device, options)
-                (checked if check else unchecked).append(seconds)
-                peak = peak or peak_memory()
-            products.append(_product_seconds(images[:], texts[:], device, options))
+        problem = _problem(Path(folder), options)
+        _rank(_part(problem, _WARM_UP_ROWS), device, options)  # numba compiles once for each machine
+        times = _Times()
+        for repetition in range(options.repeat):
+            ranks = _repeat(problem, device, options, times, checked_first=repetition % 2 == 0)
     return {
         "images": options.images,
         "captions": options.captions,
@@ -88,52 +97,77 @@ def bench_eval(options: BenchOptions) -> Row:
         "device": device,
         "threads": torch.get_num_threads(),
         "screen": ranks.screen,
-        "seconds": median(checked),
-        "unchecked_seconds": median(unchecked),
-        "checksum_ratio": median(one / other for one, other in zip(checked, unchecked, strict=True)),
-        "product_seconds": median(products),
-        "share": median(one / other for one, other in zip(checked, products, strict=True)),
+        "seconds": median(times.checked),
+        "unchecked_seconds": median(times.unchecked),
+        "checksum_ratio": _median_ratio(times.checked, times.unchecked),
+        "product_seconds": median(times.products),
+        "share": _median_ratio(times.checked, times.products),
         "rechecked": ranks.rechecked / (options.images * options.captions),
-        "peak_memory": peak,
+        "peak_memory": times.peak_memory,
         **_recall(ranks),
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Vectors:
-    """What is ranked: `pairs` (P, 2) are rows of `images` and `texts`."""
-
-    images: StoredRows
-    texts: StoredRows
-    pairs: NDArray[np.int64]
+def _median_ratio(times: list[float], others: list[float]) -> float:
+    return median(time / other for time, other in zip(times, others, strict=True))
 
 
-def _ranked(vectors: _Vectors, device: str, options: BenchOptions) -> tuple[float, Ranks]:
-    """The seconds that ranking takes, and the ranks."""
+def _problem(folder: Path, options: BenchOptions) -> _Problem:
+    vectors = SyntheticVectors(images=options.images, captions=options.captions, dim=options.dim, seed=options.seed)
+    captions = np.arange(options.captions)
+    return _Problem(
+        images=_write_shards(folder, "image", vectors.image_blocks(), options),
+        texts=_write_shards(folder, "text", vectors.caption_blocks(), options),
+        pairs=np.stack([vectors.image_of(captions), captions], axis=1),
+    )
+
+
+def _part(problem: _Problem, rows: int) -> _Problem:
+    """The first rows of each side, with one pair."""
+    images, texts = (side.at(np.arange(min(rows, len(side.rows)))) for side in (problem.images, problem.texts))
+    return _Problem(images=images, texts=texts, pairs=np.zeros((1, 2), dtype=np.int64))
+
+
+def _repeat(problem: _Problem, device: str, options: BenchOptions, times: _Times, *, checked_first: bool) -> Ranks:
+    """One repetition. The order alternates: the second of two equal rankings can be faster."""
+    for check in (checked_first, not checked_first):
+        if check:
+            shards.clear_checks()
+        seconds, ranks = _rank(problem, device, options)
+        (times.checked if check else times.unchecked).append(seconds)
+        times.peak_memory = times.peak_memory or peak_memory()
+    times.products.append(_product_seconds(problem.images[:], problem.texts[:], device, options))
+    return ranks
+
+
+def _rank(problem: _Problem, device: str, options: BenchOptions) -> tuple[float, Ranks]:
+    """The duration of ranking in seconds, and the ranks."""
     from clipstore.ranking import rank_pairs
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     ranks = rank_pairs(
-        vectors.images,
-        vectors.texts,
-        vectors.pairs,
+        problem.images,
+        problem.texts,
+        problem.pairs,
         top_k=TOP_K,
         memory=options.memory,
         device=device,
         screen=options.screen,
         on_progress=lambda done, total: options.on_progress("captions ranked", done, total),
     )
-    return time.perf_counter() - began, ranks
+    return time.perf_counter() - start, ranks
 
 
-def _stored(folder: Path, tower: TowerName, blocks: Iterator[NDArray[np.float32]], options: BenchOptions) -> StoredRows:
-    """Write vectors into shards as embed would, and give them back to be read."""
+def _write_shards(
+    folder: Path, tower: TowerName, blocks: Iterator[NDArray[np.float32]], options: BenchOptions
+) -> StoredRows:
+    """Write vectors into shards of _ROWS rows or more, as `clipstore embed` does."""
     info = ShardInfo(
         kind="vectors",
         tower=tower,
-        fingerprint=f"{tower} vectors made for a benchmark",
-        model="made",
-        family="made",
+        fingerprint=f"{tower} vectors of a benchmark",
+        model="synthetic",
+        family="synthetic",
         precision="fp32",
         normalised=True,
         cut=0,
@@ -142,48 +176,48 @@ def _stored(folder: Path, tower: TowerName, blocks: Iterator[NDArray[np.float32]
     total = options.images if tower == "image" else options.captions
     paths: list[Path] = []
     sizes: list[int] = []
-    waiting: list[NDArray[np.float32]] = []
+    pending: list[NDArray[np.float32]] = []
     number = count()
     for block in blocks:
-        waiting.append(block)
-        ready = sum(map(len, waiting))
-        if ready >= _ROWS or sum(sizes) + ready == total:
+        pending.append(block)
+        rows = sum(map(len, pending))
+        if rows >= _ROWS or sum(sizes) + rows == total:
             path = folder / f"{tower}-{next(number)}.h5"
-            contents = [f"{tower}{sum(sizes) + row}" for row in range(ready)]
-            shards.write_shard(path, info, np.concatenate(waiting), contents, {})
+            contents = [f"{tower}{sum(sizes) + row}" for row in range(rows)]
+            shards.write_shard(path, info, np.concatenate(pending), contents, {})
             paths.append(path)
-            sizes.append(ready)
-            waiting = []
-            options.on_progress(f"{tower} vectors made", sum(sizes), total)
+            sizes.append(rows)
+            pending = []
+            options.on_progress(f"{tower} vectors generated", sum(sizes), total)
     return StoredRows(
         paths=paths,
+        stamps=[shards.file_stamp(path) for path in paths],
         shard=np.repeat(np.arange(len(paths)), sizes),
         rows=np.concatenate([np.arange(size) for size in sizes]),
         dim=options.dim,
         dtypes=["float32"],
-        stamps=[shards.file_stamp(path) for path in paths],
     )
 
 
 def _product_seconds(images: NDArray[Any], texts: NDArray[Any], device: str, options: BenchOptions) -> float:
-    """The time of nothing but the float32 products of all blocks, the vectors being in memory."""
+    """The duration of the float32 products of all blocks, with the vectors in memory: the lower bound of ranking."""
     import torch
 
     left, right = (torch.from_numpy(side).to(device) for side in (images, texts))
     out = torch.empty(_BLOCK, device=device)
-    began = time.perf_counter()
-    for low in range(0, len(left), _BLOCK[0]):
-        for start in range(0, len(right), _BLOCK[1]):
-            one, other = left[low : low + _BLOCK[0]], right[start : start + _BLOCK[1]]
-            torch.mm(one, other.T, out=out[: len(one), : len(other)])
-        options.on_progress("images multiplied", low + len(one), len(left))
+    start = time.perf_counter()
+    for row in range(0, len(left), _BLOCK[0]):
+        for column in range(0, len(right), _BLOCK[1]):
+            rows, columns = left[row : row + _BLOCK[0]], right[column : column + _BLOCK[1]]
+            torch.mm(rows, columns.T, out=out[: len(rows), : len(columns)])
+        options.on_progress("images multiplied", row + len(rows), len(left))
     if device != "cpu":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def _recall(ranks: Ranks) -> Row:
-    """Recall@1 of both directions, to show how hard the made vectors are."""
+    """Recall@1 of both directions, which shows how difficult the synthetic vectors are."""
     best = np.full(len(ranks.image_to_text.hits), np.iinfo(np.int64).max)
     np.minimum.at(best, ranks.image_to_text.query, ranks.image_to_text.n_greater)
     return {

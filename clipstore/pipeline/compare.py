@@ -1,8 +1,7 @@
-"""`clipstore compare`: models against a baseline, over the same queries, from the ranks in the catalog."""
+"""`clipstore compare`: compare models with a baseline over the same queries, from the ranks in the catalog."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,38 +13,44 @@ import pyarrow.compute as pc
 from clipstore import choices
 from clipstore.catalog import Session
 from clipstore.errors import ComparisonError
+from clipstore.hints import eval_command
+from clipstore.protocols import DIRECTIONS
 from clipstore.records import Row
-from clipstore.significance import Estimates, Method, Paired, estimate, holm
+from clipstore.significance import Estimates, Method, PairedSums, estimate, holm
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import find_model, model_name
 from clipstore.store.probes import unchecked_warnings
 
-_DIRECTIONS = ("image_to_text", "text_to_image")
+Metric = tuple[str, str]  # direction and name, as in the view `metrics`
+
 _METRICS = ("recall@1", "recall@5", "recall@10", "mrr", "mean_rank")
 _LOWER_IS_BETTER = ("mean_rank",)
+_MIN_FLIPS = 200  # for each comparison
 
-# What evaluations must share to be compared, in words, with the way to have it so.
-_EMBED = "embed what is missing (photos and captions that failed: 'clipstore query item_failures'), then"
+# What compared evaluations have in common, with its name in messages and the remedy.
+_EMBED = "embed what is missing (items that failed: 'clipstore query item_failures'), then"
 _SHARED = {
-    "caption_set": ("captions", "name one set with --captions, or"),
+    "caption_set": ("captions", "select one set with --captions, or"),
     "partial": ("partial", "embed what is missing, then"),
     "images": ("images in the gallery", _EMBED),
     "captions": ("captions in the gallery", _EMBED),
     "gallery_digest": ("gallery", _EMBED),
 }
-_MEASURED_ON = (
+
+# The keys of "measured_on" in JSON: of the comparison, and of each model.
+_PROVENANCE = (
     *("split", "split_digest", "gallery_digest", "images", "captions", "caption_set", "protocol", "unseen"),
     *("asked_images", "partial", "left_out_images", "left_out_captions"),
     *("images_without_positive", "captions_without_positive"),
 )
-_OF_MODEL = ("seen_images", "image_fingerprint", "text_fingerprint", "precision", "dtype")
+_MODEL_PROVENANCE = ("seen_images", "image_fingerprint", "text_fingerprint", "precision", "dtype")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """Which evaluations to compare, as `eval` was asked for them.
+    """Which evaluations are compared: those with these options of `eval`.
 
-    `captions` is "all", "first5" or None: those of each model's last evaluation.
+    `captions` None selects the latest evaluation of each model.
     """
 
     protocol: choices.ProtocolChoice = "standard"
@@ -57,79 +62,68 @@ class CompareOptions:
 
 
 def compare(store: Store, names: Iterable[str], split: str, options: CompareOptions) -> Row:
-    """Models against the first of `names`, as `clipstore compare --json` prints it.
+    """Compare models with the first of `names`, the baseline; the result as `clipstore compare --json` prints it.
 
-    Every metric has both values, their difference, a 95 % interval, p and Holm's p over all comparisons made here, and
-    a verdict by the latter: "better", "worse" or "no difference shown".
+    Every metric has both values, their difference, a 95 % interval, p, Holm's p over all comparisons made here, and a
+    verdict by the latter: "better", "worse" or "no difference shown".
 
     Raises:
-        NotFoundError: a model or the split has no such name.
-        ComparisonError: fewer than two models, one that was not evaluated so, or evaluations of different galleries,
-            captions or queries.
+        NotFoundError: there is no such model or split.
+        ComparisonError: fewer than two models are named, one has no such evaluation, or the evaluations have different
+            galleries, captions or queries.
     """
     models = list(dict.fromkeys(model_name(store, name) for name in names))
     if len(models) < 2:
-        message = f"compare holds models against the first: name another beside {' '.join(models) or 'the baseline'}"
+        message = f"compare needs at least two models, the baseline first; got {' '.join(models) or 'none'}"
         raise ComparisonError(message)
     with store.catalog.read() as session:
         split_id(session, split)
-        found = session.rows("compare/evaluations", models=models, split=split, **asdict(options))
-        measured = {row["model"]: row for row in found}
-        if len(measured) == len(models):
-            evaluations = [measured[name] for name in models]
-            warnings = [line for one in evaluations for line in _warnings(session, one)]
-            return _compared(session, evaluations, options) | {"warnings": warnings}
-    missing = [name for name in models if name not in measured]
+        rows = session.rows("compare/evaluations", models=models, split=split, **asdict(options))
+        stored = {row["model"]: row for row in rows}
+        if len(stored) == len(models):
+            evaluations = [stored[name] for name in models]
+            warnings = [line for evaluation in evaluations for line in _warnings(session, evaluation)]
+            return _compare_evaluations(session, evaluations, options) | {"warnings": warnings}
+    missing = [name for name in models if name not in stored]
     for name in missing:
         find_model(store, name)
-    message = (
-        f"no such evaluation of {' and '.join(missing)} on {split}: run "
-        f"'{_command(models if options.unseen else missing, split, options)}' first"
-    )
+    # Evaluated apart, models would have different unseen queries.
+    command = eval_command(models if options.unseen else missing, split, **asdict(options))
+    message = f"no such evaluation of {' and '.join(missing)} on {split}: run '{command}' first"
     raise ComparisonError(message)
 
 
 def _warnings(session: Session, evaluation: Row) -> list[str]:
     family = session.rows("model/find", name=evaluation["model"])[0]["family"]
-    made = [evaluation["image_fingerprint"], evaluation["text_fingerprint"]]
-    return unchecked_warnings(session, evaluation["model"], family, evaluation["split"], made)
+    fingerprints = [evaluation["image_fingerprint"], evaluation["text_fingerprint"]]
+    return unchecked_warnings(session, evaluation["model"], family, evaluation["split"], fingerprints)
 
 
-def _command(models: Iterable[str], split: str, options: CompareOptions) -> str:
-    """The command that makes the evaluations."""
-    words = ["clipstore", "eval", *(word for name in models for word in ("--model", name)), "--split", split]
-    if options.protocol != "standard":
-        words += ["--protocol", options.protocol]
-    if options.captions:
-        words += ["--captions", options.captions]
-    return shlex.join(words + ["--unseen"] * options.unseen)
-
-
-def _compared(session: Session, evaluations: Sequence[Row], options: CompareOptions) -> Row:
-    """The first evaluation against the others."""
+def _compare_evaluations(session: Session, evaluations: Sequence[Row], options: CompareOptions) -> Row:
+    """Compare the first evaluation with the others."""
     baseline, *others = evaluations
     for other in others:
-        _check_same(session, baseline, other, options)
-    paired, numbers = _paired(
-        [session.table("compare/sums", evaluation_id=one["evaluation_id"]) for one in evaluations]
+        _check_comparable(session, baseline, other, options)
+    sums, metrics = _paired_sums(
+        [session.table("compare/sums", evaluation_id=evaluation["evaluation_id"]) for evaluation in evaluations]
     )
-    # Enough flips that Holm's correction leaves the least p below 0.005, however many models there are.
-    method = Method(flips=max(Method.flips, 200 * len(paired.weights)))
-    found = iter(_told(estimate(paired, method)))
-    values = [_values(session, one) for one in evaluations]
+    # Enough flips that the smallest p is below 0.005 after Holm's correction, for any number of models.
+    method = Method(flips=max(Method.flips, _MIN_FLIPS * len(sums.weights)))
+    estimates = iter(_estimate_rows(estimate(sums, method)))
+    values = [_metric_values(session, evaluation) for evaluation in evaluations]
     return {
         "baseline": baseline["model"],
         "split": baseline["split"],
         "protocol": options.protocol,
-        "measured_on": {key: baseline[key] for key in _MEASURED_ON}
-        | {"models": {one["model"]: {key: one[key] for key in _OF_MODEL} for one in evaluations}},
+        "measured_on": {key: baseline[key] for key in _PROVENANCE}
+        | {"models": {row["model"]: {key: row[key] for key in _MODEL_PROVENANCE} for row in evaluations}},
         "method": asdict(method)
-        | {"clusters": len(paired.strata), "comparisons": len(paired.weights), "gallery": "held fixed"},
+        | {"clusters": len(sums.strata), "comparisons": len(sums.weights), "gallery": "held fixed"},
         "models": [
             {
                 "model": other["model"],
                 "differences": [
-                    _difference(number, values[0][number], value[number], next(found), method) for number in numbers
+                    _difference(metric, values[0][metric], value[metric], next(estimates), method) for metric in metrics
                 ],
                 "queries": session.rows(
                     "compare/changes", baseline=baseline["evaluation_id"], model=other["evaluation_id"]
@@ -140,88 +134,96 @@ def _compared(session: Session, evaluations: Sequence[Row], options: CompareOpti
     }
 
 
-def _check_same(session: Session, baseline: Row, other: Row, options: CompareOptions) -> None:
-    """Hold two evaluations to the same gallery and the same queries."""
+def _check_comparable(session: Session, baseline: Row, other: Row, options: CompareOptions) -> None:
+    """Check that two evaluations have the same gallery and the same queries.
+
+    Raises:
+        ComparisonError: they differ; with the difference and the remedy.
+    """
     names = [baseline["model"], other["model"]]
-    again = f"evaluate them together: '{_command(names, baseline['split'], options)}'"
-    for key, (words, way) in _SHARED.items():
+    remedy = f"evaluate them together: '{eval_command(names, baseline['split'], **asdict(options))}'"
+    for key, (words, first_step) in _SHARED.items():
         if baseline[key] != other[key]:
             message = (
-                f"{names[0]} and {names[1]} were not measured on the same: {words} {_said(baseline[key])} against "
-                f"{_said(other[key])}; {way} {again}"
+                f"{names[0]} and {names[1]} were evaluated on different galleries: {words} {_shown(baseline[key])} and "
+                f"{_shown(other[key])}; {first_step} {remedy}"
             )
             raise ComparisonError(message)
     ids = {"baseline": baseline["evaluation_id"], "model": other["evaluation_id"]}
     pairs = session.rows("compare/unpaired", **ids)[0]["pairs"]
     if pairs:
-        message = f"{names[0]} and {names[1]} were not asked the same: {pairs:,} pairs count for one alone; {again}"
+        message = (
+            f"{names[0]} and {names[1]} were evaluated on different queries: {pairs:,} positive pairs count for one of "
+            f"them only; {remedy}"
+        )
         raise ComparisonError(message)
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)[:12]
 
 
-def _paired(tables: Sequence[pa.Table]) -> tuple[Paired, list[tuple[str, str]]]:
-    """The sums of several evaluations, those of the first subtracted; and the numbers of each, by direction and metric.
+def _paired_sums(tables: Sequence[pa.Table]) -> tuple[PairedSums, list[Metric]]:
+    """The sums of evaluations less those of the first, and the metrics of each evaluation.
 
-    Every evaluation has the same rows in the same order: images by direction.
+    The tables have one row for each direction and image, the same in each table, with the number of queries, the fold
+    and the sum of each metric over the queries.
     """
     first = tables[0]
-    directions = [one for one in _DIRECTIONS if pc.any(pc.equal(first["direction"], one)).as_py()]
-    asked = pc.index_in(first["direction"], value_set=pa.array(directions)).to_numpy()
-    images, at = np.unique(first["image_id"].to_numpy(), return_inverse=True)
+    directions = [name for name in DIRECTIONS if pc.any(pc.equal(first["direction"], name)).as_py()]
+    direction = pc.index_in(first["direction"], value_set=pa.array(directions)).to_numpy()
+    images, image = np.unique(first["image_id"].to_numpy(), return_inverse=True)
     folds = np.zeros(len(images), dtype=np.int64)
-    folds[at] = first["fold"].to_numpy()
+    folds[image] = first["fold"].to_numpy()
     queries = np.zeros((len(directions), 1, len(images)))
-    queries[asked, 0, at] = first["queries"].to_numpy()
+    queries[direction, 0, image] = first["queries"].to_numpy()
     sums = np.zeros((len(tables), len(directions), len(_METRICS), len(images)))
     for number, table in enumerate(tables):
         for place, metric in enumerate(_METRICS):
-            sums[number, asked, place, at] = table[metric].to_numpy()
+            sums[number, direction, place, image] = table[metric].to_numpy()
     differences = sums[1:] - sums[0]
-    numbers = [(direction, metric) for direction in directions for metric in _METRICS]
-    weights = [np.eye(len(numbers))]
+    metrics: list[Metric] = [(name, metric) for name in directions for metric in _METRICS]
+    weights = [np.eye(len(metrics))]
     if len(directions) == 2:
-        weights.append(np.array([[100.0 * metric.startswith("recall@") for _, metric in numbers]]))
-        numbers.append(("both", "rsum"))
-    paired = Paired(
+        weights.append(np.array([[100.0 * metric.startswith("recall@") for _, metric in metrics]]))
+        metrics.append(("both", "rsum"))
+    paired = PairedSums(
         differences=differences.reshape(-1, len(images)),
         queries=np.broadcast_to(queries, differences.shape).reshape(-1, len(images)),
         strata=folds,
         weights=np.asarray(np.kron(np.eye(len(differences)), np.concatenate(weights)), dtype=np.float64),
     )
-    return paired, numbers
+    return paired, metrics
 
 
-def _values(session: Session, evaluation: Row) -> dict[tuple[str, str], float]:
+def _metric_values(session: Session, evaluation: Row) -> dict[Metric, float]:
     rows = session.rows("evaluate/metrics", evaluation_id=evaluation["evaluation_id"])
     return {(row["direction"], row["metric"]): row["value"] for row in rows}
 
 
-def _told(found: Estimates) -> list[Row]:
-    """The differences with their intervals (null: none can be had) and p-values, as the JSON has them."""
+def _estimate_rows(estimates: Estimates) -> list[Row]:
+    """The differences with their intervals (None: undefined) and p-values, by their keys in JSON."""
     columns = {
-        "difference": found.difference,
-        "low": found.low,
-        "high": found.high,
-        "p": found.p,
-        "p_holm": holm(found.p),
+        "difference": estimates.difference,
+        "low": estimates.low,
+        "high": estimates.high,
+        "p": estimates.p,
+        "p_holm": holm(estimates.p),
     }
     rows = np.stack(list(columns.values()), axis=1).tolist()
-    return [{key: None if np.isnan(one) else one for key, one in zip(columns, row, strict=True)} for row in rows]
+    return [{key: None if np.isnan(value) else value for key, value in zip(columns, row, strict=True)} for row in rows]
 
 
-def _difference(number: tuple[str, str], baseline: float, value: float, told: Row, method: Method) -> Row:
-    """One line of a comparison, with its verdict by Holm's p.
+def _difference(metric: Metric, baseline: float, value: float, estimates: Row, method: Method) -> Row:
+    """One row of a comparison, with its verdict by Holm's p.
 
-    The difference is that of the two values printed beside it, to the last digit.
+    The difference is exactly that of the two values in the row.
     """
-    direction, metric = number
-    told = told | {"difference": value - baseline}
+    direction, name = metric
+    row = estimates | {"difference": value - baseline}
     verdict = "no difference shown"
-    if told["p_holm"] < 1 - method.confidence:
-        verdict = "better" if (told["difference"] > 0) != (metric in _LOWER_IS_BETTER) else "worse"
-    return {"direction": direction, "metric": metric, "baseline": baseline, "value": value, **told, "verdict": verdict}
+    if row["p_holm"] < 1 - method.confidence:
+        verdict = "better" if (row["difference"] > 0) != (name in _LOWER_IS_BETTER) else "worse"
+    return {"direction": direction, "metric": name, "baseline": baseline, "value": value, **row, "verdict": verdict}

@@ -19,7 +19,7 @@ from ties import reciprocal_rank
 import clipstore
 from clipstore.bench.vectors import SyntheticVectors
 from clipstore.datasets.extended import extended_positives
-from clipstore.significance import Method, Paired, estimate, holm
+from clipstore.significance import Method, PairedSums, estimate, holm
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
@@ -181,7 +181,8 @@ def assert_as_numpy(
         weights = np.vstack([weights, [100, 100, 100, 0, 0] * 2])
     strata = np.zeros(len(images), dtype=np.int64)
     found = estimate(
-        Paired(differences=np.stack(differences), queries=np.stack(queries), strata=strata, weights=weights), Method()
+        PairedSums(differences=np.stack(differences), queries=np.stack(queries), strata=strata, weights=weights),
+        Method(),
     )
     rows = told["models"][0]["differences"]
     assert [row["difference"] for row in rows] == pytest.approx(found.difference, abs=1e-9)

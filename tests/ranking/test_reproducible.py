@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipstore import significance
-from clipstore.significance import Method, Paired, estimate
+from clipstore.significance import Method, PairedSums, estimate
 
 # Kernels that every x86-64 processor can run; other processors ignore the first variable.
 SETTINGS = (
@@ -83,7 +83,9 @@ def test_the_order_of_images_changes_no_bit(order: list[int]) -> None:
     }
     parts = [
         estimate(
-            Paired(**{name: part[:, way] for name, part in whole.items()}, strata=np.zeros(9, int), weights=np.eye(3)),
+            PairedSums(
+                **{name: part[:, way] for name, part in whole.items()}, strata=np.zeros(9, int), weights=np.eye(3)
+            ),
             Method(resamples=10, flips=10),
         )
         for way in (np.arange(9), np.array(order))
