@@ -16,34 +16,37 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL...")
-@click.option("--split", required=True, help="The split that all were evaluated on, such as coco/val2017.")
+@click.option("--split", required=True, help="Split of the evaluations, e.g. coco/val2017.")
 @click.option(
     "--protocol",
     type=click.Choice(list(PROTOCOLS)),
     default="standard",
     show_default=True,
-    help="The protocol of the evaluations.",
+    help="Protocol of the evaluations.",
 )
 @click.option(
-    "--captions", type=click.Choice(choices.CAPTIONS), help="Their captions. [default: those of the last evaluation]"
+    "--captions",
+    type=click.Choice(choices.CAPTIONS),
+    help="Captions of the evaluations. [default: those of the latest evaluation]",
 )
-@click.option("--unseen", is_flag=True, help="Evaluations that asked with unseen images alone.")
+@click.option("--unseen", is_flag=True, help="Use the evaluations restricted to unseen images.")
 @store_option
 @json_option
-def compare(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **which: Any) -> None:
-    """Compare models with the first, query by query.
+def compare(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **options: Any) -> None:
+    """Compare models with the first (baseline), query by query.
 
-    From their evaluations in the store. Says of every metric whether the difference may be luck (an
-    interval, and a test, over images), and how many queries were fixed and broken; 'clipstore query
-    changes' lists those.
+    Reads their stored evaluations. For every metric it prints the difference with a confidence interval and
+    whether it is statistically significant, both clustered by image, and how many queries were fixed and
+    broken; 'clipstore query changes' lists these.
 
     Example: clipstore compare pretrained full --split coco/val2017
     """
-    from clipstore.pipeline import compare as verb
+    from clipstore.pipeline.compare import CompareOptions
+    from clipstore.pipeline.compare import compare as compare_models
     from clipstore.reporting.comparison import print_comparison
     from clipstore.reporting.tables import print_json
 
-    comparison = verb.compare(store, models, split, verb.CompareOptions(**which))
+    comparison = compare_models(store, models, split, CompareOptions(**options))
     if as_json:
         print_json(comparison)
     else:

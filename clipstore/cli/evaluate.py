@@ -21,9 +21,9 @@ _PROTOCOLS = click.Choice(list(PROTOCOLS))
 
 @click.command("eval")
 @click.option(
-    "--model", "models", multiple=True, help="The model; may be repeated. [default: all whose vectors are complete]"
+    "--model", "models", multiple=True, help="Model; may be repeated. [default: all whose vectors are complete]"
 )
-@click.option("--split", required=True, help="The split to measure on, such as coco/val2017.")
+@click.option("--split", required=True, help="Split to evaluate on, e.g. coco/val2017.")
 @click.option(
     "--protocol",
     type=_PROTOCOLS,
@@ -34,25 +34,27 @@ _PROTOCOLS = click.Choice(list(PROTOCOLS))
 @click.option(
     "--captions",
     type=click.Choice(choices.CAPTIONS),
-    help="Which captions of an image count. [default: first5 for coco-1k, eccv and cxc, else all]",
+    help="Captions of each image in the gallery. [default: first5 for coco-1k, eccv and cxc, else all]",
 )
 @click.option(
-    "--partial", is_flag=True, help="Measure what is embedded so far, or few queries of eccv or cxc, and say so."
+    "--partial",
+    is_flag=True,
+    help="Evaluate only the items embedded so far, or few queries of eccv or cxc; the result is marked partial.",
 )
 @click.option(
     "--unseen",
     is_flag=True,
-    help="Ask only with images that none of the models named was trained on; the gallery stays whole.",
+    help="Restrict the queries to images that none of the models was trained on; the gallery is unchanged.",
 )
-@memory_option("Memory budget for ranking, beside what the program itself needs.")
-@click.option("--device", default="cpu", show_default=True, help="Where the products run, such as cuda.")
+@memory_option("Memory budget for ranking, in addition to the base process.")
+@click.option("--device", default="cpu", show_default=True, help="Device for the matrix products, e.g. cuda.")
 @store_option
 @json_option
-def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **how: Any) -> None:
+def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **options: Any) -> None:
     """Rank a split exactly in both directions; print metrics.
 
-    Ranks and hits go into the catalog, where 'clipstore query' and 'clipstore sql' find them. The same
-    evaluation again replaces the former.
+    Ranks and hits are stored in the catalog, for 'clipstore query' and 'clipstore sql'. An equal evaluation
+    replaces the stored one.
 
     Example: clipstore eval --model pretrained --split coco/val2017
     """
@@ -63,22 +65,22 @@ def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **
     from clipstore.reporting.tables import print_json
 
     with progress_display() as on_progress:
-        done = evaluate_models(store, models, split, EvalOptions(**how, on_progress=on_progress))
-        for one in done.skipped:
-            on_progress.print_line(f"skipped {one['model']}: {one['reason']}")
+        result = evaluate_models(store, models, split, EvalOptions(**options, on_progress=on_progress))
+        for row in result.skipped:
+            on_progress.print_line(f"skipped {row['model']}: {row['reason']}")
     if as_json:
-        print_json({"evaluations": done.evaluations, "skipped": done.skipped, "warnings": done.warnings})
+        print_json({"evaluations": result.evaluations, "skipped": result.skipped, "warnings": result.warnings})
     else:
-        print_evaluations(done.evaluations)
+        print_evaluations(result.evaluations)
 
 
 evaluate = DefaultGroup(rank)
 
 
 @evaluate.command("remove")
-@click.option("--model", help="The model whose evaluations to remove.")
-@click.option("--split", help="The split whose evaluations to remove.")
-@click.option("--protocol", type=_PROTOCOLS, help="The protocol of the evaluations to remove.")
+@click.option("--model", help="Model whose evaluations are removed.")
+@click.option("--split", help="Split whose evaluations are removed.")
+@click.option("--protocol", type=_PROTOCOLS, help="Protocol of the evaluations that are removed.")
 @yes_option
 @store_option
 @json_option
@@ -87,7 +89,7 @@ def remove(
 ) -> None:
     """Remove evaluations, with their ranks and hits.
 
-    Those that fit all of --model, --split and --protocol, of which one at least is given.
+    Removes the evaluations that match --model, --split and --protocol; at least one of them is required.
 
     Example: clipstore eval remove --model tuned --split coco/val2017 --yes
     """

@@ -9,6 +9,7 @@ import click
 from clipstore.cli.confirm import remove_confirmed, yes_option
 from clipstore.cli.options import json_option, store_option
 from clipstore.cli.output import print_warning
+from clipstore.hints import embed_command
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 def model() -> None:
     """List, show and record models.
 
-    A name is a job file ./jobs/NAME.toml, else a packaged job, else what 'model add' recorded. A name that
-    a job and a recorded model give to different things is refused by every command.
+    A name refers to the job file ./jobs/NAME.toml, else to a packaged job, else to a model that 'model add'
+    recorded. It is an error if a job and a recorded model of one name differ.
 
     Example: clipstore model list
     """
@@ -27,10 +28,10 @@ def model() -> None:
 
 @model.command("add")
 @click.argument("name")
-@click.option("--base", required=True, help="A hub id, a local folder, or bundled:demo.")
-@click.option("--family", default="clip", show_default=True, help="The family of the model.")
-@click.option("--adapter", help="A PEFT folder to put on the base.")
-@click.option("--exif-orientation", is_flag=True, help="Turn images upright as their EXIF data says; CLIP does not.")
+@click.option("--base", required=True, help="Hub id, local folder, or bundled:demo.")
+@click.option("--family", default="clip", show_default=True, help="Model family.")
+@click.option("--adapter", help="Folder of a PEFT adapter.")
+@click.option("--exif-orientation", is_flag=True, help="Apply the EXIF orientation of images, which CLIP ignores.")
 @store_option
 @json_option
 def add(
@@ -58,34 +59,33 @@ def add(
     if as_json:
         print_json(shown)
     elif shown["from"] not in ORIGINS:
-        click.echo(f"{name}: this model is the job {shown['from']} already; nothing to record")
+        click.echo(f"{name}: this model is the job {shown['from']}; nothing to record")
     else:
-        click.echo(f"{name}: recorded; 'clipstore embed --model {name}' is next")
+        click.echo(f"{name}: recorded; embed it with '{embed_command(name)}'")
 
 
 @model.command("trained")
 @click.argument("name")
-@click.option(
-    "--split", "splits", multiple=True, required=True, help="A split that it was trained on; may be repeated."
-)
+@click.option("--split", "splits", multiple=True, required=True, help="Split that it was trained on; may be repeated.")
 @store_option
 @json_option
 def trained(name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) -> None:
-    """Record which splits a model was trained on.
+    """Record a model's training splits.
 
-    Each evaluation then says how many of its images the model has seen.
+    Evaluations then report how many of their images the model has seen.
 
     Example: clipstore model trained tuned --split coco/train2014
     """
     from clipstore.reporting.tables import print_json
     from clipstore.store.model_records import record_training
 
-    told = record_training(store, name, splits)
+    result = record_training(store, name, splits)
     if as_json:
-        print_json(told)
+        print_json(result)
     else:
         click.echo(
-            f"{name}: trained on {told['training_images']:,} images of this store; evaluate again to have it said"
+            f"{name}: trained on {result['training_images']:,} images; run 'clipstore eval' again to include this in "
+            "the results"
         )
 
 
@@ -93,7 +93,7 @@ def trained(name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) 
 @store_option
 @json_option
 def list_models(store: Store, *, as_json: bool) -> None:
-    """List every model that can be named.
+    """List all jobs and recorded models.
 
     Example: clipstore model list
     """
@@ -112,35 +112,35 @@ def list_models(store: Store, *, as_json: bool) -> None:
 @store_option
 @json_option
 def show(name: str, store: Store, *, as_json: bool) -> None:
-    """Show a model and what the store holds of it.
+    """Show a model and its stored vectors.
 
     Example: clipstore model show demo
     """
     from clipstore.reporting.tables import cell, print_json, print_table
     from clipstore.store.models import show_model
 
-    told = show_model(store, name)
+    description = show_model(store, name)
     if as_json:
-        print_json(told)
+        print_json(description)
         return
-    shown = {key: value for key, value in told.items() if key != "towers" and value is not None}
-    width = max(map(len, shown))
-    for key, value in shown.items():
+    fields = {key: value for key, value in description.items() if key != "towers" and value is not None}
+    width = max(map(len, fields))
+    for key, value in fields.items():
         click.echo(f"{key:{width}} {cell(value)}")
-    print_table(told["towers"], empty="not embedded yet")
+    print_table(description["towers"], empty="not embedded yet")
 
 
 @model.command("remove")
 @click.argument("name")
-@click.option("--adapter", is_flag=True, help="Remove STORE/adapters/NAME too: the weights that training left.")
+@click.option("--adapter", is_flag=True, help="Also remove the trained weights in STORE/adapters/NAME.")
 @yes_option
 @store_option
 @json_option
 def remove(name: str, store: Store, *, adapter: bool, yes: bool, as_json: bool) -> None:
     """Remove a model and its evaluations from the store.
 
-    Its vectors stay until 'clipstore gc', its adapter without --adapter, and a job file of its name in any
-    case. The name may be used again.
+    Its vectors remain until 'clipstore gc', its adapter without --adapter, and a job file of its name always.
+    The name can be used again.
 
     Example: clipstore model remove tuned --yes
     """

@@ -76,4 +76,6 @@ def network_option(command: Command) -> Command:
 
 def memory_option(help_text: str) -> Callable[[Command], Command]:
     """`--memory SIZE`, in bytes."""
-    return click.option("--memory", type=Memory(), default=DEFAULT_MEMORY, show_default="8GB", help=help_text)
+    return click.option(
+        "--memory", type=Memory(), default=f"{DEFAULT_MEMORY // 2**30}GB", show_default=True, help=help_text
+    )
