@@ -243,7 +243,7 @@ def test_an_ambiguous_name_is_refused_by_every_command(workspace: Path, cli: Run
 def test_a_model_that_is_a_job_is_not_recorded_again(workspace: Path, cli: Run, cli_json: Run, sql: Run) -> None:
     before = sql("FROM models")
     stdout = cli("model", "add", "demo", "--base", "bundled:demo").stdout
-    assert stdout == f"demo: this model is the job {packaged_folder('jobs') / 'demo.toml'} already; nothing to record\n"
+    assert stdout == f"demo: this model is the job {packaged_folder('jobs') / 'demo.toml'}; nothing to record\n"
     assert sql("FROM models") == before
     (workspace / "jobs" / "demo.toml").write_text('[model]\nbase = "bundled:demo"\nprompt = "a {}"\n')
     row = cli_json("model", "show", "demo")
