@@ -168,7 +168,10 @@ class ClipEncoder:
         if end == _LEGACY_EOS:
             end = max(ids)
         if end not in ids:
-            message = f"the model's config.json says that {end} ends a text, and its tokenizer gives {list(ids)[:9]}"
+            message = (
+                f"the model's config.json has the end token {end}, and its tokenizer gives {list(ids)[:9]}: give the "
+                "tokenizer that belongs to the weights"
+            )
             raise ModelError(message)
         return ids.index(end)
 

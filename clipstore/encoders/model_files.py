@@ -120,7 +120,7 @@ def weight_files(folder: Path) -> list[Path]:
 def _indexed(index: Path) -> list[Path]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        message = f"{index} has no weight_map that says which file holds which tensor"
+        message = f"{index} has no weight_map from tensors to files"
         raise ModelError(message)
     return [index.parent / name for name in sorted(set(weight_map.values()))]
 

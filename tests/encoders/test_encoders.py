@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from clip_folder import build_clip, build_lora, edit_json
+from huggingface_hub.utils import are_progress_bars_disabled
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
@@ -24,14 +26,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+from transformers.utils import logging
 
 from clipstore.encoders.clip import ClipEncoder
 from clipstore.encoders.fingerprint import describe
 from clipstore.encoders.forward import _plain_attention
-from clipstore.encoders.images import decode_pixels, read_preprocessing
+from clipstore.encoders.images import MAX_PIXELS, decode_image, decode_pixels, read_preprocessing
 from clipstore.encoders.loading import load_clip
 from clipstore.encoders.packing import Packed, batches_of, pack
-from clipstore.errors import ModelError
+from clipstore.errors import ImageError, ModelError
 from clipstore.records import Model, Tower
 
 COSINE = 0.99999
@@ -239,7 +242,7 @@ def test_a_long_caption_is_truncated_as_by_transformers_and_counted(small_clip: 
 def test_an_end_token_that_no_text_has_is_refused(folder: Path) -> None:
     settings = json.loads((folder / "config.json").read_text())["text_config"]
     edit_json(folder / "config.json", text_config=settings | {"eos_token_id": 7})
-    with pytest.raises(ModelError, match="says that 7 ends a text, and its tokenizer gives"):
+    with pytest.raises(ModelError, match=r"the end token 7,.* \[49406, 320, 2368, 49407\]"):
         our_texts(open_encoder(model_of(folder)), ["a cat"])
 
 
@@ -269,6 +272,42 @@ def test_less_memory_gives_smaller_batches(small_clip: Path) -> None:
     sizes = [encoder.batch_tokens("image", memory) for memory in (-1, 2**20, 2**33)]
     assert sizes[0] == encoder.image_tokens == 50 < sizes[1] < sizes[2]
     assert encoder.batch_tokens("text", 0) == 128  # a row of texts
+
+
+# Settings of the process
+
+
+def test_loading_a_model_changes_no_setting_of_the_process(small_clip: Path) -> None:
+    def settings() -> tuple[Any, ...]:
+        bars = logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+        return logging.get_verbosity(), bars, torch.get_num_threads(), list(warnings.filters), Image.MAX_IMAGE_PIXELS
+
+    before = settings()
+    encoder = open_encoder(model_of(small_clip))
+    encoder.probe()
+    our_texts(encoder, MIXED)
+    assert settings() == before
+
+
+def test_importing_the_encoders_changes_no_warning_filter() -> None:
+    program = """
+import PIL.Image, huggingface_hub, peft, torch, transformers, warnings
+before = list(warnings.filters)
+import clipstore.encoders.lora, clipstore.encoders.merged, clipstore.encoders.random_clip
+assert warnings.filters == before
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_an_image_above_the_limit_is_refused_whatever_the_filters() -> None:
+    """Pillow warns above its limit, and raises an error above twice its limit."""
+    width = MAX_PIXELS // 1000 + 1
+    data = image_bytes(Image.new("1", (width, 1000)), "PNG")
+    for action in ("ignore", "error"):
+        with warnings.catch_warnings():
+            warnings.simplefilter(action)
+            with pytest.raises(ImageError, match=f"more than {MAX_PIXELS} pixels"):
+                decode_image(data)
 
 
 # Packed texts
@@ -633,7 +672,7 @@ _DESCRIBE = """
 import sys
 from clipstore.encoders.fingerprint import describe
 from clipstore.encoders.model_files import locate
-from clipstore.errors import ModelError
+from clipstore.errors import ImageError, ModelError
 from clipstore.records import Model
 try:
     print(locate(sys.argv[1]))
