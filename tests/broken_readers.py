@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from clipstore.pipeline.embed import plan
 from clipstore.pipeline.embed.run import EmbedOptions, embed
+from clipstore.records import TowerName
 from clipstore.store.layout import Store
+
+SMALL_SHARDS: Mapping[TowerName, int] = {"image": 100, "text": 500}
 
 
 def dies(path: Path) -> bytes:
@@ -25,6 +30,7 @@ def fails(path: Path) -> bytes:
 
 def embed_with(reader: str, store: str) -> None:
     """Embed a store's images in two processes that read image files with the named function."""
+    plan.ITEMS_PER_SHARD = SMALL_SHARDS
     read = getattr(sys.modules[__name__], reader)
     options = EmbedOptions(devices=("cpu", "cpu"), only="images", read=read, precision="fp32")
     embed(Store(Path(store)), ["demo"], options)

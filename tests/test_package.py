@@ -154,7 +154,9 @@ def test_the_installed_wheel_knows_its_data(installed: Callable[..., str]) -> No
 
 
 def test_the_installed_wheel_embeds(installed: Callable[..., str], scenes: Path) -> None:
-    command = "from clipstore.cli import main; main()"
-    installed(command, "ingest", "coco", str(scenes), "--name", "scenes")
-    installed(command, "embed", "--model", "demo")
-    assert "text → image" in installed(command, "eval", "--split", "scenes/val")
+    program = (
+        "import sys; from clipstore.cli import main\n"
+        "for words in (f'ingest coco {sys.argv[1]}', 'embed --model demo', 'eval --split coco/val'):\n"
+        "    main(words.split(), standalone_mode=False)"
+    )
+    assert "text → image" in installed(program, str(scenes))

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from broken_readers import SMALL_SHARDS
 from clip_folder import build_headed_lora
 from helpers import TESTS, stored_vectors
 
 from clipstore.demo.scenes import draw_dataset
+from clipstore.pipeline.embed import plan
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.store.layout import Store
 
 Run = Callable[..., Any]
+IMAGES = 150
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +32,34 @@ def large_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn data set whose images fill two of `small_shards`."""
+    root = tmp_path_factory.mktemp("small")
+    draw_dataset(root, images=IMAGES, seed=5, split="val")
+    return root
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "ITEMS_PER_SHARD", SMALL_SHARDS)
+
+
 def shard_files(store: Path) -> set[str]:
     return {str(path.relative_to(store)) for path in (store / "shards").rglob("*.h5")}
 
 
-def test_two_processes_write_the_shards_of_one(large_dataset: Path, cli: Run, cli_json: Run, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_shards")
+def test_two_processes_write_the_shards_of_one(small_dataset: Path, cli: Run, cli_json: Run, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     summaries = {}
     for place, devices in ((one, ["cpu"]), (two, ["cpu", "cpu"])):
-        cli("ingest", "coco", large_dataset, "--store", place)
+        cli("ingest", "coco", small_dataset, "--store", place)
         words = [word for device in devices for word in ("--device", device)]
         (summaries[place],) = cli_json("embed", "--model", "demo", "--only", "images", *words, "--store", place)[
             "embedded"
         ]
-    assert (summaries[one]["done"], summaries[two]["done"]) == (1100, 1100)
+    assert (summaries[one]["done"], summaries[two]["done"]) == (IMAGES, IMAGES)
     assert summaries[two]["clock"]["forward"] > 0
     assert len(shard_files(one)) == 4
     assert shard_files(one) == shard_files(two)
@@ -56,9 +73,9 @@ _WITH_READER = "import sys; from broken_readers import embed_with; embed_with(sy
     ("reader", "message"),
     [("dies", "the process on cpu died (exit code -9): run the same command again"), ("fails", "a mistake about")],
 )
-def test_a_failing_worker_ends_the_run(reader: str, message: str, large_dataset: Path, cli: Run, store: Path) -> None:
+def test_a_failing_worker_ends_the_run(reader: str, message: str, small_dataset: Path, cli: Run, store: Path) -> None:
     """In a new process, which must end too, although plan groups are left in the queue."""
-    cli("ingest", "coco", large_dataset)
+    cli("ingest", "coco", small_dataset)
     embed(Store(store), ["demo"], EmbedOptions(dry_run=True, only="images"))  # checks the image files
     words = [sys.executable, "-c", _WITH_READER, reader, str(store)]
     process = subprocess.run(words, cwd=TESTS, capture_output=True, text=True, check=False, timeout=120)

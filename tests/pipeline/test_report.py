@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -564,11 +563,12 @@ def test_photos_in_a_folder_beside(measured: Path, tmp_path: Path, opened: Run) 
     assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 50
 
 
-def test_without_umap_the_rest_is_made(measured: Path, tmp_path: Path, opened: Run) -> None:
+def test_without_umap_the_rest_is_made(
+    measured: Path, tmp_path: Path, opened: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "r.html"
-    program = "import sys; sys.modules['umap'] = None; from clipstore.cli import main; main()"
-    words = [sys.executable, "-c", program, "report", "--store", str(measured), "--split", SPLIT, "--out", str(file)]
-    subprocess.run(words, check=True, capture_output=True)
+    monkeypatch.setitem(sys.modules, "umap", None)
+    run_command(measured, "report", "--split", SPLIT, "--out", file)
     page = opened(file)
     expect(page.locator("#map")).to_contain_text("clipstore[map]")
     assert page.locator("#cards .card").count() > 0

@@ -7,18 +7,16 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipstore.catalog import scratch
+from clipstore.catalog import Session, scratch
 from clipstore.demo.scenes import draw_dataset
-from clipstore.statements import statement
 
 Run = Callable[..., Any]
 
@@ -129,23 +127,27 @@ def test_a_split_without_captions(cli: Run, cli_json: Run, tmp_path: Path) -> No
     assert "did you mean 'coco/v'" in cli("stats", "--split", "coco/w", code=1).stderr
 
 
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    """An empty catalog in memory."""
+    with scratch() as session:
+        yield session
+
+
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
-def test_words_equal_those_of_python(text: str) -> None:
+def test_words_equal_those_of_python(session: Session, text: str) -> None:
     """If both lower-case the text alike: in Python one letter may become two, and Σ depends on its position."""
-    words, lower = duckdb_row("SELECT caption_words($text), lower($text)", text)
-    if lower == text.lower():
-        assert words == text.lower().split()
+    (row,) = session.sql("SELECT caption_words($text) AS words, lower($text) AS lower", {"text": text}).to_pylist()
+    if row["lower"] == text.lower():
+        assert row["words"] == text.lower().split()
 
 
 @pytest.mark.parametrize("space", [chr(code) for code in range(0x3001) if chr(code).isspace()])
-def test_every_white_space_separates_words(space: str) -> None:
-    assert duckdb_row("SELECT caption_words($text)", f"{space}a{space}{space}B c")[0] == ["a", "b", "c"]
-
-
-def duckdb_row(query: str, text: str) -> Any:
-    connection = duckdb.connect()
-    connection.execute(statement("schema/macros").split("-- What a split holds")[0])
-    return connection.execute(query, {"text": text}).fetchall()[0]
+def test_every_white_space_separates_words(session: Session, space: str) -> None:
+    text = f"{space}a{space}{space}B c"
+    assert session.sql("SELECT caption_words($text) AS words", {"text": text}).to_pylist() == [
+        {"words": ["a", "b", "c"]}
+    ]
 
 
 # ---- cleaning ----
@@ -157,11 +159,10 @@ def plain_clean(text: str) -> str:
 
 
 @given(st.text(st.characters(min_codepoint=9, max_codepoint=126)))
-def test_cleaning_a_caption(text: str) -> None:
-    with scratch() as session:
-        assert session.sql("SELECT clean_caption($text) AS text", {"text": text}).to_pylist() == [
-            {"text": plain_clean(text)}
-        ]
+def test_cleaning_a_caption(session: Session, text: str) -> None:
+    assert session.sql("SELECT clean_caption($text) AS text", {"text": text}).to_pylist() == [
+        {"text": plain_clean(text)}
+    ]
 
 
 def test_ingest_with_clean_reports_what_it_drops(cli: Run, cli_json: Run, sql: Run, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 import torch
 from clip_folder import build_lora, edit_json
 from gradients import read_gradient, reset_gradient
-from helpers import Trained, command_line, environment, metrics_csv, weight_digests, write_job
+from helpers import Trained, command_line, environment, metrics_csv, run_command, weight_digests, write_job
 from numpy.typing import NDArray
 from peft import PeftModel
 from PIL import Image
@@ -289,7 +290,7 @@ def test_a_training_killed_in_epoch_2_resumes_to_the_same_adapter(
     write_job("tuned", "epochs = 3\nheads = true\ntemperature = 'trained'\nhard_negatives = 1\nrefresh_negatives = 1")
     whole = tmp_path / "whole"
     shutil.copytree(training_store, whole)
-    subprocess.run(command_line("train", "--model", "tuned"), env=environment(whole), check=True, capture_output=True)
+    run_command(whole, "train", "--model", "tuned")
     process = subprocess.Popen(
         command_line("train", "--model", "tuned"), env=environment(store), stderr=subprocess.DEVNULL
     )
@@ -297,16 +298,12 @@ def test_a_training_killed_in_epoch_2_resumes_to_the_same_adapter(
     deadline = time.monotonic() + 120
     while not in_epoch_2(record):
         assert time.monotonic() < deadline
-        assert process.poll() is None, "the training ended before it could be killed"
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.005)
+            pytest.fail("the training ended before it could be killed")
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    completed = subprocess.run(
-        command_line("train", "--model", "tuned", "--json"),
-        env=environment(store),
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    completed = run_command(store, "train", "--model", "tuned", "--json")
     assert json.loads(completed.stdout)["resumed"][0] == 2
     for name in ("best", "last"):
         assert weight_digests(store / "adapters" / "tuned" / name) == weight_digests(
