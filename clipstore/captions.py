@@ -1,4 +1,4 @@
-"""What makes a caption blank, for Python; sql/schema/macros.sql has the same as `is_blank`."""
+"""Blank captions, as the macro `is_blank` of sql/schema/macros.sql defines them."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ _BLANK = re.compile(
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing is to be seen in a text: white space, control characters and characters of zero width alone."""
+    """Whether a text has no visible character: only white space, control characters and characters of zero width."""
     return _BLANK.fullmatch(text) is not None

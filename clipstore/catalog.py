@@ -287,7 +287,7 @@ class Catalog:
             name = f"process {process[2]} ({process[1]})" if process else "another process"
             return f"held by {name}: wait for it to end, or stop it"
         if _CONFLICT in text:
-            if lock.read_apart and not read_only:
+            if lock.has_read_only_reader and not read_only:
                 return _THREAD
             if read_only:
                 return "open in this process with its own configuration: close that connection, or open it without"

@@ -1,7 +1,7 @@
-"""Every error that clipstore raises on purpose.
+"""The errors that clipstore raises.
 
-One root, so that one place (``clipstore.cli``) can turn any of them into one line and an exit code.
-A message names the thing that is wrong and says what to do next.
+They have one base class, so that one place (`clipstore.cli`) turns each of them into one line and an exit code. A
+message states what is wrong, with which thing, and what to do.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from collections.abc import Iterable
 
 
 class ClipstoreError(Exception):
-    """Something the user can mend; the message says what and how."""
+    """An error that the user can fix; the message names the remedy."""
 
 
 class DatasetError(ClipstoreError):
-    """An annotation source is missing, malformed, or contradicts itself."""
+    """A source of annotations is missing, malformed or inconsistent, or conflicts with the catalog."""
 
 
 class JobError(ClipstoreError):
-    """A job file cannot be read, or says something that clipstore does not know."""
+    """A job file cannot be read, or has an unknown or invalid key."""
 
 
 class ModelError(ClipstoreError):
-    """A model cannot be had, or its files do not fit together."""
+    """A model cannot be found or loaded, or its files do not fit together."""
 
 
 class TrainingError(ClipstoreError):
-    """Training cannot begin, go on, or be resumed as asked."""
+    """Training cannot start, continue or resume with these settings."""
 
 
 class ImageError(ClipstoreError):
-    """One photo cannot be turned into pixels; recorded as an item failure, never fatal."""
+    """An image file cannot be decoded; recorded as an item failure, never fatal."""
 
 
 class ShardError(ClipstoreError):
-    """A shard file is missing, incomplete, changed, or of another format."""
+    """A shard is missing, incomplete, modified or of another format, or the shards are locked."""
 
 
 class CatalogError(ClipstoreError):
@@ -44,27 +44,27 @@ class CatalogError(ClipstoreError):
 
 
 class VectorError(ClipstoreError):
-    """Vectors that cannot be ranked or stored: wrong shape, not finite, unknown rows."""
+    """Vectors cannot be ranked or stored: wrong shape, non-finite values, unknown items."""
 
 
 class ComparisonError(ClipstoreError):
-    """Models that cannot be compared: one alone, not measured yet, or measured on different things."""
+    """Models cannot be compared: there is only one, or they lack evaluations on the same gallery and queries."""
 
 
 class MissingExtraError(ClipstoreError):
-    """A package that only an extra of clipstore brings is not installed."""
+    """A package of an optional extra of clipstore is not installed."""
 
 
 class QueryError(ClipstoreError):
-    """What a split is asked with is no photo, folder, address or sentence, or none of it can be used."""
+    """A retrieval query is not an image file, folder, address or text, or no query can be used."""
 
 
 class RemovalError(ClipstoreError):
-    """What is to be removed is not named clearly, is needed by something else, or was not confirmed."""
+    """A removal is ambiguous or not confirmed, or something else depends on what is to be removed."""
 
 
 class BadNameError(ClipstoreError):
-    """A new name that would not fit where names go: in commands, paths and group/split."""
+    """A name cannot be used in commands, paths and group/split."""
 
 
 class OptionError(ClipstoreError):
@@ -76,11 +76,11 @@ class FileAccessError(ClipstoreError):
 
 
 class NotFoundError(ClipstoreError):
-    """A name (model, split, query, parameter) that the store does not know."""
+    """There is no model, split, query, parameter or store of this name."""
 
     @classmethod
     def of(cls, kind: str, name: str, known: Iterable[str], *, otherwise: str = "") -> NotFoundError:
-        """The error for an unknown `name`, with the nearest known one; `otherwise` says what to do next."""
+        """The error for an unknown `name`, with the nearest of `known`; `otherwise` says what to do."""
         return cls(f"unknown {kind} {name!r}{nearest(name, known)}{otherwise and '; ' + otherwise}")
 
 
@@ -88,18 +88,18 @@ _NAME = re.compile(r"\w[\w.+-]*")
 
 
 def check_name(kind: str, name: str) -> None:
-    """Hold a new name to the rule: letters, digits and . _ + -; most of all no '/', which joins group and split.
+    """Check a new name: letters, digits and . _ + - are allowed, but not '/', which separates group and split.
 
     Raises:
-        BadNameError: it does not keep it.
+        BadNameError: the name is not allowed.
     """
     if not _NAME.fullmatch(name):
-        message = f"a {kind} cannot be named {name!r}: use letters, digits and . _ + - alone"
+        message = f"a {kind} cannot be named {name!r}: use only letters, digits and . _ + -"
         raise BadNameError(message)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The words " (did you mean …?)", or " (there are: …)" when nothing comes near, or nothing."""
+    """The text " (did you mean …?)" if a known name is similar, else " (there are: …)"; empty without known names."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     if close:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 FileReader = Callable[[Path], bytes]  # `read_regular`, or a replacement for it
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # the last two where there are any
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # where the system has the last two
 _KINDS = {
     stat.S_IFIFO: "it is a named pipe, not a regular file",
     stat.S_IFCHR: "it is a device, not a regular file",
@@ -20,10 +20,10 @@ _KINDS = {
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no regular file, without opening it.
+    """Refuse a path that is not a regular file, without opening it.
 
     Raises:
-        OSError: it is a named pipe, a device, a socket or a folder, or it is not there; `strerror` says which.
+        OSError: it is a named pipe, a device, a socket or a folder, or it does not exist; `strerror` says which.
     """
     _check_mode(path, path.stat().st_mode)
 
@@ -32,11 +32,11 @@ def read_regular(path: Path) -> bytes:
     """The bytes of a regular file.
 
     Raises:
-        OSError: it is no regular file (see `check_regular`), or cannot be read.
+        OSError: it is not a regular file (see `check_regular`), or cannot be read.
     """
-    check_regular(path)  # before it is opened: to open a device may already do something
+    check_regular(path)  # before the open, which may have side effects on a device
     with os.fdopen(os.open(path, _FLAGS), "rb") as file:
-        _check_mode(path, os.fstat(file.fileno()).st_mode)  # it may be another file by now
+        _check_mode(path, os.fstat(file.fileno()).st_mode)  # the path may have changed since
         return file.read()
 
 

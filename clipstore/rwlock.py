@@ -1,8 +1,8 @@
-"""The lock by which threads of one process share a database file.
+"""The lock with which threads of one process share a database file.
 
-DuckDB opens a file either for reading or for writing, once per process; later connections share what is open. Readers
-therefore share with readers, a writer waits for them, and readers that come while a writer has the file open share its
-connection, where they see what was committed before.
+DuckDB opens a file once per process, either read-only or read-write; later connections share that. So readers share
+with readers, and a writer waits for them. Readers that start while a writer has the file open share its connection, on
+which they see what was committed before.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 from clipstore.errors import CatalogError
 
-_TICK = 0.05  # seconds between two looks of a waiting writer
-_YIELD = 1.0  # seconds that a new reader gives way to a waiting writer, or waits for a read-write file to be closed
+_POLL_SECONDS = 0.05  # between two checks of a waiting writer
+_READER_SECONDS = 1.0  # for which a new reader waits for a waiting writer, or for a read-write file to be closed
 
 
 class Holder:
@@ -26,17 +26,17 @@ class Holder:
         self.read_write = False  # whether its connection is a read-write one
 
     def opened_read_write(self) -> None:
-        """Note that the file is open for writing: a reader no longer stands in a writer's way."""
+        """Record that the connection is read-write, so that a reader does not block a writer."""
         with self._lock.changed:
             self.read_write = True
             self._lock.changed.notify_all()
 
 
 class ReadWriteLock:
-    """Many readers, or one writer with readers that share its open file. Not re-entrant, but for reads within reads.
+    """Many readers, or one writer with readers that share its open file. Re-entrant only for reads within reads.
 
     Raises (from `reading` and `writing`):
-        CatalogError: this thread holds the lock already in a way that does not fit, and would wait for itself.
+        CatalogError: this thread holds the lock in a conflicting mode and would wait for itself.
     """
 
     def __init__(self) -> None:
@@ -49,14 +49,14 @@ class ReadWriteLock:
 
     @contextmanager
     def reading(self) -> Iterator[Holder]:
-        """Hold the lock for reading. The wait is bounded: readers never fail for a thread of this process."""
+        """Hold the lock for reading. The wait is bounded, and a reader never fails because of another thread."""
         thread, holder = threading.get_ident(), Holder(self)
         with self.changed:
             if self._writing_thread == thread:
                 message = "the catalog cannot be read while this thread writes it: read it when the writing has ended"
                 raise CatalogError(message)
             if not self._threads[thread]:
-                self.changed.wait_for(self._admits_readers, _YIELD)
+                self.changed.wait_for(self._admits_readers, _READER_SECONDS)
             self._threads[thread] += 1
             self._readers.append(holder)
         try:
@@ -69,7 +69,7 @@ class ReadWriteLock:
 
     @contextmanager
     def writing(self, on_wait: Callable[[], None]) -> Iterator[Holder]:
-        """Hold the lock for writing; `on_wait` is called again and again while others hold it, and may raise."""
+        """Hold the lock for writing. While others hold it, `on_wait` is called repeatedly; it may raise."""
         thread = threading.get_ident()
         with self.changed:
             if self._writing_thread == thread or self._threads[thread]:
@@ -77,9 +77,9 @@ class ReadWriteLock:
                 raise CatalogError(message)
             self._waiting += 1
             try:
-                while self._writer or self.read_apart:
+                while self._writer or self.has_read_only_reader:
                     on_wait()
-                    self.changed.wait(_TICK)
+                    self.changed.wait(_POLL_SECONDS)
                 self._writer, self._writing_thread = Holder(self), thread
             finally:
                 self._waiting -= 1
@@ -92,8 +92,8 @@ class ReadWriteLock:
                 self.changed.notify_all()
 
     @property
-    def read_apart(self) -> bool:
-        """Whether a thread reads the file on a connection that a writer cannot share."""
+    def has_read_only_reader(self) -> bool:
+        """Whether a thread reads on a read-only connection, which a writer cannot share."""
         return any(not reader.read_write for reader in self._readers)
 
     def _admits_readers(self) -> bool:

@@ -5,8 +5,8 @@
     karpathy    dataset_{coco,flickr8k,flickr30k}.json and the folder of its images
     csv_file    image_path,caption[,image_id,caption_id,split]
 
-Each has a `read`. Image files are named, never opened: one that is missing is the caller's to count.
-Whatever is wrong with a source is one `clipstore.errors.DatasetError` of one line.
+Each has a function `read`. Image files are not opened, and may be missing: the caller counts them. An error in a source
+raises `clipstore.errors.DatasetError` with a message of one line.
 """
 
 from __future__ import annotations

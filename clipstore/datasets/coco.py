@@ -1,6 +1,6 @@
 """COCO: ROOT/annotations/captions_<split>.json, and instances_<split>.json for the categories.
 
-The layout is that of https://cocodataset.org/#format-data; the images of a split lie in ROOT/<split>/.
+The format is described at https://cocodataset.org/#format-data; the images of a split are in ROOT/<split>/.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from clipstore.datasets import tables
 from clipstore.datasets.files import list_folder, read_json
-from clipstore.datasets.image_files import holds_any
+from clipstore.datasets.image_files import contains_any
 from clipstore.errors import DatasetError, nearest
 from clipstore.records import Annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 CAPTIONS_FILE = re.compile(r"captions_(.+)\.json")
 
-# COCO's own ids are integers; files made after its pattern have strings too, and 1.0 for 1.
+# Ids of COCO are integers; other files of its form have strings too, and 1.0 for 1.
 Id = int | float | str
 
 _MOST_PIXELS = 2**31 - 1
 
 
-# These name the fields that are needed and no others: msgspec skips the rest, most of all the polygons
-# of an instances file, without making objects of them. Nor need the collector look at a million leaves.
+# Only the required fields: msgspec skips the others, such as the polygons of an instances file, without creating
+# objects. gc=False keeps the garbage collector from visiting a million objects without references.
 class _Image(msgspec.Struct, gc=False):
     id: Id
     file_name: str
-    width: Any = None  # optional: whatever else than a number stands there does not block the rest
+    width: Any = None  # optional: a value that is not a number is ignored
     height: Any = None
 
 
@@ -73,18 +73,18 @@ def splits(root: Path) -> list[str]:
     folder = root / "annotations"
     if root.is_dir() and not folder.exists():
         raise DatasetError(f"{root} has no folder annotations; give the folder that holds annotations/")
-    found = [match[1] for name in list_folder(folder) if (match := CAPTIONS_FILE.fullmatch(name))]
-    if not found:
+    names = [match[1] for name in list_folder(folder) if (match := CAPTIONS_FILE.fullmatch(name))]
+    if not names:
         raise DatasetError(f"{folder} has no captions_<split>.json; give the folder that holds annotations/")
-    return sorted(found)
+    return sorted(names)
 
 
 def read(root: Path, split: str, images: Path | None = None) -> Annotations:
-    """One split of a COCO folder, with its categories when instances_<split>.json is there.
+    """One split of a COCO folder, with its categories if instances_<split>.json exists.
 
-    The image files are in `images` (or its folder `<split>`), else in ROOT/<split>/. Every instance counts, crowds
-    too; those of images that the captions file lacks are left out. Categories are optional: where their file is
-    malformed, they are not stated, and a warning says so.
+    The image files are in `images` (or its folder `<split>`), else in ROOT/<split>/. Every instance counts, including
+    crowds, except those of images that the captions file lacks. If the instances file is malformed, the source states
+    no categories and has a warning.
     Raises DatasetError when the captions file is missing, malformed, or contradicts itself.
     """
     known = splits(root)
@@ -110,18 +110,18 @@ def read(root: Path, split: str, images: Path | None = None) -> Annotations:
 
 
 def _image_folder(root: Path, split: str, names: list[str], images: Path | None) -> Path:
-    """The folder that the file names of a split are relative to: the first that has some, else the usual one."""
+    """The folder to which the file names of a split are relative: the first with some of them, else the usual one."""
     usual = images or root / split
     candidates = [images, images / split] if images else [usual]
-    if any("/" in name for name in names):  # some files have the folder in their names: relative to the root
+    if any("/" in name for name in names):  # names that contain the folder are relative to the root
         candidates.append(root)
-    found = next((folder for folder in candidates if holds_any(folder, names)), None)
+    existing = next((folder for folder in candidates if contains_any(folder, names)), None)
     named_by_split = not images and all(name.startswith(f"{split}/") for name in names)
-    return found or (root if named_by_split else usual)
+    return existing or (root if named_by_split else usual)
 
 
 def _size(image: _Image) -> tuple[int | None, int | None]:
-    """Width and height, where both are sizes; 0 is how some writers say that they do not know."""
+    """Width and height if both are valid, else None; some programs write 0 for an unknown size."""
     width, height = (
         int(value) if isinstance(value, int | float) and 0 < value <= _MOST_PIXELS and value == int(value) else None
         for value in (image.width, image.height)
@@ -146,7 +146,7 @@ def _captions(source: Path, annotations: list[_Caption], by_id: dict[str, str]) 
 
 
 def _categories(source: Path, by_id: dict[str, str]) -> tuple[pa.Table | None, pa.Table | None, tuple[str, ...]]:
-    """The category tables of an instances file, None where it states none that can be used; and warnings."""
+    """The two category tables of an instances file, None if it is missing or malformed; and warnings."""
     if not source.exists():
         return None, None, ()
     try:
@@ -171,12 +171,12 @@ def _read_categories(source: Path, content: _InstancesFile, by_id: dict[str, str
             f"{source}: an annotation has the category_id {min(unknown)!r}, "
             "which is not among the file's categories; add the category or remove the annotation"
         )
-    found = [(by_id[image], category, times) for (image, category), times in instances.items() if image in by_id]
+    rows = [(by_id[image], category, times) for (image, category), times in instances.items() if image in by_id]
     categories = tables.table(
         tables.CATEGORIES,
         ids,
         [category.name for category in content.categories],
         [text if isinstance(text := category.supercategory, str) else None for category in content.categories],
     )
-    columns = zip(*found, strict=True) if found else ([], [], [])
+    columns = zip(*rows, strict=True) if rows else ([], [], [])
     return categories, tables.table(tables.IMAGE_CATEGORIES, *columns)

@@ -1,4 +1,4 @@
-"""A CSV file of one's own: image_path,caption[,image_id,caption_id,split], one row a caption."""
+"""A CSV file: image_path,caption[,image_id,caption_id,split], one row per caption."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class _Row(NamedTuple):
 def read(file: Path, images: Path | None = None) -> Annotations:
     """The images, captions and splits of a CSV file; relative paths are below `images`, else below its folder.
 
-    Rows with the same image_path are captions of one image. An image without an image_id goes by its path,
-    a caption without a caption_id by "<image's id>#<n>". An image is in one split: the one that its rows name, else
-    `all`. Raises DatasetError when the file is missing, malformed, or contradicts itself.
+    Rows with the same image_path are captions of one image. The id of an image without an image_id is its path, that of
+    a caption without a caption_id is "<image id>#<n>". An image is in one split: the one in its rows, else `all`.
+    Raises DatasetError when the file is missing, malformed, or inconsistent.
     """
     folder = file.parent if images is None else images
     table = _read_table(file)
@@ -60,12 +60,12 @@ def _read_table(file: Path) -> Delimited:
 def _row(file: Path, folder: Path, number: int, values: list[str]) -> _Row:
     path, caption, image_id, caption_id, split = values
     name = _image_name(file, folder, number, path)
-    # Captions stay as they are; around ids and split names, white space is only ever a slip.
+    # Captions are kept as they are; white space around ids and split names is removed.
     return _Row(number, name, caption, image_id.strip(), caption_id.strip(), split.strip())
 
 
 def _image_name(file: Path, folder: Path, number: int, path: str) -> str:
-    """The file name of an image: its path below the folder, or an absolute path that leads elsewhere."""
+    """The file name of an image: its path relative to the folder, or its absolute path outside the folder."""
     if not path.strip():
         raise DatasetError(f"{file}: row {number} has no image path; write it, or remove the row")
     if _URL.match(path):
@@ -80,7 +80,7 @@ def _image_name(file: Path, folder: Path, number: int, path: str) -> str:
 
 
 def _image_ids(file: Path, rows: list[_Row]) -> dict[str, str]:
-    """Each image's id, in file order; a row that leaves image_id empty says nothing against another's."""
+    """The id of each image, in file order; an empty image_id does not conflict with that of another row."""
     stated = _stated(file, ((row.number, row.image, row.image_id) for row in rows), "image_ids")
     owners: dict[str, str] = {}
     for image, image_id in stated.items():
@@ -91,7 +91,7 @@ def _image_ids(file: Path, rows: list[_Row]) -> dict[str, str]:
 
 
 def _members(file: Path, rows: list[_Row]) -> dict[str, list[str]]:
-    """The images of each split, in file order. Captions belong to their image, so an image is in one split alone."""
+    """The images of each split, in file order. Captions belong to their image, so an image is in one split."""
     stated = _stated(file, ((row.number, row.image, row.split) for row in rows), "splits")
     members: dict[str, dict[str, None]] = {}
     for row in rows:
@@ -100,7 +100,7 @@ def _members(file: Path, rows: list[_Row]) -> dict[str, list[str]]:
 
 
 def _without_split(file: Path, rows: list[_Row]) -> list[str]:
-    """The warning that some images have no split though others have one: they are in `all`, which is easily missed."""
+    """The warning that images without a split are in `all` although other images have a split."""
     stated = {row.image for row in rows if row.split}
     others = {row.image: row.number for row in reversed(rows) if row.image not in stated}
     if not stated or not others:
@@ -112,7 +112,7 @@ def _without_split(file: Path, rows: list[_Row]) -> list[str]:
 
 
 def _stated(file: Path, rows: Iterable[tuple[int, str, str]], what: str) -> dict[str, str]:
-    """What the rows (number, image, value) state of each image; one that leaves the value empty states nothing.
+    """The value that the rows (number, image, value) state for each image; an empty value states nothing.
 
     Raises DatasetError, naming both rows, for an image of which two rows state different values.
     """

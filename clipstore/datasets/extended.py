@@ -1,7 +1,7 @@
-"""The positives that were added to COCO's test captions later, ECCV Caption and CxC, from the package eccv-caption.
+"""Additional positives for COCO's test captions, ECCV Caption and CxC, from the package eccv-caption.
 
-ECCV Caption (Chun et al., 2022): images and captions that fit, found by machines and confirmed by people, for 1,261
-images and 1,332 captions. CxC (Parekh et al., 2021): pairs that people rated as alike, for nearly all of them.
+ECCV Caption (Chun et al., 2022): matching images and captions, proposed by models and verified by annotators, for 1,261
+images and 1,332 captions. CxC (Parekh et al., 2021): pairs that annotators rated as similar, for nearly all of them.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ def extended_positives(name: str) -> tuple[pa.Table, pa.Table]:
     """The positives of "eccv" or "cxc" for image queries and for caption queries: columns image, caption (source ids).
 
     Raises:
-        DatasetError: the package eccv-caption is not there.
+        DatasetError: the package eccv-caption is not installed.
     """
     folder = _folder()
     if folder is None:
         message = f"the protocol {name} needs the positives of eccv-caption: pip install 'clipstore[eccv]'"
         raise DatasetError(message)
-    asked = _read(folder / f"{name}_image_to_caption.json", ("image", "caption"))
-    return asked, _read(folder / f"{name}_caption_to_image.json", ("caption", "image"))
+    image_queries = _read(folder / f"{name}_image_to_caption.json", ("image", "caption"))
+    return image_queries, _read(folder / f"{name}_caption_to_image.json", ("caption", "image"))
 
 
 def all_positives() -> pa.Table | None:
-    """The positives of both, whoever asks: columns source ("eccv", "cxc"), image, caption; None without the package."""
+    """All positives of both directions: columns source ("eccv", "cxc"), image, caption; None without the package."""
     if _folder() is None:
         return None
     parts = [(name, side.select(["image", "caption"])) for name in SOURCES for side in extended_positives(name)]
@@ -42,14 +42,14 @@ def all_positives() -> pa.Table | None:
 
 
 def _folder() -> Path | None:
-    """Where the package keeps its data; it is not imported, for its files are all that is wanted."""
-    found = importlib.util.find_spec("eccv_caption")
-    if found is None or not found.submodule_search_locations:
+    """The folder of the package's data files; the package is not imported."""
+    spec = importlib.util.find_spec("eccv_caption")
+    if spec is None or not spec.submodule_search_locations:
         return None
-    return Path(found.submodule_search_locations[0]) / "data"
+    return Path(spec.submodule_search_locations[0]) / "data"
 
 
 def _read(file: Path, columns: tuple[str, str]) -> pa.Table:
-    told = read_json(file, _IDS, "a file of eccv-caption")
-    pairs = [(query, str(positive)) for query, positives in told.items() for positive in positives]
+    content = read_json(file, _IDS, "a file of eccv-caption")
+    pairs = [(query, str(positive)) for query, positives in content.items() for positive in positives]
     return pa.table(dict(zip(columns, map(pa.array, zip(*pairs, strict=True)), strict=True)))

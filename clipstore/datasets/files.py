@@ -1,4 +1,4 @@
-"""Reading annotation files: bytes, text and JSON, with every way that can fail as a `DatasetError`."""
+"""Read annotation files as bytes, text or JSON. Every failure is a `DatasetError`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clipstore.files import read_regular
 
 T = TypeVar("T")
 
-# What a file is that is no text, by its first bytes, and what to do about it.
+# Kinds of files that are not text, by their first bytes, and what to do about each.
 _OTHER_KINDS = tuple(
     (re.compile(mark), kind, remedy)
     for mark, kind, remedy in (
@@ -28,11 +28,11 @@ _OTHER_KINDS = tuple(
         (rb"(?i)\s*<(!doctype )?html", "is a web page (HTML)", "download the file itself"),
     )
 )
-_START = 200  # bytes that are looked at
+_START = 200  # bytes that are compared
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
-# Numbers that Python's json writes and JSON does not know, each with all that stands before it. Strings are matched as
-# a whole, so that their words stay. Possessive repeats, and a match up to the end, keep the cost linear in the size.
+# Numbers that Python's json writes and JSON does not allow, each with all text before it. Strings are matched as a
+# whole and so left unchanged. Possessive repeats, and a match up to the end, keep the cost linear in the size.
 _NOT_A_NUMBER = re.compile(
     rb'((?:[^"NI-]++|"(?:[^"\\]++|\\.)*+"|"|N(?!aN)|I(?!nfinity)|-(?!Infinity))*+)(NaN|-?Infinity|\Z)', re.DOTALL
 )
@@ -47,7 +47,7 @@ def read_json(file: Path, kind: type[T], what: str) -> T:
     try:
         return _decode(data, kind)
     except msgspec.ValidationError as error:
-        raise DatasetError(f"{file} is not {what}: {error}; mend that field or give another file") from error
+        raise DatasetError(f"{file} is not {what}: {error}; fix that field or give another file") from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{file} is not UTF-8 ({error.reason}); save it as UTF-8") from error
     except (msgspec.DecodeError, RecursionError) as error:
@@ -66,7 +66,7 @@ def _decode(data: bytes, kind: type[T]) -> T:
 
 
 def read_text(file: Path) -> str:
-    """The text of a UTF-8 file, its line ends as they are; DatasetError when it is not to be had."""
+    """The text of a UTF-8 file, with its line ends; DatasetError when it cannot be read."""
     try:
         return _read_bytes(file).decode()
     except UnicodeDecodeError as error:
@@ -101,8 +101,8 @@ def _read_bytes(file: Path) -> bytes:
 
 
 def _check_kind(file: Path, data: bytes) -> None:
-    """Name a file that is something else than text in UTF-8."""
-    if data.startswith(_UTF16) or b"\0" in data[:2]:  # no text in UTF-8 begins with a NUL
+    """Refuse a file that is not text in UTF-8, with its kind."""
+    if data.startswith(_UTF16) or b"\0" in data[:2]:  # text in UTF-8 does not begin with a NUL
         raise DatasetError(f"{file} is UTF-16; save it as UTF-8")
     for mark, kind, remedy in _OTHER_KINDS:
         if mark.match(data, 0, _START):

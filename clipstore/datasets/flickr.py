@@ -1,7 +1,7 @@
-"""Flickr8k, Flickr30k and what is laid out like them: a captions file, an image folder, split lists.
+"""Flickr8k, Flickr30k and data sets of the same layout: a captions file, an image folder, split lists.
 
-Flickr8k.token.txt and Flickr_8k.*Images.txt come from Hodosh, Young and Hockenmaier's release, and captions.txt is the
-CSV form of the same that Kaggle carries. results_20130124.token and results.csv are the two forms of Flickr30k.
+Flickr8k.token.txt and Flickr_8k.*Images.txt come from Hodosh, Young and Hockenmaier's release, and captions.txt is its
+CSV form on Kaggle. results_20130124.token and results.csv are the two forms of Flickr30k.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from clipstore.datasets.files import list_folder, read_lines
 from clipstore.errors import DatasetError
 from clipstore.records import Annotations
 
-# The captions files, the first that is there counts: what each is called, and the data set that it is of.
+# The captions files, by name, and the data set of each; the first that exists is read.
 CAPTION_FILES = {
     "Flickr8k.token.txt": "flickr8k",
     "captions.txt": "flickr8k",
@@ -49,7 +49,7 @@ def read(root: Path, images: Path | None = None) -> Annotations:
     """The captions of a folder in the layout of Flickr8k or Flickr30k; the splits that have a list, and `all`.
 
     The image files are in `images`, else in a well-known folder below ROOT.
-    Raises DatasetError when no captions file is there, or a file is malformed or contradicts itself.
+    Raises DatasetError when there is no captions file, or a file is malformed or inconsistent.
     """
     source = captions_file(root)
     captions, warnings = _read_captions(source)
@@ -79,31 +79,31 @@ def captions_file(root: Path) -> Path:
         if name in present:
             return root / name
     names = ", ".join(CAPTION_FILES)
-    raise DatasetError(f"{root} has none of {names}; give the folder that holds one of them")
+    raise DatasetError(f"{root} has none of {names}; give the folder that contains one of them")
 
 
 def image_folder(root: Path, names: Iterable[str], *, otherwise: str) -> str:
-    """The folder under `root` that holds any image of `names`: a well-known one, or `root` itself ("").
+    """The folder below `root` that contains any image of `names`: a well-known one, or `root` itself ("").
 
-    Archives often unpack into a folder of the same name, so each is looked for one level down too.
-    Without any such image: a well-known folder that exists, else `otherwise`.
+    Archives often unpack into a folder of the same name, so each folder is also searched one level down. Without any
+    such image: a well-known folder that exists, else `otherwise`.
     """
-    wanted = set(names)
+    image_names = set(names)
     nested = [f"{outer}/{inner}" for outer in FOLDERS for inner in FOLDERS]
-    there = [folder for folder in (*FOLDERS, *nested, "") if (root / folder).is_dir()]
-    for folder in there:
-        if not wanted.isdisjoint(list_folder(root / folder)):
+    existing = [folder for folder in (*FOLDERS, *nested, "") if (root / folder).is_dir()]
+    for folder in existing:
+        if not image_names.isdisjoint(list_folder(root / folder)):
             return folder
-    return next(filter(None, there), otherwise)
+    return next(filter(None, existing), otherwise)
 
 
 def is_results_csv(file: Path) -> bool:
-    """Whether a file is in the form of Flickr30k's results.csv, whose captions are not quoted."""
+    """Whether a file has the form of Flickr30k's results.csv, whose captions are not quoted."""
     return read_lines(file)[0].replace(" ", "") == "image_name|comment_number|comment"
 
 
 def read_results_csv(file: Path) -> tuple[list[tuple[int, str, str, str]], tuple[str, ...]]:
-    """The rows of Flickr30k's results.csv, each its row number, image name, ordinal and caption; and warnings.
+    """The rows (row number, image name, ordinal, caption) of Flickr30k's results.csv, and warnings.
 
     Raises DatasetError for a row that is not `name.jpg| 0| caption`.
     """
@@ -115,7 +115,7 @@ def read_results_csv(file: Path) -> tuple[list[tuple[int, str, str, str]], tuple
             if match[3] != "|":
                 warnings.append(f"{file}: row {number} has no '|' before its caption; read as {match[4][:60]!r}")
         elif line.strip():
-            raise DatasetError(f"{file}: row {number} is not `name.jpg| 0| caption`: {line[:60]!r}; mend that row")
+            raise DatasetError(f"{file}: row {number} is not `name.jpg| 0| caption`: {line[:60]!r}; fix that row")
     return rows, tuple(warnings)
 
 
@@ -140,7 +140,7 @@ def _read_tokens(file: Path) -> list[_Caption]:
         if tab and name and ordinal.isdecimal():
             rows.append(_Caption(name, key, caption))
         elif line.strip():
-            raise DatasetError(f"{file}: line {number} is not `name.jpg#0<TAB>caption`: {line[:60]!r}; mend that line")
+            raise DatasetError(f"{file}: line {number} is not `name.jpg#0<TAB>caption`: {line[:60]!r}; fix that line")
     return rows
 
 
@@ -161,6 +161,6 @@ def _split_lists(root: Path, by_id: dict[str, str]) -> dict[str, list[str]]:
                 raise DatasetError(f"{file} lists {name!r}, which has no captions; remove it from the list")
             owner = owners.setdefault(name, list_name)
             if owner != list_name:
-                raise DatasetError(f"{file} lists {name!r}, which is in {owner} too; keep it in one of both")
+                raise DatasetError(f"{file} lists {name!r}, which is in {owner} too; keep it in one of them")
         members[split] = [by_id[name] for name in names]
     return members

@@ -1,4 +1,4 @@
-"""Which image files are there, under which names, and where else they might be. No image is opened."""
+"""Find image files on disk, by name only: no image is opened."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _SAMPLE = 5  # images that a search looks for
 
 
 class ImageFinder:
-    """Image files on disk, by their paths. Each folder is listed once: a look at each of 100,000 paths takes longer.
+    """Finds image files by their paths. Each folder is listed once, which is faster than to check 100,000 paths.
 
-    A name that is not there as it is written is found when it is there in another normalisation of Unicode: macOS
-    writes an accented letter as two characters, other systems mostly as one.
+    A name also matches a file whose name is another Unicode normalization of it: macOS writes an accented letter as two
+    characters, other systems mostly as one.
     """
 
     def __init__(self) -> None:
-        self._folders: dict[str, str | None] = {}  # as it is written: as it is on disk
+        self._folders: dict[str, str | None] = {}  # as written -> as on disk
         self._listed: dict[str, set[str]] = {}
         self._composed: dict[str, dict[str, str]] = {}
 
     def find(self, path: str) -> str | None:
-        """The path of the image file as the disk has it, or None."""
+        """The path of the image file as on disk, or None."""
         folder, _, name = path.rpartition("/")
         if folder not in self._folders:
             self._folders[folder] = self._folder(folder)
         actual = self._folders[folder]
         if actual is None:
             return None
-        found = self._name(actual, name)
-        return None if found is None else f"{actual}/{found}"
+        existing = self._name(actual, name)
+        return None if existing is None else f"{actual}/{existing}"
 
     def _folder(self, folder: str) -> str | None:
         if not folder or Path(folder).is_dir():
@@ -54,20 +54,20 @@ class ImageFinder:
 
     def _names(self, folder: str) -> set[str]:
         if folder not in self._listed:
-            place = Path(folder or "/")
-            self._listed[folder] = {entry.name for entry in place.iterdir()} if place.is_dir() else set()
+            path = Path(folder or "/")
+            self._listed[folder] = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
         return self._listed[folder]
 
 
-def holds_any(folder: Path, names: Sequence[str]) -> bool:
-    """Whether a folder has any of a few of the `names`, those at the ends and between."""
+def contains_any(folder: Path, names: Sequence[str]) -> bool:
+    """Whether a folder contains a file of a sample of the `names`."""
     step = max(1, len(names) // _SAMPLE)
     return any((folder / name).is_file() for name in names[::step])
 
 
 def nearest_folder(root: Path, names: Sequence[str]) -> Path | None:
-    """The nearest folder that has images of these names: `root`, those below it, then those beside it."""
-    return next((folder for folder in _nearby(root) if holds_any(folder, names)), None)
+    """The nearest folder with images of these names: `root`, the folders below it, then those beside it."""
+    return next((folder for folder in _nearby(root) if contains_any(folder, names)), None)
 
 
 def _nearby(root: Path) -> Iterator[Path]:
@@ -78,13 +78,13 @@ def _nearby(root: Path) -> Iterator[Path]:
 
 
 def _below(root: Path, depth: int) -> Iterator[Path]:
-    """A folder and those below it, level by level; none is listed before it is reached."""
-    waiting = deque([(root, 0)])
-    while waiting:
-        folder, level = waiting.popleft()
+    """A folder and those below it, level by level, listed lazily."""
+    queue = deque([(root, 0)])
+    while queue:
+        folder, level = queue.popleft()
         yield folder
         if level < depth:
-            waiting += [(path, level + 1) for path in _folders(folder)]
+            queue += [(path, level + 1) for path in _folders(folder)]
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -92,4 +92,4 @@ def _folders(folder: Path) -> list[Path]:
         with os.scandir(folder) as entries:
             return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     except OSError:
-        return []  # not ours to read: nothing to suggest there
+        return []  # not readable: nothing to suggest there

@@ -1,6 +1,6 @@
 """Karpathy's splits: dataset_{coco,flickr8k,flickr30k}.json, from "Deep Visual-Semantic Alignments" (2015).
 
-https://cs.stanford.edu/people/karpathy/deepimagesent/ has the files; the images come from elsewhere.
+The files are at https://cs.stanford.edu/people/karpathy/deepimagesent/; they do not contain the images.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class _File(msgspec.Struct):
 
 
 def read(file: Path, root: Path) -> tuple[str | None, Annotations]:
-    """The data set's name if `file` states one, and its images, captions and splits; images lie under `root`.
+    """The data set's name if `file` states one, and its images, captions and splits; images are below `root`.
 
     An image is ROOT/filepath/filename; without a filepath, ROOT/filename or in a well-known Flickr folder. Its id is
     its cocoid, else its filename, or its filepath/filename in a file where filenames repeat.
-    Raises DatasetError when the file is missing, malformed, or contradicts itself.
+    Raises DatasetError when the file is missing, malformed, or inconsistent.
     """
     content = read_json(file, _File, "a Karpathy split file")
     names = _file_names(file, root, content.images)
-    pairs = [(name, said) for name, image in zip(names, content.images, strict=True) for said in image.sentences]
+    pairs = [(name, text) for name, image in zip(names, content.images, strict=True) for text in image.sentences]
     annotations = Annotations(
         images=tables.images(file, _image_ids(content.images), names, tables.paths_below(root, names)),
         captions=tables.captions(
             file,
             [name for name, _ in pairs],
-            [tables.source_id(said.sentid) for _, said in pairs],
-            [said.raw for _, said in pairs],
+            [tables.source_id(text.sentid) for _, text in pairs],
+            [text.raw for _, text in pairs],
         ),
         splits=tables.splits(_members(names, content.images)),
     )

@@ -1,4 +1,4 @@
-"""The tables of `Annotations`, and the checks that hold for every source."""
+"""The tables of `Annotations`, and the checks of every source."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SPLITS = pa.schema([("split", pa.string()), ("image", pa.string()), ("position",
 CATEGORIES = pa.schema([("source_id", pa.string()), ("name", pa.string()), ("supercategory", pa.string())])
 IMAGE_CATEGORIES = pa.schema([("image", pa.string()), ("category", pa.string()), ("instances", pa.int32())])
 
-# A drive letter ("C:/photos") or a backslash leads elsewhere on Windows, and only there: refused everywhere.
-_ELSEWHERE = re.compile(r"/|[A-Za-z]:|.*[\\\0]", re.DOTALL)
+# A drive letter ("C:/images") or a backslash leaves the folder on Windows, and only there: refused on all systems.
+_OUTSIDE = re.compile(r"/|[A-Za-z]:|.*[\\\0]", re.DOTALL)
 
 
 def images(
@@ -57,7 +57,7 @@ def images(
 
 
 def captions(source: Path, image_names: Sequence[str], source_ids: Sequence[str], texts: Sequence[str]) -> pa.Table:
-    """The captions table, in the order given; DatasetError naming `source` for a caption id given twice."""
+    """The captions table, in the order given; DatasetError naming `source` for a repeated caption id."""
     check_unique(source, "caption id", source_ids)
     return table(CAPTIONS, image_names, source_ids, texts, ordinals(image_names))
 
@@ -69,24 +69,24 @@ def splits(members: dict[str, list[str]]) -> pa.Table:
 
 
 def table(schema: pa.Schema, *columns: Sequence[object]) -> pa.Table:
-    """An Arrow table of `columns`, exactly as `schema` has them."""
+    """An Arrow table of `columns` with `schema`."""
     return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)
 
 
 def source_id(value: float | str) -> str:
-    """An id as text. Some writers turn integers into floating-point numbers: 1.0 is the id 1."""
+    """An id as text. Some programs write integers as floating-point numbers: 1.0 is the id 1."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def file_name(source: Path, name: str, folder: str = "") -> str:
-    """`folder`/`name` in its plainest form ("./a//b.jpg" is "a/b.jpg"), by its words alone, not the disk.
+    """`folder`/`name` in normal form ("./a//b.jpg" is "a/b.jpg"), without access to the disk.
 
-    Raises DatasetError naming `source` when either would lead out of the folder it is relative to.
+    Raises DatasetError naming `source` when a name leaves the folder to which it is relative.
     """
     if folder:
         return file_name(source, f"{folder}/{file_name(source, name)}")
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or ".." in parts or _ELSEWHERE.match(name):
+    if not parts or ".." in parts or _OUTSIDE.match(name):
         raise DatasetError(
             f"{source}: the file name {name!r} does not stay in its folder; "
             "write it relative to that folder, with forward slashes and without '..'"
@@ -97,18 +97,18 @@ def file_name(source: Path, name: str, folder: str = "") -> str:
 def check_unique(source: Path, what: str, values: Sequence[str]) -> None:
     """DatasetError naming `source` and the first value that occurs more than once."""
     if len(set(values)) < len(values):
-        twice = next(value for value, times in Counter(values).items() if times > 1)
-        raise DatasetError(f"{source}: the {what} {twice!r} occurs more than once; keep one of them")
+        repeated = next(value for value, times in Counter(values).items() if times > 1)
+        raise DatasetError(f"{source}: the {what} {repeated!r} occurs more than once; keep one of them")
 
 
 def ordinals(keys: Sequence[str]) -> list[int]:
-    """For each key, how many equal ones came before it."""
+    """For each key, the number of equal keys before it."""
     counters: defaultdict[str, count[int]] = defaultdict(count)
     return [next(counters[key]) for key in keys]
 
 
 def paths_below(folder: Path, names: Sequence[str]) -> list[str]:
-    """The absolute paths of names below `folder`; a name that is absolute itself stays as it is.
+    """The absolute paths of names below `folder`; absolute names are kept.
 
     Raises DatasetError for a folder whose name is not UTF-8.
     """

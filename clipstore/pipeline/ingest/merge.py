@@ -90,26 +90,26 @@ def clean_captions(session: Session, source: Annotations) -> tuple[Annotations, 
     images = source.images
     session.stage(staged_captions=source.captions, staged_images=images)
     captions = session.table("ingest/clean_captions")
-    kept = images.filter(images["present"])
-    if not kept.num_rows:
+    present = images.filter(images["present"])
+    if not present.num_rows:
         message = (
             f"--clean drops images without an image file, and none of the {images.num_rows} image files exists, such "
             f"as {images['path'][0] if images.num_rows else 'any'}: put them in place, or ingest without --clean"
         )
         raise DatasetError(message)
-    dropped = Counter({"images without an image file": images.num_rows - kept.num_rows})
+    dropped = Counter({"images without an image file": images.num_rows - present.num_rows})
     for row in captions["dropped"].drop_null().value_counts().to_pylist():
         dropped[f"captions {row['values']}"] = row["counts"]
 
-    def of_kept(table: pa.Table | None) -> pa.Table | None:
-        return None if table is None else table.filter(pc.is_in(table["image"], kept["file_name"]))
+    def of_present_images(table: pa.Table | None) -> pa.Table | None:
+        return None if table is None else table.filter(pc.is_in(table["image"], present["file_name"]))
 
     cleaned = replace(
         source,
-        images=kept,
+        images=present,
         captions=captions.filter(captions["dropped"].is_null()).drop_columns("dropped"),
-        splits=of_kept(source.splits),
-        image_categories=of_kept(source.image_categories),
+        splits=of_present_images(source.splits),
+        image_categories=of_present_images(source.image_categories),
     )
     return cleaned, dropped
 
