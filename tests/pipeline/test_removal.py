@@ -1,4 +1,4 @@
-"""What can be removed from a store: what goes with it, what remains, and what is refused."""
+"""Removal of models, splits, data sets and evaluations; gc and info."""
 
 from __future__ import annotations
 
@@ -39,15 +39,17 @@ SIZE = 8
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the data sets d (splits a and b, 8 images each with a caption) and e (all), and the models m and n,
-    imported and evaluated on all three splits; d.csv and e.csv beside it. Copy it before changing it.
+    """A folder with d.csv, e.csv and a store. Copy the store before changing it.
+
+    The store has the data sets d (splits a and b) and e (split all), with 8 images per split and one caption each, and
+    the models m and n, imported and evaluated on all three splits.
     """
     root = tmp_path_factory.mktemp("removal")
     rng = np.random.default_rng(1)
 
     def run(*words: object) -> None:
-        done = CliRunner().invoke(main, [*map(str, words), "--store", str(root / "store")])
-        assert done.exit_code == 0, done.output
+        result = CliRunner().invoke(main, [*map(str, words), "--store", str(root / "store")])
+        assert result.exit_code == 0, result.output
 
     for name, splits in (("d", "ab"), ("e", " ")):
         with (root / f"{name}.csv").open("w", newline="") as file:
@@ -69,87 +71,95 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def filled(folder: Path, store: Path) -> None:
-    """This test's own copy of the store."""
+def store_copy(folder: Path, store: Path) -> None:
+    """A copy of the store for each test."""
     shutil.copytree(folder / "store", store)
 
 
 @pytest.fixture
 def count(sql: Run) -> Callable[[], dict[str, int]]:
-    """How many rows each table has."""
+    """The number of rows of each table."""
     words = ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in TABLES)
     return lambda: sql(f"SELECT {words}")[0]
 
 
-def changed(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+def removed_rows(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    """The number of rows that each table lost, without the tables that lost none."""
     return {table: before[table] - after[table] for table in TABLES if before[table] != after[table]}
 
 
 # ---- models ----
 
 
-def test_a_model_goes_with_its_evaluations_and_leaves_its_vectors(cli: Run, cli_json: Run, count: Run) -> None:
+def test_model_remove_deletes_evaluations_and_keeps_vectors(cli: Run, cli_json: Run, count: Run) -> None:
     cli("model", "trained", "m", "--split", "d/a")
     before, others = count(), cli_json("query", "evaluations", "-p", "model=n")
-    told = cli_json("model", "remove", "m", "--yes")
-    assert told["removed"] == {
+    result = cli_json("model", "remove", "m", "--yes")
+    assert result["removed"] == {
         "evaluations": 3,
         "ranks": 48,
         "hits": before["hits"] // 2,
         "towers": 2,
         "training images": SIZE,
     }
-    assert [line.split(" (")[0] for line in told["remains"]] == [
+    assert [line.split(" (")[0] for line in result["remains"]] == [
         f"24 vectors of its {side} tower" for side in ("image", "text")
     ]
-    gone = {"models": 1, "towers": 2, "evaluations": 3, "ranks": 48, "hits": before["hits"] // 2}
-    assert changed(before, count()) == gone | {"training_images": SIZE}
+    expected = {"models": 1, "towers": 2, "evaluations": 3, "ranks": 48, "hits": before["hits"] // 2}
+    assert removed_rows(before, count()) == expected | {"training_images": SIZE}
     assert cli_json("query", "evaluations", "-p", "model=n") == others
     assert "unknown model 'm'" in cli("eval", "--model", "m", "--split", "d/a", code=1).stderr
-    cli("model", "add", "m", "--base", "bundled:demo")  # the name is free again
+    cli("model", "add", "m", "--base", "bundled:demo")  # the name can be used again
     assert cli_json("model", "show", "m")["base"] == "bundled:demo"
 
 
-def test_an_unknown_model_is_named_with_the_nearest(cli: Run) -> None:
+def test_model_remove_of_an_unknown_model_names_the_nearest(cli: Run) -> None:
     assert "unknown model 'mm' (did you mean 'm'?)" in cli("model", "remove", "mm", "--yes", code=1).stderr
     message = cli("model", "remove", "demo", "--yes", code=1).stderr
     assert "demo, which is the job" in message
     assert "nothing to remove" in message
 
 
-def test_a_trained_model_keeps_its_adapter_unless_asked(cli: Run, cli_json: Run, store: Path, sql: Run) -> None:
-    """Its adapter says what it was trained on when it is recorded again."""
+def test_model_remove_keeps_the_adapter_without_the_option(cli: Run, cli_json: Run, store: Path, sql: Run) -> None:
+    """The adapter lists its training images, which are recorded again with the model."""
     adapter = store / "adapters" / "demo-full"
     (adapter / "best").mkdir(parents=True)
-    photos = ["0" * 64, "1" * 64]
-    (adapter / "best" / "training_images.txt").write_text("".join(f"{photo}\n" for photo in photos))
+    contents = ["0" * 64, "1" * 64]
+    (adapter / "best" / "training_images.txt").write_text("".join(f"{content}\n" for content in contents))
     cli("model", "trained", "demo-full", "--split", "d/a")
-    known = "SELECT content FROM training_contents ORDER BY content"
-    assert [row["content"] for row in sql(known)] == photos
-    told = cli("model", "remove", "demo-full", "--yes").stdout
-    assert f"remains: its adapter {adapter}; --adapter removes it too" in told
-    assert "remains: the job" in told
-    assert sql(known) == []
+    recorded = "SELECT content FROM training_contents ORDER BY content"
+    assert [row["content"] for row in sql(recorded)] == contents
+    result = cli("model", "remove", "demo-full", "--yes").stdout
+    assert f"remains: its adapter {adapter}; --adapter removes it too" in result
+    assert "remains: the job" in result
+    assert sql(recorded) == []
     cli("model", "trained", "demo-full", "--split", "d/a")
-    assert [row["content"] for row in sql(known)] == photos
-    told = cli_json("model", "remove", "demo-full", "--adapter", "--yes")
-    assert told["removed"]["adapter files"] == 1
+    assert [row["content"] for row in sql(recorded)] == contents
+    result = cli_json("model", "remove", "demo-full", "--adapter", "--yes")
+    assert result["removed"]["adapter files"] == 1
     assert not adapter.exists()
 
 
 # ---- splits and data sets ----
 
 
-def test_a_split_goes_with_its_images_and_evaluations(cli_json: Run, count: Run) -> None:
+def test_split_remove_deletes_images_and_evaluations(cli_json: Run, count: Run) -> None:
     before = count()
-    told = cli_json("split", "remove", "d/a", "--yes")
-    hits = told["removed"].pop("hits")
-    assert told["removed"] == {"evaluations": 2, "ranks": 4 * SIZE, "splits": 1, "captions": SIZE, "images": SIZE}
-    gone = {"splits": 1, "split_images": SIZE, "images": SIZE, "captions": SIZE, "evaluations": 2, "ranks": 4 * SIZE}
-    assert changed(before, count()) == gone | {"hits": hits}
+    result = cli_json("split", "remove", "d/a", "--yes")
+    hits = result["removed"].pop("hits")
+    assert result["removed"] == {"evaluations": 2, "ranks": 4 * SIZE, "splits": 1, "captions": SIZE, "images": SIZE}
+    expected = {
+        "splits": 1,
+        "split_images": SIZE,
+        "images": SIZE,
+        "captions": SIZE,
+        "evaluations": 2,
+        "ranks": 4 * SIZE,
+    }
+    assert removed_rows(before, count()) == expected | {"hits": hits}
 
 
-def test_a_group_of_drawn_splits_goes_whole(cli: Run, cli_json: Run, count: Run) -> None:
+def test_split_remove_of_a_group_removes_all_its_splits(cli: Run, cli_json: Run, count: Run) -> None:
     before = count()
     cli("split", "g", "--from", "d/a")
     cli("split", "h", "--from", "g/train")
@@ -163,18 +173,18 @@ def test_a_group_of_drawn_splits_goes_whole(cli: Run, cli_json: Run, count: Run)
     ):
         assert words in cli("split", "remove", name, "--yes", code=1).stderr
     for name in ("h", "g"):
-        told = cli("split", "remove", name, "--yes").stdout
-        assert f"removed {name}/train and {name}/val: 2 splits" in told
-        assert "remains: its images and captions, in other splits of d" in told
+        result = cli("split", "remove", name, "--yes").stdout
+        assert f"removed {name}/train and {name}/val: 2 splits" in result
+        assert "remains: its images and captions, in other splits of d" in result
     assert count() == before
     assert len(cli_json("split", "g", "--from", "d/a")["splits"]) == 2
 
 
-def test_a_data_set_goes_with_all_that_is_drawn_from_it(cli: Run, cli_json: Run, count: Run, folder: Path) -> None:
+def test_dataset_remove_deletes_drawn_splits_too(cli: Run, cli_json: Run, count: Run, folder: Path) -> None:
     cli("split", "g", "--from", "d/a")
     before, vectors = count(), count()["vectors"]
-    told = cli("dataset", "remove", "d", "--yes").stdout
-    assert "removed the data set d with d/a, d/b, g/train, g/val: 4 evaluations" in told
+    result = cli("dataset", "remove", "d", "--yes").stdout
+    assert "removed the data set d with d/a, d/b, g/train, g/val: 4 evaluations" in result
     after = count()
     assert after["vectors"] == vectors
     assert {table: after[table] for table in ("datasets", "splits", "images", "captions", "evaluations")} == {
@@ -186,12 +196,12 @@ def test_a_data_set_goes_with_all_that_is_drawn_from_it(cli: Run, cli_json: Run,
     }
     assert [row["dataset"] for row in cli_json("dataset", "list")["datasets"]] == ["e"]
     assert "unknown data set 'd'" in cli("dataset", "remove", "d", "--yes", code=1).stderr
-    cli("ingest", "csv", folder / "d.csv")  # its vectors are there still
+    cli("ingest", "csv", folder / "d.csv")  # its vectors remain
     assert len(cli_json("eval", "--split", "d/a")["evaluations"]) == 2
-    assert changed(before, count()).keys() <= {"splits", "split_images", "evaluations", "ranks", "hits"}
+    assert removed_rows(before, count()).keys() <= {"splits", "split_images", "evaluations", "ranks", "hits"}
 
 
-def test_what_a_model_was_trained_on_outlives_the_data_set(
+def test_training_images_remain_known_after_dataset_remove(
     cli: Run, cli_json: Run, scenes: Path, sql: Run, tmp_path: Path
 ) -> None:
     cli("ingest", "coco", scenes, "--name", "s")
@@ -200,15 +210,15 @@ def test_what_a_model_was_trained_on_outlives_the_data_set(
     measured = cli_json("eval", "--model", "demo", "--split", "s/val")["evaluations"][0]["measured_on"]
     assert measured["seen_images"] == measured["images"] == 24
     cli("dataset", "remove", "s", "--yes")
-    told = cli_json("model", "trained", "demo", "--split", "d/a")
-    assert told["training_images"] == 24 + SIZE  # the 24 are known by their bytes
+    result = cli_json("model", "trained", "demo", "--split", "d/a")
+    assert result["training_images"] == 24 + SIZE  # the 24 are recorded by content
     cli("ingest", "coco", scenes, "--name", "again")
     cli("embed", "--model", "demo", "--split", "again/val")
     measured = cli_json("eval", "--model", "demo", "--split", "again/val")["evaluations"][0]["measured_on"]
     assert measured["seen_images"] == 24
 
 
-def test_data_sets_are_listed_with_what_they_hold(cli: Run, cli_json: Run, folder: Path) -> None:
+def test_dataset_list_counts_splits_and_items(cli: Run, cli_json: Run, folder: Path) -> None:
     cli("split", "g", "--from", "d/a")
     rows = {row["dataset"]: row for row in cli_json("dataset", "list")["datasets"]}
     assert rows["d"] == {
@@ -227,7 +237,7 @@ def test_data_sets_are_listed_with_what_they_hold(cli: Run, cli_json: Run, folde
 
 
 @pytest.mark.parametrize(
-    ("words", "left"),
+    ("words", "remaining"),
     [
         (("--model", "m"), 3),
         (("--split", "d/a"), 4),
@@ -235,31 +245,31 @@ def test_data_sets_are_listed_with_what_they_hold(cli: Run, cli_json: Run, folde
         (("--protocol", "standard"), 0),
     ],
 )
-def test_evaluations_are_removed_by_what_they_are_of(
-    cli_json: Run, count: Run, words: tuple[str, ...], left: int
+def test_eval_remove_selects_by_model_split_and_protocol(
+    cli_json: Run, count: Run, words: tuple[str, ...], remaining: int
 ) -> None:
-    told = cli_json("eval", "remove", *words, "--yes")
-    assert told["removed"]["evaluations"] == 6 - left
+    result = cli_json("eval", "remove", *words, "--yes")
+    assert result["removed"]["evaluations"] == 6 - remaining
     after = count()
-    assert (after["evaluations"], after["ranks"]) == (left, left * 2 * SIZE)
+    assert (after["evaluations"], after["ranks"]) == (remaining, remaining * 2 * SIZE)
     assert after["vectors"] == 96
 
 
-def test_evaluations_that_are_not_there_are_named(cli: Run) -> None:
+def test_eval_remove_without_a_match_names_what_is_stored(cli: Run) -> None:
     assert "name a --model, a --split or a --protocol" in cli("eval", "remove", "--yes", code=1).stderr
     assert "did you mean 'd/a'" in cli("eval", "remove", "--split", "d/aa", "--yes", code=1).stderr
-    told = cli("eval", "remove", "--model", "m", "--protocol", "cxc", "--yes", code=1).stderr
-    assert "no evaluation of m, cxc" in told
-    assert "m on d/a (standard)" in told
+    result = cli("eval", "remove", "--model", "m", "--protocol", "cxc", "--yes", code=1).stderr
+    assert "no evaluation of m, cxc" in result
+    assert "m on d/a (standard)" in result
 
 
-# ---- asking first ----
+# ---- confirmation ----
 
 
 EVAL_REMOVE = ("eval", "remove", "--model", "m")
 
 
-def test_nothing_goes_without_a_yes(cli: Run, count: Run) -> None:
+def test_nothing_is_removed_without_confirmation(cli: Run, count: Run) -> None:
     before = count()
     for words in (
         ("model", "remove", "m"),
@@ -267,56 +277,56 @@ def test_nothing_goes_without_a_yes(cli: Run, count: Run) -> None:
         ("dataset", "remove", "d"),
         ("eval", "remove", "--model", "m"),
     ):
-        told = cli(*words, code=1).stderr
-        assert "nothing was removed (" in told
-        assert "evaluations, " in told
-        assert "confirm with --yes" in told
+        result = cli(*words, code=1).stderr
+        assert "nothing was removed (" in result
+        assert "evaluations, " in result
+        assert "confirm with --yes" in result
     assert count() == before
 
 
-_ASK = """
+_TERMINAL = """
 import os, pty, sys
 pid, terminal = pty.fork()
 if pid == 0:
     os.execv(sys.executable, [sys.executable, "-c", "from clipstore.cli import main; main()", *sys.argv[2:]])
 os.write(terminal, sys.argv[1].encode())
-said = b""
+output = b""
 try:
     while part := os.read(terminal, 4096):
-        said += part
-except OSError:  # the end, as Linux has it
+        output += part
+except OSError:  # the end of the output on Linux
     pass
-print(said.decode())
+print(output.decode())
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
 @pytest.mark.parametrize(("answer", "code"), [("n\n", 1), ("y\n", 0)])
-def test_a_terminal_is_asked(count: Run, store: Path, answer: str, code: int) -> None:
+def test_removal_on_a_terminal_asks_for_confirmation(count: Run, store: Path, answer: str, code: int) -> None:
     before = count()["evaluations"]
-    words = [sys.executable, "-c", _ASK, answer, "model", "remove", "m"]
-    done = subprocess.run(words, env=environment(store), capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stdout
-    assert "the model m: 3 evaluations" in done.stdout
-    assert "Remove? [y/N]" in done.stdout
+    words = [sys.executable, "-c", _TERMINAL, answer, "model", "remove", "m"]
+    completed = subprocess.run(words, env=environment(store), capture_output=True, text=True, check=False)
+    assert completed.returncode == code, completed.stdout
+    assert "the model m: 3 evaluations" in completed.stdout
+    assert "Remove? [y/N]" in completed.stdout
     assert count()["evaluations"] == (before if code else before - 3)
 
 
-# ---- split and eval are groups too ----
+# ---- split and eval are also groups ----
 
 
-def test_help_of_split_and_eval_shows_both() -> None:
-    for word, own in (("split", "--validation"), ("eval", "--protocol")):
-        told = CliRunner().invoke(main, [word, "--help"], terminal_width=100).stdout
-        assert f"Usage: clipstore {word} [OPTIONS]" in told.replace("main", "clipstore")
-        assert own in told
-        assert re.search(r"Commands:\n  remove  Remove", told)
+def test_help_of_split_and_eval_lists_the_subcommands() -> None:
+    for word, option in (("split", "--validation"), ("eval", "--protocol")):
+        result = CliRunner().invoke(main, [word, "--help"], terminal_width=100).stdout
+        assert f"Usage: clipstore {word} [OPTIONS]" in result.replace("main", "clipstore")
+        assert option in result
+        assert re.search(r"Commands:\n  remove  Remove", result)
 
 
 def test_splits_named_remove_are_refused(cli: Run, store: Path) -> None:
     for words in (("remove", "--from", "d/a"), ("--from", "d/a", "remove")):
-        told = cli("split", *words, code=2 if words[0] == "remove" else 1)
-        assert "splits cannot be named 'remove'" in told.stderr
+        result = cli("split", *words, code=2 if words[0] == "remove" else 1)
+        assert "splits cannot be named 'remove'" in result.stderr
     with pytest.raises(BadNameError, match="'remove'"):
         draw_split(Store(store), "remove", origin="d/a")
     assert "Missing argument" in cli("split", code=2).stderr
@@ -326,11 +336,11 @@ def test_splits_named_remove_are_refused(cli: Run, store: Path) -> None:
 # ---- gc ----
 
 
-def kinds(told: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    return {row["kind"]: (row["files"], row["rows"]) for row in told["kinds"] if row["files"] or row["rows"]}
+def kinds(result: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    return {row["kind"]: (row["files"], row["rows"]) for row in result["kinds"] if row["files"] or row["rows"]}
 
 
-def test_gc_finds_and_removes_what_nothing_needs(
+def test_gc_lists_and_deletes_unused_files(
     cli: Run, cli_json: Run, import_vectors: Run, count: Run, store: Path
 ) -> None:
     side = {str(n): [float(n == k) + 1 for k in range(4)] for n in range(SIZE)}
@@ -338,39 +348,39 @@ def test_gc_finds_and_removes_what_nothing_needs(
     cli("eval", "--model", "n", "--split", "e/all")
     cli("model", "remove", "m", "--yes")
     shards = sorted((store / "shards").glob("*/*.h5"))
-    place = shards[0].parent
-    orphan = place / "text-0000000000000000.h5"
+    shard_folder = shards[0].parent
+    orphan = shard_folder / "text-0000000000000000.h5"
     orphan.write_bytes(b"an orphan")
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
-    leftover, alive = (place / f".text-1.h5.{number}.tmp" for number in (ended.pid, os.getpid()))
-    other = place / "notes.txt"
+    leftover, alive = (shard_folder / f".text-1.h5.{number}.tmp" for number in (ended.pid, os.getpid()))
+    other = shard_folder / "notes.txt"
     for file in (leftover, alive, other):
         file.write_bytes(b"....")
     outside = store / "adapters" / "x.h5"
     outside.parent.mkdir()
     outside.write_bytes(b"x")
     before = {file: file.stat().st_size for file in shards}
-    result = cli_json("eval", "--model", "n", "--split", "e/all")["evaluations"][0]["metrics"]
+    metrics = cli_json("eval", "--model", "n", "--split", "e/all")["evaluations"][0]["metrics"]
 
-    told = cli_json("gc")
-    assert told["deleted"] is False
-    assert kinds(told) == {"unused": (6, 48), "replaced": (2, 16), "orphans": (1, 0), "leftovers": (1, 0)}
-    paths = {Path(path) for row in told["kinds"] for path in row["paths"]}
+    result = cli_json("gc")
+    assert result["deleted"] is False
+    assert kinds(result) == {"unused": (6, 48), "replaced": (2, 16), "orphans": (1, 0), "leftovers": (1, 0)}
+    paths = {Path(path) for row in result["kinds"] for path in row["paths"]}
     assert {orphan, leftover} <= paths
-    assert told["bytes"] == sum(before.get(path, 0) for path in paths) + len(b"an orphan") + 4
+    assert result["bytes"] == sum(before.get(path, 0) for path in paths) + len(b"an orphan") + 4
     assert all(path.exists() for path in paths)
     assert "can be removed with 'clipstore gc --delete'" in cli("gc").stdout
 
-    assert kinds(cli_json("gc", "--delete")) == kinds(told)
+    assert kinds(cli_json("gc", "--delete")) == kinds(result)
     assert not [path for path in paths if path.exists()]
     assert all(path.exists() for path in (alive, other, outside, *(set(shards) - paths)))
     assert kinds(cli_json("gc")) == {}
     assert (count()["shards"], count()["vectors"]) == (len(set(shards) - paths), 48)
-    assert cli_json("eval", "--model", "n", "--split", "e/all")["evaluations"][0]["metrics"] == result
+    assert cli_json("eval", "--model", "n", "--split", "e/all")["evaluations"][0]["metrics"] == metrics
 
 
-def test_gc_takes_failed_items_of_no_model(cli: Run, cli_json: Run, sql: Run, tmp_path: Path) -> None:
+def test_gc_deletes_failed_items_of_removed_models(cli: Run, cli_json: Run, sql: Run, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     (tmp_path / "b.csv").write_text("image_path,caption\nbroken.jpg,a thing\n")
@@ -390,8 +400,8 @@ def test_gc_takes_failed_items_of_no_model(cli: Run, cli_json: Run, sql: Run, tm
         assert sql(f"SELECT count(*) AS n FROM {table}") == [{"n": 0}]
 
 
-def test_gc_keeps_probes_of_what_is_there(cli: Run, scenes: Path, sql: Run) -> None:
-    """Of models, and of vectors that no model has any more until they go too."""
+def test_gc_keeps_probes_of_models_and_vectors(cli: Run, scenes: Path, sql: Run) -> None:
+    """Probes of a removed model remain until its vectors are deleted."""
     cli("ingest", "coco", scenes, "--name", "s")
     cli("embed", "--model", "demo", "--split", "s/val")
     probes = sql("SELECT fingerprint FROM probes ORDER BY 1")
@@ -404,7 +414,7 @@ def test_gc_keeps_probes_of_what_is_there(cli: Run, scenes: Path, sql: Run) -> N
     assert sql("SELECT fingerprint FROM probes") == []
 
 
-# Waits for shards while it holds the lock that embed and import hold.
+# Holds the lock that embed and import hold while they write shards.
 _WRITE = """
 import sys
 from pathlib import Path
@@ -416,7 +426,7 @@ with shard_write_lock(Store(Path(sys.argv[1]))):
 """
 
 
-def test_gc_waits_for_those_who_write(cli: Run, cli_json: Run, store: Path) -> None:
+def test_gc_refuses_to_delete_while_shards_are_written(cli: Run, cli_json: Run, store: Path) -> None:
     cli("model", "remove", "m", "--yes")
     words = [sys.executable, "-c", _WRITE, str(store)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -429,40 +439,40 @@ def test_gc_waits_for_those_who_write(cli: Run, cli_json: Run, store: Path) -> N
     assert cli_json("gc", "--delete")["deleted"]
 
 
-def test_embed_and_import_hold_the_lock_of_gc(cli: Run, import_vectors: Run, store: Path) -> None:
+def test_embed_and_import_are_refused_while_gc_deletes(cli: Run, import_vectors: Run, store: Path) -> None:
     with shard_removal_lock(Store(store)):
-        told = import_vectors("o", "d/a", *({"a0": [1.0, 0.0]} for _ in range(2)), code=1).stderr
-        assert "'clipstore gc' is removing files" in told
+        result = import_vectors("o", "d/a", *({"a0": [1.0, 0.0]} for _ in range(2)), code=1).stderr
+        assert "'clipstore gc' is removing files" in result
         assert "'clipstore gc' is removing" in cli("embed", "--model", "demo", "--split", "d/a", code=1).stderr
     with shard_write_lock(Store(store)), pytest.raises(ShardError, match="is writing shards"):
         collect_garbage(Store(store), delete=True)
 
 
-def test_gc_leaves_what_lies_outside_the_shards(cli: Run, store: Path, tmp_path: Path) -> None:
-    """A link in the folder of the shards leads elsewhere, and so may a file that a catalog names."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "text-1.h5").write_bytes(b"1")
-    (store / "shards" / "linked").symlink_to(elsewhere)
+def test_gc_keeps_files_outside_the_shards(cli: Run, store: Path, tmp_path: Path) -> None:
+    """A link in the folder of the shards points to another folder."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "text-1.h5").write_bytes(b"1")
+    (store / "shards" / "linked").symlink_to(outside)
     cli("gc", "--delete")
-    assert (elsewhere / "text-1.h5").exists()
+    assert (outside / "text-1.h5").exists()
 
 
 # ---- info ----
 
 
-def test_info_counts_and_measures(cli: Run, cli_json: Run, count: Run, store: Path) -> None:
+def test_info_counts_rows_and_bytes(cli: Run, cli_json: Run, count: Run, store: Path) -> None:
     (store / "adapters" / "m").mkdir(parents=True)
     (store / "adapters" / "m" / "weights").write_bytes(b"12345")
-    told = cli_json("info")
+    result = cli_json("info")
     rows = count()
-    assert told["counts"] == {name: rows.get(name, 0) for name in told["counts"]}
-    assert told["counts"]["ranks"] == 6 * 2 * SIZE
-    assert told["versions"]["duckdb"] == version("duckdb")
-    assert told["format"] == 2
+    assert result["counts"] == {name: rows.get(name, 0) for name in result["counts"]}
+    assert result["counts"]["ranks"] == 6 * 2 * SIZE
+    assert result["versions"]["duckdb"] == version("duckdb")
+    assert result["format"] == 2
     sizes = [file.stat().st_size for file in (store / "shards").rglob("*") if file.is_file()]
-    assert told["bytes"]["shards"] == sum(sizes)
-    models = {row["model"]: row for row in told["models"]}
+    assert result["bytes"]["shards"] == sum(sizes)
+    models = {row["model"]: row for row in result["models"]}
     assert [models["m"][key] for key in ("vectors", "features", "adapter_bytes")] == [48, 0, 5]
     assert models["m"]["shard_bytes"] == models["m"]["own_shard_bytes"] > 0
     text = cli("info").stdout
@@ -470,9 +480,9 @@ def test_info_counts_and_measures(cli: Run, cli_json: Run, count: Run, store: Pa
     assert f"torch {version('torch')}" in text
 
 
-def test_info_of_no_store_has_the_versions(cli: Run, cli_json: Run, tmp_path: Path) -> None:
-    told = cli_json("info", "--store", tmp_path / "none")
-    assert (told["store"], told["versions"]["clipstore"]) == (None, version("clipstore"))
+def test_info_without_a_store_has_the_versions(cli: Run, cli_json: Run, tmp_path: Path) -> None:
+    result = cli_json("info", "--store", tmp_path / "none")
+    assert (result["store"], result["versions"]["clipstore"]) == (None, version("clipstore"))
     assert "no store at" in cli("info", "--store", tmp_path / "none").stdout
 
 
@@ -483,11 +493,11 @@ def test_info_and_gc_import_no_torch(store: Path) -> None:
     )
     for word in ("info", "gc"):
         words = [sys.executable, "-c", program, word, "--json"]
-        done = subprocess.run(words, env=environment(store), capture_output=True, text=True, check=True)
-        assert done.stderr.splitlines()[-1] == "False"
-        assert json.loads(done.stdout)
+        completed = subprocess.run(words, env=environment(store), capture_output=True, text=True, check=True)
+        assert completed.stderr.splitlines()[-1] == "False"
+        assert json.loads(completed.stdout)
 
 
-def test_python_reads_what_is_left(cli: Run, store: Path) -> None:
+def test_python_reads_the_remaining_model(cli: Run, store: Path) -> None:
     cli("model", "remove", "m", "--yes")
     assert clipstore.open(store).vectors("n", "d/a", "images")[0].tolist() == [f"a{n}" for n in range(SIZE)]
