@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
 from helpers import held_catalog, query_rows
 
 from clipstore.encoders.fingerprint import describe
@@ -20,45 +19,39 @@ Run = Callable[..., Any]
 DEMO = Model(name="demo", family="clip", base="bundled:demo")
 
 
-@pytest.fixture
-def ingested(cli: Run, scenes: Path, store: Path) -> Path:
-    cli("ingest", "coco", scenes)
-    return store
-
-
 def plan(store: Path, model: Model = DEMO) -> list[TowerPlan]:
     (plans,) = plan_towers(Store(store), [(model, describe(model, "fp32"))], splits=None, retry=False)
     return plans
 
 
-def test_planning_takes_no_write_lock_and_records_no_model(ingested: Path) -> None:
+def test_planning_takes_no_write_lock_and_records_no_model(scene_store: Path) -> None:
     """Another process may have the catalog open for reading meanwhile."""
-    with held_catalog(ingested / "catalog.duckdb", read_only=True):
-        image, text = plan(ingested)
+    with held_catalog(scene_store / "catalog.duckdb", read_only=True):
+        image, text = plan(scene_store)
     assert (image.planned, image.missing) == (0, 0)  # before the image files are checked
-    assert text.planned == query_rows(ingested, "SELECT count(DISTINCT text) AS n FROM captions")[0]["n"]
-    assert query_rows(ingested, "FROM models") == []
+    assert text.planned == query_rows(scene_store, "SELECT count(DISTINCT text) AS n FROM captions")[0]["n"]
+    assert query_rows(scene_store, "FROM models") == []
 
 
-def test_the_prompt_of_a_model_decides_its_texts(ingested: Path) -> None:
-    _, text = plan(ingested, Model(name="prompted", family="clip", base="bundled:demo", prompt="a drawing of {}"))
+def test_the_prompt_of_a_model_decides_its_texts(scene_store: Path) -> None:
+    _, text = plan(scene_store, Model(name="prompted", family="clip", base="bundled:demo", prompt="a drawing of {}"))
     (items,) = text.pending
     sources = items.table["source"].to_pylist()
     assert sources
     assert all(source.startswith("a drawing of ") for source in sources)
 
 
-def test_items_of_missing_shards_are_pending(ingested: Path, cli: Run) -> None:
+def test_items_of_missing_shards_are_pending(scene_store: Path, cli: Run) -> None:
     cli("embed", "--model", "demo", "--precision", "fp32")
-    assert [(tower.planned, tower.lost_shards) for tower in plan(ingested)] == [(0, 0), (0, 0)]
-    before = query_rows(ingested, "SELECT * FROM vectors ORDER BY ALL")
-    for row in query_rows(ingested, "SELECT file FROM shards WHERE kind = 'features' OR tower = 'text'"):
-        (ingested / row["file"]).unlink()
-    image, text = plan(ingested)
+    assert [(tower.planned, tower.lost_shards) for tower in plan(scene_store)] == [(0, 0), (0, 0)]
+    before = query_rows(scene_store, "SELECT * FROM vectors ORDER BY ALL")
+    for row in query_rows(scene_store, "SELECT file FROM shards WHERE kind = 'features' OR tower = 'text'"):
+        (scene_store / row["file"]).unlink()
+    image, text = plan(scene_store)
     assert (image.planned, image.stored, image.lost_shards) == (24, 0, 1)
     assert [items.source for items in image.pending] == ["image_files"]
     assert (text.stored, text.lost_shards) == (0, 1)
-    assert query_rows(ingested, "SELECT * FROM vectors ORDER BY ALL") == before
+    assert query_rows(scene_store, "SELECT * FROM vectors ORDER BY ALL") == before
 
 
 def pending(fingerprint: str, numbers: range) -> PendingItems:
