@@ -1,4 +1,4 @@
-"""Exact ranks of image-text pairs in both directions. Knows vectors and pairs; no files, no models, no catalog."""
+"""Exact ranks of image-text pairs in both directions, from vectors and pairs: no files, no models, no catalog."""
 
 from clipstore.ranking.blocks import BadRowError
 from clipstore.ranking.query_bank import Bank, normalised_ranks

@@ -1,4 +1,4 @@
-"""Rows read block by block, checked on the way, and how large the blocks may be."""
+"""Read rows block by block and check them; plan the sizes of the blocks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Span = TypeVar("Span")
 Loaded = TypeVar("Loaded")
 
 _LONGEST = 1e18  # lengths whose products stay finite in float32
-_ROWS = 2048  # rows read at once where a block is not needed whole
-_TEXT_BLOCK = 8192  # larger blocks are no faster, and the last one is waited for
+_ROWS = 2048  # rows read and checked at once
+_TEXT_BLOCK = 8192  # larger blocks are not faster, and delay the end
 _CPU_TILE, _CUDA_TILE = (1024, 1024), (4096, 8192)
-_LEAST = 64  # rows and columns of the smallest tile
-_FIXED = 2**24  # what the product's library and small arrays take, whatever the sizes
+_MIN_TILE = 64  # rows and columns of the smallest tile
+_FIXED = 2**24  # bytes of the product's library and of small arrays, whatever the sizes
 
 
-class Rows(Protocol):
+class VectorRows(Protocol):
     """Rows (N, D) of float16 or float32 that slice like an array: numpy arrays, and vectors read from shards."""
 
     @property
@@ -51,9 +51,9 @@ class BadRowError(VectorError):
 
 
 class Side:
-    """The vectors of one side, read as float32 and checked on the way."""
+    """The vectors of one side, read as float32 and checked."""
 
-    def __init__(self, rows: Rows, name: str) -> None:
+    def __init__(self, rows: VectorRows, name: str) -> None:
         self._rows, self._name = rows, name
 
     def __len__(self) -> int:
@@ -65,10 +65,10 @@ class Side:
         return self._rows.shape[1]
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Rows `start` to `stop`; float16 becomes float32, which loses nothing.
+        """Rows `start` to `stop` (n, D); float16 becomes float32 exactly.
 
         Raises:
-            BadRowError: a row holds what cannot be ranked.
+            BadRowError: a row cannot be ranked.
         """
         values = np.empty((stop - start, self._rows.shape[1]), dtype=np.float32)
         for low in range(start, stop, _ROWS):
@@ -76,13 +76,13 @@ class Side:
             part = values[low - start : high - start]
             part[:] = self._rows[low:high]
             lengths = torch.linalg.vector_norm(torch.from_numpy(part), dim=1, dtype=torch.float64).numpy()
-            fine = lengths <= _LONGEST  # NaN compares false
-            if not fine.all():
-                raise BadRowError(self._name, low + int(np.argmin(fine)))
+            valid = lengths <= _LONGEST  # NaN compares false
+            if not valid.all():
+                raise BadRowError(self._name, low + int(np.argmin(valid)))
         return values
 
     def spans(self, rows: int, first: int | None = None) -> list[tuple[int, int]]:
-        """(start, stop) of all rows, at most `rows` at a time; with `first`, so many, then twice as many each time."""
+        """(start, stop) of all rows, at most `rows` at a time; with `first`, that many, doubling each time."""
         spans, start, size = [], 0, min(first or rows, rows)
         while start < len(self):
             spans.append((start, min(start + size, len(self))))
@@ -92,7 +92,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How many rows an image block and a text block have, and rows and columns of a tile."""
+    """The rows of an image block and of a text block, and the rows and columns of a tile."""
 
     images: int
     texts: int
@@ -100,43 +100,43 @@ class Layout:
 
     @classmethod
     def plan(
-        cls, *, images: int, texts: int, width: int, precision: torch.dtype, device: str, answer: int, memory: int
+        cls, *, images: int, texts: int, width: int, precision: torch.dtype, device: str, result: int, memory: int
     ) -> Layout:
-        """The blocks for `memory` bytes, of which `answer` bytes are what is given back.
+        """The blocks for `memory` bytes, of which the result takes `result` bytes.
 
-        Three text blocks are there at once (one read, two in work), and a block of images: as large as what is left.
+        Three text blocks are in memory at once (one is read, two are ranked); the image block takes the rest.
 
         Raises:
-            VectorError: not even the smallest blocks fit.
+            VectorError: the smallest blocks do not fit.
         """
-        # A row in float32 and prepared, and both again while it is put in order; terms, targets and their bands.
+        # A row in float32 and prepared, and both again while it is sorted; terms, targets and their bands.
         row = 2 * (width * 4 + (width + EXTRA) * precision.itemsize) + 256
         threads = torch.get_num_threads()
         tile = _CPU_TILE if torch.device(device).type == "cpu" else _CUDA_TILE
         block = _TEXT_BLOCK
-        fixed = _FIXED + answer
+        fixed = _FIXED + result
         while True:
-            # A tile's product and, at worst, every cell of it: row, column, key, two places, score.
+            # A tile's product and, in the worst case, every cell of it: row, column, key, two places, score.
             scratch = tile[0] * tile[1] * (2 * precision.itemsize + 32) * threads
             rest = memory - fixed - scratch - 3 * min(block, max(texts, 1)) * row
             if rest >= min(max(images, 1), 8 * tile[0]) * row:
                 return cls(images=max(1, min(images, rest // row)), texts=block, tile=tile)
-            if tile[1] <= _LEAST:
+            if tile[1] <= _MIN_TILE:
                 need = memory - rest + min(max(images, 1), 8 * tile[0]) * row
-                message = f"{memory} bytes of memory are too few to rank vectors of width {width}: give at least {need}"
+                message = f"{memory} bytes of memory are too few to rank vectors of width {width}: use at least {need}"
                 raise VectorError(message)
-            block = max(block // 2, _LEAST)
-            tile = (max(min(tile[0], block), _LEAST), max(min(tile[1], block), _LEAST))
+            block = max(block // 2, _MIN_TILE)
+            tile = (max(min(tile[0], block), _MIN_TILE), max(min(tile[1], block), _MIN_TILE))
 
 
-def read_ahead(load: Callable[[Span], Loaded], spans: Sequence[Span]) -> Iterator[Loaded]:
-    """What `load` makes of each span, the next one while the last is in use."""
-    # One thread of torch's own for it: a second team of them would wait for work on the cores that multiply.
+def prefetch(load: Callable[[Span], Loaded], spans: Sequence[Span]) -> Iterator[Loaded]:
+    """The result of `load` for each span; the next one is loaded while the last is in use."""
+    # It uses one thread: a second team of torch's threads would busy-wait on the cores that multiply.
     with ThreadPoolExecutor(1, "clipstore-read", torch.set_num_threads, (1,)) as reader:
-        ahead = reader.submit(load, spans[0]) if spans else None
+        loading = reader.submit(load, spans[0]) if spans else None
         for following in [*spans[1:], None]:
-            if ahead is None:
+            if loading is None:
                 return
-            loaded = ahead.result()
-            ahead = None if following is None else reader.submit(load, following)
+            loaded = loading.result()
+            loading = None if following is None else reader.submit(load, following)
             yield loaded

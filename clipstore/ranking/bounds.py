@@ -1,31 +1,30 @@
-"""The certificate: what a product of low precision proves of the scores that it stands for.
+"""The certificate: what a product in low precision proves about the exact scores.
 
 **The product.** Let a be an image's stored vector and b a text's, D wide, and s = a·b. With any vectors mu and nu,
 s = (a - mu)·(b - nu) + a·nu + b·mu - mu·nu. Vectors of one modality lie in a cone, so with mu and nu near the sides'
 means a - mu and b - nu are short, and so is everything below that grows with their lengths. A block holds, in the
 screen's precision, A = fl(a - mu), and behind it P = fl(a·nu), P' = fl(a·nu - P), 1, 1; the other side has
-B = fl(b - nu), 1, 1, Q = fl(b·mu - mu·nu - kappa) and Q'. The product of the two rows is therefore s - kappa but for
-errors. kappa is the mean score of the pairs: near a pair's score the product is then small, and so is what its rounding
-to bfloat16 loses.
+B = fl(b - nu), 1, 1, Q = fl(b·mu - mu·nu - kappa) and Q'. The product of the two rows is therefore s - kappa up to
+errors. kappa is the mean score of the pairs: near a pair's score the product is then small, and so is the error of its
+rounding to bfloat16.
 
 **Its error.** Let e = (a - mu) - A and f = (b - nu) - B, known exactly. Then
 (a - mu)·(b - nu) - A·B = e·(b - nu) + A·f, by Cauchy-Schwarz at most |e| |b - nu| + |A| |f|. The library multiplies
 exactly (the product of two bfloat16 has 16 bits) or with one rounding, and accumulates in float32, in any order: off by
 at most g(K, 2^-24) (|A| |B| + |P| + |P'| + |Q| + |Q'|), where g(n, u) = n u / (1 - n u) and K = D + 4 terms (Higham,
-Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1). Values below float32's normal range may be taken
-for zero: at most K 2^-126 (1 + |A| + |B|). What P and Q lack after two pieces is known, and added. The float64
+Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1). Values below float32's normal range may be
+flushed to zero: at most K 2^-126 (1 + |A| + |B|). The error of P and Q after two pieces is known and added. The float64
 arithmetic of all this, and of the scores themselves, adds at most 2 g(D + 8, 2^-53) (|a| + |mu|) (|b| + |nu|), and its
-own rounding a millionth of the whole. The sum of these is m. It is a sum of products of a term of a's and a term of
-b's, so that m for a row and a whole tile needs but the greatest of each term in the tile; blocks are sorted by
-|a - mu|, which makes the greatest nearly each one's own.
+own rounding a millionth of the whole. The sum of these is m. It is a sum of products of a term of a and a term of
+b, so that m for a row and a whole tile needs only the greatest of each term in the tile; blocks are sorted by
+|a - mu|, so that the greatest is close to each row's term.
 
 **What it proves.** The stored product x is the accumulated value p rounded once, and rounding keeps order. With a
 target t (some pair's score, less kappa): if x > fl(t + m) then p > t + m, and s > t; if x < fl(t - m) then s < t.
-Between the two lie the cells that are scored in float64. This is sound for whatever mu, nu and kappa; they only make
-the band narrow.
+The cells between the two are scored in float64. This is sound for any mu, nu and kappa; they only make the band narrow.
 
-**What it assumes** of the library, accumulation in float32 and one final rounding to nearest, `trusted` checks on the
-machine itself, with sums that cancel; a precision that fails gives way to the next.
+**What it assumes** of the library is accumulation in float32 and one final rounding to nearest. `trusted` tests this on
+the machine, with sums that cancel; if a precision fails, the next one is used.
 """
 
 from __future__ import annotations
@@ -40,23 +39,23 @@ from clipstore.device import has_native_bf16
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 _TERMS = 6
-_CHUNK = 512  # rows prepared at once: their float64 copies stay in the processor's cache
+_CHUNK = 512  # rows prepared at once: their float64 copies fit into the processor's cache
 
-EXTRA = 4  # columns of a prepared row behind its vector's
+EXTRA = 4  # columns of a prepared row after those of its vector
 
 
 @dataclass(frozen=True, kw_only=True)
 class Centre:
-    """The vectors mu and nu, (D,) float64, and kappa: what one side's preparation must know of both."""
+    """The vectors mu and nu, (D,) float64, and kappa, from the point of view of one side."""
 
-    own: torch.Tensor
-    other: torch.Tensor
-    shift: float  # kappa on one side, 0 on the other
+    mean: torch.Tensor  # of this side
+    other_mean: torch.Tensor
+    shift: float  # kappa
     left: bool
 
     def swapped(self) -> Centre:
-        """The other side's."""
-        return Centre(own=self.other, other=self.own, shift=self.shift, left=not self.left)
+        """The same from the point of view of the other side."""
+        return Centre(mean=self.other_mean, other_mean=self.mean, shift=self.shift, left=not self.left)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,16 +84,16 @@ def prepare(values: torch.Tensor, centre: Centre, precision: torch.dtype) -> Pre
 
 def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
     width = wide.shape[1]
-    offset = wide @ centre.other
+    offset = wide @ centre.other_mean
     if not centre.left:
-        offset = offset - (centre.own @ centre.other + centre.shift)
-    size = torch.linalg.vector_norm(wide, dim=1) + torch.linalg.vector_norm(centre.own)
-    centred = wide - centre.own
+        offset = offset - (centre.mean @ centre.other_mean + centre.shift)
+    size = torch.linalg.vector_norm(wide, dim=1) + torch.linalg.vector_norm(centre.mean)
+    centred = wide - centre.mean
     length = torch.linalg.vector_norm(centred, dim=1)
     low[:, :width] = centred
     rounded = low[:, :width].double()
-    kept = torch.linalg.vector_norm(rounded, dim=1)
-    lost = torch.linalg.vector_norm(centred - rounded, dim=1)
+    rounded_length = torch.linalg.vector_norm(rounded, dim=1)
+    error = torch.linalg.vector_norm(centred - rounded, dim=1)
     pieces = slice(width, width + 2) if centre.left else slice(width + 2, width + 4)
     low[:, pieces][:, 0] = offset
     rest = offset - low[:, pieces][:, 0].double()
@@ -102,15 +101,15 @@ def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch
     rest = (rest - low[:, pieces][:, 1].double()).abs()
     single, double = (_gamma(width + 8, unit) for unit in (2.0**-24, 2.0**-53))
     tiny = (width + EXTRA) * 2.0**-126
-    alone = rest + single * low[:, pieces].double().abs().sum(dim=1) + tiny * (1 + kept)
-    one = torch.ones_like(alone)
-    # Term by term, the left side's and the right side's: lost and length, kept and lost, accumulation, what each side
-    # adds alone, the arithmetic in float64.
+    alone = rest + single * low[:, pieces].double().abs().sum(dim=1) + tiny * (1 + rounded_length)
+    ones = torch.ones_like(alone)
+    # Factors of the left and of the right side, term by term: error and length, rounded length and error, accumulation,
+    # the part of each side alone (twice), the arithmetic in float64.
     if centre.left:
-        own = (lost, kept, single * kept, alone, one, 2 * double * size)
+        factors = (error, rounded_length, single * rounded_length, alone, ones, 2 * double * size)
     else:
-        own = (length, lost, kept, one, alone, size)
-    terms[:] = torch.stack(own, dim=1) * (1 + 1e-6)
+        factors = (length, error, rounded_length, ones, alone, size)
+    terms[:] = torch.stack(factors, dim=1) * (1 + 1e-6)
     return torch.as_tensor(length)
 
 
@@ -130,7 +129,7 @@ def sign_place(precision: torch.dtype) -> int:
 
 
 def magnitude(precision: torch.dtype) -> int:
-    """The mask of a float's other bits, as an integer; also the key that no score is above."""
+    """The mask of a float's other bits, as an integer; also the key that no score exceeds."""
     return torch.iinfo(BITS[precision]).max
 
 
@@ -146,29 +145,29 @@ def surely_below(bounds: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
 
 
 def lowest(precision: torch.dtype) -> int:
-    """The key that every product is above, whatever its value."""
+    """The key that every product exceeds, whatever its value."""
     return int(surely_below(torch.tensor(-torch.inf, dtype=torch.float64), precision))
 
 
 def least(products: torch.Tensor) -> torch.Tensor:
-    """The least that products can have been before their rounding, float64."""
+    """The smallest possible values of products before their rounding, float64."""
     return products.double() - products.double().abs() * torch.finfo(products.dtype).eps - 2.0**-126
 
 
-def margins(own: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+def margins(terms: torch.Tensor, greatest: torch.Tensor) -> torch.Tensor:
     """The bound m of rows with the terms (n, 6) in each of T tiles with the greatest terms (T, 6): (T, n) float64."""
-    return others @ own.T
+    return greatest @ terms.T
 
 
 def best_precision(device: str) -> str:
-    """The fastest precision that the device multiplies natively and that keeps what the bound assumes of it."""
+    """The fastest precision that the device multiplies natively and that satisfies the assumptions of the bound."""
     native = ["bf16", "fp32", "fp64"] if has_native_bf16(device) else ["fp32", "fp64"]
     return next(name for name in native if name == "fp64" or trusted(name, device))
 
 
 @cache
 def trusted(name: str, device: str) -> bool:
-    """Whether the library's product keeps within the bound, on sums that cancel and on sums that end near zero."""
+    """Whether the library's product stays within the bound, on sums that cancel and on sums that end near zero."""
     precision = PRECISIONS[name]
     generator = torch.Generator().manual_seed(0)
     for width in (12, 516, 2052):
@@ -177,10 +176,11 @@ def trusted(name: str, device: str) -> bool:
         left[:, half : 2 * half] = left[:, :half]
         right[::2, half : 2 * half] = -right[::2, :half]  # half of the sums cancel, after large partial sums
         left, right = left.to(precision).to(device), right.to(precision).to(device)
-        found = keys(left @ right.T)
+        products = keys(left @ right.T)
         wide, other = left.double(), right.double()
         exact = wide @ other.T
-        off = _gamma(width, 2.0**-24) * torch.outer(wide.norm(dim=1), other.norm(dim=1))
-        if not ((found <= surely_above(exact + off, precision)) & (found > surely_below(exact - off, precision))).all():
+        margin = _gamma(width, 2.0**-24) * torch.outer(wide.norm(dim=1), other.norm(dim=1))
+        above, below = surely_above(exact + margin, precision), surely_below(exact - margin, precision)
+        if not ((products <= above) & (products > below)).all():
             return False
     return True

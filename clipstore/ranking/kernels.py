@@ -1,9 +1,9 @@
-"""The compiled loops of ranking: screen a tile, score the cells that are left, settle counts and hits.
+"""The compiled loops of ranking: screen a tile, score the undecided cells, accumulate counts and hits.
 
-numba compiles them at the first call and keeps the machine code on disk; they release the interpreter's lock.
+numba compiles them at the first call and caches the machine code on disk; they release the interpreter's lock.
 
-A *key* is a float's bits as an integer that sorts as the float does (`bounds.keys`). Loops over a tile are free of
-branches, and their sums stay as narrow as the keys: only so does the compiler make vector instructions of them.
+A *key* is a float's bits as an integer that sorts as the float does (`bounds.keys`). Loops over a tile have no
+branches, and their sums are as narrow as the keys: otherwise the compiler does not vectorize them.
 """
 
 # numba's functions carry no types of their own.
@@ -42,26 +42,26 @@ def screen(
     cells: NDArray[np.int32],
     cell_keys: Keys,
 ) -> int:  # pragma: no cover - compiled
-    """Count what is surely above each target of a tile, and list the cells that are not sure.
+    """Count the scores surely above each target of a tile, and list the undecided cells.
 
     Args:
         product: (R, C), the bits of the scores; `sign` is the sign bit's place, `magnitude` the mask of the others.
         row_low, row_high: (L, R) keys: in layer l, a score of row i is surely above its target when its key is above
-            row_high, and surely not when it is not above row_low. Layers are filled from the first; a row without a
-            target in a layer has the two equal.
-        row_floor: (R,), a key above it may belong to a hit.
+            row_high, and surely not when it is not above row_low. Layers are filled from the first; for a row without a
+            target in a layer the two are equal.
+        row_floor: (R,), a key above it can be that of a hit.
         row_sure: (L, R), the counts, set.
         column_low, column_high, column_floor, column_sure: the same of the columns, (L', C) and (C,).
         line, flags, words, places: for one row, (C,) keys and bytes; `words` are the bytes of `flags`, padded to
             whole words, and `places` holds as many.
-        cells, cell_keys: (2, R * C + 1) and (R * C + 1,), get row and column of each cell that is not sure, in order,
-            and its key.
+        cells, cell_keys: (2, R * C + 1) and (R * C + 1,), set to row and column of each undecided cell, in order, and
+            to its key.
 
     Returns:
-        How many cells are not sure.
+        The number of undecided cells.
     """
     rows, columns = product.shape
-    found = 0
+    undecided = 0
     column_sure[:] = 0
     for i in range(rows):
         floor = row_floor[i]
@@ -80,13 +80,13 @@ def screen(
             row_sure[layer, i] = 0
             if row_low[layer, i] < row_high[layer, i]:
                 row_sure[layer, i] = _count_line(line, row_low[layer, i], row_high[layer, i], flags)
-        found = _list_flagged(i, flags, words, places, line, cells, cell_keys, found)
-    return found
+        undecided = _list_flagged(i, flags, words, places, line, cells, cell_keys, undecided)
+    return undecided
 
 
 @njit(nogil=True, cache=True)
 def _count_line(line: Keys, low: Any, high: Any, flags: NDArray[np.uint8]) -> Any:  # pragma: no cover - compiled
-    """How many keys of a line are above `high`; those above `low` alone are flagged."""
+    """The number of keys of a line above `high`; those above `low` only are flagged."""
     count = line.dtype.type(0)
     for j in range(line.shape[0]):
         above = line[j] > high
@@ -104,22 +104,22 @@ def _list_flagged(
     line: Keys,
     cells: NDArray[np.int32],
     cell_keys: Keys,
-    found: int,
+    size: int,
 ) -> int:  # pragma: no cover - compiled
-    """Append the flagged cells of a row to the list, eight flags looked at together.
+    """Append the flagged cells of a row to the list of `size` cells, testing eight flags at a time; the new size.
 
-    Everything is written in any case, and kept if flagged: a branch would be guessed wrong too often.
+    Every cell is written, and the size grows if it is flagged: a branch would be mispredicted too often.
     """
-    some = 0
+    nonzero = 0
     for word in range(words.shape[0]):
-        places[some] = word
-        some += words[word] != 0
-    for at in range(some):
-        for j in range(8 * places[at], min(8 * places[at] + 8, line.shape[0])):
-            cells[0, found], cells[1, found] = row, j
-            cell_keys[found] = line[j]
-            found += flags[j]
-    return found
+        places[nonzero] = word
+        nonzero += words[word] != 0
+    for place in range(nonzero):
+        for j in range(8 * places[place], min(8 * places[place] + 8, line.shape[0])):
+            cells[0, size], cells[1, size] = row, j
+            cell_keys[size] = line[j]
+            size += flags[j]
+    return size
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
@@ -132,9 +132,9 @@ def score_cells(
 ) -> None:  # pragma: no cover - compiled
     """The score of left[rows[cell]] and right[columns[cell]] for each cell, in float64.
 
-    The one routine that scores anything, targets and cells alike. The products of float32 values are exact in float64.
-    The compiler chooses the order in which they are summed, for the processor and once: it is the same for every pair
-    of one width, so equal vectors have equal scores.
+    Every score, of targets and of cells, is computed here. The products of float32 values are exact in float64. The
+    compiler chooses the order of the sum once, for the processor: it is the same for every pair of one width, so equal
+    vectors have equal scores.
     """
     for cell in range(len(rows)):
         row, column = rows[cell], columns[cell]
@@ -145,9 +145,9 @@ def score_cells(
 
 
 @njit(nogil=True, cache=True)
-def settle(
-    at: NDArray[np.int32],
-    found: Keys,
+def accumulate_counts(
+    query_of: NDArray[np.int32],
+    cell_keys: Keys,
     scores: Doubles,
     low: Keys,
     high: Keys,
@@ -157,11 +157,11 @@ def settle(
     greater: Ints,
     equal: Ints,
 ) -> None:  # pragma: no cover - compiled
-    """Add what a tile told to the counts of one direction.
+    """Add the counts of one screened tile to those of one direction.
 
     Args:
-        at: (c,), the query of each cell that was not sure; found, scores: (c,), its key and its score.
-        low, high, sure: (L, Q), as `screen` had and set them; layers: (L, Q), the pair of each target, -1: none.
+        query_of: (c,), the query of each undecided cell; cell_keys, scores: (c,), its key and its score.
+        low, high, sure: (L, Q), inputs and result of `screen`; layers: (L, Q), the pair of each target, -1: none.
         targets, greater, equal: (P,), of all pairs.
     """
     count, queries = layers.shape
@@ -170,9 +170,9 @@ def settle(
             if layers[layer, query] >= 0:
                 greater[layers[layer, query]] += sure[layer, query]
     cell = 0
-    while cell < len(at):
-        query, end = at[cell], cell + 1
-        while end < len(at) and at[end] == query:  # the cells of a tile's row stand together, those of a column do not
+    while cell < len(query_of):
+        query, end = query_of[cell], cell + 1
+        while end < len(query_of) and query_of[end] == query:  # the cells of a row are adjacent
             end += 1
         for layer in range(count):
             pair = layers[layer, query]
@@ -180,38 +180,38 @@ def settle(
                 break
             above, same, target = 0, 0, targets[pair]
             least, most = low[layer, query], high[layer, query]
-            for one in range(cell, end):
-                near = (least < found[one]) & (found[one] <= most)
-                above += near & (scores[one] > target)
-                same += near & (scores[one] == target)
+            for k in range(cell, end):
+                near = (least < cell_keys[k]) & (cell_keys[k] <= most)
+                above += near & (scores[k] > target)
+                same += near & (scores[k] == target)
             greater[pair] += above
             equal[pair] += same
         cell = end
 
 
 @njit(nogil=True, cache=True)
-def keep_hits(
-    at: NDArray[np.int32],
+def insert_hits(
+    query_of: NDArray[np.int32],
     ids: Ints,
     others: NDArray[np.int32],
     other_ids: Ints,
-    found: Keys,
+    cell_keys: Keys,
     floor: Keys,
     scores: Doubles,
     hits: Ints,
     hit_scores: Doubles,
 ) -> None:  # pragma: no cover - compiled
-    """Put what is above the floor of its query's hits among them: the greater score first, then the smaller row number.
+    """Insert the cells above the floor of their query's hits: the greater score first, then the smaller row number.
 
     Args:
-        at, others: (c,), query and candidate of each cell; ids, other_ids: their row numbers among all.
-        found, scores: (c,), each cell's key and score; floor: (Q,), the key that those of hits are above.
+        query_of, others: (c,), query and candidate of each cell; ids, other_ids: their row numbers among all.
+        cell_keys, scores: (c,), each cell's key and score; floor: (Q,), the keys of hits are above it.
         hits, hit_scores: (N, k) of all queries.
     """
     last = hits.shape[1] - 1
-    for cell in range(len(at)):
-        if found[cell] > floor[at[cell]]:
-            query, item, score = ids[at[cell]], other_ids[others[cell]], scores[cell]
+    for cell in range(len(query_of)):
+        if cell_keys[cell] > floor[query_of[cell]]:
+            query, item, score = ids[query_of[cell]], other_ids[others[cell]], scores[cell]
             place = last + 1
             while place:
                 before, other = hit_scores[query, place - 1], hits[query, place - 1]

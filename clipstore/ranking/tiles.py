@@ -1,4 +1,4 @@
-"""One tile of the score matrix: its product in low precision, what that proves, and the cells that it does not."""
+"""One tile of the score matrix: its product in low precision, the counts that it proves, and the undecided cells."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Keys = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Bands:
-    """Keys of what some queries ask: `low` and `high` (L, n) of each target, `floor` (n,) of the hits.
+    """The bands of some queries as keys: `low` and `high` (L, n) of each target, `floor` (n,) of the hits.
 
-    With a prepared product's key x: above `high` the score is above the target; not above `low` it is below; a score
-    among the hits has a key above `floor`. Where there is no target, `low` and `high` are the greatest key.
+    A product whose key exceeds `high` has a score above the target; one whose key does not exceed `low` has a score
+    below it; a score among the hits has a key above `floor`. Without a target, `low` and `high` are the greatest key.
     """
 
     low: Keys
@@ -28,15 +28,15 @@ class Bands:
     floor: Keys
 
     def part(self, part: slice) -> Bands:
-        """Those of the queries `part`."""
+        """The bands of the queries `part`."""
         return Bands(low=self.low[:, part], high=self.high[:, part], floor=self.floor[part])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a tile told: how many scores are surely above each target, and the cells that are not sure.
+class ScreenedTile:
+    """The result of screening a tile: the numbers of scores surely above each target, and the undecided cells.
 
-    `row_sure` and `column_sure` are (L, n); `rows`, `columns` and `keys` have an entry a cell.
+    `row_sure` and `column_sure` are (L, n); `rows`, `columns` and `keys` have an entry for each undecided cell.
     """
 
     row_sure: NDArray[Any]
@@ -47,7 +47,7 @@ class Found:
 
 
 class Screen(local):
-    """Screens tiles on the CPU, in compiled loops; each thread has its own."""
+    """Screens tiles on the CPU in compiled loops, with buffers for each thread."""
 
     def __init__(self, tile: tuple[int, int], precision: torch.dtype) -> None:
         rows, columns = tile
@@ -65,8 +65,8 @@ class Screen(local):
         product = self._product[: len(left) * len(right)].view(len(left), len(right))
         return torch.mm(left, right.T, out=product)
 
-    def __call__(self, product: torch.Tensor, rows: Bands, columns: Bands) -> Found:
-        """What a product (R, C) tells; valid until the next call."""
+    def __call__(self, product: torch.Tensor, rows: Bands, columns: Bands) -> ScreenedTile:
+        """Screen a product (R, C); the result is valid until the next call."""
         width = product.shape[1]
         kind = self._line.dtype
         row_sure, column_sure = (np.empty(side.low.shape, dtype=kind) for side in (rows, columns))
@@ -91,7 +91,7 @@ class Screen(local):
             self._cells,
             self._keys,
         )
-        return Found(
+        return ScreenedTile(
             row_sure=row_sure,
             column_sure=column_sure,
             rows=self._cells[0, :count],
@@ -101,35 +101,35 @@ class Screen(local):
 
 
 class DeviceScreen:
-    """The same in torch's own operations, on the device where the prepared rows are."""
+    """Screens tiles with torch's operations, on the device of the prepared rows."""
 
     def product(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """The product (R, C) of prepared rows (R, K) and (C, K)."""
         return left @ right.T
 
-    def __call__(self, product: torch.Tensor, row_bands: Bands, column_bands: Bands) -> Found:
-        """What a product (R, C) tells."""
+    def __call__(self, product: torch.Tensor, row_bands: Bands, column_bands: Bands) -> ScreenedTile:
+        """Screen a product (R, C)."""
         rows, columns = (
             tuple(torch.from_numpy(keys).to(product.device) for keys in (bands.low, bands.high, bands.floor))
             for bands in (row_bands, column_bands)
         )
-        found = bounds.keys(product)
-        near = found > rows[2][:, None]
-        near |= found > columns[2]
+        cell_keys = bounds.keys(product)
+        near = cell_keys > rows[2][:, None]
+        near |= cell_keys > columns[2]
         row_sure, column_sure = (torch.empty(low.shape, dtype=torch.int64) for low, _, _ in (rows, columns))
         for layer, (low, high) in enumerate(zip(*rows[:2], strict=True)):
-            above = found > high[:, None]
+            above = cell_keys > high[:, None]
             row_sure[layer] = above.sum(dim=1)
-            near |= above.logical_xor_(found > low[:, None])
+            near |= above.logical_xor_(cell_keys > low[:, None])
         for layer, (low, high) in enumerate(zip(*columns[:2], strict=True)):
-            above = found > high
+            above = cell_keys > high
             column_sure[layer] = above.sum(dim=0)
-            near |= above.logical_xor_(found > low)
-        at, column = near.nonzero(as_tuple=True)
-        return Found(
+            near |= above.logical_xor_(cell_keys > low)
+        row, column = near.nonzero(as_tuple=True)
+        return ScreenedTile(
             row_sure=row_sure.numpy(),
             column_sure=column_sure.numpy(),
-            rows=at.to(torch.int32).cpu().numpy(),
+            rows=row.to(torch.int32).cpu().numpy(),
             columns=column.to(torch.int32).cpu().numpy(),
-            keys=found[at, column].cpu().numpy(),
+            keys=cell_keys[row, column].cpu().numpy(),
         )

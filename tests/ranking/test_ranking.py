@@ -336,7 +336,7 @@ def test_no_product_leaves_its_band(
         sides.append(rows.astype(np.float32))
     mu, nu = (torch.from_numpy(side.mean(axis=0, dtype=np.float64) * centred) for side in sides)
     scores = exact_scores(*sides)
-    centre = bounds.Centre(own=mu, other=nu, shift=float(scores[0, 0]), left=True)
+    centre = bounds.Centre(mean=mu, other_mean=nu, shift=float(scores[0, 0]), left=True)
     precision = bounds.PRECISIONS[name]
     left = bounds.prepare(torch.from_numpy(sides[0]), centre, precision)
     right = bounds.prepare(torch.from_numpy(sides[1]), centre.swapped(), precision)
