@@ -109,7 +109,7 @@ def test_embed_encodes_and_counts_captions_with_special_tokens(
 
 def test_embed_reports_captions_with_special_tokens(cli: Run, captions_csv: Path) -> None:
     cli("ingest", "csv", captions_csv, "--name", "c")
-    assert "such as <|endoftext|>, which is read as plain text: 1" in cli("embed", "--model", "demo").stdout
+    assert "<|endoftext|>, which is encoded as plain text: 1" in cli("embed", "--model", "demo").stdout
 
 
 def test_retrieve_reports_truncated_queries(cli: Run, cli_json: RunJson, captions_csv: Path) -> None:

@@ -193,7 +193,7 @@ def test_a_job_of_another_folder_is_trained_by_path_and_used_by_name(
     cli("embed", "--model", "tuned", "--split", "t/val")
     assert cli_json("eval", "--model", "tuned", "--split", "t/val")["evaluations"][0]["model"] == "tuned"
     write_job("tuned", "epochs = 1\nseed = 9")
-    assert "two jobs of one name" in cli("train", "--model", other, code=1).stderr
+    assert "different jobs of one name" in cli("train", "--model", other, code=1).stderr
 
 
 def test_the_path_of_a_packaged_job_works_from_any_folder(workspace: Path, store: Path, cli: Run) -> None:
@@ -263,7 +263,7 @@ def test_a_packaged_job_does_not_replace_a_recorded_job_of_another_folder(
         assert "the packaged job" in stderr
         assert "base 'bundled:demo' (not 'openai/clip-vit-base-patch32') and clean True (not False)" in stderr
     rows = {row["name"]: row for row in cli_json("model", "list")["models"]}
-    assert "a job file of another folder" in rows["pretrained"]["problem"]
+    assert "job file of another folder" in rows["pretrained"]["problem"]
     monkeypatch.chdir(workspace)
     assert cli_json("model", "show", "pretrained")["base"] == "bundled:demo"
 
@@ -273,6 +273,6 @@ def test_the_base_of_a_job_does_not_replace_a_recorded_model(workspace: Path, cl
     file.write_text(file.read_text().replace("[train]", "clean = true\n[train]", 1))
     cli("model", "add", "tuned.base", "--base", "bundled:demo")
     stderr = cli("train", "--model", "tuned", code=1).stderr
-    assert "recorded as 'tuned.base'" in stderr
+    assert "'clipstore model remove tuned.base'" in stderr
     assert "clean False (not True)" in stderr
     assert cli_json("model", "show", "tuned.base")["clean"] is False
