@@ -111,7 +111,7 @@ def test_the_wheel_has_everything_and_nothing_else(wheel: Path) -> None:
         assert files <= names
     package = [path for path in (ROOT / "clipstore").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert {path.relative_to(ROOT).as_posix() for path in package} <= names
-    assert "clipstore/demo/model/model.safetensors" in names
+    assert {"clipstore/demo/model/model.safetensors", "clipstore/py.typed"} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"clipstore"}
     assert wheel.stat().st_size < 6e6
 

@@ -76,8 +76,8 @@ class AnalysisMethods(StoreMethods):
         """Retrieve captions for images, and images for texts, by exact ranking of stored vectors.
 
         Args:
-            image_or_text: One or several queries: paths of image files, folders of them, addresses on the web (with
-                `allow_network`), or texts.
+            image_or_text: One or several queries: image files, folders of them, web addresses (with
+                `allow_network`), or texts. A Path is never a text.
             text: One or several texts that could be mistaken for paths.
             model: One or several models.
             split: The split to search.
@@ -102,13 +102,13 @@ class AnalysisMethods(StoreMethods):
             VectorError: Items have no vectors yet (and not `partial`).
 
         Example:
-            >>> store.retrieve(["photo.jpg", "a dog on a beach"], model="demo", split="scenes/val")
+            >>> store.retrieve(["image.jpg", "a dog on a beach"], model="demo", split="scenes/val")
         """
         from clipstore.pipeline.retrieve.options import RetrieveOptions
         from clipstore.pipeline.retrieve.queries import parse_queries
         from clipstore.pipeline.retrieve.run import retrieve
 
-        queries = parse_queries(map(str, names(image_or_text)), names(text), allow_network=allow_network)
+        queries = parse_queries(names(image_or_text), names(text), allow_network=allow_network)
         with progress_of(progress) as display:
             options = RetrieveOptions(
                 top=top,

@@ -141,7 +141,7 @@ class DatasetMethods(StoreMethods):
 
     @checked
     def remove_split(self, name: str, *, dry_run: bool = False) -> Result:
-        """Remove a split with its evaluations, and the images that no other split has. Nothing is asked first.
+        """Remove a split with its evaluations, and the images that no other split has. There is no confirmation.
 
         Args:
             name: A split of a data set, such as "coco/val2017", or a group of drawn splits, such as "20k".
@@ -164,7 +164,7 @@ class DatasetMethods(StoreMethods):
 
     @checked
     def remove_dataset(self, name: str, *, dry_run: bool = False) -> Result:
-        """Remove a data set with its images, captions, splits and evaluations. Nothing is asked first.
+        """Remove a data set with its images, captions, splits and evaluations. There is no confirmation.
 
         Its files and its vectors stay: vectors are reused when it is ingested again.
 

@@ -116,7 +116,7 @@ class EvaluationMethods(StoreMethods):
         protocol: choices.ProtocolChoice | None = None,
         dry_run: bool = False,
     ) -> Result:
-        """Remove the evaluations that match all given options, with their ranks and hits. Nothing is asked first.
+        """Remove the evaluations that match all given options, with their ranks and hits. There is no confirmation.
 
         Args:
             model: The model whose evaluations to remove.

@@ -25,7 +25,7 @@ class ModelMethods(StoreMethods):
         adapter: str | None = None,
         exif_orientation: bool = False,
     ) -> Result:
-        """Record a model under a name. What is doubtful about its files is logged as a warning.
+        """Record a model under a name. Doubts about its files are logged as warnings.
 
         Args:
             name: The new name; the same call again changes nothing.
@@ -121,7 +121,7 @@ class ModelMethods(StoreMethods):
 
     @checked
     def remove_model(self, name: str, *, adapter: bool = False, dry_run: bool = False) -> Result:
-        """Remove a model and its evaluations from the store. Nothing is asked first.
+        """Remove a model and its evaluations from the store. There is no confirmation.
 
         Its vectors stay until `gc`.
 

@@ -73,7 +73,7 @@ class TrainingMethods(StoreMethods):
     def run(
         self, job: str, *, restart: bool = False, device: str | None = None, progress: ShowProgress = None
     ) -> RunResult:
-        """Train, embed and evaluate as a job describes. What was done already is not done again.
+        """Train, embed and evaluate as a job describes. Completed steps are skipped.
 
         Args:
             job: The name of a job or the path of its file.

@@ -12,7 +12,7 @@ import pytest
 
 import clipstore
 from clipstore.api import EmbeddingStore
-from clipstore.errors import ClipstoreError, FileAccessError, NotFoundError, OptionError
+from clipstore.errors import ClipstoreError, FileAccessError, NotFoundError, OptionError, QueryError
 
 Call = Callable[[EmbeddingStore], Any]
 
@@ -117,6 +117,15 @@ def test_files_that_the_system_refuses_are_clipstore_errors(place: Path) -> None
             call(store)
     with pytest.raises(FileAccessError, match=r"none/plots\.html: No such file or directory"):
         calls[0](store)
+
+
+def test_a_path_is_never_a_text(prepared: Path) -> None:
+    store = clipstore.open(prepared / "store")
+    with pytest.raises(QueryError, match="a dog"):
+        store.retrieve(Path("a dog"), model="demo", split="t/val")
+    assert store.retrieve("a dog", model="demo", split="t/val")["queries"][0]["kind"] == "sentence"
+    with pytest.raises(QueryError, match="no queries"):
+        store.retrieve(model="demo", split="t/val")
 
 
 def test_a_share_of_failures_that_is_too_large_is_an_error(place: Path) -> None:

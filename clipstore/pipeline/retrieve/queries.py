@@ -32,14 +32,22 @@ class Query:
     content: str | None = None
 
 
-def parse_queries(arguments: Iterable[str], texts: Iterable[str] = (), *, allow_network: bool = False) -> list[Query]:
+def parse_queries(
+    arguments: Iterable[str | Path], texts: Iterable[str] = (), *, allow_network: bool = False
+) -> list[Query]:
     """Unique queries from arguments (an image file, a folder, a web address, else a text) and from `texts`.
+
+    A Path is never a text.
 
     Raises:
         QueryError: an image file does not exist, a folder has no image files, an address needs `allow_network`, a text
             is empty, or there are no queries.
     """
-    queries = [query for argument in arguments for query in _parse(argument, allow_network=allow_network)]
+    queries = [
+        query
+        for argument in arguments
+        for query in _parse(str(argument), text_allowed=isinstance(argument, str), allow_network=allow_network)
+    ]
     queries += [_text_query(text) for text in texts]
     if not queries:
         message = "no queries: give image files, folders of them, or texts"
@@ -47,7 +55,7 @@ def parse_queries(arguments: Iterable[str], texts: Iterable[str] = (), *, allow_
     return list(dict.fromkeys(queries))
 
 
-def _parse(argument: str, *, allow_network: bool) -> Iterator[Query]:
+def _parse(argument: str, *, text_allowed: bool, allow_network: bool) -> Iterator[Query]:
     path = _existing(argument)
     if argument.lower().startswith(_WEB):
         if not allow_network:
@@ -61,7 +69,7 @@ def _parse(argument: str, *, allow_network: bool) -> Iterator[Query]:
     elif path:
         message = f"{_printable(argument)} is neither an image file nor a folder"
         raise QueryError(message)
-    elif _looks_like_path(argument):
+    elif not text_allowed or _looks_like_path(argument):
         message = f"no image file at {_printable(argument)}: check the path; to search for this text, use --text"
         raise QueryError(message)
     else:
