@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from clipstore.choices import Choice, check_value, size_in_bytes, values_of
 from clipstore.errors import FileAccessError, OptionError
-from clipstore.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,9 @@ Array = Annotated[
 ]
 Size = Annotated[int | str, Kind("a size such as '8GB' or a number of bytes", _is_size)]
 Parameters = Annotated[Mapping[str, str | int | float], Kind("a mapping of names to values", _are_parameters)]
+ProgressCallback = Callable[[str, int, int, str], object]  # task, items done, total, note
 ShowProgress = Annotated[
-    Progress | bool | None,
+    ProgressCallback | bool | None,
     Kind("True, a callable or None", lambda value: value is None or isinstance(value, bool) or callable(value)),
 ]
 Positive = Annotated[int, Meta(ge=1)]

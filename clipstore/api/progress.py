@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from clipstore.api.arguments import ShowProgress
-from clipstore.progress import Progress
+from clipstore.api.arguments import ProgressCallback, ShowProgress
 from clipstore.reporting.progress import ProgressDisplay, progress_display
 
 
@@ -23,7 +22,7 @@ def progress_of(progress: ShowProgress) -> Iterator[ProgressDisplay]:
 class _Callback:
     """Progress that calls a user's function with all four arguments. It prints no lines: results have them too."""
 
-    def __init__(self, callback: Progress | None) -> None:
+    def __init__(self, callback: ProgressCallback | None) -> None:
         self._callback = callback
 
     def __call__(self, task: str, done: int, total: int, note: str = "", /) -> None:
