@@ -49,7 +49,8 @@ class VectorMethods(StoreMethods):
                 bf16, fp32 elsewhere.
             store_dtype: Data type of new vectors, "float32" or "float16".
             memory: Memory budget of the model on its device, such as "8GB" or a number of bytes.
-            device: One or several devices, such as "cuda:1", with one process each; None: CUDA if available.
+            device: One or several devices, such as "cuda:1"; None: CUDA if available. Several have one process each,
+                which a script starts only below `if __name__ == "__main__":`.
             compile: Compile the model with torch first.
             retry_failed: Try again the items that failed before.
             max_failed: Largest fraction of items that may fail or be missing.
