@@ -306,9 +306,10 @@ class Catalog:
         Raises:
             CatalogError: a newer clipstore wrote the catalog.
         """
-        if not connection.execute(statement("catalog/has_format")).fetchall():
+        try:
+            stamp: Row = connection.sql(statement("catalog/format")).to_arrow_table().to_pylist()[0]
+        except duckdb.CatalogException:  # an empty database has no such table
             return None
-        stamp: Row = connection.sql(statement("catalog/format")).to_arrow_table().to_pylist()[0]
         if stamp["version"] > FORMAT_VERSION:
             message = (
                 f"the store {self.path.parent} has format {stamp['version']}, and this clipstore reads formats up to "

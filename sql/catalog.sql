@@ -12,10 +12,6 @@ DELETE FROM store_format;
 -- Returns the format of the catalog.
 FROM store_format;
 
--- name: has_format
--- Returns a row if the catalog has a format; an empty database has none.
-SELECT 1 FROM information_schema.tables WHERE table_name = 'store_format';
-
 -- name: loaded_extensions
 -- Returns the loaded extensions that are not part of DuckDB itself.
 SELECT extension_name FROM duckdb_extensions() WHERE loaded AND install_mode != 'STATICALLY_LINKED' ORDER BY extension_name;
