@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clipstore.demo.scenes import MOSTLY_ORNATE, draw_dataset
+from clipstore.demo.scenes import draw_dataset
+from clipstore.demo.wordings import MOSTLY_ORNATE
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.options import EvalOptions
 from clipstore.pipeline.evaluate.run import evaluate

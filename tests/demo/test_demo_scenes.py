@@ -16,16 +16,9 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPTokenizer
 
 from clipstore.demo import pretrain
-from clipstore.demo.scenes import (
-    CAPTIONS,
-    CATEGORY_IDS,
-    EVEN_SHARES,
-    OUTLINES,
-    SUPERCATEGORIES,
-    WORDINGS,
-    draw_dataset,
-    draw_examples,
-)
+from clipstore.demo.pictures import CATEGORY_IDS, OUTLINES, SUPERCATEGORIES
+from clipstore.demo.scenes import CAPTIONS, draw_dataset, draw_examples
+from clipstore.demo.wordings import EVEN_SHARES, WORDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
