@@ -20,4 +20,4 @@ def test_eval_command_omits_options_at_their_default() -> None:
 
 
 def test_names_are_quoted_for_a_shell() -> None:
-    assert embed_command("demo", "my photos/all") == "clipstore embed --model demo --split 'my photos/all'"
+    assert embed_command("demo", "my images/all") == "clipstore embed --model demo --split 'my images/all'"

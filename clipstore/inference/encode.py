@@ -79,10 +79,10 @@ def _submit(groups: Iterable[PlanGroup], settings: Mapping[str, EncodeSettings])
         files = (file for group in ahead for file in group.image_files)
     del first
     any_settings = next(iter(settings.values()))
-    preprocessings = list(dict.fromkeys(one.encoder.preprocessing for one in settings.values()))
+    preprocessings = list(dict.fromkeys(tower.encoder.preprocessing for tower in settings.values()))
     pixels = prefetch_images(files, preprocessings, any_settings.timings, read=any_settings.read)
     try:
-        with ModelThreads(max(one.encoder.workers for one in settings.values())) as model:
+        with ModelThreads(max(tower.encoder.workers for tower in settings.values())) as model:
             for group in current:
                 builders = [ShardBuilder(plan, settings[plan.tower.fingerprint], model) for plan in group.plans]
                 _submit_items(group, builders, pixels, preprocessings)

@@ -154,8 +154,8 @@ def _work(device: str, threads: int, settings: dict[str, WorkerSettings], tasks:
             messages.put(_Message(shards=shards))
         messages.put(
             _Message(
-                timings={fingerprint: one.timings for fingerprint, one in encoding.items()},
-                splits={fingerprint: one.splitter.count for fingerprint, one in encoding.items()},
+                timings={fingerprint: tower.timings for fingerprint, tower in encoding.items()},
+                splits={fingerprint: tower.splitter.count for fingerprint, tower in encoding.items()},
             )
         )
     except ClipstoreError as error:
@@ -195,22 +195,22 @@ def _encode_settings(
         torch.set_num_threads(threads)
     encoders = {
         fingerprint: ClipEncoder(
-            load_clip(one.model), precision=one.tower.precision, device=device, compiled=one.compiled
+            load_clip(worker.model), precision=worker.tower.precision, device=device, compiled=worker.compiled
         )
-        for fingerprint, one in settings.items()
+        for fingerprint, worker in settings.items()
     }
     weights = sum(encoder.weight_bytes for encoder in encoders.values())
     return {
         fingerprint: EncodeSettings(
-            folder=one.folder,
-            model=one.model,
+            folder=worker.folder,
+            model=worker.model,
             encoder=encoders[fingerprint],
-            store_dtype=one.store_dtype,
-            batch_tokens=encoders[fingerprint].batch_tokens(one.tower.tower, one.memory - weights),
+            store_dtype=worker.store_dtype,
+            batch_tokens=encoders[fingerprint].batch_tokens(worker.tower.tower, worker.memory - weights),
             on_progress=_ProgressSender(fingerprint, messages),
-            read=one.read,
+            read=worker.read,
         )
-        for fingerprint, one in settings.items()
+        for fingerprint, worker in settings.items()
     }
 
 

@@ -112,15 +112,15 @@ def _compare(
 ) -> list[_PrecisionCheck]:
     """The minimum cosine similarity of each plan's vectors at two precisions; plans without vectors are left out."""
     checks = []
-    for plan, one, other in zip(sample, exact, rounded, strict=True):
-        cosines = _cosines(one, other)
+    for plan, exact_rows, rounded_rows in zip(sample, exact, rounded, strict=True):
+        cosines = _cosines(exact_rows, rounded_rows)
         if cosines:
             checks.append(_PrecisionCheck(plan.tower, len(cosines), min(cosines)))
     return checks
 
 
-def _cosines(one: EncodedRows, other: EncodedRows) -> list[float]:
+def _cosines(exact: EncodedRows, rounded: EncodedRows) -> list[float]:
     """The cosine similarity of the two vectors of each item that has both."""
-    vectors = dict(zip(other.contents, normalize(other.vectors, "float64"), strict=True))
-    pairs = zip(one.contents, normalize(one.vectors, "float64"), strict=True)
+    vectors = dict(zip(rounded.contents, normalize(rounded.vectors, "float64"), strict=True))
+    pairs = zip(exact.contents, normalize(exact.vectors, "float64"), strict=True)
     return [float(vector @ vectors[content]) for content, vector in pairs if content in vectors]
