@@ -1,4 +1,4 @@
-"""What a user meets first: quick help with examples, a README whose commands parse, and a wheel that has everything."""
+"""The help of the commands, the commands in the README, and the contents of the wheel."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def commands(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
 
 
 def parse(line: str) -> click.Context:
-    """Let click take a command line apart, without running it."""
+    """Parse a command line as click does, without running it."""
     name, *words = shlex.split(line, comments=True)
     assert name == "clipstore"
     command: click.Command = main
     while isinstance(command, click.Group):
-        if isinstance(command, DefaultGroup) and words[:1] not in [[one] for one in command.commands]:
+        if isinstance(command, DefaultGroup) and words[:1] not in [[name] for name in command.commands]:
             command = command.default
             continue
         name = words.pop(0)
@@ -56,19 +56,28 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
         "import sys\nfrom clipstore.cli import main\ntry:\n    main()\nfinally:\n"
         f"    print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == (0 if words[-1].startswith("--") else 2)
-    assert done.stderr.splitlines()[-1] == "[]"
+    process = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+    assert process.returncode == (0 if words[-1].startswith("--") else 2)
+    assert process.stderr.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("words", list(commands(main)), ids=" ".join)
 def test_every_command_has_help_with_an_example_that_parses(words: tuple[str, ...]) -> None:
-    told = CliRunner().invoke(main, [*words, "--help"], terminal_width=200).stdout
-    found = re.search(r"Example: (clipstore .+?)\n\s*\n", told, re.DOTALL)
-    assert found, told
-    example = " ".join(found[1].split())
+    text = CliRunner().invoke(main, [*words, "--help"], terminal_width=200).stdout
+    match = re.search(r"Example: (clipstore .+?)\n\s*\n", text, re.DOTALL)
+    assert match, text
+    example = " ".join(match[1].split())
     parse(example)
     assert example.startswith(f"clipstore {' '.join(words)} ") or example == f"clipstore {' '.join(words)}"
+
+
+@pytest.mark.parametrize("words", list(commands(main)), ids=" ".join)
+def test_every_summary_is_short(words: tuple[str, ...]) -> None:
+    command: click.Command = main
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    assert len(command.get_short_help_str(limit=500)) < 60
 
 
 def readme_lines() -> list[str]:
@@ -84,12 +93,12 @@ def test_the_commands_of_the_readme_parse() -> None:
 
 
 @pytest.mark.parametrize("line", ["clipstore eval", "clipstore eval --split a/b --modl c", "clipstore nothing"])
-def test_a_wrong_line_would_not_parse(line: str) -> None:
+def test_an_invalid_line_does_not_parse(line: str) -> None:
     with pytest.raises((click.UsageError, KeyError)):
         parse(line)
 
 
-# --- the wheel
+# ---- the wheel ----
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +106,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout."""
     out = tmp_path_factory.mktemp("wheel")
     words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (made,) = out.glob("*.whl")
-    return made
+    process = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    (file,) = out.glob("*.whl")
+    return file
 
 
 def test_the_wheel_has_everything_and_nothing_else(wheel: Path) -> None:
@@ -118,35 +127,33 @@ def test_the_wheel_has_everything_and_nothing_else(wheel: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Run Python with the unpacked wheel, far from the checkout; what it printed."""
-    place = tmp_path_factory.mktemp("installed")
-    zipfile.ZipFile(wheel).extractall(place / "site")
-    environment = os.environ | {"PYTHONPATH": str(place / "site"), "CLIPSTORE_STORE": str(place / "store")}
+    """Run a Python program with the unpacked wheel outside the checkout, and return what it prints."""
+    folder = tmp_path_factory.mktemp("installed")
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    environment = os.environ | {"PYTHONPATH": str(folder / "site"), "CLIPSTORE_STORE": str(folder / "store")}
 
     def run(program: str, *words: str) -> str:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", program, *words],
-            cwd=place,
+            cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
     return run
 
 
-def test_the_installed_wheel_knows_its_data(installed: Callable[..., str]) -> None:
+def test_the_installed_wheel_finds_its_data(installed: Callable[..., str]) -> None:
     command = "from clipstore.cli import main; main()"
-    place = installed(
-        "import clipstore.resources as p; print(p.packaged_folder('sql'), p.packaged_folder('jobs'))"
-    ).split()
-    assert all("site/clipstore/_data" in folder for folder in place)
-    told = installed(command, "query", "--format", "csv")
+    program = "from clipstore.resources import packaged_folder as f; print(f('sql'), f('jobs'))"
+    assert all("site/clipstore/_data" in folder for folder in installed(program).split())
+    queries = installed(command, "query", "--format", "csv")
     for query in (ROOT / "sql" / "queries").glob("*.sql"):
-        assert f"\n{query.stem}," in told
+        assert f"\n{query.stem}," in queries
     models = installed(command, "model", "list")
     assert "demo" in models
     assert "pretrained" in models

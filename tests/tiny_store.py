@@ -1,4 +1,4 @@
-"""A store of few made vectors, for tests of what is done with a store."""
+"""A small store with random vectors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def build_store(folder: Path, *, evaluated: bool = False) -> Path:
     run_command(store, "ingest", "csv", table)
     words: list[object] = []
     vectors = np.random.default_rng(0).normal(size=(IMAGES + CAPTIONS, 8)).astype(np.float32)
-    for what, rows_of in (("image", vectors[:IMAGES]), ("caption", vectors[IMAGES:])):
-        ids = clipstore.open(store).sql(f"SELECT source_id FROM {what}s ORDER BY {what}_id")["source_id"].to_pylist()
-        np.save(folder / f"{what}.npy", rows_of)
-        np.save(folder / f"{what}_ids.npy", np.array(ids))
-        words += [f"--{what}s", folder / f"{what}.npy", f"--{what}-ids", folder / f"{what}_ids.npy"]
+    for kind, rows_of_kind in (("image", vectors[:IMAGES]), ("caption", vectors[IMAGES:])):
+        ids = clipstore.open(store).sql(f"SELECT source_id FROM {kind}s ORDER BY {kind}_id")["source_id"].to_pylist()
+        np.save(folder / f"{kind}.npy", rows_of_kind)
+        np.save(folder / f"{kind}_ids.npy", np.array(ids))
+        words += [f"--{kind}s", folder / f"{kind}.npy", f"--{kind}-ids", folder / f"{kind}_ids.npy"]
     run_command(store, "import", "m", "--split", SPLIT, *words)
     if evaluated:
         run_command(store, "eval", "--model", "m", "--split", SPLIT)

@@ -1,4 +1,4 @@
-"""Annotations into the catalog and again, changed and broken; splits drawn by seed; and how long it takes."""
+"""Ingest of annotations: the first time, again, changed and malformed; drawn splits; and time limits."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ CAPTIONS = [
 def write_coco(root: Path, images: list[Any] = IMAGES, captions: list[Any] = CAPTIONS, split: str = "val") -> Path:
     folder = root / "annotations"
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"images": images, "annotations": captions}
-    (folder / f"captions_{split}.json").write_text(json.dumps(told))
+    content = {"images": images, "annotations": captions}
+    (folder / f"captions_{split}.json").write_text(json.dumps(content))
     return root
 
 
@@ -45,7 +45,7 @@ def write_csv(file: Path, rows: Iterable[Iterable[object]], header: str = "image
 
 
 def changed(root: Path, number: int, text: str) -> None:
-    """Give the caption with this id other words."""
+    """Change the text of the caption with this id."""
     write_coco(root, IMAGES, [row | {"caption": text} if row["id"] == number else row for row in CAPTIONS])
 
 
@@ -55,7 +55,7 @@ def snapshot(store: Path, tables: Iterable[str] = SOURCE_TABLES + RESULT_TABLES)
 
 
 def captions_of(sql: Ask) -> dict[str, list[str]]:
-    """The captions of each photo, in order."""
+    """The captions of each image, in order."""
     rows = sql(
         "SELECT file_name, list(text ORDER BY position) AS texts FROM images JOIN captions USING (image_id) GROUP BY 1"
     )
@@ -63,21 +63,21 @@ def captions_of(sql: Ask) -> dict[str, list[str]]:
 
 
 def members_of(sql: Ask) -> dict[str, list[str]]:
-    """The photos of each split, in order."""
+    """The images of each split, in order."""
     rows = sql(
-        "SELECT splits.name, list(file_name ORDER BY split_images.position) AS photos FROM splits "
+        "SELECT splits.name, list(file_name ORDER BY split_images.position) AS images FROM splits "
         "JOIN split_images USING (split_id) JOIN images USING (image_id) GROUP BY 1"
     )
-    return {row["name"]: row["photos"] for row in rows}
+    return {row["name"]: row["images"] for row in rows}
 
 
-# --- every layout
+# ---- layouts ----
 
 
 def test_coco_with_categories(cli_json: Callable[..., Any], sql: Ask, scenes: Path) -> None:
-    told = cli_json("ingest", "coco", scenes, "--name", "scenes")
+    result = cli_json("ingest", "coco", scenes, "--name", "scenes")
     size = {"images": 24, "captions": 120, "missing_photos": 0, "empty_captions": 0}
-    assert told["splits"] == [{"split": "scenes/val", **size}]
+    assert result["splits"] == [{"split": "scenes/val", **size}]
 
     source = json.loads((scenes / "annotations" / "captions_val.json").read_text())
     names = {image["id"]: f"val/{image['file_name']}" for image in source["images"]}
@@ -94,18 +94,18 @@ def test_coco_with_categories(cli_json: Callable[..., Any], sql: Ask, scenes: Pa
         "SELECT images.source_id AS image, categories.source_id AS category, instances FROM image_categories "
         "JOIN images USING (image_id) JOIN categories USING (category_id)"
     )
-    every = [(str(row["image_id"]), str(row["category_id"])) for row in instances["annotations"]]
+    pairs = [(str(row["image_id"]), str(row["category_id"])) for row in instances["annotations"]]
     assert {(row["image"], row["category"]): row["instances"] for row in counted} == {
-        pair: every.count(pair) for pair in every
+        pair: pairs.count(pair) for pair in pairs
     }
 
 
 def test_flickr(cli: Run, sql: Ask, tmp_path: Path) -> None:
     (tmp_path / "Flickr8k.token.txt").write_text("a.jpg#0\ta dog\nb.jpg#0\ta cat\na.jpg#1\ta hound\n")
     (tmp_path / "Flickr_8k.testImages.txt").write_text("b.jpg\n")
-    photos = tmp_path / "Flicker8k_Dataset"
-    photos.mkdir()
-    (photos / "a.jpg").touch()
+    images = tmp_path / "Flicker8k_Dataset"
+    images.mkdir()
+    (images / "a.jpg").touch()
     cli("ingest", "flickr", tmp_path)
     a, b = "Flicker8k_Dataset/a.jpg", "Flicker8k_Dataset/b.jpg"
     assert captions_of(sql) == {a: ["a dog", "a hound"], b: ["a cat"]}
@@ -137,20 +137,20 @@ def test_csv(cli: Run, sql: Ask, tmp_path: Path) -> None:
 
 
 def test_real_coco(cli_json: Callable[..., Any], sql: Ask, test_data: Path) -> None:
-    told = cli_json("ingest", "coco", test_data / "coco-mini", "--name", "mini")
-    sizes = [tuple(row.values()) for row in told["splits"]]
+    result = cli_json("ingest", "coco", test_data / "coco-mini", "--name", "mini")
+    sizes = [tuple(row.values()) for row in result["splits"]]
     assert sizes == [("mini/train2017", 80, 400, 0, 0), ("mini/val2017", 79, 395, 0, 0)]
     assert sql("SELECT count(*) AS n FROM categories") == [{"n": 80}]
     assert sql("SELECT count(*) > 200 AS many FROM image_categories") == [{"many": True}]
 
 
 def test_real_flickr8k(cli_json: Callable[..., Any], test_data: Path) -> None:
-    told = cli_json("ingest", "flickr", test_data / "flickr8k")
-    every = next(row for row in told["splits"] if row["split"] == "flickr8k/all")
-    assert (every["images"], every["captions"], every["missing_photos"]) == (8092, 40460, 8092 - 2800)
+    result = cli_json("ingest", "flickr", test_data / "flickr8k")
+    whole = next(row for row in result["splits"] if row["split"] == "flickr8k/all")
+    assert (whole["images"], whole["captions"], whole["missing_photos"]) == (8092, 40460, 8092 - 2800)
 
 
-# --- again, and changed
+# ---- a second ingest ----
 
 
 @pytest.fixture(scope="module")
@@ -179,17 +179,17 @@ def evaluated(prepared: Path, store: Path) -> Path:
     return source
 
 
-def test_again_changes_nothing(cli: Run, cli_json: Callable[..., Any], store: Path, evaluated: Path) -> None:
+def test_a_second_ingest_changes_nothing(cli: Run, cli_json: Callable[..., Any], store: Path, evaluated: Path) -> None:
     before = snapshot(store)
     assert all(before[table] for table in ("images", "captions", "splits", "split_images", "evaluations", "ranks"))
-    told = cli_json("ingest", "coco", evaluated, "--name", "d")
-    assert set(told["changes"].values()) == {0}
-    assert told["forgotten"] == []
+    result = cli_json("ingest", "coco", evaluated, "--name", "d")
+    assert set(result["changes"].values()) == {0}
+    assert result["forgotten"] == []
     assert snapshot(store) == before
     assert "nothing changed" in cli("ingest", "coco", evaluated, "--name", "d").stdout
 
 
-def test_again_keeps_categories(cli: Run, store: Path, scenes: Path) -> None:
+def test_a_second_ingest_keeps_categories(cli: Run, store: Path, scenes: Path) -> None:
     cli("ingest", "coco", scenes)
     before = snapshot(store)
     assert before["categories"]
@@ -201,57 +201,59 @@ def test_again_keeps_categories(cli: Run, store: Path, scenes: Path) -> None:
 def test_a_changed_caption_keeps_its_id(cli_json: Callable[..., Any], store: Path, evaluated: Path) -> None:
     before = snapshot(store, SOURCE_TABLES)
     changed(evaluated, 12, "a puppy")
-    told = cli_json("ingest", "coco", evaluated, "--name", "d")
-    assert {what: count for what, count in told["changes"].items() if count} == {"captions_changed": 1}
+    result = cli_json("ingest", "coco", evaluated, "--name", "d")
+    assert {change: count for change, count in result["changes"].items() if count} == {"captions_changed": 1}
     for row in before["captions"]:
         row["text"] = "a puppy" if row["source_id"] == "12" else row["text"]
     assert snapshot(store, SOURCE_TABLES) == before
 
 
-def test_what_the_source_no_longer_has_goes(cli_json: Callable[..., Any], sql: Ask, evaluated: Path) -> None:
+def test_items_that_the_source_lacks_now_are_removed(cli_json: Callable[..., Any], sql: Ask, evaluated: Path) -> None:
     write_coco(evaluated, IMAGES[:1], CAPTIONS[:1])
-    told = cli_json("ingest", "coco", evaluated, "--name", "d")
-    assert told["changes"]["images_removed"] == 1
-    assert told["changes"]["captions_removed"] == 2  # one of the image that stays, one of the image that goes
+    result = cli_json("ingest", "coco", evaluated, "--name", "d")
+    assert result["changes"]["images_removed"] == 1
+    assert result["changes"]["captions_removed"] == 2  # one of the remaining image, one of the removed image
     assert captions_of(sql) == {"val/a.jpg": ["a dog"], "other/o.jpg": ["an owl"]}
     assert members_of(sql) == {"d/val": ["val/a.jpg"], "d/other": ["other/o.jpg"]}
 
 
-def test_what_is_new_in_the_source_comes(cli_json: Callable[..., Any], sql: Ask, store: Path, evaluated: Path) -> None:
+def test_new_items_of_the_source_are_added(
+    cli_json: Callable[..., Any], sql: Ask, store: Path, evaluated: Path
+) -> None:
     before = snapshot(store, ["images", "captions"])
     more = {"id": 3, "file_name": "c.jpg"}
-    said = [{"id": 13, "image_id": 3, "caption": "a cow"}, {"id": 14, "image_id": 1, "caption": "a pup"}]
-    write_coco(evaluated, [more, *IMAGES], [*CAPTIONS, *said])
-    told = cli_json("ingest", "coco", evaluated, "--name", "d")
-    assert (told["changes"]["images_added"], told["changes"]["captions_added"]) == (1, 2)
+    captions = [{"id": 13, "image_id": 3, "caption": "a cow"}, {"id": 14, "image_id": 1, "caption": "a pup"}]
+    write_coco(evaluated, [more, *IMAGES], [*CAPTIONS, *captions])
+    result = cli_json("ingest", "coco", evaluated, "--name", "d")
+    assert (result["changes"]["images_added"], result["changes"]["captions_added"]) == (1, 2)
     assert captions_of(sql)["val/a.jpg"] == ["a dog", "a hound", "a pup"]
     assert members_of(sql)["d/val"] == ["val/c.jpg", "val/a.jpg", "val/b.jpg"]
     after = snapshot(store, ["images", "captions"])
     assert all(row in after[table] for table in before for row in before[table])
 
 
-def test_a_change_forgets_the_evaluations_of_that_split_alone(cli: Run, sql: Ask, evaluated: Path) -> None:
+def test_a_changed_caption_removes_only_the_evaluations_of_its_split(cli: Run, sql: Ask, evaluated: Path) -> None:
     changed(evaluated, 12, "a puppy")
     changes = cli("ingest", "coco", evaluated, "--name", "d").stdout.partition("d: ")[2]
     assert "d/val changed since m was evaluated on it" in changes
     assert "run eval again" in changes
     assert "d/other" not in changes
-    left = sql("SELECT splits.name AS split FROM evaluations JOIN splits USING (split_id)")
-    assert left == [{"split": "d/other"}]
-    kept = "(SELECT evaluation_id FROM evaluations)"
+    remaining = sql("SELECT splits.name AS split FROM evaluations JOIN splits USING (split_id)")
+    assert remaining == [{"split": "d/other"}]
+    stored = "(SELECT evaluation_id FROM evaluations)"
     for table in ("ranks", "hits"):
-        rows = sql(f"SELECT count(*) AS n, count(*) FILTER (evaluation_id IN {kept}) AS kept FROM {table}")
-        assert rows[0]["n"] == rows[0]["kept"] > 0
+        rows = sql(f"SELECT count(*) AS n, count(*) FILTER (evaluation_id IN {stored}) AS stored FROM {table}")
+        assert rows[0]["n"] == rows[0]["stored"] > 0
 
 
-def test_a_changed_membership_forgets_evaluations(cli_json: Callable[..., Any], sql: Ask, evaluated: Path) -> None:
+def test_a_changed_order_of_images_removes_evaluations(cli_json: Callable[..., Any], sql: Ask, evaluated: Path) -> None:
     write_coco(evaluated, IMAGES[::-1], CAPTIONS)
-    told = cli_json("ingest", "coco", evaluated, "--name", "d")
-    assert [(row["model"], row["split"]) for row in told["forgotten"]] == [("m", "d/val")]
+    result = cli_json("ingest", "coco", evaluated, "--name", "d")
+    assert [(row["model"], row["split"]) for row in result["forgotten"]] == [("m", "d/val")]
     assert members_of(sql)["d/val"] == ["val/b.jpg", "val/a.jpg"]
 
 
-def test_a_photo_moves_to_another_split(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_an_image_moves_to_another_split(cli: Run, sql: Ask, tmp_path: Path) -> None:
     header = "image_path,caption,split"
     file = write_csv(tmp_path / "t.csv", [("a.jpg", "a", "x"), ("b.jpg", "b", "x"), ("c.jpg", "c", "y")], header)
     cli("ingest", "csv", file)
@@ -262,7 +264,9 @@ def test_a_photo_moves_to_another_split(cli: Run, sql: Ask, tmp_path: Path) -> N
     assert sql("SELECT file_name, image_id FROM images ORDER BY ALL") == ids
 
 
-def test_a_split_that_the_file_drops_goes(cli: Run, cli_json: Callable[..., Any], sql: Ask, tmp_path: Path) -> None:
+def test_a_split_that_the_file_lacks_now_is_removed(
+    cli: Run, cli_json: Callable[..., Any], sql: Ask, tmp_path: Path
+) -> None:
     header = "image_path,caption,split"
     file = write_csv(tmp_path / "c.csv", [("a.jpg", "a dog", "train"), ("b.jpg", "a cat", "val")], header)
     cli("ingest", "csv", file)
@@ -278,23 +282,23 @@ def test_another_file_of_the_data_set_keeps_its_splits(cli: Run, sql: Ask, tmp_p
     assert members_of(sql) == {"c/train": ["a.jpg"], "c/val": ["b.jpg"]}
 
 
-def test_a_file_that_became_empty_takes_its_images_along_with_replace(cli: Run, store: Path, tmp_path: Path) -> None:
+def test_a_file_that_became_empty_removes_its_images_with_replace(cli: Run, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path))
     cli("ingest", "coco", write_coco(tmp_path, [], []), "--replace")
     assert not any(snapshot(store, ("images", "captions", "splits", "split_images")).values())
 
 
-def test_images_that_the_source_drops_leave_drawn_splits(cli: Run, sql: Ask, many: Path) -> None:
+def test_removed_images_are_removed_from_drawn_splits(cli: Run, sql: Ask, many: Path) -> None:
     cli("ingest", "csv", many)
     (split,) = members_of(sql)
     cli("split", "drawn", "--from", split)
     lines = many.read_text().splitlines(keepends=True)
-    gone = lines[1].split(",")[0]
-    many.write_text("".join(line for line in lines if not line.startswith(gone)))
+    removed = lines[1].split(",")[0]
+    many.write_text("".join(line for line in lines if not line.startswith(removed)))
     cli("ingest", "csv", many)
-    kept = set(members_of(sql)[split])
-    assert gone not in kept
-    assert {photo for name, photos in members_of(sql).items() if name != split for photo in photos} == kept
+    remaining = set(members_of(sql)[split])
+    assert removed not in remaining
+    assert {image for name, images in members_of(sql).items() if name != split for image in images} == remaining
 
 
 KARPATHY = [
@@ -310,28 +314,28 @@ KARPATHY = [
 
 
 def write_karpathy(file: Path, number: int) -> Path:
-    """Karpathy's splits of the COCO file above, caption ids moved by `number`."""
+    """Karpathy's splits of the COCO file above, with `number` added to the caption ids."""
     images = [
-        row | {"sentences": [{"raw": raw, "sentid": one + number} for raw, one in row["sentences"]]} for row in KARPATHY
+        row | {"sentences": [{"raw": raw, "sentid": key + number} for raw, key in row["sentences"]]} for row in KARPATHY
     ]
     file.write_text(json.dumps({"dataset": "coco", "images": images}))
     return file
 
 
-def test_karpathy_splits_join_the_same_captions(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_karpathy_splits_of_the_same_captions_are_added(cli: Run, sql: Ask, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path, split="val2014"))
     before = captions_of(sql)
     cli("ingest", "karpathy", write_karpathy(tmp_path / "k.json", 0), tmp_path)
     assert captions_of(sql) == before
-    photos = ["val2014/a.jpg", "val2014/b.jpg"]
-    assert members_of(sql) == {"coco/val2014": photos, "coco/test": photos[:1], "coco/val": photos[1:]}
+    images = ["val2014/a.jpg", "val2014/b.jpg"]
+    assert members_of(sql) == {"coco/val2014": images, "coco/test": images[:1], "coco/val": images[1:]}
 
 
 def test_another_kind_of_source_never_replaces_captions(cli: Run, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path, split="val2014"))
     before = snapshot(store)
-    told = cli("ingest", "karpathy", write_karpathy(tmp_path / "k.json", 100), tmp_path, code=1).stderr
-    assert "give another --name" in told
+    result = cli("ingest", "karpathy", write_karpathy(tmp_path / "k.json", 100), tmp_path, code=1).stderr
+    assert "give another --name" in result
     assert snapshot(store) == before
 
 
@@ -339,22 +343,22 @@ def test_changed_categories(cli: Run, sql: Ask, scenes: Path, tmp_path: Path) ->
     root = shutil.copytree(scenes, tmp_path / "scenes")
     cli("ingest", "coco", root)
     file = root / "annotations" / "instances_val.json"
-    told = json.loads(file.read_text())
-    told["categories"][0]["name"] = "renamed"
-    first, image = told["categories"][0]["id"], told["images"][0]["id"]
-    told["annotations"] = [{"id": 1, "image_id": image, "category_id": first}]
-    file.write_text(json.dumps(told))
+    content = json.loads(file.read_text())
+    content["categories"][0]["name"] = "renamed"
+    first, image = content["categories"][0]["id"], content["images"][0]["id"]
+    content["annotations"] = [{"id": 1, "image_id": image, "category_id": first}]
+    file.write_text(json.dumps(content))
     cli("ingest", "coco", root)
     assert sql("SELECT instances, name FROM image_categories JOIN categories USING (category_id)") == [
         {"instances": 1, "name": "renamed"}
     ]
 
 
-def test_coco_2014_and_2017_live_side_by_side(cli: Run, sql: Ask, store: Path, tmp_path: Path) -> None:
+def test_coco_2014_and_2017_share_a_data_set(cli: Run, sql: Ask, store: Path, tmp_path: Path) -> None:
     """The same image and annotation ids under two file names: two images, each with its captions."""
-    said = [{"id": 7, "image_id": 42, "caption": "a dog"}]
-    write_coco(tmp_path, [{"id": 42, "file_name": "COCO_val2014_000000000042.jpg"}], said, "val2014")
-    write_coco(tmp_path, [{"id": 42, "file_name": "000000000042.jpg"}], said, "val2017")
+    captions = [{"id": 7, "image_id": 42, "caption": "a dog"}]
+    write_coco(tmp_path, [{"id": 42, "file_name": "COCO_val2014_000000000042.jpg"}], captions, "val2014")
+    write_coco(tmp_path, [{"id": 42, "file_name": "000000000042.jpg"}], captions, "val2017")
     cli("ingest", "coco", tmp_path)
     old, new = "val2014/COCO_val2014_000000000042.jpg", "val2017/000000000042.jpg"
     assert captions_of(sql) == {old: ["a dog"], new: ["a dog"]}
@@ -364,14 +368,16 @@ def test_coco_2014_and_2017_live_side_by_side(cli: Run, sql: Ask, store: Path, t
     assert snapshot(store) == before
 
 
-def test_empty_captions_and_missing_photos_are_counted(cli_json: Callable[..., Any], tmp_path: Path) -> None:
+def test_empty_captions_and_missing_image_files_are_counted(cli_json: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     rows = [("a.jpg", ""), ("a.jpg", " \t\n"), ("a.jpg", "a dog"), ("b.jpg", "   "), ("c.jpg", "a cat")]
-    told = cli_json("ingest", "csv", write_csv(tmp_path / "t.csv", rows))
-    assert told["splits"] == [{"split": "t/all", "images": 3, "captions": 5, "missing_photos": 2, "empty_captions": 3}]
+    result = cli_json("ingest", "csv", write_csv(tmp_path / "t.csv", rows))
+    assert result["splits"] == [
+        {"split": "t/all", "images": 3, "captions": 5, "missing_photos": 2, "empty_captions": 3}
+    ]
 
 
-def test_a_photo_that_comes_and_goes(cli_json: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_image_file_that_appears_and_disappears(cli_json: Callable[..., Any], tmp_path: Path) -> None:
     file = write_csv(tmp_path / "t.csv", [("a.jpg", "a dog")])
     counts = []
     for act in (lambda: None, (tmp_path / "a.jpg").touch, (tmp_path / "a.jpg").unlink):
@@ -380,11 +386,11 @@ def test_a_photo_that_comes_and_goes(cli_json: Callable[..., Any], tmp_path: Pat
     assert counts == [1, 0, 1]
 
 
-# --- bad input
+# ---- malformed sources ----
 
 
 def test_a_failed_first_ingest_leaves_no_store(cli: Run, tmp_path: Path) -> None:
-    """And no traceback behind it: whatever is asked next says that there is no store."""
+    """The next commands report that there is no store."""
     bad = write_coco(tmp_path, IMAGES, [{"id": 1, "image_id": 99, "caption": "whose?"}])
     cli("ingest", "coco", bad, code=1)
     for words in (["query", "splits"], ["sql", "FROM images"], ["eval", "--split", "coco/val"]):
@@ -407,7 +413,7 @@ BAD_COCO: dict[str, tuple[str | dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", BAD_COCO)
-def test_a_bad_file_is_one_line_and_leaves_the_catalog_as_it_was(
+def test_a_malformed_file_is_one_line_and_changes_nothing(
     cli: Run, sql: Ask, store: Path, evaluated: Path, case: str
 ) -> None:
     content, words = BAD_COCO[case]
@@ -431,22 +437,22 @@ def test_missing_sources_are_named(cli: Run, store: Path, evaluated: Path, tmp_p
 
 
 @pytest.mark.parametrize("name", ["", "a/b", " a"])
-def test_a_data_set_with_an_odd_name_is_refused(cli: Run, tmp_path: Path, name: str) -> None:
+def test_a_data_set_name_that_is_not_allowed_is_refused(cli: Run, tmp_path: Path, name: str) -> None:
     assert repr(name) in cli("ingest", "coco", write_coco(tmp_path), "--name", name, code=1).stderr
 
 
-# --- split
+# ---- drawn splits ----
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """A CSV of 40 photos with two captions each."""
+    """A CSV file of 40 images with two captions each."""
     rows = [(f"{number}.jpg", f"{words} {number}") for number in range(40) for words in ("first", "second")]
     return write_csv(tmp_path / "many.csv", rows)
 
 
 def drawn_by_hand(names: Iterable[str], images: int, held_out: int, seed: int) -> dict[str, list[str]]:
-    """The draw as it is documented: by the SHA-256 of "seed/source id", the last share for validation."""
+    """The documented draw: ordered by the SHA-256 of "seed/source id", the last share for validation."""
     order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())[:images]
     return {"train": order[: images - held_out], "val": order[images - held_out :]}
 
@@ -454,8 +460,8 @@ def drawn_by_hand(names: Iterable[str], images: int, held_out: int, seed: int) -
 def test_split_draws_by_seed(cli_json: Callable[..., Any], sql: Ask, many: Path) -> None:
     cli_json("ingest", "csv", many)
     sizes = cli_json("split", "s", "--from", "many/all", "--images", 30, "--validation", 0.2, "--seed", 7)["splits"]
-    told = [(row["split"], row["images"], row["captions"]) for row in sizes]
-    assert told == [("s/train", 24, 48), ("s/val", 6, 12)]
+    result = [(row["split"], row["images"], row["captions"]) for row in sizes]
+    assert result == [("s/train", 24, 48), ("s/val", 6, 12)]
     members = members_of(sql)
     expected = drawn_by_hand(members["many/all"], 30, 6, 7)
     assert (members["s/train"], members["s/val"]) == (expected["train"], expected["val"])
@@ -464,7 +470,7 @@ def test_split_draws_by_seed(cli_json: Callable[..., Any], sql: Ask, many: Path)
     assert set(members_of(sql)["t/train"]) != set(members["s/train"])
 
 
-def test_split_hangs_on_no_order(cli: Run, sql: Ask, many: Path) -> None:
+def test_split_does_not_depend_on_the_order_of_rows(cli: Run, sql: Ask, many: Path) -> None:
     cli("ingest", "csv", many)
     cli("split", "s", "--from", "many/all")
     header, *rows = many.read_text().splitlines()
@@ -476,7 +482,7 @@ def test_split_hangs_on_no_order(cli: Run, sql: Ask, many: Path) -> None:
     assert (members["s/train"], members["s/val"]) == (members["t/train"], members["t/val"])
 
 
-def test_split_again(cli: Run, store: Path, many: Path) -> None:
+def test_split_with_the_same_options_changes_nothing(cli: Run, store: Path, many: Path) -> None:
     cli("ingest", "csv", many)
     first = ["split", "s", "--from", "many/all", "--images", 30]
     cli(*first)
@@ -488,7 +494,7 @@ def test_split_again(cli: Run, store: Path, many: Path) -> None:
     assert snapshot(store) == before
 
 
-def test_a_drawn_split_outlives_an_ingest(cli: Run, store: Path, many: Path) -> None:
+def test_a_drawn_split_remains_after_another_ingest(cli: Run, store: Path, many: Path) -> None:
     cli("ingest", "csv", many)
     cli("split", "s", "--from", "many/all")
     before = snapshot(store)
@@ -496,14 +502,14 @@ def test_a_drawn_split_outlives_an_ingest(cli: Run, store: Path, many: Path) -> 
     assert snapshot(store) == before
 
 
-def test_a_group_and_a_data_set_never_share_a_name(cli: Run, many: Path) -> None:
+def test_a_group_cannot_have_the_name_of_a_data_set(cli: Run, many: Path) -> None:
     cli("ingest", "csv", many)
     assert "'many'" in cli("split", "many", "--from", "many/all", code=1).stderr
     cli("split", "s", "--from", "many/all")
     assert "'s'" in cli("ingest", "csv", many, "--name", "s", code=1).stderr
 
 
-def test_split_refuses_what_cannot_be_drawn(cli: Run, many: Path) -> None:
+def test_a_draw_without_enough_images_is_refused(cli: Run, many: Path) -> None:
     cli("ingest", "csv", many)
     assert "many/all has 40 images, not 41" in cli("split", "s", "--from", "many/all", "--images", 41, code=1).stderr
     assert "empty" in cli("split", "s", "--from", "many/all", "--images", 2, "--validation", 0.1, code=1).stderr
@@ -512,7 +518,7 @@ def test_split_refuses_what_cannot_be_drawn(cli: Run, many: Path) -> None:
     cli("split", "s", "--from", "many/all", "--validation", 1.5, code=2)
 
 
-# --- speed
+# ---- time limits ----
 
 
 @pytest.mark.full
@@ -530,8 +536,8 @@ def test_25_thousand_captions_take_under_2_seconds(
 def test_600_thousand_captions_take_under_6_seconds_and_2_gb(
     timed: Callable[..., Any], sql: Ask, test_data: Path, tmp_path: Path
 ) -> None:
-    told = json.loads((test_data / "coco-captions" / "annotations" / "captions_val2017.json").read_text())
-    images, captions = told["images"], told["annotations"]
+    content = json.loads((test_data / "coco-captions" / "annotations" / "captions_val2017.json").read_text())
+    images, captions = content["images"], content["annotations"]
     copies = range(24)
     images = [
         row | {"id": row["id"] + copy * 10**7, "file_name": f"{copy}_{row['file_name']}"}
@@ -591,6 +597,6 @@ def test_350_mb_of_instances_take_under_60_seconds_and_4_gb(
         ("embed", "--model", "demo"),
     ],
 )
-def test_what_fails_begins_no_store(cli: Run, store: Path, words: tuple[str, ...]) -> None:
+def test_a_command_that_fails_creates_no_store(cli: Run, store: Path, words: tuple[str, ...]) -> None:
     cli(*words, code=1)
     assert not store.exists()

@@ -34,49 +34,52 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a split and a model. Copy it before changing it."""
     return build_store(tmp_path_factory.mktemp("sharing"))
 
 
 @pytest.fixture
-def embedding_store(made: Path, store: Path) -> EmbeddingStore:
+def embedding_store(prepared: Path, store: Path) -> EmbeddingStore:
     """A copy of the store for each test."""
-    return clipstore.open(shutil.copytree(made, store))
+    return clipstore.open(shutil.copytree(prepared, store))
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy catalog is an error after 0.1 seconds."""
     monkeypatch.setattr(catalog, "BUSY_SECONDS", 0.1)
 
 
 @pytest.fixture
 def file(store: Path) -> Path:
+    """The catalog of the test's store."""
     return store / "catalog.duckdb"
 
 
-def test_threads_ask_while_another_evaluates(embedding_store: EmbeddingStore) -> None:
-    """Each answer is one evaluation as a whole: before or after a write, never amid it."""
+def test_threads_read_while_another_evaluates(embedding_store: EmbeddingStore) -> None:
+    """Each result is that of a complete evaluation, before or after a write."""
     expected = embedding_store.evaluate("m", SPLIT)["evaluations"][0]["metrics"]
     stop = threading.Event()
 
-    def ask() -> set[tuple[int, int, int]]:
-        seen = set()
+    def count_rows() -> set[tuple[int, int, int]]:
+        counts = set()
         while not stop.is_set():
             row = embedding_store.sql(
                 "SELECT (SELECT count(*) FROM evaluations) AS evaluations, (SELECT count(*) FROM ranks) AS ranks, "
                 "(SELECT count(*) FROM hits) AS hits"
             ).to_pylist()[0]
-            seen.add(tuple(row.values()))
-        return seen
+            counts.add(tuple(row.values()))
+        return counts
 
     with ThreadPoolExecutor(4) as pool:
-        readers = [pool.submit(ask) for _ in range(3)]
+        readers = [pool.submit(count_rows) for _ in range(3)]
         try:
             for _ in range(3):
                 assert embedding_store.evaluate("m", SPLIT)["evaluations"][0]["metrics"] == expected
         finally:
             stop.set()
-        assert {answer for reader in readers for answer in reader.result()} == {(1, 80, 600)}
+        assert {counts for reader in readers for counts in reader.result()} == {(1, 80, 600)}
 
 
 def test_threads_that_evaluate_take_turns(embedding_store: EmbeddingStore) -> None:
@@ -88,19 +91,19 @@ def test_threads_that_evaluate_take_turns(embedding_store: EmbeddingStore) -> No
     assert len(set(rows["evaluation_id"])) == 2
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_wait")
 def test_a_reader_sees_what_was_committed_while_a_thread_writes(embedding_store: EmbeddingStore, file: Path) -> None:
     with ThreadPoolExecutor(1) as pool, Catalog(file).write() as session:
         session.run("catalog/delete_stamp")
-        told = pool.submit(embedding_store.sql, "SELECT count(*) AS n FROM store_format").result()
-        assert told.to_pydict() == {"n": [1]}
+        result = pool.submit(embedding_store.sql, "SELECT count(*) AS n FROM store_format").result()
+        assert result.to_pydict() == {"n": [1]}
         with pytest.raises(CatalogError, match="read-only"):
             pool.submit(embedding_store.sql, "DELETE FROM images").result()
         with pytest.raises(CatalogError, match="another thread"):
             pool.submit(Catalog(file).check_writable).result()
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_wait")
 def test_a_writer_waits_for_a_thread_that_reads(embedding_store: EmbeddingStore, file: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         with Catalog(file).read(), pytest.raises(CatalogError, match=r"in use by another thread of this process: wait"):
@@ -108,7 +111,7 @@ def test_a_writer_waits_for_a_thread_that_reads(embedding_store: EmbeddingStore,
         assert pool.submit(embedding_store.evaluate, "m", SPLIT).result()
 
 
-def test_one_thread_never_waits_for_itself(embedding_store: EmbeddingStore, file: Path) -> None:
+def test_a_thread_does_not_wait_for_itself(embedding_store: EmbeddingStore, file: Path) -> None:
     store = Catalog(file)
     with store.read() as outer:
         assert embedding_store.sql("SELECT 1 AS one").to_pydict() == {"one": [1]}  # a read within a read
@@ -131,17 +134,17 @@ def test_a_link_is_the_same_catalog(embedding_store: EmbeddingStore, store: Path
         Catalog(store / "catalog.duckdb").check_writable()
 
 
-# --- connections of this process that clipstore did not make
+# ---- connections of this process that clipstore did not make ----
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_foreign_reader_is_shared_and_named_before_the_work(
+@pytest.mark.usefixtures("short_wait")
+def test_a_foreign_reader_is_shared_and_named_before_an_evaluation(
     embedding_store: EmbeddingStore, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with duckdb.connect(str(file), read_only=True) as foreign:
         assert embedding_store.sql("SELECT count(*) AS n FROM images").to_pydict() == {"n": [20]}
         ranked: list[str] = []
-        options = EvalOptions(on_progress=lambda what, *_: ranked.append(what))
+        options = EvalOptions(on_progress=lambda model, *_: ranked.append(model))
         with pytest.raises(CatalogError, match=r"by another connection, read-only .*: close that connection, or open"):
             evaluate(Store(file.parent), ["m"], SPLIT, options)
         assert not ranked
@@ -150,20 +153,20 @@ def test_a_foreign_reader_is_shared_and_named_before_the_work(
     assert embedding_store.evaluate("m", SPLIT)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_wait")
 def test_a_foreign_writer_is_shared(embedding_store: EmbeddingStore, file: Path) -> None:
     with duckdb.connect(str(file)) as foreign:
         assert embedding_store.evaluate("m", SPLIT)
-        foreign.execute("BEGIN; CREATE TABLE mine (a INTEGER); INSERT INTO mine VALUES (1)")
-        assert "mine" not in embedding_store.sql("SHOW TABLES").column(0).to_pylist()
+        foreign.execute("BEGIN; CREATE TABLE foreign_rows (a INTEGER); INSERT INTO foreign_rows VALUES (1)")
+        assert "foreign_rows" not in embedding_store.sql("SHOW TABLES").column(0).to_pylist()
         foreign.execute("COMMIT")
-        assert embedding_store.sql("FROM mine").to_pydict() == {"a": [1]}
+        assert embedding_store.sql("FROM foreign_rows").to_pydict() == {"a": [1]}
         with pytest.raises(CatalogError, match="read-only"):
-            embedding_store.sql("INSERT INTO mine VALUES (2)")
+            embedding_store.sql("INSERT INTO foreign_rows VALUES (2)")
         assert foreign.sql("SELECT count(*) FROM evaluations").fetchall() == [(1,)]
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_wait")
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_foreign_connection_of_another_configuration_is_named(
     embedding_store: EmbeddingStore, file: Path, read_only: bool
@@ -174,96 +177,97 @@ def test_a_foreign_connection_of_another_configuration_is_named(
                 call()
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_wait")
 def test_a_foreign_attachment_is_named(embedding_store: EmbeddingStore, file: Path) -> None:
     with duckdb.connect() as foreign:
-        foreign.execute(f"ATTACH '{file}' AS mine (READ_ONLY)")
+        foreign.execute(f"ATTACH '{file}' AS attached (READ_ONLY)")
         assert embedding_store.sql("SELECT 1 AS one").num_rows == 1
         with pytest.raises(CatalogError, match="attached by another connection of this process: detach"):
             embedding_store.evaluate("m", SPLIT)
 
 
-# --- long work
+# ---- long work ----
 
 
-@pytest.mark.usefixtures("impatient")
-def test_eval_names_a_reader_before_it_ranks(cli: Run, embedding_store: EmbeddingStore, file: Path) -> None:
+@pytest.mark.usefixtures("short_wait")
+def test_eval_names_another_reader_before_it_ranks(cli: Run, embedding_store: EmbeddingStore, file: Path) -> None:
     with held_catalog(file, read_only=True) as process:
-        told = cli("eval", "--model", "m", "--split", SPLIT, code=1)
-        assert f"held by process {process.pid}" in told.stderr
+        result = cli("eval", "--model", "m", "--split", SPLIT, code=1)
+        assert f"held by process {process.pid}" in result.stderr
     cli("eval", "--model", "m", "--split", SPLIT)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_result_waits_until_it_can_be_written(
+@pytest.mark.usefixtures("short_wait")
+def test_a_computed_result_waits_for_the_catalog(
     embedding_store: EmbeddingStore, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A reader comes while eval ranks, and leaves when clipstore has named it and waits on."""
+    """Another process opens the catalog while eval ranks, and closes it when clipstore has logged that it waits."""
     log = logging.getLogger("clipstore")
     with ExitStack() as reader:
         processes: list[subprocess.Popen[str]] = []
 
-        def come(*_: object) -> None:
+        def open_catalog(*_: object) -> None:
             if not processes:
                 processes.append(reader.enter_context(held_catalog(file, read_only=True)))
 
-        leave = logging.Handler()
-        leave.emit = lambda _record: reader.close()  # type: ignore[method-assign]
-        log.addHandler(leave)
+        close_catalog = logging.Handler()
+        close_catalog.emit = lambda _record: reader.close()  # type: ignore[method-assign]
+        log.addHandler(close_catalog)
         try:
-            told = evaluate(Store(file.parent), ["m"], SPLIT, EvalOptions(on_progress=come)).evaluations
+            result = evaluate(Store(file.parent), ["m"], SPLIT, EvalOptions(on_progress=open_catalog)).evaluations
         finally:
-            log.removeHandler(leave)
+            log.removeHandler(close_catalog)
     (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("clipstore")]
     assert f"waiting: the catalog {file} is held by process {processes[0].pid}" in line
     assert "Ctrl-C" in line
-    assert embedding_store.sql("FROM evaluations").num_rows == len(told) == 1
+    assert embedding_store.sql("FROM evaluations").num_rows == len(result) == 1
 
 
-@pytest.mark.usefixtures("impatient")
-def test_ingest_names_a_reader_before_it_reads(
+@pytest.mark.usefixtures("short_wait")
+def test_ingest_names_another_reader_before_it_reads_the_source(
     cli: Run, embedding_store: EmbeddingStore, file: Path, tmp_path: Path
 ) -> None:
-    """Before the file: there is none here."""
+    """The source does not exist, which is reported only when the catalog can be written."""
     with held_catalog(file, read_only=True) as process:
-        told = cli("ingest", "csv", tmp_path / "none.csv", code=1)
-        assert f"held by process {process.pid}" in told.stderr
+        result = cli("ingest", "csv", tmp_path / "none.csv", code=1)
+        assert f"held by process {process.pid}" in result.stderr
     assert "none.csv" in cli("ingest", "csv", tmp_path / "none.csv", code=1).stderr
 
 
-@pytest.mark.usefixtures("impatient")
-def test_annotations_wait_until_they_can_be_written(
+@pytest.mark.usefixtures("short_wait")
+def test_annotations_that_were_read_wait_for_the_catalog(
     embedding_store: EmbeddingStore, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A reader comes while ingest reads the source, and leaves when clipstore has named it and waits on."""
+    """Another process opens the catalog while ingest reads the source, and closes it as in the test above."""
     log = logging.getLogger("clipstore")
     with ExitStack() as reader:
 
         class Source(type(tmp_path)):  # type: ignore[misc]
-            """A path whose name is asked for when the file has been read."""
+            """A path whose stem is used when the file has been read."""
 
             @property
             def stem(self) -> str:
                 reader.enter_context(held_catalog(file, read_only=True))
                 return "late"
 
-        leave = logging.Handler()
-        leave.emit = lambda _record: reader.close()  # type: ignore[method-assign]
-        log.addHandler(leave)
+        close_catalog = logging.Handler()
+        close_catalog.emit = lambda _record: reader.close()  # type: ignore[method-assign]
+        log.addHandler(close_catalog)
         (tmp_path / "late.csv").write_text("image_path,caption\n1.jpg,one\n")
         try:
             ingest_csv(Store(file.parent), Source(tmp_path / "late.csv"))
         finally:
-            log.removeHandler(leave)
+            log.removeHandler(close_catalog)
     (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("clipstore")]
     assert f"waiting: the catalog {file} is held by process" in line
     assert embedding_store.sql("FROM splits WHERE name = 'late/all'").num_rows == 1
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_wait_without_limit_is_on_stderr_and_ends_with_ctrl_c(embedding_store: EmbeddingStore, file: Path) -> None:
-    """A process of its own: what a user sees, and that an interrupt ends it."""
-
+@pytest.mark.usefixtures("short_wait")
+def test_a_wait_without_limit_is_reported_on_stderr_and_ends_with_ctrl_c(
+    embedding_store: EmbeddingStore, file: Path
+) -> None:
+    """In another process, which is interrupted."""
     program = (
         "import sys; from pathlib import Path; from clipstore import catalog, waiting; catalog.BUSY_SECONDS = 0.1\n"
         "with waiting.wait_without_limit(), catalog.Catalog(Path(sys.argv[1])).write(): pass"

@@ -1,4 +1,4 @@
-"""Ingest never replaces, empties or mixes what another source gave without being told to."""
+"""Ingest of a source that would replace, empty or mix the data of another source, with and without --replace."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def file_names(sql: Ask) -> set[str]:
     return {row["file_name"] for row in sql("SELECT file_name FROM images")}
 
 
-# --- The same name from another place
+# ---- another source of the same name ----
 
 
 def test_a_second_csv_of_the_same_name_is_refused(cli: Run, sql: Ask, store: Path, tmp_path: Path) -> None:
@@ -115,14 +115,14 @@ def test_a_second_coco_root_that_differs_is_refused(cli: Run, store: Path, tmp_p
     assert snapshot(store) == before
 
 
-def test_replace_lists_the_evaluations_that_go(cli: Run, cli_json: Any, import_vectors: Run, tmp_path: Path) -> None:
+def test_replace_lists_the_removed_evaluations(cli: Run, cli_json: Any, import_vectors: Run, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path / "1"))
     import_vectors("m", "coco/val2014", {1: [1, 0], 2: [0, 1]}, {10: [1, 0], 11: [0, 1], 12: [1, 0]})
     cli("eval", "--model", "m", "--split", "coco/val2014")
     other = write_coco(tmp_path / "2", CAPTIONS[:2])
-    done = cli_json("ingest", "coco", other, "--replace")
-    assert [(row["model"], row["split"]) for row in done["forgotten"]] == [("m", "coco/val2014")]
-    assert done["changes"]["captions_removed"] == 1
+    result = cli_json("ingest", "coco", other, "--replace")
+    assert [(row["model"], row["split"]) for row in result["forgotten"]] == [("m", "coco/val2014")]
+    assert result["changes"]["captions_removed"] == 1
 
 
 def test_a_moved_folder_with_equal_content_is_the_same(cli: Run, cli_json: Any, sql: Ask, tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_a_moved_folder_with_equal_content_is_the_same(cli: Run, cli_json: Any, 
     cli("ingest", "coco", root)
     cli("ingest", "karpathy", write_karpathy(root / "dataset_coco.json"), root)
     moved = root.rename(tmp_path / "new")
-    done = cli_json("ingest", "coco", moved)
-    assert {what: count for what, count in done["changes"].items() if count} == {"images_changed": 2}
+    result = cli_json("ingest", "coco", moved)
+    assert {change: count for change, count in result["changes"].items() if count} == {"images_changed": 2}
     assert {row["path"] for row in sql("FROM images")} == {f"{moved}/val2014/{name}" for name in ("a.jpg", "b.jpg")}
     assert set(cli_json("ingest", "karpathy", moved / "dataset_coco.json", moved)["changes"].values()) == {0}
 
@@ -154,7 +154,7 @@ def test_a_copy_of_a_folder_is_the_same_until_an_image_file_differs(cli: Run, st
     cli("ingest", "coco", root, "--replace")
 
 
-def test_a_link_to_the_folder_is_the_same_place(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_a_link_to_the_folder_is_the_same_source(cli: Run, sql: Ask, tmp_path: Path) -> None:
     root = write_coco(tmp_path / "real")
     cli("ingest", "coco", root)
     (tmp_path / "link").symlink_to(root)
@@ -163,14 +163,14 @@ def test_a_link_to_the_folder_is_the_same_place(cli: Run, sql: Ask, tmp_path: Pa
     assert sql("SELECT count(*) AS n FROM captions") == [{"n": 2}]
 
 
-def test_other_splits_from_another_place_join(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_other_splits_of_another_source_are_added(cli: Run, sql: Ask, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path / "1"))
     cli("ingest", "coco", write_coco(tmp_path / "2", split="train2014"))
     sizes = sql("SELECT name, count(*) AS n FROM splits JOIN split_images USING (split_id) GROUP BY ALL ORDER BY ALL")
     assert sizes == [{"name": "coco/train2014", "n": 2}, {"name": "coco/val2014", "n": 2}]
 
 
-def test_another_split_never_changes_the_captions_of_images_it_shares(cli: Run, store: Path, tmp_path: Path) -> None:
+def test_another_split_with_changed_captions_of_shared_images_is_refused(cli: Run, store: Path, tmp_path: Path) -> None:
     header = "image_path,caption,split"
     cli("ingest", "csv", write_csv(tmp_path / "1" / "t.csv", [("a.jpg", "a dog", "train")], header))
     before = snapshot(store)
@@ -179,7 +179,7 @@ def test_another_split_never_changes_the_captions_of_images_it_shares(cli: Run, 
     assert snapshot(store) == before
 
 
-def test_two_files_of_one_root_never_give_one_split_name_two_contents(cli: Run, store: Path, tmp_path: Path) -> None:
+def test_another_file_with_other_images_of_a_split_is_refused(cli: Run, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path, split="val"))
     before = snapshot(store)
     file = write_karpathy(tmp_path / "k.json")
@@ -188,7 +188,7 @@ def test_two_files_of_one_root_never_give_one_split_name_two_contents(cli: Run, 
     assert snapshot(store) == before
 
 
-def test_replace_by_another_kind_makes_the_data_set_one_of_that_kind(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_replace_changes_the_kind_of_the_data_set(cli: Run, sql: Ask, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path))
     file = write_csv(tmp_path / "t.csv", [("val2014/a.jpg", "a cow", "val2014")], "image_path,caption,split")
     cli("ingest", "csv", file, "--name", "coco", code=1)
@@ -197,7 +197,7 @@ def test_replace_by_another_kind_makes_the_data_set_one_of_that_kind(cli: Run, s
     assert file_names(sql) == {"val2014/a.jpg"}
 
 
-# --- Empty sources
+# ---- empty sources ----
 
 
 def test_an_empty_source_is_refused_without_replace(cli: Run, sql: Ask, store: Path, tmp_path: Path) -> None:
@@ -262,10 +262,10 @@ def test_images_without_captions_are_a_data_set(cli: Run, sql: Ask, tmp_path: Pa
     assert len(file_names(sql)) == 2
 
 
-# --- What a source does not state
+# ---- a source without categories or sizes ----
 
 
-def test_karpathy_splits_keep_what_coco_stated(cli: Run, sql: Ask, store: Path, tmp_path: Path) -> None:
+def test_karpathy_splits_keep_categories_and_sizes_of_coco(cli: Run, sql: Ask, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path, categories=CATEGORIES))
     before = snapshot(store)
     assert len(before["image_categories"]) == 2
@@ -277,7 +277,7 @@ def test_karpathy_splits_keep_what_coco_stated(cli: Run, sql: Ask, store: Path, 
 
 
 @pytest.mark.parametrize("content", [None, "{broken", '{"annotations": []}'], ids=["absent", "broken", "without"])
-def test_categories_stay_when_their_file_cannot_be_used(cli: Run, store: Path, tmp_path: Path, content: str) -> None:
+def test_categories_are_kept_if_their_file_is_malformed(cli: Run, store: Path, tmp_path: Path, content: str) -> None:
     root = write_coco(tmp_path, categories=CATEGORIES)
     cli("ingest", "coco", root)
     before = snapshot(store)
@@ -290,7 +290,7 @@ def test_categories_stay_when_their_file_cannot_be_used(cli: Run, store: Path, t
     assert ("clipstore: warning: " in result.stderr and "instances_val2014.json" in result.stderr) == bool(content)
 
 
-def test_sizes_and_supercategories_that_are_not_stated_again_stay(cli: Run, store: Path, tmp_path: Path) -> None:
+def test_sizes_and_supercategories_that_are_not_stated_again_are_kept(cli: Run, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path, categories=CATEGORIES))
     before = snapshot(store)
     bare = [{"id": row["id"], "file_name": row["file_name"]} for row in IMAGES]
@@ -307,7 +307,7 @@ def test_stated_categories_replace_the_former_ones(cli: Run, sql: Ask, tmp_path:
     assert sql("FROM image_categories") == []
 
 
-def test_a_category_id_means_one_thing_in_a_data_set(cli: Run, store: Path, tmp_path: Path) -> None:
+def test_a_category_id_with_another_name_is_refused(cli: Run, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", write_coco(tmp_path, categories=CATEGORIES))
     before = snapshot(store)
     other = [{"id": 18, "name": "horse"}, {"id": 17, "name": "cat"}]
@@ -317,7 +317,7 @@ def test_a_category_id_means_one_thing_in_a_data_set(cli: Run, store: Path, tmp_
     assert snapshot(store) == before
 
 
-# --- One image, one split
+# ---- an image in two splits ----
 
 
 def test_a_csv_with_an_image_in_two_splits_is_refused(cli: Run, tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_flickr_lists_with_an_image_in_two_splits_are_refused(cli: Run, tmp_path
     assert not [word for word in ("'b.jpg'", "trainImages.txt", "testImages.txt") if word not in message]
 
 
-def test_karpathy_images_of_one_filename_in_two_folders_are_two(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_karpathy_images_of_one_filename_in_two_folders_are_two_images(cli: Run, sql: Ask, tmp_path: Path) -> None:
     images = [
         {"filepath": folder, "filename": "1.jpg", "split": "test", "sentences": [{"raw": folder, "sentid": at}]}
         for at, folder in enumerate(("a", "b"))
