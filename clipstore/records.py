@@ -55,9 +55,14 @@ class Annotations:
 class Model:
     """A model as a user names it.
 
-    `base` is a hub id, a local folder or "bundled:demo"; `adapter` a PEFT folder; `prompt` contains "{}" in place of
-    the caption; `clean` applies `clean_caption` (sql/schema/macros.sql) to captions; `exif_orientation` applies the
-    EXIF orientation of images, which transformers does not.
+    Attributes:
+        name: the name, for a job that of its file.
+        family: "clip".
+        base: a hub id, a local folder, or "bundled:demo".
+        adapter: a PEFT folder; not in a job with a table [train].
+        prompt: the input of the text tower, with "{}" in place of the caption.
+        clean: clean captions before the prompt (`clean_caption` in sql/schema/macros.sql).
+        exif_orientation: apply the EXIF orientation of images, which transformers does not.
     """
 
     name: str
@@ -91,7 +96,15 @@ WatchedMetric = Literal[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lora:
-    """A LoRA to train (Hu et al., 2021): rank r, scale alpha / r, and the linear modules it is placed on, by name."""
+    """The table [train.lora] of a job: a low-rank adapter (Hu et al., 2021), W + (alpha / r) B A.
+
+    Attributes:
+        r: the rank.
+        alpha: the numerator of the scale alpha / r.
+        dropout: the dropout on the adapter's input.
+        modules: the names of the linear modules that it is placed on.
+        towers: the towers that it is placed on. With "vision", training decodes image files in every step.
+    """
 
     r: Count = 8
     alpha: Positive = 16.0
@@ -105,27 +118,31 @@ class Training:
     """The table [train] of a job.
 
     Attributes:
-        split, validation: the split to train on, and the split that every epoch is evaluated on. They share no image.
-        seed: of the initial LoRA, the order of captions, dropout, and the choice of hard negatives.
+        split: the split to train on.
+        validation: the split that every epoch is evaluated on; it shares no image with `split`.
+        seed: the seed of the initial LoRA, the order of captions, dropout, and the choice of hard negatives.
+        epochs: the largest number of epochs.
         batch: captions per contrastive batch.
         chunk: captions whose activations are in memory at once. A larger batch is computed in chunks, with the same
             gradient.
-        learning_rate, weight_decay: of AdamW.
+        learning_rate: the learning rate of AdamW after the warmup.
+        weight_decay: the weight decay of AdamW, on matrices only.
         warmup: steps of linear increase of the learning rate.
         decay: the learning rate after the warmup: constant ("none"), or half a cosine down to zero.
-        clip: the largest norm of a step's gradient.
+        clip: the largest norm of a step's gradient; longer gradients are scaled down.
         patience: epochs without a better `watch` after which training stops.
         watch: the validation metric that selects the best epoch, by its name in JSON.
-        heads: whether both projection heads are trained too.
-        temperature: whether CLIP's learned temperature is frozen or trained.
-        mask_siblings: two captions of one image in a batch are not used as each other's negatives.
-        mask_duplicates: two captions with equal tokens (after cleaning and prompt) are not used as each other's
+        heads: train both projection heads too.
+        temperature: keep CLIP's learned temperature ("frozen"), or train it.
+        mask_siblings: do not use two captions of one image in a batch as each other's negatives.
+        mask_duplicates: do not use two captions with equal tokens (after cleaning and prompt) as each other's
             negatives, whatever their images.
         hard_negatives: captions added to the batch for each caption, from the incorrect hits of its image.
         refresh_negatives: epochs after which hard negatives are computed again with the current weights; 0: those of
             the base model are used throughout.
-        precision: of the towers.
+        precision: the precision of the towers; "auto": bf16 where the device multiplies it natively, else fp32.
         save_steps: steps between checkpoints within an epoch.
+        lora: the table [train.lora].
     """
 
     split: str
@@ -154,7 +171,13 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobEvaluation:
-    """The table [eval] of a job: the splits, protocol and captions that its model is evaluated on."""
+    """The table [eval] of a job: the evaluation of its model by `clipstore run`.
+
+    Attributes:
+        splits: the splits to evaluate on.
+        protocol: the evaluation protocol.
+        captions: the set of captions; none: that of the protocol.
+    """
 
     splits: tuple[str, ...]
     protocol: ProtocolName = "standard"
