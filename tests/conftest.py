@@ -54,6 +54,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Let the interpreter collect everything when it ends."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real data: $CLIPSTORE_TEST_DATA, by default beside the checkout."""
