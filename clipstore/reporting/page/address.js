@@ -1,7 +1,7 @@
-// The state of the page stands in its address, after #: a section's name, and key=value for what was chosen.
+// The state of the page is encoded in its address, after #: the name of a section, and key=value for each choice.
 
 const address = {
-  /** What the address says: {section, key: value}. */
+  /** The state in the address: {section, key: value}. */
   read() {
     const state = {};
     for (const token of location.hash.slice(1).split("&").filter(Boolean)) {
@@ -12,21 +12,21 @@ const address = {
     return state;
   },
 
-  /** The address of the state with some of it changed (empty: taken out). */
+  /** The address of the state with changes (an empty value removes the key). */
   of(changes) {
     const { section, ...state } = { ...this.read(), ...changes };
-    const chosen = Object.entries(state).filter(([, value]) => value !== undefined && value !== "");
-    const tokens = chosen.map(([key, value]) => `${key}=${encodeURIComponent(value)}`);
+    const entries = Object.entries(state).filter(([, value]) => value !== undefined && value !== "");
+    const tokens = entries.map(([key, value]) => `${key}=${encodeURIComponent(value)}`);
     return `#${[...(section ? [encodeURIComponent(section)] : []), ...tokens].join("&")}`;
   },
 
-  /** Go there: a new entry of the history. */
+  /** Go to the state with changes: a new entry of the history. */
   go(changes) {
     if (this.of(changes) !== (location.hash || "#")) location.hash = this.of(changes);
   },
 };
 
-/** A part of the address as it was before it was encoded; as it is, where somebody wrote it by hand. */
+/** A decoded part of the address; unchanged if it is not encoded correctly. */
 function decoded(text) {
   try {
     return decodeURIComponent(text);

@@ -1,4 +1,4 @@
-// Plots: drawn when they come near, and again when the colours change.
+// Plots: drawn when they are near the viewport, and again when the colour scheme changes.
 
 const charts = new Map(); // element -> {draw, drawn}
 
@@ -11,18 +11,18 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   for (const [plot, chart] of charts) if (chart.drawn) drawChart(plot);
 });
 
-/** A colour of the style sheet. */
+/** A colour from the style sheet. */
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-/** The colour of the model, or kind, of this number. */
+/** The colour of a series by its number. */
 const series = (number) => colour(`series-${number % 8}`);
 
-/** A text for a plot, in which < and & are themselves: plotly reads markup in its labels. */
+/** A text escaped for plotly, which reads markup in labels. */
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
 /**
- * A plot under a title. `draw` gives {data, layout} in the colours of the moment; `label` says what is to be seen;
- * `onhover` takes plotly's event.
+ * A plot with a title. `draw` returns {data, layout} in the current colours; `label` describes the plot for screen
+ * readers; `onhover` receives plotly's event.
  */
 function chart(title, label, draw, height = 300, onhover = null) {
   const plot = element("div", { class: "plot", role: "img", "aria-label": label, style: `height: ${height}px` });
@@ -42,8 +42,8 @@ function drawChart(plot) {
   }
 }
 
-/** Let all plots within an element go. */
-function forgetCharts(within) {
+/** Release all plots within an element. */
+function releaseCharts(within) {
   for (const plot of within.querySelectorAll(".plot")) {
     near.unobserve(plot);
     Plotly.purge(plot);
@@ -76,7 +76,7 @@ function baseLayout() {
   };
 }
 
-/** Two mappings as one, mapping by mapping; the second's values go before the first's. */
+/** Two mappings merged recursively; values of the second override those of the first. */
 function merged(first, second = {}) {
   const both = { ...first };
   for (const [key, value] of Object.entries(second)) {
@@ -86,31 +86,31 @@ function merged(first, second = {}) {
   return both;
 }
 
-/** Which colour is whose. */
+/** A legend of series. */
 function legend(names, first = 0) {
   const entry = (name, number) =>
     element("li", {}, element("span", { class: "swatch", style: `--series: var(--series-${(number + first) % 8})` }), name);
   return element("ul", { class: "legend" }, names.map(entry));
 }
 
-/** A share in percent; nothing where it is too small for a bar that one sees. */
+/** A share in percent; empty if its bar is too small to see. */
 const share = (value) => (value < 0.005 ? "" : `${Math.round(100 * value)}%`);
 
-/** Groups of bars, one bar a series. series: [{name, values, number}]; a value is written on its bar where it fits. */
+/** Groups of bars, one bar per series [{name, values, number}]; values are written on bars if they fit. */
 function groupedBars(groups, seriesList, { range, percent = false } = {}) {
   return {
-    data: seriesList.map((one) => ({
+    data: seriesList.map(({ name, values, number }) => ({
       type: "bar",
-      name: plain(one.name),
+      name: plain(name),
       x: groups.map(plain),
-      y: one.values,
-      marker: { color: series(one.number) },
-      text: one.values.map((value) => (value === null ? "" : percent ? share(value) : value.toFixed(2))),
+      y: values,
+      marker: { color: series(number) },
+      text: values.map((value) => (value === null ? "" : percent ? share(value) : value.toFixed(2))),
       textposition: "outside",
       textangle: 0,
       cliponaxis: false,
       textfont: { size: 10, color: colour("muted") },
-      hovertemplate: `%{x}<br>${plain(one.name)}: %{y:.3f}<extra></extra>`,
+      hovertemplate: `%{x}<br>${plain(name)}: %{y:.3f}<extra></extra>`,
     })),
     layout: {
       barmode: "group",
@@ -121,13 +121,13 @@ function groupedBars(groups, seriesList, { range, percent = false } = {}) {
   };
 }
 
-/** Bars of counts; lying, the first on top, where their names are words. */
-function countBars(names, values, what, unit, lying) {
+/** Bars of counts; horizontal ones, from top to bottom, for names that are words. */
+function countBars(names, values, nameTitle, unit, horizontal) {
   const texts = names.map(plain);
-  const bar = { type: "bar", marker: { color: series(1) }, hovertemplate: `%{${lying ? "y" : "x"}}: %{${lying ? "x" : "y"}:,} ${unit}<extra></extra>` };
+  const bar = { type: "bar", marker: { color: series(1) }, hovertemplate: `%{${horizontal ? "y" : "x"}}: %{${horizontal ? "x" : "y"}:,} ${unit}<extra></extra>` };
   const named = { type: "category", showgrid: false };
   const counted = { title: { text: unit } };
-  return lying
+  return horizontal
     ? { data: [{ ...bar, orientation: "h", y: texts, x: values }], layout: { yaxis: { ...named, autorange: "reversed", dtick: 1 }, xaxis: counted } }
-    : { data: [{ ...bar, x: texts, y: values }], layout: { xaxis: { ...named, title: { text: what } }, yaxis: counted } };
+    : { data: [{ ...bar, x: texts, y: values }], layout: { xaxis: { ...named, title: { text: nameTitle } }, yaxis: counted } };
 }

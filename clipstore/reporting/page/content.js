@@ -1,31 +1,31 @@
-// What was measured, as clipstore wrote it into the page; and its photos, decoded when they are to be seen.
+// The content that clipstore wrote into the page. Thumbnails are decoded when they are shown.
 
 const content = JSON.parse(document.getElementById("content").textContent);
 
-const missingPhotos = new Set(content.photos.missing);
-const photoChunks = new Map();
+const missingImages = new Set(content.photos.missing);
+const thumbnailChunks = new Map();
 
-/** Where the browser finds a photo by its place: in the page itself, or in the folder beside it. */
-function photoAddress(place) {
+/** The address of a thumbnail by the image's index: within the page, or in the folder beside it. */
+function thumbnailAddress(index) {
   const { folder, chunk } = content.photos;
-  if (folder) return `${encodeURIComponent(folder)}/${place}.webp`;
-  const number = Math.floor(place / chunk);
-  if (!photoChunks.has(number)) photoChunks.set(number, JSON.parse(document.getElementById(`thumbnails-${number}`).textContent));
-  return `data:image/webp;base64,${photoChunks.get(number)[place % chunk]}`;
+  if (folder) return `${encodeURIComponent(folder)}/${index}.webp`;
+  const number = Math.floor(index / chunk);
+  if (!thumbnailChunks.has(number)) thumbnailChunks.set(number, JSON.parse(document.getElementById(`thumbnails-${number}`).textContent));
+  return `data:image/webp;base64,${thumbnailChunks.get(number)[index % chunk]}`;
 }
 
-/** A photo by its place, or what stands for one that is gone. */
-function photo(place, alternative = content.images.file[place]) {
-  if (missingPhotos.has(place)) {
-    return element("span", { class: "photo gone", role: "img", "aria-label": `photo is gone: ${alternative}` }, "photo is gone");
-  }
-  const shown = element("img", { class: "photo", alt: alternative, loading: "lazy", src: photoAddress(place) });
-  shown.addEventListener("error", () => shown.replaceWith(element("span", { class: "photo gone" }, "photo is gone")));
-  return shown;
+/** A thumbnail by the image's index, or a placeholder for a missing one. */
+function thumbnail(index, alternative = content.images.file[index]) {
+  const placeholder = () =>
+    element("span", { class: "thumbnail missing", role: "img", "aria-label": `image missing: ${alternative}` }, "image missing");
+  if (missingImages.has(index)) return placeholder();
+  const image = element("img", { class: "thumbnail", alt: alternative, loading: "lazy", src: thumbnailAddress(index) });
+  image.addEventListener("error", () => image.replaceWith(placeholder()));
+  return image;
 }
 
-/** Of a direction: whether images ask. */
-const imagesAsk = (direction) => direction === "image_to_text";
+/** Whether the queries of a direction are images. */
+const hasImageQueries = (direction) => direction === "image_to_text";
 
-/** The image that a query is about, by its place: itself, or the one that its caption belongs to. */
-const imageOf = (direction, asked) => (imagesAsk(direction) ? asked : content.captions.image[asked]);
+/** The index of a query's image: the query itself, or the image of the caption. */
+const imageOf = (direction, item) => (hasImageQueries(direction) ? item : content.captions.image[item]);

@@ -1,21 +1,21 @@
 "use strict";
 
-// Making elements. Whatever comes from the data goes in as text, never as markup.
+// Builders of HTML elements. Data is inserted as text, never as markup.
 
 /** An element with attributes (on…: a listener; null, undefined and false: left out) and children (texts or nodes). */
 function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
+  const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
   }
-  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
-  return made;
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
 }
 
 const DIRECTIONS = { image_to_text: "image → text", text_to_image: "text → image" };
 
-/** A fraction, with three places. */
+/** A fraction with three decimals. */
 const fraction = (value) => (value === null || value === undefined ? "" : value.toFixed(3));
 
 /** A share, in percent. */
@@ -24,15 +24,15 @@ const percent = (value) => (value === null || value === undefined ? "" : `${(100
 /** A count, with commas. */
 const count = (value) => (value === null || value === undefined ? "" : value.toLocaleString("en"));
 
-/** An expected rank: whole where no tie makes it fractional. */
+/** An expected rank: an integer unless there are ties. */
 const rankWords = (value) => (value === null ? "–" : Number.isInteger(value) ? count(value) : value.toFixed(1));
 
-/** One thing or several. */
-const plural = (number, one, several = `${one}s`) => `${count(number)} ${number === 1 ? one : several}`;
+/** A count with its noun in the singular or plural. */
+const plural = (number, singular, words = `${singular}s`) => `${count(number)} ${number === 1 ? singular : words}`;
 
 /**
- * A table in a box that scrolls by itself. Columns: {title, of: row => text or node, number, head (names the row),
- * wide, best: row => whether it is the column's best}.
+ * A table in a box that scrolls horizontally. Columns: {title, of: row => text or node, number, head (row header), wide,
+ * best: row => whether it has the best value of the column}.
  */
 function table(caption, columns, rows) {
   const cell = (column, row) => {
@@ -56,23 +56,23 @@ function table(caption, columns, rows) {
   );
 }
 
-/** The commands that give a section's numbers. */
-function commands(list, words = "These numbers by") {
+/** The commands that print a section's numbers. */
+function commands(list, words = "Print these numbers with") {
   const lines = list.map((command) => element("li", {}, element("code", {}, command)));
   if (lines.length > 3) {
-    return element("details", { class: "ask" }, element("summary", {}, `The ${lines.length} queries that give these numbers`), element("ul", {}, lines));
+    return element("details", { class: "commands" }, element("summary", {}, `The ${lines.length} commands that print these numbers`), element("ul", {}, lines));
   }
-  return element("div", { class: "ask" }, element("span", {}, words), element("ul", {}, lines));
+  return element("div", { class: "commands" }, element("span", {}, words), element("ul", {}, lines));
 }
 
-/** A table that opens on demand. */
+/** A collapsed table. */
 const dataTable = (caption, columns, rows) =>
-  element("details", { class: "data" }, element("summary", {}, "The values as a table"), table(caption, columns, rows));
+  element("details", { class: "data" }, element("summary", {}, "Values as a table"), table(caption, columns, rows));
 
-/** A part of a section under a heading of its own. */
+/** A part of a section, with a heading. */
 const part = (heading, ...children) => element("div", { class: "part" }, element("h3", {}, heading), children);
 
-/** What stands where there is nothing to show. */
+/** A message instead of missing content. */
 const empty = (...words) => element("p", { class: "empty" }, words);
 
 /** A select with its label; options: [value, words]. */

@@ -1,4 +1,4 @@
-// The page: sections filled for the split that the address names, and everything brought to what it says.
+// The page: fills the sections for the split in the address, and updates them when the address changes.
 
 const SECTIONS = {
   metrics: metricsSection,
@@ -30,12 +30,12 @@ function fillContents() {
   document.getElementById("contents").append(...[...document.querySelectorAll("main > section")].map(entry));
 }
 
-/** A link to a section keeps what was chosen. */
+/** A link to a section keeps the choices in the address. */
 function followLink(event) {
-  const look = event.target.closest("a[data-state]"); // its address was made when other things may have been chosen
-  if (look) {
+  const filterLink = event.target.closest("a[data-state]"); // its href may have outdated choices
+  if (filterLink) {
     event.preventDefault();
-    address.go({ ...NO_FILTERS, ...JSON.parse(look.dataset.state) });
+    address.go({ ...NO_FILTERS, ...JSON.parse(filterLink.dataset.state) });
     goTo("gallery");
   }
   const link = event.target.closest("a[data-to]");
@@ -47,15 +47,15 @@ function followLink(event) {
 }
 
 function goTo(id) {
-  const place = document.getElementById(id);
-  if (!place) return;
-  place.scrollIntoView();
-  (place.querySelector("h2") ?? place).focus({ preventScroll: true });
+  const target = document.getElementById(id);
+  if (!target) return;
+  target.scrollIntoView();
+  (target.querySelector("h2") ?? target).focus({ preventScroll: true });
 }
 
-const mark = (link, here) => (here ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current"));
+const mark = (link, current) => (current ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current"));
 
-/** In the contents, mark the section that is being read. */
+/** Mark the section in view in the list of contents. */
 const reading = new IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries) {
@@ -67,35 +67,35 @@ const reading = new IntersectionObserver(
 
 function fillAbout(split) {
   document.getElementById("title").textContent = split.split;
-  const made = content.made.replace("T", " ").replace("+00:00", " UTC");
+  const time = content.made.replace("T", " ").replace("+00:00", " UTC");
   const words = [
     `${plural(split.statistics.images, "image")}, ${plural(split.statistics.captions, "caption")}, ${plural(split.models.length, "model")}: ${split.models.join(", ")}. `,
     `Protocol ${split.protocol}. `,
-    content.photos.missing.length ? `${plural(content.photos.missing.length, "photo")} cannot be shown: gone, or unreadable. ` : "",
+    content.photos.missing.length ? `${plural(content.photos.missing.length, "image file")} missing or unreadable. ` : "",
   ];
-  const names = content.splits.map((one) => [one.split, one.split]);
+  const names = content.splits.map(({ split: name }) => [name, name]);
   const picker = names.length > 1 ? choose("split", "Split", names, split.split) : null;
   picker?.addEventListener("change", (event) => address.go({ split: event.target.value, query: "", page: "" }));
   document.getElementById("about").replaceChildren(...words);
   document.getElementById("splits").replaceChildren(...(picker ? [picker] : []));
   document.getElementById("footer").replaceChildren(
-    `Made by clipstore ${content.version} on ${made} from `,
+    `Written by clipstore ${content.version} on ${time} from `,
     element("code", {}, content.store),
-    ". The queries run with --store and that folder. Numbers are as they were then.",
+    ". Run the commands with --store and that folder; later evaluations may change their results.",
   );
 }
 
 function fillSections(split) {
-  for (const [id, make] of Object.entries(SECTIONS)) {
+  for (const [id, build] of Object.entries(SECTIONS)) {
     const body = document.querySelector(`#${id} > .body`);
-    forgetCharts(body);
-    body.replaceChildren(...make(split).flat(Infinity).filter(Boolean));
+    releaseCharts(body);
+    body.replaceChildren(...build(split).flat(Infinity).filter(Boolean));
   }
 }
 
 function follow() {
   const state = address.read();
-  const split = content.splits.find((one) => one.split === state.split) ?? content.splits[0];
+  const split = content.splits.find(({ split: name }) => name === state.split) ?? content.splits[0];
   if (shown.split !== split) {
     fillAbout(split);
     fillSections(split);

@@ -1,4 +1,4 @@
-// The sections, one function each: a split's part of the content -> elements.
+// The sections, one function each: from the content of a split to elements.
 
 const METRICS = [
   ["recall@1", "Recall@1"],
@@ -16,20 +16,20 @@ const CAPTION_SETS = { all: "all captions", first5: "the first five captions of 
 const BARS = METRICS.slice(0, 4);
 const SHOWN_CATEGORIES = 24;
 
-/** Rows by the value of a key, in the order of their first. */
+/** Rows grouped by a key, in the order of each group's first row. */
 const grouped = (rows, key) => Map.groupBy(rows, (row) => (typeof key === "function" ? key(row) : row[key]));
 
-/** A plot for each direction that has rows. */
+/** A plot for each direction with rows. */
 function byDirection(rows, draw) {
   const groups = [...grouped(rows, "direction")].filter(([direction]) => direction in DIRECTIONS);
-  return element("div", { class: "pair" }, groups.map(([direction, own]) => draw(DIRECTIONS[direction], own)));
+  return element("div", { class: "pair" }, groups.map(([direction, directionRows]) => draw(DIRECTIONS[direction], directionRows)));
 }
 
-/** The series of a plot: each model with its number, and the value that `of` finds among its rows for each group. */
+/** The series of a plot: each model with its number, and the value `of(its rows, group)` for each group. */
 const modelSeries = (split, rows, groups, of) =>
   split.models.map((name, number) => {
-    const own = rows.filter((row) => row.model === name);
-    return { name, number, values: groups.map((group) => of(own, group) ?? null) };
+    const modelRows = rows.filter((row) => row.model === name);
+    return { name, number, values: groups.map((group) => of(modelRows, group) ?? null) };
   });
 
 // ---- metrics ----
@@ -40,22 +40,22 @@ function metricsSection(split) {
   const galleries = grouped(split.metrics.rows, galleryKey);
   const parts = [...galleries].map(([key, rows]) => {
     const stamps = split.metrics.stamps.filter((stamp) => galleryKey(stamp) === key);
-    const heading = `Protocol ${rows[0].protocol}, ${CAPTION_SETS[rows[0].caption_set]}${rows[0].unseen ? ", unseen images alone" : ""}`;
+    const heading = `Protocol ${rows[0].protocol}, ${CAPTION_SETS[rows[0].caption_set]}${rows[0].unseen ? ", unseen images only" : ""}`;
     return part(heading, metricTable(heading, inOrder(split, rows)), stampList(inOrder(split, stamps)));
   });
   return [parts, seenPart(split), commands([...split.metrics.commands, ...(split.metrics.seen.rows.length ? split.metrics.seen.commands : [])])];
 }
 
-/** A row a model and direction; the best of a column in each direction stands out. */
+/** One row per model and direction; the best value of a column in each direction is highlighted. */
 function metricTable(caption, rows, extra = []) {
-  const asked = grouped(rows.filter((row) => row.direction !== "both"), (row) => JSON.stringify([row.model, row.direction, row.subset]));
-  const told = [...asked.values()].map((own) => ({ ...own[0], ...Object.fromEntries(own.map((row) => [row.metric, row.value])) }));
-  for (const row of told) {
-    row.rsum = rows.find((one) => one.metric === "rsum" && one.model === row.model && one.subset === row.subset)?.value;
+  const groups = grouped(rows.filter((row) => row.direction !== "both"), (row) => JSON.stringify([row.model, row.direction, row.subset]));
+  const tableRows = [...groups.values()].map((group) => ({ ...group[0], ...Object.fromEntries(group.map((row) => [row.metric, row.value])) }));
+  for (const row of tableRows) {
+    row.rsum = rows.find(({ metric, model, subset }) => metric === "rsum" && model === row.model && subset === row.subset)?.value;
   }
-  const many = ["eccv", "cxc"].includes(rows[0].protocol) ? MANY_POSITIVES : [];
+  const many = content.protocols[rows[0].protocol].extended ? MANY_POSITIVES : [];
   const columns = [...METRICS, ...many].map(([metric, title]) => {
-    const best = bestOf(told, metric, metric.endsWith("_rank"));
+    const best = bestOf(tableRows, metric, metric.endsWith("_rank"));
     return { title, number: true, of: (row) => (metric.endsWith("_rank") ? row[metric].toFixed(1) : fraction(row[metric])), best };
   });
   return table(caption, [
@@ -63,15 +63,15 @@ function metricTable(caption, rows, extra = []) {
     { title: "direction", of: (row) => element("span", { class: "unbroken" }, DIRECTIONS[row.direction]) },
     ...extra,
     ...columns,
-    { title: "RSUM", number: true, of: (row) => row.rsum?.toFixed(1) ?? "", best: bestOf(told, "rsum", false) },
-  ], told);
+    { title: "RSUM", number: true, of: (row) => row.rsum?.toFixed(1) ?? "", best: bestOf(tableRows, "rsum", false) },
+  ], tableRows);
 }
 
-/** Whether a row's value is, as shown, the best of its direction; nobody's is where all are alike. */
+/** Whether a row has the best value of its direction, as printed; there is none if all are equal. */
 function bestOf(rows, metric, least) {
   const shown = (row) => Number(row[metric]?.toFixed(metric in NUMBERS ? 1 : 3));
   return (row) => {
-    const others = rows.filter((one) => one.direction === row.direction && one.subset === row.subset).map(shown);
+    const others = rows.filter(({ direction, subset }) => direction === row.direction && subset === row.subset).map(shown);
     return new Set(others).size > 1 && shown(row) === (least ? Math.min(...others) : Math.max(...others));
   };
 }
@@ -85,10 +85,10 @@ function stampList(stamps) {
 function seenPart(split) {
   const rows = split.metrics.seen.rows;
   if (!rows.length) return null;
-  const parts = [...grouped(rows, galleryKey).values()].map((own) =>
-    metricTable("Seen and unseen images apart", inOrder(split, own), [{ title: "images", of: (row) => row.subset }]),
+  const parts = [...grouped(rows, galleryKey).values()].map((galleryRows) =>
+    metricTable("Seen and unseen images", inOrder(split, galleryRows), [{ title: "images", of: (row) => row.subset }]),
   );
-  return part("Images that a model was trained on, and the others", parts);
+  return part("Seen images (trained on) and unseen images", parts);
 }
 
 /** Rows in the order of the split's models. */
@@ -97,17 +97,17 @@ function inOrder(split, rows) {
   return [...rows].sort((a, b) => place(a) - place(b));
 }
 
-/** The metrics of the protocol that the rest of the page is about. */
+/** The metrics of the selected evaluations, which the other sections are about. */
 const chosenMetrics = (split) => split.metrics.rows.filter((row) => galleryKey(row) === galleryKey(split));
 
 function recallSection(split) {
   const rows = chosenMetrics(split);
   return [
     legend(split.models),
-    byDirection(rows, (words, own) => {
-      const find = (mine, [metric]) => mine.find((row) => row.metric === metric)?.value;
+    byDirection(rows, (words, directionRows) => {
+      const find = (modelRows, [metric]) => modelRows.find((row) => row.metric === metric)?.value;
       const draw = () =>
-        groupedBars(BARS.map(([, title]) => title), modelSeries(split, own, BARS, find), { range: [0, 1.08] });
+        groupedBars(BARS.map(([, title]) => title), modelSeries(split, directionRows, BARS, find), { range: [0, 1.08] });
       return chart(words, `Recall at 1, 5 and 10 and MRR of each model, ${words}; the table above has the values`, draw);
     }),
     commands(split.metrics.commands),
@@ -124,15 +124,15 @@ function ranksSection(split) {
   ];
   return [
     legend(split.models),
-    byDirection(rows, (words, own) =>
+    byDirection(rows, (words, directionRows) =>
       chart(words, `The share of queries with a positive among the first K, against K, ${words}; the table below has the values`, () => ({
         data: split.models.map((name, number) => {
-          const mine = own.filter((row) => row.model === name);
+          const modelRows = directionRows.filter((row) => row.model === name);
           return {
             type: "scatter",
             mode: "lines+markers",
-            x: mine.map((row) => row.k),
-            y: mine.map((row) => row.share),
+            x: modelRows.map((row) => row.k),
+            y: modelRows.map((row) => row.share),
             line: { color: series(number), width: 2 },
             marker: { size: 5 },
             hovertemplate: `first %{x}<br>${plain(name)}: %{y:.3f}<extra></extra>`,
@@ -151,39 +151,39 @@ function ranksSection(split) {
 
 // ---- the comparison ----
 
-const NUMBERS = { mean_rank: 1, rsum: 1 }; // decimals; the others are fractions, with three
+const NUMBERS = { mean_rank: 1, rsum: 1 }; // decimals; fractions have three
 const numberWords = (metric, value) => (value === null ? "" : value.toFixed(NUMBERS[metric] ?? 3));
 const signed = (metric, value) => (value === null ? "" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(NUMBERS[metric] ?? 3)}`);
 const METRIC_WORDS = { ...Object.fromEntries(METRICS), rsum: "RSUM" };
 const VERDICTS = { better: "good", worse: "bad" };
 
 function comparisonSection(split) {
-  const told = split.comparison;
-  if (told.reason) return [empty(told.reason)];
+  const { comparison } = split;
+  if (comparison.reason) return [empty(comparison.reason)];
   return [
-    legend(split.models.slice(1).map((name) => `${name} against ${told.baseline}`), 1),
-    element("div", { class: "pair" }, Object.keys(DIRECTIONS).map((direction) => differencePlot(told, direction))),
-    told.models.map((model) => part(`${model.model} against ${told.baseline}`, differenceTable(told, model))),
-    part("Queries", changeTable(told)),
-    element("ul", { class: "notes" }, told.basis.map((line) => element("li", {}, line))),
-    commands(told.commands),
+    legend(split.models.slice(1).map((name) => `${name} compared with ${comparison.baseline}`), 1),
+    element("div", { class: "pair" }, Object.keys(DIRECTIONS).map((direction) => differencePlot(comparison, direction))),
+    comparison.models.map((model) => part(`${model.model} compared with ${comparison.baseline}`, differenceTable(comparison, model))),
+    part("Queries", changeTable(comparison)),
+    element("ul", { class: "notes" }, comparison.basis.map((line) => element("li", {}, line))),
+    commands(comparison.commands),
   ];
 }
 
-/** The difference of each fraction with its interval, a line a metric. */
-function differencePlot(told, direction) {
-  const height = 110 + BARS.length * 22 * (told.models.length + 1);
-  const label = `Difference from ${told.baseline} with its interval, ${DIRECTIONS[direction]}; the tables below have the values`;
+/** The difference of each metric with its interval, one line per metric. */
+function differencePlot(comparison, direction) {
+  const height = 110 + BARS.length * 22 * (comparison.models.length + 1);
+  const label = `Difference from ${comparison.baseline} with its interval, ${DIRECTIONS[direction]}; the tables below have the values`;
   const draw = () => ({
     data: [
-      ...told.models.map((model, number) => {
+      ...comparison.models.map((model, number) => {
         const rows = BARS.map(([metric]) => model.differences.find((row) => row.direction === direction && row.metric === metric));
-        const offset = (number - (told.models.length - 1) / 2) * (0.6 / told.models.length);
+        const offset = (number - (comparison.models.length - 1) / 2) * (0.6 / comparison.models.length);
         return {
           type: "scatter",
           mode: "markers",
           x: rows.map((row) => row?.difference ?? null),
-          y: BARS.map((_, place) => place + offset),
+          y: BARS.map((_, line) => line + offset),
           error_x: {
             type: "data",
             symmetric: false,
@@ -193,56 +193,56 @@ function differencePlot(told, direction) {
             width: 4,
           },
           marker: { color: series(number + 1), size: 8 },
-          text: rows.map((row, place) => `${BARS[place][1]}: ${signed("", row?.difference ?? null)}, ${signed("", row?.low ?? null)} to ${signed("", row?.high ?? null)}`),
+          text: rows.map((row, line) => `${BARS[line][1]}: ${signed("", row?.difference ?? null)}, ${signed("", row?.low ?? null)} to ${signed("", row?.high ?? null)}`),
           hovertemplate: `${plain(model.model)}<br>%{text}<extra></extra>`,
         };
       }),
     ],
     layout: {
-      xaxis: { rangemode: "tozero", zeroline: true, zerolinecolor: colour("muted"), zerolinewidth: 1, tickformat: "+.2f", title: { text: `difference from ${plain(told.baseline)}` } },
-      yaxis: { tickvals: BARS.map((_, place) => place), ticktext: BARS.map(([, title]) => title), range: [BARS.length - 0.5, -0.5], zeroline: false },
+      xaxis: { rangemode: "tozero", zeroline: true, zerolinecolor: colour("muted"), zerolinewidth: 1, tickformat: "+.2f", title: { text: `difference from ${plain(comparison.baseline)}` } },
+      yaxis: { tickvals: BARS.map((_, line) => line), ticktext: BARS.map(([, title]) => title), range: [BARS.length - 0.5, -0.5], zeroline: false },
     },
   });
   return chart(DIRECTIONS[direction], label, draw, height);
 }
 
-function differenceTable(told, model) {
+function differenceTable(comparison, model) {
   const interval = (row) => (row.low === null ? "" : `${signed(row.metric, row.low)} to ${signed(row.metric, row.high)}`);
-  return table(`${model.model} against ${told.baseline}`, [
+  return table(`${model.model} compared with ${comparison.baseline}`, [
     { title: "direction", of: (row) => element("span", { class: "unbroken" }, DIRECTIONS[row.direction] ?? "both") },
     { title: "metric", head: true, of: (row) => METRIC_WORDS[row.metric] },
-    { title: told.baseline, number: true, of: (row) => numberWords(row.metric, row.baseline) },
+    { title: comparison.baseline, number: true, of: (row) => numberWords(row.metric, row.baseline) },
     { title: model.model, number: true, of: (row) => numberWords(row.metric, row.value) },
     { title: "difference", number: true, of: (row) => signed(row.metric, row.difference) },
-    { title: `${Math.round(100 * told.method.confidence)} % interval`, number: true, of: interval },
+    { title: `${Math.round(100 * comparison.method.confidence)} % interval`, number: true, of: interval },
     { title: "p", number: true, of: (row) => row.p.toFixed(4) },
     { title: "p (Holm)", number: true, of: (row) => row.p_holm.toFixed(4) },
     { title: "verdict", of: (row) => element("span", { class: `unbroken ${VERDICTS[row.verdict] ?? ""}` }, row.verdict) },
   ], model.differences);
 }
 
-function changeTable(told) {
-  const rows = told.models.flatMap((model) => model.queries.map((row) => ({ model: model.model, ...row })));
-  const look = (row, show) => {
-    const state = { show, baseline: told.baseline, model: row.model, direction: row.direction, section: "gallery" };
+function changeTable(comparison) {
+  const rows = comparison.models.flatMap((model) => model.queries.map((row) => ({ model: model.model, ...row })));
+  const link = (row, show) => {
+    const state = { show, baseline: comparison.baseline, model: row.model, direction: row.direction, section: "gallery" };
     return element("a", { href: address.of(state), "data-state": JSON.stringify(state) }, count(row[show]));
   };
   return table("Queries fixed and broken", [
     { title: "model", head: true, of: (row) => row.model },
     { title: "direction", of: (row) => element("span", { class: "unbroken" }, DIRECTIONS[row.direction]) },
-    { title: "fixed", number: true, of: (row) => look(row, "fixed") },
-    { title: "broken", number: true, of: (row) => look(row, "broken") },
+    { title: "fixed", number: true, of: (row) => link(row, "fixed") },
+    { title: "broken", number: true, of: (row) => link(row, "broken") },
     { title: "unchanged", number: true, of: (row) => count(row.unchanged) },
     { title: "better rank", number: true, of: (row) => count(row.better) },
     { title: "worse rank", number: true, of: (row) => count(row.worse) },
   ], rows);
 }
 
-// ---- where ----
+// ---- failures by category and caption length ----
 
 function categoriesSection(split) {
   const { rows } = split.categories;
-  if (!rows.length) return [empty("The data set names no categories of its images.")];
+  if (!rows.length) return [empty("The data set has no categories.")];
   const last = split.models.at(-1);
   const columns = [
     { title: "category", head: true, of: (row) => row.category },
@@ -254,13 +254,13 @@ function categoriesSection(split) {
     { title: "MRR", number: true, of: (row) => fraction(row.mrr) },
   ];
   const all = new Set(rows.map((row) => row.category)).size;
-  const told = all > SHOWN_CATEGORIES ? `The ${SHOWN_CATEGORIES} of ${all} categories with the least Recall@1 of ${last}. ` : "";
+  const limit = all > SHOWN_CATEGORIES ? `The ${SHOWN_CATEGORIES} of ${all} categories with the lowest Recall@1 of ${last}. ` : "";
   return [
-    told ? empty(told) : null,
+    limit ? empty(limit) : null,
     legend(split.models),
-    byDirection(rows, (words, own) => {
-      const order = own.filter((row) => row.model === last).slice(0, SHOWN_CATEGORIES).map((row) => row.category).reverse();
-      const draw = () => categoryDots(split, own, order);
+    byDirection(rows, (words, directionRows) => {
+      const order = directionRows.filter((row) => row.model === last).slice(0, SHOWN_CATEGORIES).map((row) => row.category).reverse();
+      const draw = () => categoryDots(split, directionRows, order);
       return chart(`${words}, Recall@1`, `Recall@1 of each model by category, ${words}; the table below has the values`, draw, 90 + 24 * order.length);
     }),
     dataTable("Metrics by category", columns, rows),
@@ -268,17 +268,17 @@ function categoriesSection(split) {
   ];
 }
 
-/** A line a category, a dot a model. */
+/** One line per category, one dot per model. */
 function categoryDots(split, rows, order) {
-  const value = (own, category) => own.find((row) => row.category === category)?.["recall@1"];
+  const value = (modelRows, category) => modelRows.find((row) => row.category === category)?.["recall@1"];
   return {
-    data: modelSeries(split, rows, order, value).map((one) => ({
+    data: modelSeries(split, rows, order, value).map(({ name, number, values }) => ({
       type: "scatter",
       mode: "markers",
       y: order.map(plain),
-      x: one.values,
-      marker: { color: series(one.number), size: 9 },
-      hovertemplate: `%{y}<br>${plain(one.name)}: %{x:.3f}<extra></extra>`,
+      x: values,
+      marker: { color: series(number), size: 9 },
+      hovertemplate: `%{y}<br>${plain(name)}: %{x:.3f}<extra></extra>`,
     })),
     layout: { yaxis: { type: "category" }, xaxis: { rangemode: "tozero" } },
   };
@@ -286,14 +286,14 @@ function categoryDots(split, rows, order) {
 
 function lengthsSection(split) {
   const { rows } = split.caption_lengths;
-  if (!rows.length) return [empty("No caption asked.")];
+  if (!rows.length) return [empty("There are no text → image queries.")];
   const lengths = [...new Set(rows.map((row) => row.caption_words))].sort((a, b) => parseInt(a, 10) - parseInt(b, 10));
   const queries = (words) => rows.find((row) => row.caption_words === words).queries;
   const bars = (metric, title) =>
-    chart(title, `${title} by the words of the caption; the table below has the values`, () => {
-      const value = (own, words) => own.find((row) => row.caption_words === words)?.[metric];
-      const drawn = groupedBars(lengths, modelSeries(split, rows, lengths, value), { range: [0, 1.08] });
-      return { ...drawn, layout: merged(drawn.layout, { xaxis: { title: { text: "words" } } }) };
+    chart(title, `${title} by the number of words of the caption; the table below has the values`, () => {
+      const value = (modelRows, words) => modelRows.find((row) => row.caption_words === words)?.[metric];
+      const plot = groupedBars(lengths, modelSeries(split, rows, lengths, value), { range: [0, 1.08] });
+      return { ...plot, layout: merged(plot.layout, { xaxis: { title: { text: "words" } } }) };
     });
   const columns = [
     { title: "words", head: true, of: (row) => row.caption_words },
@@ -312,13 +312,13 @@ function lengthsSection(split) {
   ];
 }
 
-// ---- why ----
+// ---- kinds of failure ----
 
 const KINDS = {
-  equal_caption: "an equal caption",
+  equal_caption: "equal caption",
   near_duplicate: "near duplicate",
-  extra_positive: "right, but not annotated",
-  hub: "taken by a hub",
+  extra_positive: "correct, but not annotated",
+  hub: "hub",
   wrong_attribute: "wrong attribute",
   wrong_count: "wrong count",
   wrong_relation: "wrong relation",
@@ -326,16 +326,16 @@ const KINDS = {
   unclassified: "unclassified",
 };
 
-/** A kind of failure in words. */
+/** The label of a kind of failure. */
 const kindWords = (kind) => KINDS[kind] ?? kind.replaceAll("_", " ");
 
 /** The kinds of failure that occur, in the order of their rules. */
 const kindsOf = (split) => [...new Set(split.failure_kinds.rows.filter((row) => row.failures).map((row) => row.kind))].sort((a, b) => Object.keys(KINDS).indexOf(a) - Object.keys(KINDS).indexOf(b));
 
 function kindsSection(split) {
-  const { rows, commands: asked } = split.failure_kinds;
+  const { rows } = split.failure_kinds;
   const kinds = kindsOf(split);
-  if (!kinds.length) return [empty("No query failed."), commands(asked)];
+  if (!kinds.length) return [empty("No query failed."), commands(split.failure_kinds.commands)];
   const columns = [
     { title: "kind", head: true, of: (row) => kindWords(row.kind) },
     { title: "direction", of: (row) => element("span", { class: "unbroken" }, DIRECTIONS[row.direction]) },
@@ -348,14 +348,14 @@ function kindsSection(split) {
   const entry = (kind) => element("li", {}, element("span", { class: "swatch", style: `--series: var(--kind-${colours[kind]})` }), kindWords(kind));
   return [
     element("ul", { class: "legend" }, kinds.map(entry)),
-    byDirection(rows, (words, own) => {
+    byDirection(rows, (words, directionRows) => {
       const names = split.models.toReversed();
       const draw = () => ({
         data: kinds.map((kind) => ({
           type: "bar",
           orientation: "h",
           y: names.map(plain),
-          x: names.map((name) => own.find((row) => row.model === name && row.kind === kind)?.of_queries ?? 0),
+          x: names.map((name) => directionRows.find((row) => row.model === name && row.kind === kind)?.of_queries ?? 0),
           marker: { color: colour(`kind-${colours[kind]}`) },
           hovertemplate: `%{y}<br>${kindWords(kind)}: %{x:.1%} of queries<extra></extra>`,
         })),
@@ -364,7 +364,7 @@ function kindsSection(split) {
       return chart(words, `Kinds of failure of each model, ${words}; the table below has the values`, draw, 80 + 34 * names.length);
     }),
     dataTable("Kinds of failure", columns, inOrder(split, rows).filter((row) => row.failures)),
-    commands(asked),
+    commands(split.failure_kinds.commands),
   ];
 }
 
@@ -377,15 +377,15 @@ function hubsSection(split) {
     { title: "model", head: true, of: (row) => row.model },
     { title: "direction", of: (row) => element("span", { class: "unbroken" }, DIRECTIONS[row.direction]) },
     { title: "items", number: true, of: (row) => count(row.items) },
-    { title: "mean times", number: true, of: (row) => row.mean_times.toFixed(1) },
-    { title: "most", number: true, of: (row) => count(row.largest) },
+    { title: "mean queries", number: true, of: (row) => row.mean_times.toFixed(1) },
+    { title: "most queries", number: true, of: (row) => count(row.largest) },
     { title: "skewness", number: true, of: (row) => row.skewness?.toFixed(2) ?? "" },
-    { title: "never (anti-hubs)", number: true, of: (row) => percent(row.anti_hubs) },
+    { title: "anti-hubs", number: true, of: (row) => percent(row.anti_hubs) },
     { title: "hubs", number: true, of: (row) => count(row.hubs) },
-    { title: "places that hubs take", number: true, of: (row) => percent(row.hub_share) },
+    { title: "share of hits that are hubs", number: true, of: (row) => percent(row.hub_share) },
   ];
   const timesColumns = [
-    { title: "times", head: true, of: (row) => row.times },
+    { title: "queries", head: true, of: (row) => row.times },
     { title: "direction", of: (row) => DIRECTIONS[row.direction] },
     { title: "model", of: (row) => row.model },
     { title: "items", number: true, of: (row) => count(row.items) },
@@ -393,49 +393,50 @@ function hubsSection(split) {
   ];
   return [
     table("Hubness", columns, inOrder(split, hubness.rows)),
-    part("How many items are how often among the first ten of a query", legend(split.models), byDirection(times.rows, (words, own) => {
-      const here = bins.filter((bin) => own.some((row) => row.times === bin));
-      const value = (mine, bin) => mine.find((row) => row.times === bin)?.share ?? 0;
-      const label = `The share of items by how often they are retrieved, ${words}; the table below has the values`;
-      const draw = () => merged(groupedBars(here, modelSeries(split, own, here, value), { percent: true }), { layout: { xaxis: { title: { text: "times" } }, yaxis: { tickformat: ".0%" } } });
+    part("Items by the number of queries that have them among the first ten", legend(split.models), byDirection(times.rows, (words, directionRows) => {
+      const occurring = bins.filter((bin) => directionRows.some((row) => row.times === bin));
+      const value = (modelRows, bin) => modelRows.find((row) => row.times === bin)?.share ?? 0;
+      const label = `The share of items by the number of queries that retrieve them, ${words}; the table below has the values`;
+      const draw = () => merged(groupedBars(occurring, modelSeries(split, directionRows, occurring, value), { percent: true }), { layout: { xaxis: { title: { text: "queries" } }, yaxis: { tickformat: ".0%" } } });
       return chart(words, label, draw, 260);
-    }), dataTable("How often items are retrieved", timesColumns, times.rows)),
+    }), dataTable("Items by number of queries", timesColumns, times.rows)),
     element("div", { class: "pair" }, mostRetrieved(split, most.rows)),
     commands([...hubness.commands, ...times.commands, ...most.commands]),
   ];
 }
 
-/** The items that are retrieved most often, model by model. */
+/** The items that are retrieved most often, for each model and direction. */
 function mostRetrieved(split, rows) {
-  return [...grouped(rows, (row) => JSON.stringify([row.model, row.direction])).values()].map((own) => {
-    const photos = own[0].direction === "text_to_image";
+  return [...grouped(rows, (row) => JSON.stringify([row.model, row.direction])).values()].map((group) => {
+    const [{ model, direction }] = group;
+    const images = direction === "text_to_image";
     const times = (row) => element("span", { class: "label" }, plural(row.times, "query", "queries"));
-    const item = (row) => element("li", {}, photos ? photo(row.place) : element("span", { class: "asked" }, row.item), times(row));
+    const item = (row) => element("li", {}, images ? thumbnail(row.place) : element("span", { class: "text" }, row.item), times(row));
     return part(
-      `${own[0].model}, ${DIRECTIONS[own[0].direction]}: retrieved most`,
-      element("ol", { class: photos ? "hubs photos" : "hubs" }, own.map(item)),
+      `${model}, ${DIRECTIONS[direction]}: most retrieved`,
+      element("ol", { class: images ? "hubs images" : "hubs" }, group.map(item)),
     );
   });
 }
 
 const binStart = (bin) => parseInt(bin.replace("above", ""), 10) + (bin.startsWith("above") ? 0.5 : 0);
 
-// ---- training, the data set, what failed ----
+// ---- training, the data set, items that failed ----
 
 function trainingSection(split) {
   const trained = split.training;
-  if (!trained.length) return [empty("This store trained none of these models.")];
+  if (!trained.length) return [empty("None of these models was trained in this store.")];
   const number = (model) => split.models.indexOf(model);
   const curve = (title, key) =>
     chart(title, `${title} by epoch; the table below has the values`, () => ({
-      data: trained.map((one) => ({
+      data: trained.map(({ model, rows }) => ({
         type: "scatter",
         mode: "lines+markers",
-        x: one.rows.map((row) => row.epoch),
-        y: one.rows.map((row) => row[key]),
-        line: { color: series(number(one.model)), width: 2 },
+        x: rows.map((row) => row.epoch),
+        y: rows.map((row) => row[key]),
+        line: { color: series(number(model)), width: 2 },
         marker: { size: 5 },
-        hovertemplate: `epoch %{x}<br>${plain(one.model)}: %{y:.3f}<extra></extra>`,
+        hovertemplate: `epoch %{x}<br>${plain(model)}: %{y:.3f}<extra></extra>`,
       })),
       layout: { xaxis: { title: { text: "epoch" }, rangemode: "tozero", dtick: 1 } },
     }), 260);
@@ -456,33 +457,33 @@ function trainingSection(split) {
       curve("image → text, Recall@1", "text_retrieval_recall@1"),
       curve("text → image, Recall@1", "image_retrieval_recall@1"),
     ),
-    trained.map((one) => part(one.model, dataTable(`Training of ${one.model}`, columns, one.rows))),
-    commands(trained.flatMap((one) => one.commands)),
+    trained.map(({ model, rows }) => part(model, dataTable(`Training of ${model}`, columns, rows))),
+    commands(trained.flatMap((training) => training.commands)),
   ];
 }
 
 function datasetSection(split) {
-  const told = split.statistics;
+  const { statistics } = split;
   const facts = [
-    ["images", count(told.images)],
-    ["photos missing", count(told.missing_photos)],
-    ["captions", count(told.captions)],
-    ["captions an image", told.mean_captions?.toFixed(2) ?? ""],
-    ["words", count(told.words)],
-    ["vocabulary", count(told.vocabulary)],
-    ["words a caption", told.captions ? `${told.shortest} to ${told.longest}, mean ${told.mean_words.toFixed(1)}` : ""],
-    ["repeated captions", count(told.repeated)],
-    ["texts at several images", count(told.texts_at_several_images)],
+    ["images", count(statistics.images)],
+    ["image files missing", count(statistics.missing_photos)],
+    ["captions", count(statistics.captions)],
+    ["captions per image", statistics.mean_captions?.toFixed(2) ?? ""],
+    ["words", count(statistics.words)],
+    ["vocabulary", count(statistics.vocabulary)],
+    ["words per caption", statistics.captions ? `${statistics.shortest} to ${statistics.longest}, mean ${statistics.mean_words.toFixed(1)}` : ""],
+    ["repeated captions", count(statistics.repeated)],
+    ["texts of several images", count(statistics.texts_at_several_images)],
   ];
-  const bars = (title, rows, what, unit, lying = false) => {
+  const bars = (title, rows, name, unit, horizontal = false) => {
     if (!rows.length) return null;
-    const draw = () => countBars(rows.map((row) => row[what]), rows.map((row) => row[unit]), what, unit, lying);
+    const draw = () => countBars(rows.map((row) => row[name]), rows.map((row) => row[unit]), name, unit, horizontal);
     const columns = [
-      { title: what, head: true, of: (row) => String(row[what]) },
+      { title: name, head: true, of: (row) => String(row[name]) },
       { title: unit, number: true, of: (row) => count(row[unit]) },
     ];
     const label = `${title}; the table below has the values`;
-    return element("div", {}, chart(title, label, draw, lying ? 70 + 18 * rows.length : 260), dataTable(title, columns, rows));
+    return element("div", {}, chart(title, label, draw, horizontal ? 70 + 18 * rows.length : 260), dataTable(title, columns, rows));
   };
   const repeated = [
     { title: "text", head: true, wide: true, of: (row) => row.text },
@@ -494,19 +495,19 @@ function datasetSection(split) {
     element(
       "div",
       { class: "pair part" },
-      bars("Words of a caption", told.caption_lengths, "words", "captions"),
-      bars("Captions of an image", told.captions_per_image, "captions", "images"),
-      bars("Most frequent words", told.frequent_words, "word", "times", true),
-      bars("Images that show a category", told.categories.slice(0, SHOWN_CATEGORIES), "category", "images", true),
+      bars("Words per caption", statistics.caption_lengths, "words", "captions"),
+      bars("Captions per image", statistics.captions_per_image, "captions", "images"),
+      bars("Most frequent words", statistics.frequent_words, "word", "times", true),
+      bars("Images per category", statistics.categories.slice(0, SHOWN_CATEGORIES), "category", "images", true),
     ),
-    told.repeated_captions.length ? part(`Texts that stand most often, ${count(told.repeated_captions.length)} of ${count(told.repeated_texts)}`, table("Texts that stand most often", repeated, told.repeated_captions)) : null,
-    commands(told.commands),
+    statistics.repeated_captions.length ? part(`Most frequent captions, ${count(statistics.repeated_captions.length)} of ${count(statistics.repeated_texts)}`, table("Most frequent captions", repeated, statistics.repeated_captions)) : null,
+    commands(statistics.commands),
   ];
 }
 
 function problemsSection() {
   const { rows, total } = content.item_failures;
-  if (!rows.length) return [empty("None: every photo and caption of the store that was embedded gave a vector."), commands(content.item_failures.commands)];
+  if (!rows.length) return [empty("No image or caption of the store failed."), commands(content.item_failures.commands)];
   const columns = [
     { title: "item", head: true, wide: true, of: (row) => row.item },
     { title: "data set", of: (row) => row.dataset },
