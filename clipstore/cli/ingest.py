@@ -146,7 +146,7 @@ def csv(
     and title, or file_name and text. Paths are absolute, or relative to the file. Without a split column,
     all rows are in NAME/all; all captions of an image are in one split.
 
-    Example: clipstore ingest csv photos/captions.csv --name holidays
+    Example: clipstore ingest csv holidays/captions.csv --name holidays
     """
     from clipstore.pipeline.ingest.run import IngestOptions, ingest_csv
 

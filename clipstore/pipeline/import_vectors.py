@@ -157,7 +157,7 @@ def _content_keys(session: Session, split: str) -> dict[str, dict[str, str]]:
     keys: dict[str, dict[str, str]] = {"image": {}, "text": {}}
     for row in session.rows("import/items", split_id=split_id(session, split)):
         if keys[row["tower"]].setdefault(row["source_id"], row["content"]) != row["content"]:
-            message = f"two items of {split} have the source id {row['source_id']}: their vectors cannot be told apart"
+            message = f"two items of {split} have the source id {row['source_id']}: their vectors are ambiguous"
             raise VectorError(message)
     return keys
 

@@ -62,12 +62,10 @@ def rows_of(file: Path) -> list[tuple[str, str]]:
     return list(zip(captions["image"].to_pylist(), captions["text"].to_pylist(), strict=True))
 
 
-# --- COCO: where the image files are
+# ---- COCO: folders of the image files ----
 
 
-def test_coco_images_elsewhere_are_reported_with_the_folder_that_has_them(
-    cli: Run, cli_json: Any, tmp_path: Path
-) -> None:
+def test_coco_images_in_another_folder_are_reported_with_that_folder(cli: Run, cli_json: Any, tmp_path: Path) -> None:
     root = write_coco(tmp_path / "coco", ["a.jpg", "b.jpg"])
     for name in ("a.jpg", "b.jpg"):
         write(root / "images" / "val" / name, "x")
@@ -79,23 +77,23 @@ def test_coco_images_elsewhere_are_reported_with_the_folder_that_has_them(
     assert (failure["path"], failure["reason"]) == (f"{root}/val/a.jpg", "the image file is missing")
 
     for folder in (root / "images" / "val", root / "images"):
-        done = cli_json("ingest", "coco", root, "--images", folder)
-        assert done["warnings"] == []
-        assert done["splits"][0]["missing_photos"] == 0
+        result = cli_json("ingest", "coco", root, "--images", folder)
+        assert result["warnings"] == []
+        assert result["splits"][0]["missing_photos"] == 0
     assert cli_json("query", "item_failures") == []
 
 
-def test_coco_images_that_are_nowhere_near(cli_json: Any, tmp_path: Path) -> None:
+def test_coco_images_in_no_near_folder(cli_json: Any, tmp_path: Path) -> None:
     root = write_coco(tmp_path / "coco", ["a.jpg"])
     (warning,) = cli_json("ingest", "coco", root)["warnings"]
     assert warning.endswith(f"such as {root}/val/a.jpg; put them there, or give their folder with --images")
 
 
-def test_coco_images_that_are_there_in_part_are_counted_without_a_warning(cli_json: Any, tmp_path: Path) -> None:
+def test_coco_images_that_are_missing_in_part_are_counted_without_a_warning(cli_json: Any, tmp_path: Path) -> None:
     root = write_coco(tmp_path, ["a.jpg", "b.jpg"])
     write(root / "val" / "a.jpg", "x")
-    done = cli_json("ingest", "coco", root)
-    assert (done["warnings"], done["splits"][0]["missing_photos"]) == ([], 1)
+    result = cli_json("ingest", "coco", root)
+    assert (result["warnings"], result["splits"][0]["missing_photos"]) == ([], 1)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +106,7 @@ def test_coco_images_that_are_there_in_part_are_counted_without_a_warning(cli_js
         ("a.jpg", "val/a.jpg", "val/a.jpg"),
     ],
 )
-def test_a_coco_file_name_may_have_its_folder_in_it(tmp_path: Path, name: str, place: str, identity: str) -> None:
+def test_a_coco_file_name_may_contain_its_folder(tmp_path: Path, name: str, place: str, identity: str) -> None:
     root = write_coco(tmp_path, [name])
     write(root / place, "x")
     images = coco.read(root, "val").images
@@ -122,10 +120,10 @@ def test_a_coco_file_name_with_its_folder_is_the_same_image_without_files(tmp_pa
     assert images["path"].to_pylist() == [f"{root}/val/a.jpg"]
 
 
-# --- COCO: optional parts
+# ---- COCO: optional parts ----
 
 
-def test_floats_for_integers_and_odd_sizes(tmp_path: Path) -> None:
+def test_floats_for_integers_and_invalid_sizes(tmp_path: Path) -> None:
     sizes = [(64.0, 48.0), ("64", 48), (-1, 5), (2**31, 1), (1.5, 2), ({}, []), (None, 3), (640, 480)]
     images = [{"id": at + 1.0, "file_name": f"{at}.jpg", "width": w, "height": h} for at, (w, h) in enumerate(sizes)]
     captions = [{"id": 7.0, "image_id": 1, "caption": "a dog"}, {"id": 8, "image_id": 2.0, "caption": "a cat"}]
@@ -148,7 +146,7 @@ def test_floats_for_integers_and_odd_sizes(tmp_path: Path) -> None:
     assert source.image_categories.to_pylist() == [{"image": "v/0.jpg", "category": "3", "instances": 2}]
 
 
-def test_a_bare_nan_where_nothing_is_read(tmp_path: Path) -> None:
+def test_a_bare_nan_in_a_field_that_is_not_read(tmp_path: Path) -> None:
     text = 'NaN: "NaN", Infinity [NaN]\\'
     image = {"id": 1, "file_name": "a.jpg", "width": float("nan"), "height": float("-inf"), "area": float("inf")}
     caption = {"id": 1, "image_id": 1, "caption": text, "score": float("nan")}
@@ -166,7 +164,7 @@ def test_a_cut_file_with_a_nan_is_refused_in_linear_time(tmp_path: Path) -> None
     assert "not JSON" in refused(lambda: coco.read(tmp_path, "v"))
 
 
-def test_a_nan_where_a_caption_belongs_is_refused(tmp_path: Path) -> None:
+def test_a_nan_in_place_of_a_caption_is_refused(tmp_path: Path) -> None:
     caption = {"id": 1, "image_id": 1, "caption": float("nan")}
     content = json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [caption]})
     write(tmp_path / "annotations" / "captions_v.json", content)
@@ -175,7 +173,7 @@ def test_a_nan_where_a_caption_belongs_is_refused(tmp_path: Path) -> None:
 
 @examples(150)
 @given(st.recursive(st.text() | st.sampled_from([1, None]), lambda of: st.lists(of) | st.dictionaries(st.text(), of)))
-def test_reading_around_a_nan_changes_no_word(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+def test_a_nan_does_not_change_strings(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     file = tmp_path_factory.getbasetemp() / "nan.json"
     file.write_text(json.dumps([float("nan"), value, float("-inf")]))
     assert read_json(file, list, "a list") == [None, value, None]
@@ -218,12 +216,12 @@ def test_a_file_that_begins_like_another_kind_is_read(tmp_path: Path, name: str)
     assert flickr.read(tmp_path).images["source_id"].to_pylist() == [name]
 
 
-# --- CSV
+# ---- CSV ----
 
 
 def test_absolute_paths(tmp_path: Path) -> None:
     file = write(
-        tmp_path / "t" / "mine.csv",
+        tmp_path / "t" / "table.csv",
         f"image_path,caption\n{tmp_path}/t/p/a.jpg,1\np/a.jpg,2\n{tmp_path}//t/./b.jpg,3\n/elsewhere/c.jpg,4\n",
     )
     source = csv_file.read(file)
@@ -235,15 +233,15 @@ def test_absolute_paths(tmp_path: Path) -> None:
     assert source.captions["image"].to_pylist() == ["p/a.jpg", "p/a.jpg", "b.jpg", "/elsewhere/c.jpg"]
 
 
-def test_what_export_csv_writes_is_read_from_any_folder(cli: Run, cli_json: Any, sql: Ask, tmp_path: Path) -> None:
+def test_exported_csv_files_are_read_from_any_folder(cli: Run, cli_json: Any, sql: Ask, tmp_path: Path) -> None:
     root = write_coco(tmp_path / "coco", [f"{at}.jpg" for at in range(10)])
     for at in range(10):
         write(root / "val" / f"{at}.jpg", "x")
     cli("ingest", "coco", root)
     cli("split", "s", "--from", "coco/val")
     cli("export", "csv", tmp_path / "out")
-    done = cli_json("ingest", "csv", tmp_path / "out" / "coco_train_s.csv")
-    (size,) = done["splits"]
+    result = cli_json("ingest", "csv", tmp_path / "out" / "coco_train_s.csv")
+    (size,) = result["splits"]
     assert (size["split"], size["images"], size["missing_photos"]) == ("coco_train_s/train", 8, 0)
     paths = (
         "SELECT path, images.source_id, text FROM {} JOIN split_images USING (split_id) JOIN images USING (image_id) "
@@ -253,7 +251,7 @@ def test_what_export_csv_writes_is_read_from_any_folder(cli: Run, cli_json: Any,
 
 
 @pytest.mark.parametrize("separator", SEPARATORS)
-def test_separators_are_detected_and_said(tmp_path: Path, separator: str) -> None:
+def test_separators_are_detected_and_reported(tmp_path: Path, separator: str) -> None:
     text = "a dog, a cat; and\ta | bird"
     file = tmp_path / "t.csv"
     with file.open("w", newline="") as out:
@@ -269,7 +267,7 @@ def test_separators_are_detected_and_said(tmp_path: Path, separator: str) -> Non
     st.lists(st.tuples(st.text("ab-", min_size=1), st.text(st.characters(exclude_categories=["Cs"]))), min_size=1),
     st.sampled_from(list(SEPARATORS)),
 )
-def test_every_separator_reads_back_what_was_written(
+def test_round_trip_with_every_separator(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], separator: str
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "separated.csv"
@@ -288,7 +286,7 @@ def test_other_names_of_columns(tmp_path: Path, image: str, caption: str) -> Non
     assert f"'{image}' is read as image_path" in warning
 
 
-def test_own_names_come_before_others_and_ambiguous_ones_are_refused(tmp_path: Path) -> None:
+def test_standard_names_of_columns_are_preferred_and_ambiguous_ones_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "t.csv", "filename,image_path,text,caption\nx.jpg,a.jpg,x,a dog\n")
     assert rows_of(file) == [("a.jpg", "a dog")]
     assert csv_file.read(file).warnings == ()
@@ -307,7 +305,7 @@ def test_own_names_come_before_others_and_ambiguous_ones_are_refused(tmp_path: P
         ("  ", ["row 3 has no image path"]),
     ],
 )
-def test_paths_that_are_none(tmp_path: Path, path: str, words: list[str]) -> None:
+def test_values_that_are_not_paths_are_refused(tmp_path: Path, path: str, words: list[str]) -> None:
     file = tmp_path / "t.csv"
     with file.open("w", newline="") as out:
         csv.writer(out).writerows([("image_path", "caption"), ("a.jpg", "a dog"), (path, "a cat")])
@@ -316,15 +314,15 @@ def test_paths_that_are_none(tmp_path: Path, path: str, words: list[str]) -> Non
 
 
 def test_csv_images_in_another_folder(cli_json: Any, tmp_path: Path) -> None:
-    file = write(tmp_path / "t" / "mine.csv", "image_path,caption\na.jpg,a dog\n")
-    write(tmp_path / "photos" / "a.jpg", "x")
+    file = write(tmp_path / "t" / "table.csv", "image_path,caption\na.jpg,a dog\n")
+    write(tmp_path / "images" / "a.jpg", "x")
     (warning,) = cli_json("ingest", "csv", file)["warnings"]
-    assert f"--images {tmp_path}/photos" in warning
-    done = cli_json("ingest", "csv", file, "--images", tmp_path / "photos")
-    assert (done["warnings"], done["splits"][0]["missing_photos"]) == ([], 0)
+    assert f"--images {tmp_path}/images" in warning
+    result = cli_json("ingest", "csv", file, "--images", tmp_path / "images")
+    assert (result["warnings"], result["splits"][0]["missing_photos"]) == ([], 0)
 
 
-# --- Flickr30k's own files
+# ---- Flickr30k's files ----
 
 TOKENS = '1.jpg#0\tTwo guys , "X" | y .\n1.jpg#1\tTwo men .\n2.jpg#0\tA dog .\n'
 RESULTS = (
@@ -332,7 +330,7 @@ RESULTS = (
 )
 
 
-def test_flickr30k_has_two_forms_of_the_same(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_both_forms_of_flickr30k_are_equal(cli: Run, sql: Ask, tmp_path: Path) -> None:
     write(tmp_path / "tokens" / "results_20130124.token", TOKENS)
     write(tmp_path / "results" / "results.csv", RESULTS)
     write(tmp_path / "results" / "flickr30k_images" / "1.jpg", "x")
@@ -347,22 +345,22 @@ def test_flickr30k_has_two_forms_of_the_same(cli: Run, sql: Ask, tmp_path: Path)
     assert sql("SELECT name FROM splits") == [{"name": "flickr30k/all"}]
 
 
-def test_results_csv_is_a_csv_too(tmp_path: Path) -> None:
+def test_results_csv_is_read_as_csv(tmp_path: Path) -> None:
     file = write(tmp_path / "results.csv", RESULTS)
     assert rows_of(file) == [("1.jpg", 'Two guys , "X" | y .'), ("1.jpg", "Two men ."), ("2.jpg", "A dog .")]
 
 
 def test_flickr_images_in_another_folder(tmp_path: Path) -> None:
     write(tmp_path / "t" / "Flickr8k.token.txt", "1.jpg#0\ta dog\n")
-    images = flickr.read(tmp_path / "t", tmp_path / "photos").images
-    assert images["path"].to_pylist() == [f"{tmp_path}/photos/1.jpg"]
+    images = flickr.read(tmp_path / "t", tmp_path / "images").images
+    assert images["path"].to_pylist() == [f"{tmp_path}/images/1.jpg"]
     assert images["file_name"].to_pylist() == ["Flicker8k_Dataset/1.jpg"]
 
 
-# --- Karpathy
+# ---- Karpathy ----
 
 
-def test_karpathy_takes_floats_and_needs_no_name_that_is_given(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_karpathy_accepts_floats_and_a_missing_name(cli: Run, sql: Ask, tmp_path: Path) -> None:
     sentence = {"raw": "a dog", "sentid": 3.0}
     image = {"filename": "a.jpg", "filepath": None, "cocoid": 9.0, "split": "test", "sentences": [sentence]}
     file = write(tmp_path / "k.json", json.dumps({"images": [image], "dataset": None}))
@@ -373,10 +371,10 @@ def test_karpathy_takes_floats_and_needs_no_name_that_is_given(cli: Run, sql: As
     ]
 
 
-# --- Names
+# ---- names ----
 
 
-def test_a_file_whose_name_fits_no_data_set_or_split_is_named(cli: Run, tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_allowed_as_a_name_is_reported(cli: Run, tmp_path: Path) -> None:
     table = write(tmp_path / "my captions (1).csv", "image_path,caption\na.jpg,x\n")
     message = cli("ingest", "csv", table, code=1).stderr
     assert not [word for word in (str(table), "'my captions (1)'", "--name") if word not in message]
@@ -392,22 +390,22 @@ def test_a_file_whose_name_fits_no_data_set_or_split_is_named(cli: Run, tmp_path
 
 
 @pytest.mark.parametrize(("stated", "disk"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFC", "NFC"), ("NFD", "NFD")])
-def test_names_are_found_in_either_normalisation(
+def test_names_match_in_any_unicode_normalization(
     cli_json: Any, sql: Ask, tmp_path: Path, stated: Any, disk: Any
 ) -> None:
     name = "Été/café ñ.jpg"
     actual = write(tmp_path / unicodedata.normalize(disk, name), "x")
-    told = unicodedata.normalize(stated, name)
-    table = write(tmp_path / "t.csv", f"image_path,caption\n{told},a dog\nÉté/other é.jpg,a cat\n")
-    done = cli_json("ingest", "csv", table)
-    assert done["splits"][0]["missing_photos"] == 1
+    stated_name = unicodedata.normalize(stated, name)
+    table = write(tmp_path / "t.csv", f"image_path,caption\n{stated_name},a dog\nÉté/other é.jpg,a cat\n")
+    result = cli_json("ingest", "csv", table)
+    assert result["splits"][0]["missing_photos"] == 1
     (row,) = sql("SELECT path, file_name FROM images WHERE problem IS NULL")
-    assert row == {"path": str(actual), "file_name": told}
+    assert row == {"path": str(actual), "file_name": stated_name}
     assert Path(row["path"]).is_file()
     assert set(cli_json("ingest", "csv", table)["changes"].values()) == {0}
 
 
-def test_a_name_that_is_there_as_it_is_written_comes_first(cli: Run, sql: Ask, tmp_path: Path) -> None:
+def test_an_exact_match_of_a_name_is_preferred(cli: Run, sql: Ask, tmp_path: Path) -> None:
     names = [unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
     for name in names:
         write(tmp_path / name, name)
@@ -417,7 +415,7 @@ def test_a_name_that_is_there_as_it_is_written_comes_first(cli: Run, sql: Ask, t
     assert [row["path"] for row in sql("FROM images ORDER BY image_id")] == [f"{tmp_path}/{name}" for name in names]
 
 
-def test_flickr_lists_in_another_normalisation(tmp_path: Path) -> None:
+def test_flickr_lists_in_another_normalization(tmp_path: Path) -> None:
     write(tmp_path / "Flickr8k.token.txt", unicodedata.normalize("NFC", "é.jpg#0\ta dog\n"))
     write(tmp_path / "Flickr_8k.testImages.txt", unicodedata.normalize("NFD", "é.jpg\n"))
     splits = flickr.read(tmp_path).splits.to_pylist()
@@ -425,7 +423,7 @@ def test_flickr_lists_in_another_normalisation(tmp_path: Path) -> None:
     assert len({row["image"] for row in splits}) == 1
 
 
-def test_images_without_a_split_beside_others_are_said(tmp_path: Path) -> None:
+def test_images_without_a_split_beside_others_are_reported(tmp_path: Path) -> None:
     file = tmp_path / "part.csv"
     file.write_text("image_path,caption,split\n1.jpg,a man,val\n2.jpg,a dog,\n1.jpg,the same man,\n3.jpg,a cat,\n")
     (warning,) = csv_file.read(file).warnings

@@ -1,4 +1,4 @@
-"""Every layout and every way that one can be wrong, with real files; and the real data where it is."""
+"""Readers of each layout, with valid and malformed files, and with the real data if it is present."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def write_coco(root: Path, captions: str | bytes | dict[str, Any], split: str = 
 
 
 def karpathy_image(filename: str = "a.jpg", sentid: int = 0, **more: object) -> dict[str, Any]:
-    said = {"raw": "A dog.", "tokens": ["a", "dog"], "sentid": sentid}
-    return {"filename": filename, "split": "train", "sentences": [said], **more}
+    sentence = {"raw": "A dog.", "tokens": ["a", "dog"], "sentid": sentid}
+    return {"filename": filename, "split": "train", "sentences": [sentence], **more}
 
 
 def karpathy_file(*images: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def check_refused(read: Callable[[], object], *words: str) -> None:
     assert not [word for word in words if word not in message], message
 
 
-# --- COCO
+# ---- COCO ----
 
 
 def test_coco(tmp_path: Path) -> None:
@@ -137,8 +137,8 @@ def test_coco(tmp_path: Path) -> None:
         coco_image(3, "sub/a.jpg"),
         coco_image(5, "c.jpg"),
     ]
-    said = [coco_caption(20, 3, " A  cat\n"), coco_caption(10, 7), coco_caption(11, 3, "")]
-    annotations = coco.read(write_coco(tmp_path, coco_captions(images, said)), "val2017")
+    captions = [coco_caption(20, 3, " A  cat\n"), coco_caption(10, 7), coco_caption(11, 3, "")]
+    annotations = coco.read(write_coco(tmp_path, coco_captions(images, captions)), "val2017")
 
     check_schemas(annotations)
     names = ["val2017/b.jpg", "val2017/sub/a.jpg", "val2017/c.jpg"]
@@ -178,7 +178,7 @@ def test_coco_categories_count_the_instances_of_known_images(tmp_path: Path) -> 
     }
 
 
-def test_coco_splits_are_those_with_captions(tmp_path: Path) -> None:
+def test_coco_splits_have_a_captions_file(tmp_path: Path) -> None:
     for split in ("val2017", "train2017"):
         write_coco(tmp_path, coco_captions([], []), split)
     for other in ("instances_test2017.json", "captions_.json", "._captions_x.json", "captions_y.json.bak"):
@@ -190,7 +190,7 @@ def test_coco_without_images_has_empty_tables(tmp_path: Path) -> None:
     check_empty(coco.read(write_coco(tmp_path, coco_captions([], [])), "val2017"))
 
 
-def test_coco_takes_string_ids_unknown_sizes_and_a_byte_order_mark(tmp_path: Path) -> None:
+def test_coco_accepts_string_ids_unknown_sizes_and_a_byte_order_mark(tmp_path: Path) -> None:
     image = {"id": "one", "file_name": "./a.jpg", "width": 0, "height": None}
     captions = coco_captions([image], [{"id": "c", "image_id": "one", "caption": "\U0001f600"}])
     root = write_coco(tmp_path, codecs.BOM_UTF8 + json.dumps(captions).encode())
@@ -234,7 +234,7 @@ ONE = coco_image()
         (coco_captions([ONE], [coco_caption(), coco_caption()]), ["caption id '10'", "more than once"]),
     ],
 )
-def test_coco_refuses_a_bad_captions_file(
+def test_coco_refuses_a_malformed_captions_file(
     tmp_path: Path, content: str | bytes | dict[str, Any], words: list[str]
 ) -> None:
     root = write_coco(tmp_path, content)
@@ -251,7 +251,7 @@ def test_coco_refuses_a_bad_captions_file(
         (instances([], [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), ["category id '1'", "than once"]),
     ],
 )
-def test_coco_goes_on_without_a_bad_instances_file(
+def test_coco_ignores_a_malformed_instances_file_with_a_warning(
     tmp_path: Path, content: str | dict[str, Any], words: list[str]
 ) -> None:
     root = write_coco(tmp_path, coco_captions([ONE], [coco_caption()]))
@@ -293,7 +293,7 @@ def test_a_root_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     check_refused(lambda: coco.read(root, "val2017"), "not UTF-8", "d\\udcff")
 
 
-# --- Names that would lead out of their folder
+# ---- names outside their folder ----
 
 OUTSIDE = [
     "",
@@ -317,17 +317,17 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_photo_outside_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_image_outside_its_folder_is_refused(tmp_path: Path, name: str) -> None:
     root = write_coco(tmp_path, coco_captions([coco_image(1, name)], []))
     check_refused(lambda: coco.read(root, "val2017"), "captions_val2017.json", repr(name), "folder")
     file = write(tmp_path / "split.json", karpathy_file(karpathy_image(name, filepath="val2014")))
     check_refused(lambda: karpathy.read(file, tmp_path), "split.json", repr(name))
     if name in ("", "/etc/passwd"):
-        return  # a CSV file may have absolute paths, and an empty one is reported by its row: test_sources.py
+        return  # a CSV file may have absolute paths, and an empty one is reported by its row
     buffer = io.StringIO(newline="")
     csv.writer(buffer).writerows([["image_path", "caption"], [name, "A dog."]])
-    table = write(tmp_path / "mine.csv", buffer.getvalue())
-    check_refused(lambda: csv_file.read(table), "mine.csv", repr(name))
+    table = write(tmp_path / "table.csv", buffer.getvalue())
+    check_refused(lambda: csv_file.read(table), "table.csv", repr(name))
 
 
 @pytest.mark.parametrize("folder", ["..", "/data", "C:/data", "a\\b"])
@@ -341,7 +341,7 @@ def test_a_flickr_name_outside_the_root_is_refused(tmp_path: Path) -> None:
     check_refused(lambda: flickr.read(tmp_path), "Flickr8k.token.txt", "'../a.jpg'")
 
 
-def test_a_name_with_dots_that_are_no_parents_is_fine() -> None:
+def test_a_name_with_dots_that_are_no_parents_is_accepted() -> None:
     assert tables.file_name(Path("source"), ".../a..b.jpg", "..c") == "..c/.../a..b.jpg"
 
 
@@ -356,15 +356,15 @@ def test_an_accepted_name_stays_in_its_folder(name: str) -> None:
     assert accepted.startswith("folder/")
 
 
-# --- Flickr
+# ---- Flickr ----
 
 TOKEN = "a.jpg#0\tA dog .\n"
 
 
-def write_flickr(root: Path, photo: str = "Flicker8k_Dataset/a.jpg") -> Path:
+def write_flickr(root: Path, image: str = "Flicker8k_Dataset/a.jpg") -> Path:
     tokens = "a.jpg#0\tA dog .\nb.jpg#0\tTwo\tcats \nb.jpg#1\t\u2028\n\na.jpg#1\t A bird\n"
     write(root / "Flickr8k.token.txt", tokens)
-    write(root / photo, "")
+    write(root / image, "")
     return root
 
 
@@ -399,7 +399,7 @@ def test_flickr_captions_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "photo",
+    "image",
     [
         *(f"{folder}/b.jpg" for folder in flickr.FOLDERS),
         "Flickr8k_Dataset/Flicker8k_Dataset/a.jpg",
@@ -407,15 +407,15 @@ def test_flickr_captions_csv(tmp_path: Path) -> None:
         "a.jpg",
     ],
 )
-def test_flickr_finds_the_photo_folder(tmp_path: Path, photo: str) -> None:
-    write_flickr(tmp_path, photo)
-    # A well-known folder without the photos does not hide the one that has them.
+def test_flickr_finds_the_image_folder(tmp_path: Path, image: str) -> None:
+    write_flickr(tmp_path, image)
+    # An empty well-known folder does not hide the one with the images.
     (tmp_path / "Flicker8k_Dataset").mkdir(exist_ok=True)
-    names = [(Path(photo).parent / name).as_posix() for name in ("a.jpg", "b.jpg")]
+    names = [(Path(image).parent / name).as_posix() for name in ("a.jpg", "b.jpg")]
     assert column(flickr.read(tmp_path).images, "file_name") == names
 
 
-def test_flickr_takes_an_existing_folder_without_photos(tmp_path: Path) -> None:
+def test_flickr_names_images_in_an_existing_folder(tmp_path: Path) -> None:
     write_flickr(tmp_path, "flickr30k_images/other.jpg")
     names = ["flickr30k_images/a.jpg", "flickr30k_images/b.jpg"]
     assert column(flickr.read(tmp_path).images, "file_name") == names
@@ -445,7 +445,7 @@ def test_flickr_prefers_the_token_file(tmp_path: Path) -> None:
         ("captions.txt", "image,caption\na.jpg,A dog , running\n", ["row 2", "3 fields", "needs quotes"]),
     ],
 )
-def test_flickr_refuses_bad_captions(tmp_path: Path, file: str, content: str | bytes, words: list[str]) -> None:
+def test_flickr_refuses_malformed_captions(tmp_path: Path, file: str, content: str | bytes, words: list[str]) -> None:
     write(tmp_path / file, content)
     check_refused(lambda: flickr.read(tmp_path), file, *words)
 
@@ -458,18 +458,18 @@ def test_flickr_refuses_bad_captions(tmp_path: Path, file: str, content: str | b
         ("", ["is empty"]),
     ],
 )
-def test_flickr_refuses_a_bad_split_list(tmp_path: Path, content: str, words: list[str]) -> None:
+def test_flickr_refuses_a_malformed_split_list(tmp_path: Path, content: str, words: list[str]) -> None:
     write_flickr(tmp_path)
     write(tmp_path / "Flickr_8k.devImages.txt", content)
     check_refused(lambda: flickr.read(tmp_path), "Flickr_8k.devImages.txt", *words)
 
 
-def test_flickr_says_what_it_looked_for(tmp_path: Path) -> None:
+def test_flickr_names_the_captions_files_that_it_reads(tmp_path: Path) -> None:
     check_refused(lambda: flickr.read(tmp_path), str(tmp_path), "Flickr8k.token.txt", "captions.txt")
     check_refused(lambda: flickr.read(tmp_path / "no"), str(tmp_path / "no"), "check the path")
 
 
-# --- Karpathy
+# ---- Karpathy ----
 
 
 def test_karpathy_coco(tmp_path: Path) -> None:
@@ -477,14 +477,14 @@ def test_karpathy_coco(tmp_path: Path) -> None:
     second = karpathy_image("a.jpg", 3, filepath="train2014", cocoid=10)
     second["sentences"].append({"raw": " A cat\n", "sentid": 9})
     file = write(tmp_path / "dataset_coco.json", {"dataset": "coco", "images": [first, second]})
-    name, annotations = karpathy.read(file, tmp_path / "photos")
+    name, annotations = karpathy.read(file, tmp_path / "images")
 
     check_schemas(annotations)
     assert name == "coco"
     names = ["val2014/b.jpg", "train2014/a.jpg"]
     assert column(annotations.images, "source_id") == ["20", "10"]
     assert column(annotations.images, "file_name") == names
-    assert column(annotations.images, "path") == [f"{tmp_path.as_posix()}/photos/{name}" for name in names]
+    assert column(annotations.images, "path") == [f"{tmp_path.as_posix()}/images/{name}" for name in names]
     assert annotations.captions.to_pydict() == {
         "image": [names[0], names[1], names[1]],
         "source_id": ["7", "3", "9"],
@@ -495,7 +495,7 @@ def test_karpathy_coco(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["", "flickr30k-images/"])
-def test_karpathy_flickr_finds_the_photos(tmp_path: Path, folder: str) -> None:
+def test_karpathy_flickr_finds_the_images(tmp_path: Path, folder: str) -> None:
     write(tmp_path / f"{folder}a.jpg", "")
     file = write(tmp_path / "dataset_flickr8k.json", karpathy_file(karpathy_image("a.jpg")))
     name, annotations = karpathy.read(file, tmp_path)
@@ -504,7 +504,7 @@ def test_karpathy_flickr_finds_the_photos(tmp_path: Path, folder: str) -> None:
     assert column(annotations.images, "file_name") == [f"{folder}a.jpg"]
 
 
-def test_karpathy_without_photos_names_them_in_the_root(tmp_path: Path) -> None:
+def test_karpathy_without_image_files_names_them_in_the_root(tmp_path: Path) -> None:
     file = write(tmp_path / "dataset_flickr8k.json", karpathy_file(karpathy_image("a.jpg")))
     assert column(karpathy.read(file, tmp_path)[1].images, "file_name") == ["a.jpg"]
 
@@ -529,7 +529,7 @@ def test_karpathy_without_images_has_empty_tables(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_karpathy_refuses_a_bad_file(tmp_path: Path, content: str | dict[str, Any], words: list[str]) -> None:
+def test_karpathy_refuses_a_malformed_file(tmp_path: Path, content: str | dict[str, Any], words: list[str]) -> None:
     file = write(tmp_path / "dataset_x.json", content)
     check_refused(lambda: karpathy.read(file, tmp_path), "dataset_x.json", *words)
 
@@ -540,7 +540,7 @@ def test_karpathy_names_the_nearest_file(tmp_path: Path) -> None:
     check_refused(lambda: karpathy.read(missing, tmp_path), str(missing), "did you mean 'dataset_coco.json'?")
 
 
-# --- CSV
+# ---- CSV ----
 
 
 def test_csv_with_every_column_in_any_order(tmp_path: Path) -> None:
@@ -553,7 +553,7 @@ def test_csv_with_every_column_in_any_order(tmp_path: Path) -> None:
         ",,x,c9,p//a.jpg,",
         ",A cow,x,,c.jpg,",
     ]
-    file = write(tmp_path / "mine.csv", codecs.BOM_UTF8 + "\r\n".join(lines).encode())
+    file = write(tmp_path / "table.csv", codecs.BOM_UTF8 + "\r\n".join(lines).encode())
     annotations = csv_file.read(file)
 
     check_schemas(annotations)
@@ -573,8 +573,8 @@ def test_csv_with_every_column_in_any_order(tmp_path: Path) -> None:
     assert members(annotations) == {"train": ["p/a.jpg"], "val": ["p/b.jpg"], "all": ["c.jpg"]}
 
 
-def test_csv_with_the_needed_columns_alone(tmp_path: Path) -> None:
-    file = write(tmp_path / "mine.csv", "image_path,caption\na.jpg,A dog\na.jpg,A cat\n")
+def test_csv_with_only_the_required_columns(tmp_path: Path) -> None:
+    file = write(tmp_path / "table.csv", "image_path,caption\na.jpg,A dog\na.jpg,A cat\n")
     annotations = csv_file.read(file)
     assert column(annotations.images, "source_id") == ["a.jpg"]
     assert column(annotations.captions, "source_id") == ["a.jpg#0", "a.jpg#1"]
@@ -582,7 +582,7 @@ def test_csv_with_the_needed_columns_alone(tmp_path: Path) -> None:
 
 
 def test_csv_with_a_header_alone_has_empty_tables(tmp_path: Path) -> None:
-    check_empty(csv_file.read(write(tmp_path / "mine.csv", "image_path,caption\n")))
+    check_empty(csv_file.read(write(tmp_path / "table.csv", "image_path,caption\n")))
 
 
 @pytest.mark.parametrize(
@@ -607,18 +607,18 @@ def test_csv_with_a_header_alone_has_empty_tables(tmp_path: Path) -> None:
         ("image_path,caption,caption_id\na.jpg,x,\nb.jpg,y,a.jpg#0\n", ["caption id 'a.jpg#0'"]),
     ],
 )
-def test_csv_refuses_a_bad_file(tmp_path: Path, content: str | bytes, words: list[str]) -> None:
-    file = write(tmp_path / "mine.csv", content)
-    check_refused(lambda: csv_file.read(file), "mine.csv", *words)
+def test_csv_refuses_a_malformed_file(tmp_path: Path, content: str | bytes, words: list[str]) -> None:
+    file = write(tmp_path / "table.csv", content)
+    check_refused(lambda: csv_file.read(file), "table.csv", *words)
 
 
-def test_csv_says_what_is_missing(tmp_path: Path) -> None:
-    check_refused(lambda: csv_file.read(tmp_path / "mine.csv"), "mine.csv", "does not exist", "check the path")
-    check_refused(lambda: csv_file.read(tmp_path / "no" / "mine.csv"), "mine.csv", "does not exist")
+def test_csv_names_a_missing_file(tmp_path: Path) -> None:
+    check_refused(lambda: csv_file.read(tmp_path / "table.csv"), "table.csv", "does not exist", "check the path")
+    check_refused(lambda: csv_file.read(tmp_path / "no" / "table.csv"), "table.csv", "does not exist")
     check_refused(lambda: csv_file.read(tmp_path), "cannot read", str(tmp_path))
 
 
-# --- What is written is what is read
+# ---- round trips ----
 
 captions = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 names = st.text("aé猫 .-_#,\"'", min_size=1, max_size=6).map(lambda stem: f"{stem}x/{stem}x.jpg")
@@ -627,7 +627,7 @@ sources = st.dictionaries(names, st.lists(captions, max_size=4), max_size=6)
 
 @examples(60)
 @given(sources)
-def test_coco_reads_back_what_was_written(source: dict[str, list[str]]) -> None:
+def test_coco_round_trip(source: dict[str, list[str]]) -> None:
     pairs = [(at, text) for at, texts in enumerate(source.values()) for text in texts]
     content = coco_captions(
         [coco_image(at, name) for at, name in enumerate(source)],
@@ -642,20 +642,20 @@ def test_coco_reads_back_what_was_written(source: dict[str, list[str]]) -> None:
 
 @examples(60)
 @given(source=sources, end=st.sampled_from(["\n", "\r\n"]), mark=st.sampled_from([b"", codecs.BOM_UTF8]))
-def test_csv_reads_back_what_was_written(source: dict[str, list[str]], end: str, mark: bytes) -> None:
+def test_csv_round_trip(source: dict[str, list[str]], end: str, mark: bytes) -> None:
     buffer = io.StringIO(newline="")
     # Python's writer leaves a lone "\r" unquoted, which ends a row for every reader: so quote all.
     writer = csv.writer(buffer, lineterminator=end, quoting=csv.QUOTE_ALL)
     writer.writerow(["caption", "image_path"])
     writer.writerows([text, name] for name, texts in source.items() for text in texts)
     with tempfile.TemporaryDirectory() as folder:
-        file = write(Path(folder) / "mine.csv", mark + buffer.getvalue().encode())
+        file = write(Path(folder) / "table.csv", mark + buffer.getvalue().encode())
         annotations = csv_file.read(file)
     check_schemas(annotations)
     assert texts_of(annotations) == {name: texts for name, texts in source.items() if texts}
 
 
-# --- Real data
+# ---- real data ----
 
 
 @pytest.mark.parametrize(("split", "images", "captions"), [("train2017", 80, 400), ("val2017", 79, 395)])
@@ -668,14 +668,14 @@ def test_real_coco(test_data: Path, split: str, images: int, captions: int) -> N
     assert all(Path(path).is_file() for path in column(annotations.images, "path"))
     assert min(column(annotations.images, "width")) > 0
 
-    told = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
+    content = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
     names = {row["source_id"]: row["file_name"] for row in annotations.images.to_pylist()}
-    seen = [(names.get(str(one["image_id"])), str(one["category_id"])) for one in told["annotations"]]
-    found = annotations.image_categories.to_pylist()
-    assert {(row["image"], row["category"]): row["instances"] for row in found} == Counter(
-        (name, category) for name, category in seen if name
+    pairs = [(names.get(str(row["image_id"])), str(row["category_id"])) for row in content["annotations"]]
+    counted = annotations.image_categories.to_pylist()
+    assert {(row["image"], row["category"]): row["instances"] for row in counted} == Counter(
+        (name, category) for name, category in pairs if name
     )
-    assert column(annotations.categories, "name") == [category["name"] for category in told["categories"]]
+    assert column(annotations.categories, "name") == [category["name"] for category in content["categories"]]
     assert annotations.categories.num_rows == 80
 
 
