@@ -107,7 +107,7 @@ def test_files_that_the_system_refuses_are_clipstore_errors(place: Path) -> None
     store = clipstore.open(place / "store")
     calls: list[Call] = [
         lambda store: store.stats("t/val", plots="none/plots.html"),
-        lambda store: store.report(map="none", out=place / "table.csv" / "page.html"),
+        lambda store: store.report(format="md", model="demo", out=place / "table.csv" / "page.md"),
         lambda store: store.export_csv(place / "table.csv" / "out"),
         lambda store: store.ingest_csv("none.csv"),
         lambda store: store.add_model("n", base=str(place / "scenes")),

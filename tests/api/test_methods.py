@@ -80,11 +80,8 @@ CALLS: dict[str, Call] = {
     ),
     "query": lambda store: store.query(),
     "query splits": lambda store: store.splits(),
-    "report --map none --split t/val --model demo --model other": lambda store: store.report(
-        map="none", split="t/val", model=["demo", "other"]
-    ),
-    "report --format md --out table.md": lambda store: store.report(format="md", out="table.md"),
-    "report --format tex": lambda store: store.report(format="tex"),
+    "report --map none --split t/val --model demo": lambda store: store.report(map="none", split="t/val", model="demo"),
+    "report --format tex --out table.tex": lambda store: store.report(format="tex", out="table.tex"),
     "retrieve scenes/all --text scenes --model demo --split t/val --top 2 --panel p.png": lambda store: store.retrieve(
         Path("scenes/all"), text="scenes", model="demo", split="t/val", top=2, panel="p.png"
     ),
