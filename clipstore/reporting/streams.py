@@ -1,13 +1,13 @@
-"""Text streams on which printing never fails, whatever their encoding."""
+"""Text streams on which printing cannot fail because of their encoding."""
 
 from __future__ import annotations
 
 import codecs
 from typing import TextIO
 
-READABLE = "clipstore.readable"  # the error handler: characters that an encoding lacks are replaced, never an error
+READABLE = "clipstore.readable"  # an error handler that replaces characters which the encoding lacks
 
-# Typographic characters of our own output, and what stands for them in ASCII.
+# Typographic characters in clipstore's output, and their replacements in ASCII.
 _ASCII = {
     "→": "->",
     "…": "...",
@@ -26,25 +26,27 @@ _ASCII = {
 
 
 def printable(text: str, encoding: str | None) -> str:
-    """The text as a stream of this encoding prints it: a character that it lacks becomes ASCII, or an escape."""
+    """The text as a stream with this encoding prints it: missing characters become ASCII or an escape."""
     if not encoding or text.isascii():
         return text
     return text.encode(encoding, READABLE).decode(encoding)
 
 
 def never_fail(*streams: TextIO | None) -> None:
-    """Have streams print what their encoding lacks in ASCII or as an escape, instead of failing."""
+    """Make streams replace characters that their encoding lacks, instead of raising an error."""
     for stream in streams:
-        if stream is not None and hasattr(stream, "reconfigure"):  # a notebook's streams have no encoding to fail at
+        if stream is not None and hasattr(stream, "reconfigure"):  # streams of a notebook have no encoding
             stream.reconfigure(errors=READABLE)
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    lacking = error.object[error.start : error.end]
-    escaped = (_ASCII.get(one) or one.encode("ascii", "backslashreplace").decode("ascii") for one in lacking)
-    return "".join(escaped), error.end
+    missing = error.object[error.start : error.end]
+    replacements = (
+        _ASCII.get(character) or character.encode("ascii", "backslashreplace").decode("ascii") for character in missing
+    )
+    return "".join(replacements), error.end
 
 
 codecs.register_error(READABLE, _replace)

@@ -1,14 +1,14 @@
-"""Rows as a table, as CSV or as JSON, on stdout. All commands print their tables here.
+"""Rows as a table, as CSV or as JSON, on stdout. All commands print their tables with these functions.
 
-No value is ever cut, and no number, name or word is broken:
+No value is cut, and no number, name or word is broken:
 
-- Off a terminal (a pipe, a file) a table is as wide as its values.
-- On a terminal, a table that is too wide is set narrower: its columns move together, headings made of words break at
-  blanks, and text of more than 24 characters wraps at blanks.
+- If stdout is not a terminal, a table is as wide as its values.
+- On a terminal, a table that is too wide is made narrower: the gaps between columns shrink, headings break at spaces,
+  and text of more than 24 characters wraps at spaces.
 - A table that is still too wide is printed as records, one line `column: value` for each value.
 
-Column names are printed as the rows have them, so that they can be copied. A float is printed as the shortest decimal
-that reads back as the same float, which is also what JSON has; a table that rounds makes its own strings.
+Column names are printed unchanged, so that they can be copied. A float is printed as the shortest decimal that reads
+back as the same float, as in JSON; tables with rounded numbers pass strings.
 """
 
 from __future__ import annotations
@@ -36,55 +36,59 @@ from clipstore.reporting.streams import printable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TOTAL_ROWS = b"total_rows"  # in an Arrow table's metadata: how many rows there are without its limit
+_TOTAL_ROWS = b"total_rows"  # key of an Arrow table's metadata: the number of rows without the limit
 
-_TEXT = 24  # characters; longer text may wrap at blanks, to no less than this
-_GAPS = (3, 2, 1)  # blanks between two columns: at first, and where that is too wide
+_TEXT = 24  # characters; longer text may wrap at spaces, to at least this width
+_GAPS = (3, 2, 1)  # spaces between columns, in the order in which they are tried
 
 
 def console() -> Console:
-    """A console on stdout that breaks no lines: a terminal shows a long one on several rows."""
+    """A console on stdout that does not break lines: a terminal wraps long ones."""
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def terminal_width() -> int | None:
-    """The columns of the terminal on stdout; None: stdout is no terminal."""
+    """The width of the terminal on stdout, in characters; None: stdout is not a terminal."""
     return console().width if sys.stdout.isatty() else None
 
 
 def print_table(
     rows: Sequence[Row], *, empty: str = "nothing", title: str | None = None, whole_headings: bool = False
 ) -> None:
-    """Print rows that share their keys; numbers are aligned to the right.
+    """Print rows with the same keys; numbers are aligned to the right.
 
-    With `whole_headings`, no heading is broken: they are names that can be copied.
+    With `whole_headings`, no heading is broken, so that column names can be copied.
     """
-    say = console()
+    out = console()
     if not rows:
-        say.print(empty)
+        out.print(empty)
         return
     if title:
-        say.print(title, style="bold")
+        out.print(title, style="bold")
     width = terminal_width()
     columns = [_column(key, rows) for key in rows[0]]
-    table = next((table for gap in _GAPS if (table := _fitted(columns, width, gap, whole=whole_headings))), None)
+    table = next((table for gap in _GAPS if (table := _fit(columns, width, gap, whole=whole_headings))), None)
     if table is None:
         _print_records(columns, width or 0)
         return
-    say.print("\n".join(table.heading), style="bold")
+    out.print("\n".join(table.heading), style="bold")
     sys.stdout.write("\n".join([*table.body, "", ""]))
 
 
 def print_rows(table: pa.Table, form: str) -> None:
-    """Print an Arrow table as "table", "csv" or "json"; and where a limit left rows out, how many of how many these
-    are: below the table, or on stderr.
+    """Print an Arrow table as "table", "csv" or "json".
+
+    If a limit left rows out, a note with both numbers follows the table, or is printed on stderr.
+
+    Raises:
+        CatalogError: Python cannot represent a value.
     """
     total = total_rows(table)
-    table = table.rename_columns(_distinct(table.column_names))
+    table = table.rename_columns(_unique_names(table.column_names))
     try:
         rows = table.to_pylist()
-    except (OverflowError, ValueError) as error:  # a date past the year 9999, for one
-        message = f"the answer holds a value that Python has no word for ({error}): cast it to VARCHAR in the query"
+    except (OverflowError, ValueError) as error:  # a date after the year 9999, for example
+        message = f"the result has a value that Python cannot represent ({error}): cast it to VARCHAR in the query"
         raise CatalogError(message) from error
     if form == "json":
         print_json(rows)
@@ -98,12 +102,12 @@ def print_rows(table: pa.Table, form: str) -> None:
 
 
 def total_rows(table: pa.Table) -> int:
-    """How many rows an answer has without its limit."""
+    """The number of rows of a result without its limit."""
     return int((table.schema.metadata or {}).get(_TOTAL_ROWS, table.num_rows))
 
 
 def of_total(shown: int, total: int) -> str:
-    """How many of how many are printed: "20 of 812", or the number alone where these are all."""
+    """The number of rows printed, and the total: "20 of 812", or only the total if all are printed."""
     return f"{shown:,} of {total:,}" if shown < total else f"{total:,}"
 
 
@@ -132,7 +136,7 @@ def plain(value: Any) -> Any:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it, on one line: a control character is shown as its escape."""
+    """A value as a table prints it, on one line: control characters are escaped."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -142,7 +146,7 @@ def cell(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as people write it."""
+    """A duration such as "12.3 s", "4 min 05 s" or "2 h 07 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -151,7 +155,7 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column before it is set: its name, its values as text, and whether they are numbers."""
+    """A column before layout: its name, its values as text, and whether they are numbers."""
 
     name: str
     cells: list[str]
@@ -159,20 +163,20 @@ class _Column:
 
     @property
     def width(self) -> int:
-        """The widest value."""
+        """The width of the widest value."""
         return max(map(cell_len, self.cells))
 
     @property
-    def least(self) -> int:
-        """The width that it needs at least: where text wraps at blanks, no word is broken."""
+    def min_width(self) -> int:
+        """The smallest possible width: text wraps at spaces, and no word is broken."""
         if self.numbers or self.width <= _TEXT:
             return self.width
         return max(_TEXT, *(cell_len(word) for text in self.cells for word in text.split(" ")))
 
 
 @dataclass(frozen=True)
-class _Table:
-    """A table that is set: the lines of its heading with the rule below, and those of its rows."""
+class _Layout:
+    """The lines of a table: those of its heading, with the rule below, and those of its rows."""
 
     heading: list[str]
     body: list[str]
@@ -184,33 +188,33 @@ def _column(key: str, rows: Sequence[Row]) -> _Column:
     return _Column(printable(cell(key), encoding), [printable(cell(row[key]), encoding) for row in rows], numbers)
 
 
-def _fitted(columns: Sequence[_Column], width: int | None, gap: int, *, whole: bool) -> _Table | None:
-    """The columns side by side, `gap` blanks apart, their headings `whole` or broken; None: wider than `width`."""
+def _fit(columns: Sequence[_Column], width: int | None, gap: int, *, whole: bool) -> _Layout | None:
+    """The columns side by side with `gap` spaces between them, headings `whole` or broken; None: wider than `width`."""
     names = [[column.name] for column in columns]
     broken = names if whole else [re.split(r" |(?=@)", column.name) for column in columns]
     for headings, wrapped in ((names, False), (broken, True)):
-        of_names = [max(map(cell_len, heading)) for heading in headings]
-        pairs = list(zip(columns, of_names, strict=True))
-        least = [max(name, column.least if wrapped else column.width) for column, name in pairs]
+        heading_widths = [max(map(cell_len, heading)) for heading in headings]
+        pairs = list(zip(columns, heading_widths, strict=True))
+        least = [max(heading, column.min_width if wrapped else column.width) for column, heading in pairs]
         room = math.inf if width is None else width - sum(least) - gap * (len(columns) - 1) - 2
         if room >= 0:
-            wanted = [max(name, column.width) for column, name in pairs]
-            return _set(columns, headings, _shared(least, wanted, room), gap)
+            most = [max(heading, column.width) for column, heading in pairs]
+            return _lay_out(columns, headings, _distribute(least, most, room), gap)
     return None
 
 
-def _shared(least: Sequence[int], wanted: Sequence[int], room: float) -> list[int]:
-    """The widths of columns that have `room` beyond the least: those that want little get it, the others share."""
+def _distribute(least: Sequence[int], most: Sequence[int], room: float) -> list[int]:
+    """Column widths between `least` and `most` that use `room` more than the least: narrow columns are served first."""
     widths = list(least)
-    open_columns = sorted(range(len(widths)), key=lambda at: wanted[at] - least[at])
-    for number, at in enumerate(open_columns):
-        more = min(wanted[at] - least[at], room // (len(open_columns) - number))
-        widths[at] += int(more)
+    by_need = sorted(range(len(widths)), key=lambda column: most[column] - least[column])
+    for number, column in enumerate(by_need):
+        more = min(most[column] - least[column], room // (len(by_need) - number))
+        widths[column] += int(more)
         room -= more
     return widths
 
 
-def _set(columns: Sequence[_Column], headings: Sequence[list[str]], widths: Sequence[int], gap: int) -> _Table:
+def _lay_out(columns: Sequence[_Column], headings: Sequence[list[str]], widths: Sequence[int], gap: int) -> _Layout:
     def lines(cells: Sequence[Sequence[str]]) -> Iterator[str]:
         for parts in zip_longest(*cells, fillvalue=""):
             padded = (
@@ -223,13 +227,13 @@ def _set(columns: Sequence[_Column], headings: Sequence[list[str]], widths: Sequ
     body = [
         line
         for row in zip(*(column.cells for column in columns), strict=True)
-        for line in lines([_wrapped(value.split(" "), width) for value, width in zip(row, widths, strict=True)])
+        for line in lines([_wrap(value.split(" "), width) for value, width in zip(row, widths, strict=True)])
     ]
-    return _Table(["", *lines(headings), f" {rule}"], body)
+    return _Layout(["", *lines(headings), f" {rule}"], body)
 
 
-def _wrapped(words: Sequence[str], width: int) -> list[str]:
-    """Words in lines of at most `width` columns; a longer word is a line of its own."""
+def _wrap(words: Sequence[str], width: int) -> list[str]:
+    """Words in lines of at most `width` characters; a longer word has its own line."""
     lines: list[str] = []
     for word in words:
         if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
@@ -240,19 +244,19 @@ def _wrapped(words: Sequence[str], width: int) -> list[str]:
 
 
 def _print_records(columns: Sequence[_Column], width: int) -> None:
-    """Every row as lines `column: value`; a long value goes on below, indented."""
-    say, total = console(), len(columns[0].cells)
+    """Print every row as lines `column: value`; long values continue on indented lines."""
+    out, total = console(), len(columns[0].cells)
     for number in range(total):
-        say.print(f"\n row {number + 1:,} of {total:,}", style="bold")
+        out.print(f"\n row {number + 1:,} of {total:,}", style="bold")
         for column in columns:
             first, *more = column.cells[number].split(" ")
-            lines = _wrapped([f"{column.name}: {first}".rstrip(), *more], width - 4)
+            lines = _wrap([f"{column.name}: {first}".rstrip(), *more], width - 4)
             sys.stdout.write(" " + "\n   ".join(lines) + "\n")
     sys.stdout.write("\n")
 
 
 def _print_csv(names: Sequence[str], rows: Sequence[Row]) -> None:
-    """Print CSV; where stdout's encoding lacks some of its characters, say so on stderr."""
+    """Print CSV; with a warning on stderr if the encoding of stdout lacks some of its characters."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
@@ -265,20 +269,20 @@ def _print_csv(names: Sequence[str], rows: Sequence[Row]) -> None:
 
 
 def _encoding() -> str | None:
-    """Of stdout; None: it takes any text, as a notebook's does."""
+    """The encoding of stdout; None: any text can be printed, as in a notebook."""
     return getattr(sys.stdout, "encoding", None)
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Column names with a number after those that stood before, as joins give them; rows are mappings by name."""
-    told: list[str] = []
+def _unique_names(names: Sequence[str]) -> list[str]:
+    """Column names with a number appended to repeated ones, which joins produce: rows are mappings by name."""
+    unique: list[str] = []
     for name in names:
-        again = (f"{name}_{number}" for number in count(1))
-        told.append(name if name not in told else next(new for new in again if new not in {*told, *names}))
-    return told
+        numbered = (f"{name}_{number}" for number in count(1))
+        unique.append(name if name not in unique else next(new for new in numbered if new not in {*unique, *names}))
+    return unique
 
 
 def _visible(character: str) -> str:
-    """A character that would move the cursor or command the terminal as its escape, any other as it is."""
-    commands = unicodedata.category(character) in ("Cc", "Zl", "Zp")
-    return character.encode("unicode_escape").decode("ascii") if commands else character
+    """The escape of a character that moves the cursor or controls the terminal; other characters unchanged."""
+    is_control = unicodedata.category(character) in ("Cc", "Zl", "Zp")
+    return character.encode("unicode_escape").decode("ascii") if is_control else character

@@ -1,4 +1,4 @@
-"""Tables at every width against their JSON, row limits, streams of every encoding, and the command lists."""
+"""Tables at several widths compared with their JSON, row limits, stream encodings, and the command lists."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ NINE = "SELECT " + ", ".join(f"123456789 AS column_{letter}" for letter in "abcd
 
 
 class _Terminal(io.StringIO):
-    """A terminal as far as `print_table` can see."""
+    """A stream that `print_table` takes for a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def printed(width: int | None, call: Callable[[], object]) -> str:
-    """What `call` prints on a terminal `width` columns wide, or (None) into a pipe; without styles."""
+    """The output of `call` on a terminal `width` characters wide, or (None) into a pipe; without styles."""
     out = io.StringIO() if width is None else _Terminal()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
         patch.setenv("TERM", "xterm")
@@ -75,15 +75,15 @@ def printed(width: int | None, call: Callable[[], object]) -> str:
 
 @pytest.fixture(scope="module")
 def place(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of drawn scenes: the bundled model and two imported ones, evaluated; a drawn split; and another data set
-    whose first two photos are missing.
+    """A store of drawn scenes: the bundled model and two imported ones, evaluated; a drawn split; and a second data set
+    whose first two image files are missing.
     """
     root = tmp_path_factory.mktemp("tables")
     for name, first in (("scenes", 0), ("lacking", 2)):
         (root / name / "val").mkdir(parents=True)
         (root / name / "annotations").symlink_to(scenes / "annotations")
-        for photo in sorted((scenes / "val").iterdir())[first:]:
-            (root / name / "val" / photo.name).symlink_to(photo)
+        for file in sorted((scenes / "val").iterdir())[first:]:
+            (root / name / "val" / file.name).symlink_to(file)
     run = partial(run_command, root / "store")
     run("ingest", "coco", root / "scenes", "--name", DATASET)
     run("ingest", "coco", root / "lacking", "--name", "lacking")
@@ -99,18 +99,18 @@ def _vectors(store: Store, target: Path, seed: int) -> list[object]:
     """Options of `import`: seeded vectors of the split's images and captions."""
     target.mkdir()
     words: list[object] = ["--split", SPLIT]
-    for what in ("images", "captions"):
-        ids = sorted(set(run_sql(store, f"SELECT source_id FROM {what}")["source_id"].to_pylist()))
+    for kind in ("images", "captions"):
+        ids = sorted(set(run_sql(store, f"SELECT source_id FROM {kind}")["source_id"].to_pylist()))
         rows = np.random.default_rng(seed).normal(size=(len(ids), 8)).astype(np.float32)
-        for option, array in ((f"--{what}", rows), (f"--{what[:-1]}-ids", np.array(ids))):
+        for option, array in ((f"--{kind}", rows), (f"--{kind[:-1]}-ids", np.array(ids))):
             np.save(target / f"{option}.npy", array)
             words += [option, target / f"{option}.npy"]
     return words
 
 
 @pytest.fixture(scope="module")
-def answers(place: Path) -> dict[str, Any]:
-    """What the commands that take long print with --json, each run once."""
+def results(place: Path) -> dict[str, Any]:
+    """The JSON of the slow commands, each run once."""
     models = [word for name in ("demo", LONG_MODEL, OTHER_MODEL) for word in ("--model", name)]
     commands: dict[str, list[object]] = {
         "eval": ["eval", *models, "--split", SPLIT],
@@ -131,28 +131,29 @@ def answers(place: Path) -> dict[str, Any]:
 
 
 class Case(NamedTuple):
-    """What a command prints: its result as JSON has it, the call that prints it, and the keys that the text leaves
-    out. `exact`: no number is rounded.
+    """A command's output: its result as JSON, the call that prints it, and the keys that the text leaves out.
+
+    `exact`: no number is rounded.
     """
 
-    told: Any
+    result: Any
     call: Printer
     left_out: frozenset[str] = frozenset()
     exact: bool = False
 
 
 def _command(place: Path, *words: object, left_out: str = "") -> Case:
-    told = json.loads(run_command(place / "store", *words, "--json").stdout)
+    result = json.loads(run_command(place / "store", *words, "--json").stdout)
 
     def call() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("CLIPSTORE_STORE", str(place / "store"))
             main.main([str(word) for word in words], standalone_mode=False)
 
-    return Case(told, call, frozenset(left_out.split()))
+    return Case(result, call, frozenset(left_out.split()))
 
 
-def _answer(table: pa.Table) -> Case:
+def _query_result(table: pa.Table) -> Case:
     out = io.StringIO()
     with redirect_stdout(out):
         tables.print_rows(table, "json")
@@ -166,19 +167,19 @@ _OF_EVALUATION = (
 )
 
 
-def _evaluations(answers: Mapping[str, Any]) -> Case:
-    """Three models' evaluations, as if of a gallery of COCO's size."""
-    told = copy.deepcopy(answers["eval"])
-    for number, evaluation in enumerate(told["evaluations"]):
+def _evaluations(results: Mapping[str, Any]) -> Case:
+    """The evaluations of three models, with the numbers of a gallery of COCO's size."""
+    result = copy.deepcopy(results["eval"])
+    for number, evaluation in enumerate(result["evaluations"]):
         evaluation["measured_on"] |= {"images": 123_287, "captions": 616_767, "tied_pairs": 1_234_567 + number}
         evaluation["measured_on"] |= {"left_out_images": 1_234, "left_out_captions": 6_170, "seen_images": 20_000}
         evaluation["metrics"] |= {"image_retrieval_mean_rank": 41_399.5, "text_retrieval_median_rank": 308_383.0}
-    return Case(told, lambda: metrics.print_evaluations(told["evaluations"]), frozenset(_OF_EVALUATION.split()))
+    return Case(result, lambda: metrics.print_evaluations(result["evaluations"]), frozenset(_OF_EVALUATION.split()))
 
 
-def _epochs(answers: Mapping[str, Any]) -> dict[str, Any]:
-    """A training as `clipstore train --json` has it, with twelve epochs."""
-    measured = answers["eval"]["evaluations"][0]["metrics"]
+def _epochs(results: Mapping[str, Any]) -> dict[str, Any]:
+    """A training with twelve epochs, as `clipstore train --json` prints it."""
+    measured = results["eval"]["evaluations"][0]["metrics"]
     history = [
         {
             "epoch": epoch,
@@ -213,9 +214,9 @@ _OF_TRAINING = (
 _OF_EMBED = "fingerprint clock seconds planned workers pieces lost_shards least_cosine size estimate"
 
 
-def _embedded(answers: Mapping[str, Any]) -> Case:
-    """A long run's summary, as if of COCO."""
-    rows = copy.deepcopy(answers["embed"]["embedded"])
+def _embedded(results: Mapping[str, Any]) -> Case:
+    """The summary of a long run, with numbers of COCO's size."""
+    rows = copy.deepcopy(results["embed"]["embedded"])
     for row in rows:
         row |= {"model": LONG_MODEL, "done": 616_767, "reused": 123_456_789, "seconds": 8_000.0, "size": 1_263_139_840}
         row["clock"] = dict.fromkeys(row["clock"], 1234.5)
@@ -226,23 +227,23 @@ def _embedded(answers: Mapping[str, Any]) -> Case:
     return Case(rows, call, frozenset({*_OF_EMBED.split()}))
 
 
-def _demo(place: Path, answers: Mapping[str, Any]) -> Case:
-    """What `clipstore demo` prints, of this store's results."""
+def _demo(place: Path, results: Mapping[str, Any]) -> Case:
+    """The output of `clipstore demo`, with the results of this store."""
     store = Store(place / "store")
-    told = {
+    result = {
         "folder": "demo",
         "models": ["demo", LONG_MODEL, OTHER_MODEL],
         "split": SPLIT,
         "splits": run_query(store, "splits", ()).to_pylist(),
-        "trained": [_epochs(answers)],
-        "embedded": answers["embed"]["embedded"],
-        "evaluations": answers["eval"]["evaluations"],
+        "trained": [_epochs(results)],
+        "embedded": results["embed"]["embedded"],
+        "evaluations": results["eval"]["evaluations"],
         "queries": [
             {"name": name, "parameters": ("limit=5",), "rows": run_query(store, name, ("limit=5",)).to_pylist()}
             for name in ("failures", "hubs")
         ],
     }
-    return Case(told, lambda: print_demo(told), frozenset(f"{_OF_EVALUATION} {_OF_EMBED}".split()))
+    return Case(result, lambda: print_demo(result), frozenset(f"{_OF_EVALUATION} {_OF_EMBED}".split()))
 
 
 _OF_COMPARISON = (
@@ -271,33 +272,33 @@ CASES: dict[str, Callable[[Path, dict[str, Any]], Case]] = {
     "import": lambda place, _: _command(
         place, "import", LONG_MODEL, *_vectors(Store(place / "store"), place / f"again{os.urandom(4).hex()}", 0)
     ),
-    "embed": lambda _, answers: _embedded(answers),
-    "embed --dry-run": lambda _, answers: Case(
-        answers["dry-run"],
-        lambda: tables.print_table(embedding.summary_rows(answers["dry-run"]["embedded"], dry_run=True)),
+    "embed": lambda _, results: _embedded(results),
+    "embed --dry-run": lambda _, results: Case(
+        results["dry-run"],
+        lambda: tables.print_table(embedding.summary_rows(results["dry-run"]["embedded"], dry_run=True)),
         frozenset({*_OF_EMBED.split(), "done", "cut"} - {"planned"}),
     ),
-    "eval": lambda _, answers: _evaluations(answers),
-    "compare": lambda _, answers: Case(
-        answers["compare"], lambda: print_comparison(answers["compare"]), frozenset(_OF_COMPARISON.split())
+    "eval": lambda _, results: _evaluations(results),
+    "compare": lambda _, results: Case(
+        results["compare"], lambda: print_comparison(results["compare"]), frozenset(_OF_COMPARISON.split())
     ),
-    "hubness": lambda _, answers: Case(
-        answers["hubness"], lambda: metrics.print_hubness(answers["hubness"]["hubness"]), frozenset({"hub_share"})
+    "hubness": lambda _, results: Case(
+        results["hubness"], lambda: metrics.print_hubness(results["hubness"]["hubness"]), frozenset({"hub_share"})
     ),
-    "retrieve": lambda _, answers: Case(
-        answers["retrieve"], lambda: print_retrieval(answers["retrieve"]), frozenset(_OF_RETRIEVAL.split())
+    "retrieve": lambda _, results: Case(
+        results["retrieve"], lambda: print_retrieval(results["retrieve"]), frozenset(_OF_RETRIEVAL.split())
     ),
-    "train": lambda _, answers: Case(
-        _epochs(answers),
-        lambda: training.print_training(_epochs(answers)),
+    "train": lambda _, results: Case(
+        _epochs(results),
+        lambda: training.print_training(_epochs(results)),
         frozenset({*_OF_TRAINING.split(), *_OF_EVALUATION.split()} - {"seconds"}),
     ),
-    "bench eval": lambda _, answers: Case(
-        answers["bench-eval"], lambda: metrics.print_bench(answers["bench-eval"]), frozenset(_OF_BENCH.split())
+    "bench eval": lambda _, results: Case(
+        results["bench-eval"], lambda: metrics.print_bench(results["bench-eval"]), frozenset(_OF_BENCH.split())
     ),
     "demo": _demo,
-    "sql": lambda place, _: _answer(run_sql(Store(place / "store"), NINE)),
-    "sql, all types": lambda place, _: _answer(
+    "sql": lambda place, _: _query_result(run_sql(Store(place / "store"), NINE)),
+    "sql, all types": lambda place, _: _query_result(
         run_sql(
             Store(place / "store"),
             "SELECT 1234567.891::DOUBLE AS big_float, 41399::DOUBLE AS whole_float, 0.1::REAL AS real_value, "
@@ -308,9 +309,9 @@ CASES: dict[str, Callable[[Path, dict[str, Any]], Case]] = {
             "[123456789, 987654321] AS list",
         )
     ),
-    "query": lambda _place, _: _answer(list_queries()),
+    "query": lambda _place, _: _query_result(list_queries()),
     **{
-        f"query {name}": lambda place, _, name=name: _answer(run_query(Store(place / "store"), name, ()))
+        f"query {name}": lambda place, _, name=name: _query_result(run_query(Store(place / "store"), name, ()))
         for name in QUERIES
     },
 }
@@ -320,9 +321,9 @@ CHECKED: Counter[str] = Counter()
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_value_of_the_json_is_whole_in_the_text(name: str, place: Path, answers: dict[str, Any]) -> None:
-    case = CASES[name](place, answers)
-    values = list(leaves(case.told, case.left_out))
+def test_every_value_of_the_json_is_in_the_text(name: str, place: Path, results: dict[str, Any]) -> None:
+    case = CASES[name](place, results)
+    values = list(leaves(case.result, case.left_out))
     pipe = words_of(printed(None, case.call))
     for width in WIDTHS:
         text = printed(width, case.call)
@@ -337,15 +338,15 @@ def test_every_value_of_the_json_is_whole_in_the_text(name: str, place: Path, an
     CHECKED["commands"] += 1
 
 
-def test_how_much_was_checked() -> None:
-    told = f"{CHECKED['commands']} outputs x {len(WIDTHS)} widths: {CHECKED['values']:,} values of JSON found whole, "
-    print(told + f"{CHECKED['words']:,} words of the pipe's text found on the terminal")  # pytest -rP shows it
-    if CHECKED["commands"] == len(CASES):  # not where tests were chosen by name
+def test_enough_values_were_checked() -> None:
+    summary = f"{CHECKED['commands']} outputs x {len(WIDTHS)} widths: {CHECKED['values']:,} values of JSON checked, "
+    print(summary + f"{CHECKED['words']:,} words of the piped text checked")  # pytest -rP prints it
+    if CHECKED["commands"] == len(CASES):  # not if tests were selected by name
         assert CHECKED["values"] > 10_000
 
 
 def leaves(value: Any, left_out: frozenset[str], key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a result, each with the nearest key, without nulls and what is below the keys left out."""
+    """The values of a result, each with the nearest key, without nulls and values below the keys left out."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             if name not in left_out:
@@ -358,12 +359,12 @@ def leaves(value: Any, left_out: frozenset[str], key: str = "") -> Iterator[tupl
 
 
 def parts_of(value: Any) -> list[Any]:
-    """What must be whole: a value, but of text that may wrap (long, with blanks) each word."""
+    """The parts of a value that may not be broken: each word of a long text, which may wrap; else the value."""
     return value.split() if isinstance(value, str) and len(value) > 24 else [value]
 
 
 def forms(key: str, value: Any, exact: bool) -> list[str]:
-    """How a table may write a value: as it is; else, in tables that round, rounded in one of their ways."""
+    """The texts of a value that a table may print: unchanged, or in tables with rounding, rounded."""
     if isinstance(value, bool):
         return ["yes" if value else "no"]
     if isinstance(value, str):
@@ -383,12 +384,12 @@ def forms(key: str, value: Any, exact: bool) -> list[str]:
 
 
 def occurs(candidates: list[str], text: str) -> bool:
-    """Whether one of these is in the text, and not as a part of a longer word or number."""
-    return any(re.search(rf"(?<![\w.])(?<!\d,){re.escape(one)}(?!\w|[.,]\d)", text) for one in candidates)
+    """Whether the text has one of the candidates, not as a part of a longer word or number."""
+    return any(re.search(rf"(?<![\w.])(?<!\d,){re.escape(candidate)}(?!\w|[.,]\d)", text) for candidate in candidates)
 
 
 def words_of(text: str) -> Counter[str]:
-    """The words of a text, without rules and bars, and the same for a table and for records."""
+    """The words of a text without rules and bars; equal for a table and for records."""
     plain = re.sub(r"[─█]+", " ", text).replace("@", " @")
     return Counter(word.rstrip(":") for word in plain.split() if word != ":")
 
@@ -420,8 +421,8 @@ def test_no_width_loses_a_word_or_a_digit(rows: list[list[Any]], width: int) -> 
     named = [{f"my_col_{number}": value for number, value in enumerate(row)} for row in rows]
     text = printed(width, lambda: tables.print_table(named))
     words = Counter(text.split())
-    wanted = Counter(word for row in rows for value in row for word in tables.cell(value).split())
-    assert not wanted - words
+    expected = Counter(word for row in rows for value in row for word in tables.cell(value).split())
+    assert not expected - words
     assert all(f"my_col_{number}" in text for number in range(len(rows[0])))
     if "my_col_0:" not in words:  # a table, not records
         from rich.cells import cell_len
@@ -437,8 +438,8 @@ def test_a_table_that_does_not_fit_is_printed_as_records() -> None:
     )
 
 
-def test_the_metric_table_fits_80_columns_with_its_headings_broken(answers: dict[str, Any]) -> None:
-    text = printed(80, lambda: metrics.print_evaluations(answers["eval"]["evaluations"][:1]))
+def test_the_metric_table_fits_80_columns_with_its_headings_broken(results: dict[str, Any]) -> None:
+    text = printed(80, lambda: metrics.print_evaluations(results["eval"]["evaluations"][:1]))
     assert "row 1" not in text
     assert re.search(
         r"^ model +direction +queries +Recall +Recall +Recall +MRR +median +mean +RSUM$", text, re.MULTILINE
@@ -463,18 +464,18 @@ def test_a_real_terminal(width: int, place: Path) -> None:
 
 
 def on_terminal(width: int, store: Path, *words: str) -> str:
-    """What a command prints on a pseudo-terminal of this width."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    """The output of a command on a pseudo-terminal of this width."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
     environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
     environment |= {"CLIPSTORE_STORE": str(store), "TERM": "xterm"}
     command = [sys.executable, "-c", "from clipstore.cli import main; main()", *words]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
-        os.close(theirs)
+    with subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment) as process:
+        os.close(child)
         text = b""
-        while part := _read(ours):
+        while part := _read(parent):
             text += part
-    os.close(ours)
+    os.close(parent)
     assert process.returncode == 0, text
     return re.sub(r"\x1b\[[0-9;]*m", "", text.decode())
 
@@ -482,7 +483,7 @@ def on_terminal(width: int, store: Path, *words: str) -> str:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # how Linux says that the other side is closed
+    except OSError:  # on Linux: the other side is closed
         return b""
 
 
@@ -490,15 +491,15 @@ def _read(terminal: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", LIMITED)
-def test_a_limit_says_how_many_rows_there_are(name: str, place: Path) -> None:
+def test_a_limit_prints_the_total_number_of_rows(name: str, place: Path) -> None:
     store = Store(place / "store")
-    given = ("baseline=demo", f"model={LONG_MODEL}") if name == "changes" else ()
-    whole = run_query(store, name, (*given, f"limit={10**9}"))
-    first = run_query(store, name, (*given, "limit=1"))
+    parameters = ("baseline=demo", f"model={LONG_MODEL}") if name == "changes" else ()
+    whole = run_query(store, name, (*parameters, f"limit={10**9}"))
+    first = run_query(store, name, (*parameters, "limit=1"))
     assert "total_rows" not in whole.column_names
     assert (first.num_rows, tables.total_rows(first)) == (1, whole.num_rows)
     note = f"1 of {whole.num_rows:,} rows: -p limit={whole.num_rows} prints all"
-    words = ["query", name, *(word for pair in (*given, "limit=1") for word in ("-p", pair))]
+    words = ["query", name, *(word for pair in (*parameters, "limit=1") for word in ("-p", pair))]
     if whole.num_rows > 1:
         assert run_command(place / "store", *words).stdout.splitlines()[-1] == note
         as_csv = run_command(place / "store", *words, "--format", "csv")
@@ -514,11 +515,11 @@ def test_a_limit_counts_the_failures_of_one_kind(place: Path) -> None:
         assert tables.total_rows(run_query(store, "failures", (f"kind={kind}", "limit=1"))) == count
 
 
-def test_the_lists_of_stats_say_how_many_there_are(place: Path, tmp_path: Path) -> None:
-    told = json.loads(run_command(place / "store", "stats", "--split", SPLIT, "--json").stdout)
+def test_the_lists_of_stats_print_the_total(place: Path, tmp_path: Path) -> None:
+    stats = json.loads(run_command(place / "store", "stats", "--split", SPLIT, "--json").stdout)
     text = run_command(place / "store", "stats", "--split", SPLIT).stdout
-    assert f"Longest captions, 5 of {told['captions']:,}" in text
-    assert f"Most frequent words, 20 of {told['vocabulary']:,}" in text
+    assert f"Longest captions, 5 of {stats['captions']:,}" in text
+    assert f"Most frequent words, 20 of {stats['vocabulary']:,}" in text
     texts = [f"text {number}" for number in range(7)] * 2 + ["another"]
     lines = [f"{number}.jpg,{text}" for number, text in enumerate(texts)]
     (tmp_path / "repeats.csv").write_text("\n".join(["image_path,caption", *lines]))
@@ -528,12 +529,12 @@ def test_the_lists_of_stats_say_how_many_there_are(place: Path, tmp_path: Path) 
     assert "Most frequent captions, 5 of 7" in run_command(tmp_path / "store", *words).stdout
 
 
-def test_the_report_says_how_many_items_failed(tmp_path: Path) -> None:
+def test_the_report_has_the_total_of_failed_items(tmp_path: Path) -> None:
     lines = [f"{number}.jpg,text {number}" for number in range(205)]
     (tmp_path / "missing.csv").write_text("\n".join(["image_path,caption", *lines]))
     run_command(tmp_path / "store", "ingest", "csv", tmp_path / "missing.csv")
-    told = sections.item_failures(Store(tmp_path / "store"))
-    assert (len(told["rows"]), told["total"]) == (200, 205)
+    section = sections.item_failures(Store(tmp_path / "store"))
+    assert (len(section["rows"]), section["total"]) == (200, 205)
 
 
 # --- streams that are not UTF-8
@@ -558,7 +559,7 @@ def test_printing_never_fails(charset: str, place: Path) -> None:
     assert "unknown model" in run_command(store, "model", "show", "Ä\udcff→", charset=charset, code=1).stderr
 
 
-def test_csv_says_that_its_encoding_lacks_characters(place: Path) -> None:
+def test_csv_warns_about_characters_that_its_encoding_lacks(place: Path) -> None:
     words = ("sql", "SELECT 'π' AS a", "--format", "csv")
     assert "cp1252 lacks characters" in run_command(place / "store", *words, charset="cp1252").stderr
     assert not run_command(place / "store", *words).stderr
@@ -575,15 +576,15 @@ def test_a_process_with_another_encoding(encoding: str, place: Path) -> None:
     words = ["sql", "SELECT 'π → 1' AS a", "--format", "csv"]
     command = [sys.executable, "-c", "from clipstore.cli import main; main()", *words]
     environment = os.environ | {"CLIPSTORE_STORE": str(place / "store"), "PYTHONIOENCODING": encoding}
-    ran = subprocess.run(command, env=environment, capture_output=True, check=False)
-    assert (ran.returncode, ran.stdout.splitlines()) == (0, [b"a", b"\\u03c0 -> 1"])
-    assert ran.stderr.startswith(f"clipstore: {encoding} lacks characters".encode())
+    process = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (process.returncode, process.stdout.splitlines()) == (0, [b"a", b"\\u03c0 -> 1"])
+    assert process.stderr.startswith(f"clipstore: {encoding} lacks characters".encode())
 
 
 # --- JSON keys, and the command lists
 
 
-def test_no_key_of_json_has_a_blank(place: Path, answers: dict[str, Any]) -> None:
+def test_no_key_of_json_has_a_space(place: Path, results: dict[str, Any]) -> None:
     store = place / "fresh"
     ingested = [
         json.loads(run_command(store, "ingest", "coco", place / "lacking", "--name", name, *words, "--json").stdout)
@@ -591,8 +592,8 @@ def test_no_key_of_json_has_a_blank(place: Path, answers: dict[str, Any]) -> Non
     ]
     assert ingested[0]["changes"]["images_added"] == 24
     assert ingested[1]["cleaned"]["images_without_a_photo"] == 2
-    told = [*ingested, answers, *(case(place, answers).told for case in CASES.values())]
-    assert [key for key in keys(told) if " " in key] == []
+    outputs = [*ingested, results, *(case(place, results).result for case in CASES.values())]
+    assert [key for key in keys(outputs) if " " in key] == []
 
 
 def keys(value: Any) -> Iterator[str]:
@@ -610,7 +611,9 @@ def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[
             yield from commands(command, (*path, name))
 
 
-@pytest.mark.parametrize(("path", "command"), [pytest.param(*one, id=" ".join(one[0])) for one in commands()])
+@pytest.mark.parametrize(
+    ("path", "command"), [pytest.param(path, command, id=" ".join(path)) for path, command in commands()]
+)
 def test_a_summary_fits_the_command_list(path: tuple[str, ...], command: click.Command) -> None:
     summary = (command.help or "").split("\n\n")[0]
     assert "\n" not in summary
