@@ -1,4 +1,4 @@
-"""Blank captions are empty everywhere: counted, cleaned away, embedded as failures, not trained on, not asked with."""
+"""Blank captions count as empty everywhere: in ingest, cleaning, embedding, evaluation, retrieval and import."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from clipstore.captions import is_blank
 from clipstore.catalog import scratch
 
 Run = Callable[..., Result]
-Ask = Callable[[str], list[dict[str, Any]]]
+Query = Callable[[str], list[dict[str, Any]]]
 
 BLANKS = ["", " ", "\t \r\n", "\u00a0", "\u200b", "\u3000\u2003", "\ufeff\u2060", "\x00\x85", "\u200e\u3164\u00ad"]
 ALLOWED = "abcdefghijklmnopqrstuvwxyz0123456789 .,'"
-EVERY = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+CHARACTERS = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
 
 
 def in_sql(expression: str, texts: list[str]) -> list[Any]:
@@ -39,23 +39,23 @@ def in_sql(expression: str, texts: list[str]) -> list[Any]:
 
 
 def test_sql_and_python_agree_on_every_character() -> None:
-    assert in_sql("is_blank(text)", EVERY) == [is_blank(one) for one in EVERY]
+    assert in_sql("is_blank(text)", CHARACTERS) == [is_blank(character) for character in CHARACTERS]
 
 
-def test_white_space_and_controls_are_blank_and_what_can_be_seen_is_not() -> None:
-    fillers = "\u115f\u1160\u3164\uffa0"  # letters of Hangul that are not drawn
-    for one in EVERY:
-        category = unicodedata.category(one)
-        if one.isspace() or category in ("Zs", "Zl", "Zp", "Cc"):
-            assert is_blank(one), hex(ord(one))
-        if category[0] in "LNPS" and one not in fillers:
-            assert not is_blank(one), hex(ord(one))
+def test_white_space_and_control_characters_are_blank_and_visible_characters_are_not() -> None:
+    fillers = "\u115f\u1160\u3164\uffa0"  # Hangul letters that are not displayed
+    for character in CHARACTERS:
+        category = unicodedata.category(character)
+        if character.isspace() or category in ("Zs", "Zl", "Zp", "Cc"):
+            assert is_blank(character), hex(ord(character))
+        if category[0] in "LNPS" and character not in fillers:
+            assert not is_blank(character), hex(ord(character))
 
 
 @examples(50)
 @given(st.lists(st.text(st.sampled_from("a \u00a0\u200b\u3000\t")), min_size=1))
-def test_a_text_is_blank_when_each_character_is(texts: list[str]) -> None:
-    expected = [all(is_blank(one) for one in text) for text in texts]
+def test_a_text_is_blank_if_every_character_is(texts: list[str]) -> None:
+    expected = [all(is_blank(character) for character in text) for text in texts]
     assert [is_blank(text) for text in texts] == expected
     assert in_sql("is_blank(text)", texts) == expected
     assert in_sql("model_text(text, 'a photo of {}', false) = ''", texts) == expected
@@ -63,17 +63,17 @@ def test_a_text_is_blank_when_each_character_is(texts: list[str]) -> None:
 
 @examples(50)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("aB \u00a0\u2003.!")), min_size=1))
-def test_cleaning_folds_white_space_of_every_kind(texts: list[str]) -> None:
+def test_cleaning_folds_every_kind_of_white_space(texts: list[str]) -> None:
     lower = in_sql("lower(text)", texts)
-    expected = ["".join(one for one in " ".join(text.split()) if one in ALLOWED) for text in lower]
+    expected = ["".join(character for character in " ".join(text.split()) if character in ALLOWED) for text in lower]
     assert in_sql("clean_caption(text)", texts) == [re.sub(" +", " ", text).strip(" ") for text in expected]
 
 
-def test_a_space_that_does_not_break_parts_words_when_cleaned() -> None:
+def test_a_no_break_space_separates_words_when_cleaned() -> None:
     assert in_sql("clean_caption(text)", ["A\u00a0Dog\u3000runs", "a\u200bdog"]) == ["a dog runs", "adog"]
 
 
-def test_every_reader_counts_them_alike(cli_json: Any, sql: Ask, tmp_path: Path) -> None:
+def test_every_reader_counts_the_same_blank_captions(cli_json: Any, sql: Query, tmp_path: Path) -> None:
     captions = ["a dog", *BLANKS]
     expected = len(BLANKS)
     images = [{"id": 1, "file_name": "a.jpg"}]
@@ -82,15 +82,15 @@ def test_every_reader_counts_them_alike(cli_json: Any, sql: Ask, tmp_path: Path)
         json.dumps(
             {
                 "images": images,
-                "annotations": [{"id": at, "image_id": 1, "caption": text} for at, text in enumerate(captions)],
+                "annotations": [{"id": number, "image_id": 1, "caption": text} for number, text in enumerate(captions)],
             }
         )
     )
-    sentences = [{"raw": text, "sentid": at} for at, text in enumerate(captions)]
+    sentences = [{"raw": text, "sentid": number} for number, text in enumerate(captions)]
     karpathy = {"dataset": "k", "images": [{"filename": "a.jpg", "split": "v", "sentences": sentences}]}
     (tmp_path / "k.json").write_text(json.dumps(karpathy))
-    of_one_line = [text for text in captions if not set("\r\n") & set(text)]
-    tokens = "\n".join(f"a.jpg#{at}\t{text}" for at, text in enumerate(of_one_line))
+    single_lines = [text for text in captions if not set("\r\n") & set(text)]
+    tokens = "\n".join(f"a.jpg#{number}\t{text}" for number, text in enumerate(single_lines))
     (tmp_path / "Flickr8k.token.txt").write_text(tokens)
     table = "image_path,caption\n" + "".join(f'a.jpg,"{text}"\n' for text in captions if "\x00" not in text)
     (tmp_path / "t.csv").write_text(table, newline="")
@@ -113,7 +113,9 @@ def test_blank_captions_are_dropped_by_cleaning(cli_json: Any, tmp_path: Path) -
     assert cli_json("ingest", "csv", tmp_path / "t.csv", "--clean")["cleaned"]["captions_empty"] == len(captions) - 1
 
 
-def test_blank_captions_are_embedded_as_failures_and_left_out(cli: Run, cli_json: Any, scenes: Path, sql: Ask) -> None:
+def test_blank_captions_are_embedded_as_failures_and_left_out(
+    cli: Run, cli_json: Any, scenes: Path, sql: Query
+) -> None:
     table = scenes / "blank.csv"
     image = json.loads((scenes / "annotations" / "captions_val.json").read_text())["images"][0]["file_name"]
     captions = ["a red square", *(text for text in BLANKS if "\x00" not in text)]
@@ -127,28 +129,28 @@ def test_blank_captions_are_embedded_as_failures_and_left_out(cli: Run, cli_json
     assert reasons == {"the caption is empty"}
     provenance = cli_json("eval", "--model", "demo", "--split", "blank/all")["evaluations"][0]["measured_on"]
     assert (provenance["captions"], provenance["left_out_captions"]) == (1, len(captions) - 1)
-    trained_on = sql("SELECT text FROM caption_items JOIN models USING (model_id) WHERE name = 'demo' AND text != ''")
-    assert trained_on == [{"text": "a red square"}]
+    texts = sql("SELECT text FROM caption_items JOIN models USING (model_id) WHERE name = 'demo' AND text != ''")
+    assert texts == [{"text": "a red square"}]
 
 
-@pytest.mark.parametrize("sentence", [text for text in BLANKS if "\x00" not in text], ids=ascii)
-def test_nothing_is_asked_with_a_blank_sentence(cli: Run, scenes: Path, sentence: str) -> None:
+@pytest.mark.parametrize("query", [text for text in BLANKS if "\x00" not in text], ids=ascii)
+def test_a_blank_query_is_refused(cli: Run, scenes: Path, query: str) -> None:
     cli("ingest", "coco", scenes)
-    message = cli("retrieve", sentence, "--model", "demo", "--split", "coco/val", code=1).stderr
-    assert "empty sentence" in message
+    message = cli("retrieve", query, "--model", "demo", "--split", "coco/val", code=1).stderr
+    assert "empty text query" in message
 
 
-def test_imported_vectors_need_none_for_blank_captions(cli: Run, cli_json: Any, tmp_path: Path, store: Path) -> None:
-    """What vectors() gives of a split is complete to import, since blank captions have no vectors."""
+def test_blank_captions_need_no_imported_vectors(cli: Run, cli_json: Any, tmp_path: Path, store: Path) -> None:
+    """The result of vectors() can be imported as it is, although blank captions have no vectors."""
     (tmp_path / "t.csv").write_text('image_path,caption\na.jpg,a dog\na.jpg,"\u00a0\u200b"\nb.jpg,a cat\n')
     cli("ingest", "csv", tmp_path / "t.csv")
     words: list[object] = []
-    for what, ids in (("image", ["a.jpg", "b.jpg"]), ("caption", ["a.jpg#0", "b.jpg#0"])):
-        np.save(tmp_path / f"{what}s.npy", np.eye(2, dtype=np.float32))
-        np.save(tmp_path / f"{what}_ids.npy", np.array(ids))
-        words += [f"--{what}s", tmp_path / f"{what}s.npy", f"--{what}-ids", tmp_path / f"{what}_ids.npy"]
+    for side, ids in (("image", ["a.jpg", "b.jpg"]), ("caption", ["a.jpg#0", "b.jpg#0"])):
+        np.save(tmp_path / f"{side}s.npy", np.eye(2, dtype=np.float32))
+        np.save(tmp_path / f"{side}_ids.npy", np.array(ids))
+        words += [f"--{side}s", tmp_path / f"{side}s.npy", f"--{side}-ids", tmp_path / f"{side}_ids.npy"]
     cli("import", "m", "--split", "t/all", *words)
-    (told,) = cli_json("eval", "--model", "m", "--split", "t/all")["evaluations"]
-    counts = {key: told["measured_on"][key] for key in ("captions", "left_out_captions", "pending_captions")}
+    (evaluation,) = cli_json("eval", "--model", "m", "--split", "t/all")["evaluations"]
+    counts = {key: evaluation["measured_on"][key] for key in ("captions", "left_out_captions", "pending_captions")}
     assert counts == {"captions": 2, "left_out_captions": 1, "pending_captions": 0}
-    assert told["metrics"]["image_retrieval_recall@1"] == 1
+    assert evaluation["metrics"]["image_retrieval_recall@1"] == 1

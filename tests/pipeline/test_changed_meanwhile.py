@@ -1,4 +1,4 @@
-"""What another process changes while something is computed: nothing is stored that is no longer true."""
+"""Another process changes the catalog during an evaluation: no outdated result is stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def embedded(cli: Run, scenes: Path, tmp_path: Path) -> Path:
-    """Scenes of this test's own, ingested and embedded."""
+    """This test's own copy of the scenes, ingested and embedded."""
     root = tmp_path / "scenes"
     shutil.copytree(scenes, root)
     cli("ingest", "coco", root, "--name", "scenes")
@@ -30,24 +30,24 @@ def embedded(cli: Run, scenes: Path, tmp_path: Path) -> Path:
     return root
 
 
-def test_a_split_that_changes_while_it_is_ranked_is_not_evaluated(
+def test_an_evaluation_of_a_split_that_changes_meanwhile_is_not_stored(
     cli: Run, embedded: Path, store: Path, sql: Callable[[str], list[dict[str, Any]]]
 ) -> None:
-    """The progress of the ranking is when another user ingests a caption that was corrected."""
+    """The progress callback of the ranking ingests a corrected caption, as another user may."""
     annotations = embedded / "annotations" / "captions_val.json"
 
-    def correct(_what: str, done: int, total: int) -> None:
+    def correct(_task: str, done: int, total: int) -> None:
         if done == total:
             content = json.loads(annotations.read_text())
             content["annotations"][0]["caption"] += " indeed"
             annotations.write_text(json.dumps(content))
             cli("ingest", "coco", embedded, "--name", "scenes")
 
-    with pytest.raises(VectorError, match="changed while it was ranked; nothing was stored"):
+    with pytest.raises(VectorError, match="changed while it was ranked"):
         evaluate(Store(store), ["demo"], "scenes/val", EvalOptions(on_progress=correct))
     assert sql("SELECT * FROM evaluations") == []
 
 
-def test_a_variable_of_the_code_is_no_table(embedded: Path, store: Path) -> None:
+def test_python_variables_are_not_tables(embedded: Path, store: Path) -> None:
     with pytest.raises(clipstore.errors.CatalogError, match="Table with name parameters does not exist"):
         clipstore.open(store).sql("FROM parameters")

@@ -1,4 +1,4 @@
-"""Stored vectors that changed on disk: every command that reads them refuses, and names the shard and the remedy."""
+"""Damaged vectors on disk: every command that reads them refuses, and names the shard and the remedy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import Result
+from shard_files import random_vectors, write_vectors
 
 import clipstore
 from clipstore import shards
@@ -17,7 +18,7 @@ from clipstore.errors import ShardError
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
-Ask = Callable[[str], list[dict[str, Any]]]
+Query = Callable[[str], list[dict[str, Any]]]
 Damage = Callable[[np.memmap[Any, Any]], None]
 
 
@@ -26,19 +27,19 @@ def zero_half(rows: np.memmap[Any, Any]) -> None:
 
 
 def flip_an_exponent_bit(rows: np.memmap[Any, Any]) -> None:
-    """The lowest bit of the exponent of one value in every third row: twice or half as much."""
+    """Flip the lowest bit of the exponent of one value in every third row, which doubles or halves it."""
     rows.view(np.uint32)[::3, 5] ^= np.uint32(1 << 23)
 
 
-def damage(path: Path, how: Damage) -> None:
-    """Change a shard's rows in the file's own bytes, as a disk would; its checksum stays."""
+def apply_damage(path: Path, damage: Damage) -> None:
+    """Change a shard's rows in the bytes of the file, as a failing disk does; the checksum stays."""
     with h5py.File(path, "r") as file:
         values = file["values"]
         place, shape, dtype = values.id.get_offset(), values.shape, values.dtype
-    how(np.memmap(path, dtype=dtype, mode="r+", offset=place, shape=shape))
+    damage(np.memmap(path, dtype=dtype, mode="r+", offset=place, shape=shape))
 
 
-def shard_of(sql: Ask, store: Path, tower: str, kind: str = "vectors") -> Path:
+def shard_of(sql: Query, store: Path, tower: str, kind: str = "vectors") -> Path:
     (row,) = sql(f"SELECT file FROM shards WHERE tower = '{tower}' AND kind = '{kind}'")
     return store / str(row["file"])
 
@@ -53,26 +54,25 @@ def embedded(cli: Run, scenes: Path) -> str:
 
 @pytest.fixture
 def imported(cli: Run, import_vectors: Run, tmp_path: Path) -> Iterator[str]:
-    """The same without a model: vectors from elsewhere."""
+    """A split with imported vectors. At the end, the remedy that messages name is applied."""
     rows = "".join(f"{number}.jpg,this is {number},{number},{number}\n" for number in range(30))
     (tmp_path / "g.csv").write_text("image_path,caption,image_id,caption_id\n" + rows)
     cli("ingest", "csv", tmp_path / "g.csv")
     vectors = np.random.default_rng(3).normal(size=(30, 16)).astype(np.float32)
-    again: tuple[Any, ...] = ("m", "g/all", dict(enumerate(vectors)), dict(enumerate(vectors)))
-    import_vectors(*again)
+    arguments: tuple[Any, ...] = ("m", "g/all", dict(enumerate(vectors)), dict(enumerate(vectors)))
+    import_vectors(*arguments)
     yield "g/all"
-    import_vectors(*again)  # what the message says
+    import_vectors(*arguments)
     assert cli("eval", "--split", "g/all", "--json").exit_code == 0
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])
-@pytest.mark.parametrize("how", [zero_half, flip_an_exponent_bit])
-def test_every_command_refuses(
-    imported: str, cli: Run, sql: Ask, store: Path, tmp_path: Path, how: Damage, tower: str
+@pytest.mark.parametrize("damage", [zero_half, flip_an_exponent_bit])
+def test_every_command_refuses_damaged_vectors(
+    imported: str, cli: Run, sql: Query, store: Path, tmp_path: Path, damage: Damage, tower: str
 ) -> None:
     shard = shard_of(sql, store, tower)
-    damage(shard, how)
-    said = f"the shard {shard} is damaged: its vectors do not match its checksum; delete the file and run"
+    apply_damage(shard, damage)
     for words in (
         ("eval", "--split", imported),
         ("eval", "--split", imported, "--protocol", "paired-rows", "--json"),
@@ -80,25 +80,25 @@ def test_every_command_refuses(
         ("export", "vectors", "--model", "m", "--split", imported, tmp_path / "out"),
     ):
         error = cli(*words, code=1).stderr
-        assert f"{said} 'clipstore import m'" in error, words
+        assert f"the shard {shard} is damaged" in error, words
+        assert "delete the file and run 'clipstore import m'" in error, words
     with pytest.raises(ShardError, match="is damaged"):
         clipstore.open(store).vectors("m", imported, f"{'image' if tower == 'image' else 'caption'}s")
     assert sql("SELECT count(*) AS n FROM evaluations") == [{"n": 0}]
     shard.unlink()
 
 
-def test_embed_recomputes_what_was_deleted(embedded: str, cli: Run, cli_json: RunJson, sql: Ask, store: Path) -> None:
+def test_embed_recomputes_deleted_shards(embedded: str, cli: Run, cli_json: RunJson, sql: Query, store: Path) -> None:
     before = cli_json("eval", "--split", embedded)["evaluations"][0]["metrics"]
     shard = shard_of(sql, store, "text")
-    damage(shard, zero_half)
-    for words in (("eval", "--split", embedded), ("retrieve", "a red circle", "--model", "demo", "--split", embedded)):
-        assert f"{shard} is damaged" in (error := cli(*words, code=1).stderr) if words[0] == "eval" else True
+    apply_damage(shard, zero_half)
+    error = cli("eval", "--split", embedded, code=1).stderr
+    assert f"{shard} is damaged" in error
     assert "run 'clipstore embed --model demo'" in error
     image = shard_of(sql, store, "image")
-    damage(image, flip_an_exponent_bit)
-    assert (
-        f"{image} is damaged" in cli("retrieve", "a red circle", "--model", "demo", "--split", embedded, code=1).stderr
-    )
+    apply_damage(image, flip_an_exponent_bit)
+    error = cli("retrieve", "a red circle", "--model", "demo", "--split", embedded, code=1).stderr
+    assert f"{image} is damaged" in error
     shard.unlink()
     image.unlink()
     cli("embed", "--model", "demo")
@@ -117,14 +117,14 @@ epochs = 1
 
 
 def test_training_refuses_damaged_features(
-    embedded: str, cli: Run, sql: Ask, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded: str, cli: Run, sql: Query, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "tuned.toml").write_text(JOB)
     cli("split", "half", "--from", embedded, "--validation", 0.5)
     features = shard_of(sql, store, "image", "features")
-    damage(features, flip_an_exponent_bit)
+    apply_damage(features, flip_an_exponent_bit)
     error = cli("train", "--model", "tuned", code=1).stderr
     assert f"the shard {features} is damaged: its features do not match" in error
     assert "run 'clipstore embed --model demo'" in error
@@ -133,32 +133,23 @@ def test_training_refuses_damaged_features(
     cli("train", "--model", "tuned")
 
 
-def test_a_file_is_compared_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted at the system's own door: the shard's file is hashed at the first reading and after a change."""
-    values = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
-    info = shards.ShardInfo(
-        kind="vectors",
-        tower="text",
-        fingerprint="f" * 64,
-        model="m",
-        family="clip",
-        precision="fp32",
-        normalised=True,
-        cut=0,
-        software="{}",
-    )
+def test_a_file_is_compared_with_its_checksum_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts the calls of SHA-256: one at the first read, and one at each read of a damaged file."""
+    values = random_vectors(50)
     path = tmp_path / "text-1.h5"
-    shards.write_shard(path, info, values, [f"{n:064x}" for n in range(50)], {})
+    write_vectors(path, values)
     shards.clear_checks()
-    hashed = []
+    hashes = []
     sha256 = shards.hashlib.sha256
-    monkeypatch.setattr(shards.hashlib, "sha256", lambda *words: (hashed.append(1), sha256(*words))[1])
+    monkeypatch.setattr(shards.hashlib, "sha256", lambda *words: (hashes.append(1), sha256(*words))[1])
     which, rows = np.zeros(50, dtype=np.int64), np.arange(50)
     for _ in range(5):
         assert np.array_equal(shards.gather([path], which, rows), values)
-    assert len(hashed) == 1
-    damage(path, flip_an_exponent_bit)
-    for _ in range(2):  # a damaged shard is never taken for a sound one
+    assert len(hashes) == 1
+    apply_damage(path, flip_an_exponent_bit)
+    for _ in range(2):
         with pytest.raises(ShardError, match="is damaged"):
             shards.gather([path], which, rows)
-    assert len(hashed) == 3
+    assert len(hashes) == 3

@@ -1,4 +1,4 @@
-"""Vectors that an older clipstore made are used with a warning, until 'clipstore embed' has compared a few."""
+"""Vectors of an earlier version have no probe: used with a warning until 'clipstore embed' verifies a sample."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LINE = (
 
 @pytest.fixture(scope="module")
 def evaluated(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose model demo is embedded and evaluated, beside a copy of it that has another name."""
+    """A store with the model demo, embedded and evaluated under two names."""
     root = tmp_path_factory.mktemp("unchecked") / "store"
     for words in (
         ("ingest", "coco", str(scenes)),
@@ -41,49 +41,50 @@ def evaluated(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def unchecked(evaluated: Path, store: Path) -> Path:
-    """The same without probes, as an older clipstore left it."""
+    """The same without probes, as an earlier version left it."""
     shutil.copytree(evaluated, store)
     with duckdb.connect(str(store / "catalog.duckdb")) as connection:
         connection.execute("DELETE FROM probes")
     return store
 
 
-ONE = ("--model", "demo", "--split", "coco/val")
+TARGET = ("--model", "demo", "--split", "coco/val")
 COMMANDS: dict[str, tuple[object, ...]] = {
-    "eval": ("eval", *ONE),
-    "hubness": ("hubness", *ONE),
-    "retrieve": ("retrieve", "a red circle", *ONE),
+    "eval": ("eval", *TARGET),
+    "hubness": ("hubness", *TARGET),
+    "retrieve": ("retrieve", "a red circle", *TARGET),
     "compare": ("compare", "demo", "other", "--split", "coco/val"),
-    "export": ("export", "vectors", *ONE),
+    "export": ("export", "vectors", *TARGET),
 }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_unchecked_vectors_are_said(
+def test_commands_warn_of_unchecked_vectors(
     name: str, unchecked: Path, cli: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Log lines are what Python prints on stderr where nobody handles them."""
+    """Python prints unhandled log messages on stderr."""
 
-    def said(out: str) -> tuple[list[str], list[str]]:
+    def warnings(out: str) -> tuple[list[str], list[str]]:
+        """The warnings in the command's JSON and in its log."""
         caplog.clear()
         words = (*COMMANDS[name], tmp_path / out) if name == "export" else COMMANDS[name]
-        told = json.loads(cli(*words, "--json").stdout)
-        return (told["hubness"][0] if name == "hubness" else told)["warnings"], caplog.messages
+        result = json.loads(cli(*words, "--json").stdout)
+        return (result["hubness"][0] if name == "hubness" else result)["warnings"], caplog.messages
 
     lines = [LINE, LINE.replace("demo", "other")] if name == "compare" else [LINE]
-    assert said("before") == (lines, [f"clipstore: warning: {line}" for line in lines])
-    cli("embed", *ONE)
-    assert said("after") == ([], [])
+    assert warnings("before") == (lines, [f"clipstore: warning: {line}" for line in lines])
+    cli("embed", *TARGET)
+    assert warnings("after") == ([], [])
 
 
-def test_unchecked_vectors_are_said_in_python(unchecked: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_python_api_warns_of_unchecked_vectors(unchecked: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         clipstore.open(unchecked).vectors("demo", "coco/val", "images")
     assert LINE in caplog.text
     assert clipstore.open(unchecked).evaluate("demo", "coco/val")["warnings"] == [LINE]
 
 
-def test_imported_vectors_are_nothing_to_check(cli: Run, cli_json: Run, import_vectors: Run, tmp_path: Path) -> None:
+def test_imported_vectors_need_no_check(cli: Run, cli_json: Run, import_vectors: Run, tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("image_path,caption,image_id,caption_id\n1.jpg,one,1,1\n2.jpg,two,2,2\n")
     cli("ingest", "csv", tmp_path / "d.csv")
     import_vectors("m", "d/all", {"1": [1.0, 0], "2": [0, 1.0]}, {"1": [1.0, 0], "2": [0, 1.0]})
