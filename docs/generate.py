@@ -17,12 +17,12 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import click
 
+from clipstore.api import EmbeddingStore, results
 from clipstore.catalog import Session, parameters_of, scratch
 from clipstore.cli import main
 from clipstore.cli.groups import DefaultGroup
 from clipstore.records import JobEvaluation, Lora, Model, Training
-from clipstore.resources import packaged_folder
-from clipstore.statements import statement, statement_names
+from clipstore.statements import SCHEMA, statement, statement_names
 
 _CREATE = re.compile(r"CREATE (?:OR REPLACE )?(?:TABLE IF NOT EXISTS|VIEW|MACRO) (\w+)\s*(\([^)]*\))?", re.IGNORECASE)
 _COLUMN = re.compile(r"^\s+(\w+)\s+[A-Z]+(?:\[\])?[^-\n]*?,?\s*(?:--\s*(.*))?$")
@@ -44,11 +44,8 @@ class Relation(NamedTuple):
 
 
 def relations() -> list[Relation]:
-    """All tables, views and macros of a catalog, in the order of their files."""
-    files = sorted((packaged_folder("sql") / "schema").glob("*.sql")) + sorted(
-        (packaged_folder("sql") / "views").glob("*.sql")
-    )
-    return [one for file in files for one in _relations_in(file.read_text(encoding="utf-8"))]
+    """All tables, views and macros of a catalog, in the order in which they are made."""
+    return [one for name in SCHEMA for one in _relations_in(statement(name))]
 
 
 def _relations_in(text: str) -> Iterator[Relation]:
@@ -99,6 +96,7 @@ def write(out: Path) -> None:
             "parameters.md": _parameters(),
             "jobs.md": _jobs(),
             "commands.md": _commands(main),
+            "api.md": _api(),
         }
     for name, text in pages.items():
         file = out / name
@@ -293,3 +291,19 @@ def _command(command: click.Command, path: str) -> str:
     lines = " \\\n    ".join(line.strip() for line in example.strip().splitlines())
     options = _table(("option", "meaning"), rows) if rows else ""
     return f"{prose}```bash\n{lines}\n```\n\nUsage: `{usage}`\n\n{options}"
+
+
+# --- the Python API
+
+
+def _api() -> str:
+    """The methods of EmbeddingStore, a section for each class that it is made of."""
+    parts = []
+    for base in EmbeddingStore.__bases__:
+        methods = [name for name, value in vars(base).items() if inspect.isfunction(value) and not name.startswith("_")]
+        blocks = "".join(f".. automethod:: clipstore.api.EmbeddingStore.{name}\n\n" for name in methods)
+        title = inspect.cleandoc(base.__doc__ or base.__name__).splitlines()[0].split(". ")[0].rstrip(".")
+        parts.append(f"### {title}\n\n```{{eval-rst}}\n{blocks}```\n\n")
+    shown = [results.Result, *results.Result.__subclasses__()]
+    blocks = "".join(f".. autoclass:: {one.__module__}.{one.__name__}\n   :no-members:\n\n" for one in shown)
+    return "".join([*parts, f"### Results\n\n```{{eval-rst}}\n{blocks}```\n\n"])

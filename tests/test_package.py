@@ -1,48 +1,25 @@
-"""The help of the commands, the commands in the README, and the contents of the wheel."""
+"""The help of the commands, and the contents of the wheel."""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
+from command_lines import commands, parse
 
 from clipstore.cli import main
-from clipstore.cli.groups import DefaultGroup
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "duckdb", "transformers", "peft", "h5py", "pyarrow", "numpy", "PIL"}
-
-
-def commands(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
-    """The words of every command and subcommand."""
-    for name, command in group.commands.items():
-        yield (*above, name)
-        if isinstance(command, click.Group):
-            yield from commands(command, *above, name)
-
-
-def parse(line: str) -> click.Context:
-    """Parse a command line as click does, without running it."""
-    name, *words = shlex.split(line, comments=True)
-    assert name == "clipstore"
-    command: click.Command = main
-    while isinstance(command, click.Group):
-        if isinstance(command, DefaultGroup) and words[:1] not in [[name] for name in command.commands]:
-            command = command.default
-            continue
-        name = words.pop(0)
-        command = command.commands[name]
-    return command.make_context(name, words)
 
 
 @pytest.mark.full
@@ -78,24 +55,6 @@ def test_every_summary_is_short(words: tuple[str, ...]) -> None:
         assert isinstance(command, click.Group)
         command = command.commands[word]
     assert len(command.get_short_help_str(limit=500)) < 60
-
-
-def readme_lines() -> list[str]:
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line.startswith("clipstore ") and not line.startswith("clipstore embeds ")]
-
-
-def test_the_commands_of_the_readme_parse() -> None:
-    lines = readme_lines()
-    assert len(lines) > 5
-    for line in lines:
-        parse(line)
-
-
-@pytest.mark.parametrize("line", ["clipstore eval", "clipstore eval --split a/b --modl c", "clipstore nothing"])
-def test_an_invalid_line_does_not_parse(line: str) -> None:
-    with pytest.raises((click.UsageError, KeyError)):
-        parse(line)
 
 
 # ---- the wheel ----
