@@ -1,4 +1,4 @@
-"""What a model's name means: jobs, what was recorded, and what is refused."""
+"""Model names: jobs, recorded models, and names that are errors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BUNDLED = Path(scenes.__file__).parent / "model"
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder of this test's own, with a folder jobs."""
-    folder = tmp_path / "here"
+def workspace_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new working folder with a folder jobs."""
+    folder = tmp_path / "workspace"
     (folder / "jobs").mkdir(parents=True)
     monkeypatch.chdir(folder)
     return folder
@@ -29,14 +29,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 TRAINS = '[model]\nbase = "x/y"\n[train]\nsplit = "a/b"\nvalidation = "a/c"\n'
 
 
-def job(here: Path, name: str, text: str) -> Path:
-    file = here / "jobs" / f"{name}.toml"
+def job(workspace_folder: Path, name: str, text: str) -> Path:
+    file = workspace_folder / "jobs" / f"{name}.toml"
     file.write_text(text)
     return file
 
 
-def test_a_job_of_this_folder_comes_before_the_packaged_one(here: Path, cli_json: Callable[..., Any]) -> None:
-    job(here, "demo", '[model]\nbase = "bundled:demo"\nprompt = "a photo of {}"\n')
+def test_job_of_the_working_folder_precedes_the_packaged_one(
+    workspace_folder: Path, cli_json: Callable[..., Any]
+) -> None:
+    job(workspace_folder, "demo", '[model]\nbase = "bundled:demo"\nprompt = "a photo of {}"\n')
     assert cli_json("model", "show", "demo")["prompt"] == "a photo of {}"
 
 
@@ -64,67 +66,73 @@ def test_a_job_of_this_folder_comes_before_the_packaged_one(here: Path, cli_json
         ("", ["[model]"]),
     ],
 )
-def test_a_wrong_job_says_where(here: Path, cli: Run, text: str, words: list[str]) -> None:
-    job(here, "j", text)
-    told = cli("model", "show", "j", code=1).stderr
-    assert not [word for word in words if word not in told], told
+def test_error_of_an_invalid_job_names_file_and_line(
+    workspace_folder: Path, cli: Run, text: str, words: list[str]
+) -> None:
+    job(workspace_folder, "j", text)
+    error = cli("model", "show", "j", code=1).stderr
+    assert not [word for word in words if word not in error], error
 
 
-def test_a_wrong_job_hides_no_other_model(here: Path, cli_json: Callable[..., Any]) -> None:
-    job(here, "j", "[modle]")
+def test_invalid_job_hides_no_other_model(workspace_folder: Path, cli_json: Callable[..., Any]) -> None:
+    job(workspace_folder, "j", "[modle]")
     rows = {row["name"]: row for row in cli_json("model", "list")["models"]}
     assert "unknown table" in rows["j"]["problem"]
     assert rows["demo"]["base"] == "bundled:demo"
 
 
-def test_a_name_never_means_two_things(here: Path, cli: Run) -> None:
-    cli("model", "add", "mine", "--base", "bundled:demo")
-    job(here, "mine", '[model]\nbase = "openai/clip-vit-base-patch32"\n')
-    assert "means two things" in cli("model", "show", "mine", code=1).stderr
+def test_name_of_two_different_models_is_an_error(workspace_folder: Path, cli: Run) -> None:
+    cli("model", "add", "custom", "--base", "bundled:demo")
+    job(workspace_folder, "custom", '[model]\nbase = "openai/clip-vit-base-patch32"\n')
+    assert "means two things" in cli("model", "show", "custom", code=1).stderr
     assert "name of the job" in cli("model", "add", "pretrained", "--base", "bundled:demo", code=1).stderr
 
 
-def test_a_folder_is_recorded_by_its_absolute_path(here: Path, cli: Run, cli_json: Callable[..., Any]) -> None:
-    shutil.copytree(BUNDLED, here / "copy")
-    cli("model", "add", "mine", "--base", "copy")
-    cli("model", "add", "mine", "--base", "./copy")
-    assert cli_json("model", "show", "mine")["base"] == str(here / "copy")
+def test_folder_is_recorded_by_its_absolute_path(
+    workspace_folder: Path, cli: Run, cli_json: Callable[..., Any]
+) -> None:
+    shutil.copytree(BUNDLED, workspace_folder / "copy")
+    cli("model", "add", "custom", "--base", "copy")
+    cli("model", "add", "custom", "--base", "./copy")
+    assert cli_json("model", "show", "custom")["base"] == str(workspace_folder / "copy")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a b", "[x]", "-x", "x\ny"])
-def test_odd_names_are_refused(cli: Run, store: Path, name: str) -> None:
+def test_invalid_names_are_errors(cli: Run, store: Path, name: str) -> None:
     assert "cannot be named" in cli("model", "add", "--base", "bundled:demo", "--", name, code=1).stderr
     assert not store.exists()
 
 
-def test_a_config_that_is_none_is_told_in_words(here: Path, cli: Run) -> None:
-    shutil.copytree(BUNDLED, here / "copy")
-    (here / "copy" / "config.json").write_text("{}")
-    told = cli("model", "add", "mine", "--base", "copy", code=1).stderr
-    assert "is no model that transformers knows (no model_type)" in told
+def test_config_without_a_model_type_is_an_error(workspace_folder: Path, cli: Run) -> None:
+    shutil.copytree(BUNDLED, workspace_folder / "copy")
+    (workspace_folder / "copy" / "config.json").write_text("{}")
+    error = cli("model", "add", "custom", "--base", "copy", code=1).stderr
+    assert "is no model that transformers knows (no model_type)" in error
 
 
-def test_a_job_that_changed_is_told_before_its_old_vectors_are_ranked(here: Path, cli: Run) -> None:
-    cli("ingest", "csv", _table(here))
-    job(here, "mine", '[model]\nbase = "bundled:demo"\n')
-    cli("embed", "--model", "mine")
-    job(here, "mine", '[model]\nbase = "bundled:demo"\nclean = true\n')
-    assert "has changed since it was embedded" in cli("eval", "--model", "mine", "--split", "t/all", code=1).stderr
+def test_old_vectors_of_a_changed_job_are_not_ranked(workspace_folder: Path, cli: Run) -> None:
+    cli("ingest", "csv", _table(workspace_folder))
+    job(workspace_folder, "custom", '[model]\nbase = "bundled:demo"\n')
+    cli("embed", "--model", "custom")
+    job(workspace_folder, "custom", '[model]\nbase = "bundled:demo"\nclean = true\n')
+    assert "has changed since it was embedded" in cli("eval", "--model", "custom", "--split", "t/all", code=1).stderr
 
 
-def test_prompt_and_cleaning_make_the_text_that_is_read(here: Path, cli: Run, cli_json: Callable[..., Any]) -> None:
-    cli("ingest", "csv", _table(here))
-    job(here, "mine", '[model]\nbase = "bundled:demo"\nprompt = "a photo of {}."\nclean = true\n')
-    cli("embed", "--model", "mine")
+def test_prompt_and_cleaning_determine_the_encoded_text(
+    workspace_folder: Path, cli: Run, cli_json: Callable[..., Any]
+) -> None:
+    cli("ingest", "csv", _table(workspace_folder))
+    job(workspace_folder, "custom", '[model]\nbase = "bundled:demo"\nprompt = "a photo of {}."\nclean = true\n')
+    cli("embed", "--model", "custom")
     rows = cli_json(
         "sql",
-        "SELECT captions.text AS said, items.text AS read FROM caption_items AS items "
-        "JOIN captions USING (caption_id) JOIN models USING (model_id) WHERE models.name = 'mine'",
+        "SELECT captions.text AS caption, items.text AS model_text FROM caption_items AS items "
+        "JOIN captions USING (caption_id) JOIN models USING (model_id) WHERE models.name = 'custom'",
     )
-    assert rows == [{"said": "A  Dog! (Rex)", "read": "a photo of a dog rex."}]
+    assert rows == [{"caption": "A  Dog! (Rex)", "model_text": "a photo of a dog rex."}]
 
 
-def _table(here: Path) -> Path:
-    file = here / "t.csv"
+def _table(workspace_folder: Path) -> Path:
+    file = workspace_folder / "t.csv"
     file.write_text("image_path,caption\na.jpg,A  Dog! (Rex)\n")
     return file

@@ -1,4 +1,4 @@
-"""Ids that leave the store are the data set's own: what is exported can be imported, whatever the ids look like."""
+"""Exported ids are the source ids of the data set: exports can be imported, whatever the ids look like."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZE = 12
 def permuted(cli: Run, import_vectors: Run, tmp_path: Path) -> None:
     """d/all: 12 images with two captions each, whose source ids are a permutation of the catalog's own ids.
 
-    The model `m` has a vector of its own for each image, and for both of its captions, so that Recall@1 is 1.
+    The model `m` has a distinct vector for each image, which its captions share up to noise, so that Recall@1 is 1.
     """
     rng = np.random.default_rng(4)
     images, captions = (rng.permutation(size) + 1 for size in (SIZE, 2 * SIZE))
@@ -34,9 +34,11 @@ def permuted(cli: Run, import_vectors: Run, tmp_path: Path) -> None:
         rows = [(f"{n // 2}.jpg", f"caption {n}", images[n // 2], captions[n]) for n in range(2 * SIZE)]
         csv.writer(file).writerows([("image_path", "caption", "image_id", "caption_id"), *rows])
     cli("ingest", "csv", tmp_path / "d.csv")
-    own = dict(zip(images.tolist(), np.linalg.qr(rng.normal(size=(SIZE, SIZE)))[0].astype(np.float32), strict=True))
-    texts = {int(caption): own[int(images[n // 2])] + rng.normal(0, 1e-3, SIZE) for n, caption in enumerate(captions)}
-    import_vectors("m", "d/all", own, texts)
+    vectors = dict(zip(images.tolist(), np.linalg.qr(rng.normal(size=(SIZE, SIZE)))[0].astype(np.float32), strict=True))
+    texts = {
+        int(caption): vectors[int(images[n // 2])] + rng.normal(0, 1e-3, SIZE) for n, caption in enumerate(captions)
+    }
+    import_vectors("m", "d/all", vectors, texts)
 
 
 def metrics(cli_json: Run, model: str) -> dict[str, float]:
@@ -51,22 +53,22 @@ def import_npy(cli: Run, name: str, folder: Path, arrays: dict[str, Any]) -> Non
     cli("import", name, "--split", "d/all", *words)
 
 
-def test_what_python_reads_can_be_imported(
+def test_vectors_of_the_python_api_can_be_imported(
     permuted: None, cli: Run, cli_json: Run, store: Path, tmp_path: Path
 ) -> None:
     arrays: dict[str, Any] = {}
-    for what in ("images", "captions"):
-        arrays[f"{what[:-1]}-ids"], arrays[what] = clipstore.open(store).vectors("m", "d/all", what)
-        catalog = clipstore.open(store).vectors("m", "d/all", what, ids="catalog")[0]
-        assert arrays[f"{what[:-1]}-ids"].dtype == np.int64
-        assert sorted(catalog) == sorted(arrays[f"{what[:-1]}-ids"])  # as small integers both would be accepted
-        assert catalog.tolist() != arrays[f"{what[:-1]}-ids"].tolist()
-    import_npy(cli, "back", tmp_path, arrays)
+    for kind in ("images", "captions"):
+        arrays[f"{kind[:-1]}-ids"], arrays[kind] = clipstore.open(store).vectors("m", "d/all", kind)
+        catalog = clipstore.open(store).vectors("m", "d/all", kind, ids="catalog")[0]
+        assert arrays[f"{kind[:-1]}-ids"].dtype == np.int64
+        assert sorted(catalog) == sorted(arrays[f"{kind[:-1]}-ids"])  # import would accept either, as small integers
+        assert catalog.tolist() != arrays[f"{kind[:-1]}-ids"].tolist()
+    import_npy(cli, "imported", tmp_path, arrays)
     assert metrics(cli_json, "m")["rsum"] == 600
-    assert metrics(cli_json, "back") == metrics(cli_json, "m")
+    assert metrics(cli_json, "imported") == metrics(cli_json, "m")
 
 
-def test_what_export_writes_can_be_imported(permuted: None, cli: Run, cli_json: Run, tmp_path: Path) -> None:
+def test_exported_vectors_can_be_imported(permuted: None, cli: Run, cli_json: Run, tmp_path: Path) -> None:
     cli("export", "vectors", "--model", "m", "--split", "d/all", tmp_path / "out")
     table = pq.read_table(tmp_path / "out" / "metadata" / "metadata_0.parquet")
     assert table.column_names == ["image_path", "caption", "image_source_id", "caption_source_id"]
@@ -77,18 +79,18 @@ def test_what_export_writes_can_be_imported(permuted: None, cli: Run, cli_json: 
         "captions": np.load(tmp_path / "out" / "text_emb" / "text_emb_0.npy"),
         "caption-ids": table["caption_source_id"].to_numpy().astype(np.str_),
     }
-    import_npy(cli, "back", tmp_path, arrays)
-    assert metrics(cli_json, "back") == metrics(cli_json, "m")
+    import_npy(cli, "imported", tmp_path, arrays)
+    assert metrics(cli_json, "imported") == metrics(cli_json, "m")
 
 
-def test_queries_show_both_ids_by_name(permuted: None, cli_json: Run, sql: Run) -> None:
+def test_queries_show_catalog_and_source_ids(permuted: None, cli_json: Run, sql: Run) -> None:
     cli_json("eval", "--model", "m", "--split", "d/all")
     source = {
-        what: {row["id"]: row["source_id"] for row in sql(f"SELECT {what}_id AS id, source_id FROM {what}s")}
-        for what in ("image", "caption")
+        kind: {row["id"]: row["source_id"] for row in sql(f"SELECT {kind}_id AS id, source_id FROM {kind}s")}
+        for kind in ("image", "caption")
     }
-    kinds = {"image_to_text": ("image", "caption"), "text_to_image": ("caption", "image")}
-    for direction, (query, item) in kinds.items():
+    sides = {"image_to_text": ("image", "caption"), "text_to_image": ("caption", "image")}
+    for direction, (query, item) in sides.items():
         rows = cli_json("query", "retrieved", "-p", f"direction={direction}", "-p", "k=1", "-p", "limit=100")
         assert rows
         for row in rows:
@@ -102,32 +104,32 @@ def test_queries_show_both_ids_by_name(permuted: None, cli_json: Run, sql: Run) 
 
 
 @given(st.lists(st.one_of(st.integers(-(2**70), 2**70).map(str), st.text(st.characters(codec="utf-8"))), unique=True))
-def test_source_ids_come_back_as_import_reads_them(ids: list[str]) -> None:
-    """import names an item by str() of the element of a .npy array."""
-    ids = [name for name in ids if not name.endswith("\0")]  # numpy's strings end there
-    made = source_ids(ids, "images of d/all")
-    assert [str(name) for name in made.tolist()] == ids
-    assert made.dtype.kind in "iU"
+def test_source_ids_round_trip_through_import(ids: list[str]) -> None:
+    """import identifies an item by str() of the element of a .npy array."""
+    ids = [name for name in ids if not name.endswith("\0")]  # numpy strips trailing NULs
+    array = source_ids(ids, "images of d/all")
+    assert [str(name) for name in array.tolist()] == ids
+    assert array.dtype.kind in "iU"
 
 
 @pytest.mark.parametrize(
     ("ids", "kind"), [(["1", "-20"], "i"), (["1", "007"], "U"), (["1", "a"], "U"), ([str(2**63)], "U"), (["+1"], "U")]
 )
-def test_ids_are_integers_only_where_all_are_written_so(ids: list[str], kind: str) -> None:
+def test_ids_are_integers_only_if_all_are(ids: list[str], kind: str) -> None:
     assert source_ids(ids, "images of d/all").dtype.kind == kind
 
 
-def test_an_id_of_two_items_is_refused() -> None:
+def test_id_of_two_items_is_an_error() -> None:
     with pytest.raises(VectorError, match=r"two images of d/all have the source id '7'.*ids='catalog'"):
         source_ids(["7", "8", "7"], "images of d/all")
 
 
-def test_hits_of_retrieve_name_the_image_by_both_ids(cli: Run, cli_json: Run, scenes: Path, sql: Run) -> None:
+def test_hits_of_retrieve_have_both_ids(cli: Run, cli_json: Run, scenes: Path, sql: Run) -> None:
     cli("ingest", "coco", scenes, "--name", "s")
     cli("embed", "--model", "demo", "--split", "s/val")
-    photo = sql("SELECT path FROM images ORDER BY image_id LIMIT 1")[0]["path"]
-    told = cli_json("retrieve", photo, "a red circle", "--model", "demo", "--split", "s/val")
+    image_file = sql("SELECT path FROM images ORDER BY image_id LIMIT 1")[0]["path"]
+    result = cli_json("retrieve", image_file, "a red circle", "--model", "demo", "--split", "s/val")
     source = {row["image_id"]: row["source_id"] for row in sql("SELECT image_id, source_id FROM images")}
-    hits = [hit for query in told["queries"] for hit in query["answers"][0]["hits"]]
+    hits = [hit for query in result["queries"] for hit in query["answers"][0]["hits"]]
     assert len(hits) == 10
     assert all(hit["image_source_id"] == source[hit["image_id"]] for hit in hits)
