@@ -1,4 +1,4 @@
-"""Metrics through the command: computed by hand, computed by enumeration, and what each says it was measured on."""
+"""Metrics of the command, compared with hand calculation and with enumeration, and their provenance."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def measure(cli: Run, cli_json: RunJson, import_vectors: Run, tmp_path: Path) ->
 
     def run(images: Mapping[str, Vector], captions: Captions, *words: object, name: str = "golden") -> dict[str, Any]:
         cli("ingest", "csv", write_dataset(tmp_path, name, captions))
-        texts = {said: vector for own in captions.values() for said, vector in own.items()}
+        texts = {caption: vector for vectors in captions.values() for caption, vector in vectors.items()}
         import_vectors(f"m-{name}", f"{name}/all", images, texts)
-        told = cli_json("eval", "--model", f"m-{name}", "--split", f"{name}/all", *words)["evaluations"]
-        assert len(told) == 1
-        metrics: dict[str, Any] = told[0]["metrics"]
+        evaluations = cli_json("eval", "--model", f"m-{name}", "--split", f"{name}/all", *words)["evaluations"]
+        assert len(evaluations) == 1
+        metrics: dict[str, Any] = evaluations[0]["metrics"]
         return metrics
 
     return run
@@ -85,9 +85,9 @@ GOLDEN = {
     "image_retrieval_median_rank": 2,  # from 0: 0, 0, 1, 1.5, 2, 2; the median 1.25, its floor 1
     "image_retrieval_mean_rank": F(25, 12),  # 12.5 / 6
     "rsum": 100 * (F(13, 45) + F(14, 15) + 1 + F(1, 3) + 1 + 1),
-    # Among the first R places, R being the query's positives: a has two of three (its tie fills them), c one by a
-    # chance of 2/5. Average precision: a (2/3) (1 + (3/2)/2 + 2/3) / 3, for the other positive is before place u = 2 of
-    # the tie with the chance 1/2; c (1/5) (1 + 1/2) / 2. Text → image has R = 1: both are Recall@1.
+    # Among the first R places, R being the number of positives: a has two of three (its tie fills them), c one with
+    # probability 2/5. Average precision: a (2/3) (1 + (3/2)/2 + 2/3) / 3: the other positive is before place u = 2
+    # of the tie with probability 1/2; c (1/5) (1 + 1/2) / 2. Text → image has R = 1: both are Recall@1.
     "text_retrieval_r_precision": F(13, 45),  # (2/3 + 0 + 1/5) / 3
     "text_retrieval_map@r": F(371, 1620),  # (29/54 + 0 + 3/20) / 3
     "image_retrieval_r_precision": F(1, 3),
@@ -100,7 +100,7 @@ def test_golden_standard(measure: Callable[..., Any]) -> None:
 
 
 def test_golden_paired_rows(measure: Callable[..., Any]) -> None:
-    """Each caption is asked for by its image, for itself alone: p = 1, and siblings compete.
+    """Each pair is a query with the caption as the only positive: p = 1, and the image's other captions compete.
 
     pair   g  T   R@1   R@5   rank
     a-a1   0  3   1/3   1     2
@@ -160,10 +160,10 @@ def test_golden_ties_across_the_fifth_place(measure: Callable[..., Any]) -> None
 
 
 @pytest.mark.parametrize("vector", [E1, ZERO])
-def test_a_constant_scorer_gets_chance(measure: Callable[..., Any], vector: Vector) -> None:
-    """30 images with two captions each, all alike: T = 60 and p = 2, T = 30 and p = 1."""
+def test_constant_scores_give_chance_level(measure: Callable[..., Any], vector: Vector) -> None:
+    """30 images with two captions each, with equal scores: T = 60 and p = 2, T = 30 and p = 1."""
     captions = {f"i{n}": {f"c{n}": vector, f"d{n}": vector} for n in range(30)}
-    told = measure(dict.fromkeys(captions, vector), captions)
+    metrics = measure(dict.fromkeys(captions, vector), captions)
     expected = {"text_retrieval_mrr": reciprocal_rank(0, 60, 2), "text_retrieval_mean_rank": F(61, 3)}
     expected |= {
         "text_retrieval_median_rank": 20,
@@ -173,16 +173,16 @@ def test_a_constant_scorer_gets_chance(measure: Callable[..., Any], vector: Vect
     for k in (1, 5, 10):
         expected[f"text_retrieval_recall@{k}"] = 1 - F(comb(58, k), comb(60, k))
         expected[f"image_retrieval_recall@{k}"] = F(k, 30)
-    assert {name: told[name] for name in expected} == exactly(expected)
+    assert {name: metrics[name] for name in expected} == exactly(expected)
 
 
 # --- by enumeration: every order of a gallery that its scores allow
 
 
 def orders(scores: list[float]) -> list[tuple[int, ...]]:
-    """The orders of the candidates in which no score comes after a smaller one."""
-    wanted = sorted(scores, reverse=True)
-    return [order for order in permutations(range(len(scores))) if [scores[at] for at in order] == wanted]
+    """The orders of the candidates in which no score follows a smaller one."""
+    descending = sorted(scores, reverse=True)
+    return [order for order in permutations(range(len(scores))) if [scores[place] for place in order] == descending]
 
 
 def enumerated(queries: list[tuple[list[float], set[int]]]) -> dict[str, float]:
@@ -201,21 +201,21 @@ def enumerated(queries: list[tuple[list[float], set[int]]]) -> dict[str, float]:
         "mrr": mean(mean(Fraction(1, rank) for rank in ranks) for ranks in firsts),
         "mean_rank": mean(expected),
         "median_rank": floor(median(rank - 1 for rank in expected)) + 1,
-        "map@r": mean(mean(one for one, _ in told) for told in precisions),
-        "r_precision": mean(mean(other for _, other in told) for told in precisions),
+        "map@r": mean(mean(average for average, _ in query) for query in precisions),
+        "r_precision": mean(mean(precision for _, precision in query) for query in precisions),
     }
 
 
 def average_precision(right: list[bool], positives: int) -> tuple[Fraction, Fraction]:
     """AP@R and R-Precision of one order of a gallery."""
     first = right[:positives]
-    at = [Fraction(sum(first[: place + 1]), place + 1) for place, one in enumerate(first) if one]
-    return sum(at, Fraction(0)) / positives, Fraction(sum(first), positives)
+    terms = [Fraction(sum(first[: place + 1]), place + 1) for place, hit in enumerate(first) if hit]
+    return sum(terms, Fraction(0)) / positives, Fraction(sum(first), positives)
 
 
 SOME = st.sampled_from([ZERO, E1, E2, E3, (-1, 0, 0, 0), HALVES, (0.5, -0.5, 0.5, 0.5)])
 GALLERIES = st.lists(st.tuples(SOME, st.lists(SOME, min_size=1, max_size=3)), min_size=1, max_size=4).filter(
-    lambda drawn: sum(len(own) for _, own in drawn) <= 6
+    lambda drawn: sum(len(captions) for _, captions in drawn) <= 6
 )
 names = map(str, count())
 
@@ -226,72 +226,81 @@ def test_metrics_equal_the_mean_over_all_orders(
     measure: Callable[..., Any], drawn: list[tuple[Vector, list[Vector]]], protocol: str
 ) -> None:
     images = {f"i{n}": vector for n, (vector, _) in enumerate(drawn)}
-    captions = {f"i{n}": {f"c{n}-{at}": row for at, row in enumerate(own)} for n, (_, own) in enumerate(drawn)}
-    told = measure(images, captions, "--protocol", protocol, name=next(names))
+    captions = {f"i{n}": {f"c{n}-{k}": row for k, row in enumerate(rows)} for n, (_, rows) in enumerate(drawn)}
+    metrics = measure(images, captions, "--protocol", protocol, name=next(names))
 
-    owners = [n for n, (_, own) in enumerate(drawn) for _ in own]
-    scores = np.array(list(images.values())) @ np.array([row for _, own in drawn for row in own]).T
+    owners = [n for n, (_, rows) in enumerate(drawn) for _ in rows]
+    scores = np.array(list(images.values())) @ np.array([row for _, rows in drawn for row in rows]).T
     to_text = [(scores[n].tolist(), {at for at, owner in enumerate(owners) if owner == n}) for n in range(len(drawn))]
     to_image = [(scores[:, at].tolist(), {owner}) for at, owner in enumerate(owners)]
     if protocol == "paired-rows":
-        rows = enumerated([(to_text[owner][0], {at}) for at, owner in enumerate(owners)])
-        assert told == exactly({f"text_retrieval_{name}": value for name, value in rows.items()})
+        expected = enumerated([(to_text[owner][0], {at}) for at, owner in enumerate(owners)])
+        assert metrics == exactly({f"text_retrieval_{name}": value for name, value in expected.items()})
         return
     expected = {f"text_retrieval_{name}": value for name, value in enumerated(to_text).items()}
     expected |= {f"image_retrieval_{name}": value for name, value in enumerated(to_image).items()}
     rsum = 100 * sum(value for name, value in expected.items() if "recall" in name)
-    assert told == exactly(expected | {"rsum": rsum})
+    assert metrics == exactly(expected | {"rsum": rsum})
 
 
-# --- what was measured, on what
+# --- provenance
 
 
 @pytest.fixture
 def golden(measure: Callable[..., Any]) -> str:
-    """The golden case in this test's store, evaluated: the model m-golden on golden/all."""
+    """The golden data set in the test's store, with an evaluation of the model m-golden."""
     measure(IMAGES, CAPTIONS)
     return "golden/all"
 
 
 def evaluated(cli_json: RunJson, *words: object) -> dict[str, Any]:
-    told = cli_json("eval", *words)["evaluations"]
-    assert len(told) == 1
-    one: dict[str, Any] = told[0]
-    return one
+    evaluations = cli_json("eval", *words)["evaluations"]
+    assert len(evaluations) == 1
+    evaluation: dict[str, Any] = evaluations[0]
+    return evaluation
 
 
-def test_measured_on(cli_json: RunJson, sql: Ask, golden: str) -> None:
-    one = evaluated(cli_json, "--split", golden)
-    assert (one["model"], one["split"], one["protocol"]) == ("m-golden", golden, "standard")
-    on = one["measured_on"]
-    assert (on["split"], on["protocol"], on["partial"]) == (golden, "standard", False)
-    assert (on["images"], on["captions"], on["precision"], on["dtype"]) == (3, 6, "imported", "float32")
-    assert [on[f"{why}_{what}"] for why in ("left_out", "pending") for what in ("images", "captions")] == [0] * 4
+def test_provenance(cli_json: RunJson, sql: Ask, golden: str) -> None:
+    evaluation = evaluated(cli_json, "--split", golden)
+    assert (evaluation["model"], evaluation["split"], evaluation["protocol"]) == ("m-golden", golden, "standard")
+    measured_on = evaluation["measured_on"]
+    assert (measured_on["split"], measured_on["protocol"], measured_on["partial"]) == (golden, "standard", False)
+    assert (measured_on["images"], measured_on["captions"], measured_on["precision"], measured_on["dtype"]) == (
+        3,
+        6,
+        "imported",
+        "float32",
+    )
+    assert [
+        measured_on[f"{reason}_{kind}"] for reason in ("left_out", "pending") for kind in ("images", "captions")
+    ] == [0] * 4
     towers = {row["tower"]: row["fingerprint"] for row in sql("FROM towers")}
-    assert (on["image_fingerprint"], on["text_fingerprint"]) == (towers["image"], towers["text"])
-    assert on["tied_pairs"] == 6  # image → text: a1, a2, a3, b1, c1; text → image: a3
-    assert on["split_digest"] == on["gallery_digest"]
-    assert len(on["split_digest"]) == 64
-    assert on["seconds"] > 0
-    assert 2**24 < on["peak_memory"] < 2**36
+    assert (measured_on["image_fingerprint"], measured_on["text_fingerprint"]) == (towers["image"], towers["text"])
+    assert measured_on["tied_pairs"] == 6  # image → text: a1, a2, a3, b1, c1; text → image: a3
+    assert measured_on["split_digest"] == measured_on["gallery_digest"]
+    assert len(measured_on["split_digest"]) == 64
+    assert measured_on["seconds"] > 0
+    assert 2**24 < measured_on["peak_memory"] < 2**36
 
 
-def test_the_digest_is_of_the_split(
+def test_digest_depends_on_the_content_of_the_split(
     cli: Run, cli_json: RunJson, golden: str, import_vectors: Run, tmp_path: Path
 ) -> None:
-    """The same content at another place in another catalog has the same digest, and other words another."""
+    """Equal content of another data set has the same digest; another caption changes it."""
     digest = evaluated(cli_json, "--split", golden)["measured_on"]["split_digest"]
     other = write_dataset(tmp_path, "other", CAPTIONS)
-    seen = []
+    digests = []
     for text in (other.read_text(), other.read_text().replace("a3,a,a3", "new words,a,a3")):
         other.write_text(text)
         cli("ingest", "csv", other)
-        import_vectors("m", "other/all", IMAGES, {said: E1 for own in CAPTIONS.values() for said in own})
-        seen.append(evaluated(cli_json, "--model", "m", "--split", "other/all")["measured_on"]["split_digest"])
-    assert seen[0] == digest != seen[1]
+        import_vectors(
+            "m", "other/all", IMAGES, {caption: E1 for captions in CAPTIONS.values() for caption in captions}
+        )
+        digests.append(evaluated(cli_json, "--model", "m", "--split", "other/all")["measured_on"]["split_digest"])
+    assert digests[0] == digest != digests[1]
 
 
-def test_ranks_and_hits_are_kept(sql: Ask, golden: str) -> None:
+def test_ranks_and_hits_are_stored(sql: Ask, golden: str) -> None:
     ranks = sql(
         "SELECT images.source_id AS image, captions.source_id AS caption, n_greater, n_equal, score FROM ranks "
         "JOIN images ON query_id = images.image_id JOIN captions ON positive_id = caption_id "
@@ -306,15 +315,15 @@ def test_ranks_and_hits_are_kept(sql: Ask, golden: str) -> None:
         ("c", "c2", 5, 0, -0.5),
     ]
     hits = sql(
-        "SELECT captions.source_id AS caption, list(images.source_id ORDER BY hits.position) AS came FROM hits "
+        "SELECT captions.source_id AS caption, list(images.source_id ORDER BY hits.position) AS images FROM hits "
         "JOIN captions ON query_id = caption_id JOIN images ON item_id = images.image_id "
         "WHERE direction = 'text_to_image' GROUP BY caption ORDER BY caption"
     )
-    came = {row["caption"]: "".join(row["came"]) for row in hits}
-    assert came == {"a1": "acb", "a2": "acb", "a3": "cab", "b1": "acb", "c1": "bca", "c2": "abc"}
+    retrieved = {row["caption"]: "".join(row["images"]) for row in hits}
+    assert retrieved == {"a1": "acb", "a2": "acb", "a3": "cab", "b1": "acb", "c1": "bca", "c2": "abc"}
 
 
-def test_again_replaces(cli_json: RunJson, sql: Ask, golden: str) -> None:
+def test_equal_evaluation_replaces_the_stored_one(cli_json: RunJson, sql: Ask, golden: str) -> None:
     first = evaluated(cli_json, "--split", golden)
     evaluated(cli_json, "--split", golden, "--protocol", "paired-rows")
     again = evaluated(cli_json, "--split", golden)
@@ -334,21 +343,21 @@ def test_memory_and_its_limit(cli: Run, cli_json: RunJson, golden: str) -> None:
     cli("eval", "--split", golden, "--memory", "much", code=2)
 
 
-def test_the_table_says_what_it_was_measured_on(cli: Run, golden: str) -> None:
-    told = " ".join(cli("eval", "--split", golden, "--protocol", "paired-rows").stdout.split())
-    assert "image → text" in told
-    assert "text → image" not in told
-    assert "3 images, 6 captions (all of each image); protocol paired-rows" in told
-    assert "Recall@1 cannot exceed 0.500" in told
+def test_provenance_follows_the_table(cli: Run, golden: str) -> None:
+    printed = " ".join(cli("eval", "--split", golden, "--protocol", "paired-rows").stdout.split())
+    assert "image → text" in printed
+    assert "text → image" not in printed
+    assert "3 images, 6 captions (all of each image); protocol paired-rows" in printed
+    assert "Recall@1 cannot exceed 0.500" in printed
 
 
-def test_unknown_names_come_with_the_nearest(cli: Run, golden: str) -> None:
+def test_unknown_names_are_errors_with_the_nearest(cli: Run, golden: str) -> None:
     assert "'golden/all'" in cli("eval", "--split", "golden/al", code=1).stderr
     assert "'m-golden'" in cli("eval", "--model", "m-goldn", "--split", golden, code=1).stderr
     cli("eval", "--split", golden, "--protocol", "eccvv", code=2)
 
 
-# --- what is not there
+# --- missing items
 
 
 def test_pending_items_are_an_error_that_names_the_command(
@@ -365,13 +374,13 @@ def test_pending_items_are_an_error_that_names_the_command(
     assert "clipstore import m --split t/all" in message
     assert "--partial" in message
 
-    # Left are a with a1, and c with c1 and c2; b1 has a vector, and its image none.
-    one = evaluated(cli_json, "--model", "m", "--split", "t/all", "--partial")
-    on = one["measured_on"]
-    assert (on["partial"], on["images"], on["captions"]) == (True, 2, 3)
-    assert (on["pending_images"], on["pending_captions"]) == (1, 3)
-    assert (on["left_out_images"], on["left_out_captions"]) == (0, 0)
-    assert on["gallery_digest"] != on["split_digest"]
+    # The gallery is a with a1, and c with c1 and c2; b1 has a vector, but its image has none.
+    evaluation = evaluated(cli_json, "--model", "m", "--split", "t/all", "--partial")
+    measured_on = evaluation["measured_on"]
+    assert (measured_on["partial"], measured_on["images"], measured_on["captions"]) == (True, 2, 3)
+    assert (measured_on["pending_images"], measured_on["pending_captions"]) == (1, 3)
+    assert (measured_on["left_out_images"], measured_on["left_out_captions"]) == (0, 0)
+    assert measured_on["gallery_digest"] != measured_on["split_digest"]
     assert "PARTIAL" in cli("eval", "--model", "m", "--split", "t/all", "--partial").stdout
 
 
@@ -382,28 +391,28 @@ def test_nothing_to_rank_is_an_error(cli: Run, import_vectors: Run, tmp_path: Pa
     assert "import m" in cli("eval", "--model", "m", "--split", "t/all", "--partial", code=1).stderr
 
 
-def test_photos_that_cannot_be_read_are_left_out_and_stamped(
+def test_unreadable_images_are_left_out_and_reported(
     cli: Run, cli_json: RunJson, sql: Ask, scenes: Path, tmp_path: Path
 ) -> None:
     root = shutil.copytree(scenes, tmp_path / "scenes")
-    photos = sorted((root / "val").iterdir())
-    photos[0].unlink()
-    photos[1].write_bytes(photos[1].read_bytes()[:200])
+    files = sorted((root / "val").iterdir())
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes()[:200])
     cli("ingest", "coco", root, "--name", "scenes")
     cli("embed", "--model", "demo")
-    one = evaluated(cli_json, "--model", "demo", "--split", "scenes/val")
-    on = one["measured_on"]
-    assert (on["images"], on["captions"], on["partial"]) == (22, 110, False)
-    assert (on["left_out_images"], on["left_out_captions"]) == (2, 10)
-    assert (on["pending_images"], on["pending_captions"]) == (0, 0)
+    evaluation = evaluated(cli_json, "--model", "demo", "--split", "scenes/val")
+    measured_on = evaluation["measured_on"]
+    assert (measured_on["images"], measured_on["captions"], measured_on["partial"]) == (22, 110, False)
+    assert (measured_on["left_out_images"], measured_on["left_out_captions"]) == (2, 10)
+    assert (measured_on["pending_images"], measured_on["pending_captions"]) == (0, 0)
     ranked = sql(
         "SELECT DISTINCT file_name FROM ranks JOIN images ON image_id = query_id WHERE direction = 'image_to_text'"
     )
-    assert {row["file_name"] for row in ranked} == {f"val/{photo.name}" for photo in photos[2:]}
+    assert {row["file_name"] for row in ranked} == {f"val/{file.name}" for file in files[2:]}
     assert "left out: 2 images" in cli("eval", "--model", "demo", "--split", "scenes/val").stdout
 
 
-def test_photos_may_all_be_missing(cli: Run, tmp_path: Path) -> None:
+def test_all_images_may_be_missing(cli: Run, tmp_path: Path) -> None:
     cli("ingest", "csv", write_dataset(tmp_path, "t", CAPTIONS))
     cli("embed", "--model", "demo")
     assert "demo" in cli("eval", "--model", "demo", "--split", "t/all", code=1).stderr
@@ -414,7 +423,7 @@ def test_photos_may_all_be_missing(cli: Run, tmp_path: Path) -> None:
 
 @pytest.fixture
 def sized(cli: Run, import_vectors: Run, tmp_path: Path) -> Callable[[int], None]:
-    """A data set of N images with five captions each, and vectors of width 512 as the model m, captions near theirs."""
+    """A data set of N images with five captions each, and vectors of width 512 of the model m."""
 
     def make(images: int) -> None:
         rng = np.random.default_rng(0)
@@ -422,7 +431,7 @@ def sized(cli: Run, import_vectors: Run, tmp_path: Path) -> Callable[[int], None
         cli("ingest", "csv", write_dataset(tmp_path, "big", captions))
         rows = rng.normal(size=(images, 512)).astype(np.float32)
         texts = np.repeat(rows, 5, axis=0) + rng.normal(scale=8, size=(5 * images, 512)).astype(np.float32)
-        ids = [said for own in captions.values() for said in own]
+        ids = [caption for texts in captions.values() for caption in texts]
         import_vectors("m", "big/all", dict(zip(captions, rows, strict=True)), dict(zip(ids, texts, strict=True)))
 
     return make
@@ -431,31 +440,31 @@ def sized(cli: Run, import_vectors: Run, tmp_path: Path) -> Callable[[int], None
 def test_500_by_2500(sized: Callable[[int], None], cli_json: RunJson, store: Path) -> None:
     """The metrics are those of a full float64 score matrix, without ties."""
     sized(500)
-    one = evaluated(cli_json, "--model", "m", "--split", "big/all", "--memory", "40MB")
+    evaluation = evaluated(cli_json, "--model", "m", "--split", "big/all", "--memory", "40MB")
     embedding_store = clipstore.open(store)
     images, texts = (
-        embedding_store.vectors("m", "big/all", what)[1].astype(np.float64) for what in ("images", "captions")
+        embedding_store.vectors("m", "big/all", kind)[1].astype(np.float64) for kind in ("images", "captions")
     )
     scores = images @ texts.T
-    own = np.arange(2500)
-    to_image = (scores > scores[own // 5, own]).sum(axis=0)
+    caption = np.arange(2500)
+    to_image = (scores > scores[caption // 5, caption]).sum(axis=0)
     best = scores.reshape(500, 500, 5).max(axis=2)
     to_text = (scores > np.diagonal(best)[:, None]).sum(axis=1)
     for prefix, ranks in (("image_retrieval", to_image), ("text_retrieval", to_text)):
         for k in (1, 5, 10):
-            assert one["metrics"][f"{prefix}_recall@{k}"] == pytest.approx((ranks < k).mean())
-        assert one["metrics"][f"{prefix}_mrr"] == pytest.approx((1 / (ranks + 1)).mean())
-        assert one["metrics"][f"{prefix}_mean_rank"] == pytest.approx(ranks.mean() + 1)
-        assert one["metrics"][f"{prefix}_median_rank"] == np.floor(np.median(ranks)) + 1
-    assert 0.02 < one["metrics"]["image_retrieval_recall@1"] < 0.9
+            assert evaluation["metrics"][f"{prefix}_recall@{k}"] == pytest.approx((ranks < k).mean())
+        assert evaluation["metrics"][f"{prefix}_mrr"] == pytest.approx((1 / (ranks + 1)).mean())
+        assert evaluation["metrics"][f"{prefix}_mean_rank"] == pytest.approx(ranks.mean() + 1)
+        assert evaluation["metrics"][f"{prefix}_median_rank"] == np.floor(np.median(ranks)) + 1
+    assert 0.02 < evaluation["metrics"]["image_retrieval_recall@1"] < 0.9
 
 
 @pytest.mark.full
 def test_5000_by_25000_take_under_10_seconds_and_2_gb(sized: Callable[[int], None], timed: Callable[..., Any]) -> None:
     sized(5000)
     took = timed("eval", "--model", "m", "--split", "big/all", "--memory", "1GB", "--json")
-    one = json.loads(took.stdout)["evaluations"][0]
-    assert (one["measured_on"]["images"], one["measured_on"]["captions"]) == (5000, 25_000)
+    evaluation = json.loads(took.stdout)["evaluations"][0]
+    assert (evaluation["measured_on"]["images"], evaluation["measured_on"]["captions"]) == (5000, 25_000)
     assert took.seconds < 10, took
     assert took.peak_bytes < 2e9, took
     usual = timed("eval", "--model", "m", "--split", "big/all")
