@@ -55,12 +55,7 @@ def import_vectors(
         "text": _read(*captions, "captions"),
     }
     dims = {tower: rows.shape[1] for tower, (rows, _) in sides.items()}
-    if dims["image"] != dims["text"]:
-        message = (
-            f"{_label(images[0], 'images')} has width {dims['image']} and {_label(captions[0], 'captions')} has "
-            f"{dims['text']}: both must be of one model"
-        )
-        raise VectorError(message)
+    _check_widths(dims, _label(images[0], "images"), _label(captions[0], "captions"))
     with store.catalog.read() as session:
         keys = _content_keys(session, split)
         _check_name(session, name)
@@ -109,6 +104,12 @@ def _read(vectors: Source, ids: Source, side: str) -> tuple[NDArray[Any], list[s
         raise VectorError(message)
     _check_finite(vectors_label, rows, listed)
     return rows, listed
+
+
+def _check_widths(dims: dict[TowerName, int], images: str, captions: str) -> None:
+    if dims["image"] != dims["text"]:
+        message = f"{images} has width {dims['image']} and {captions} has {dims['text']}: both must be of one model"
+        raise VectorError(message)
 
 
 def _label(source: Source, name: str) -> str:
