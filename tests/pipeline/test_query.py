@@ -1,4 +1,4 @@
-"""Questions to the catalog: SQL, the named queries against numpy, and catalogs that are busy, newer or damaged."""
+"""SQL on the catalog, the named queries compared with numpy, and catalogs that are busy, newer or damaged."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from clipstore.cli import main
 from clipstore.resources import packaged_folder
 
 Run = Callable[..., Result]
-Ask = Callable[[str], list[dict[str, Any]]]
+Sql = Callable[[str], list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
 def annotations(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn scenes, one caption at six images, five at two, some misplaced, a photo missing and one cut short."""
+    """The drawn scenes with repeated and misplaced captions, a missing image file and a truncated one."""
     root = shutil.copytree(scenes, tmp_path_factory.mktemp("query") / "scenes")
     file = root / "annotations" / "captions_val.json"
-    told = json.loads(file.read_text())
-    for row in told["annotations"][:120:20]:
+    content = json.loads(file.read_text())
+    for row in content["annotations"][:120:20]:
         row["caption"] = "a red circle"
-    for row, twin in zip(told["annotations"][110:115], told["annotations"][115:120], strict=True):
+    for row, twin in zip(content["annotations"][110:115], content["annotations"][115:120], strict=True):
         row["caption"] = twin["caption"]
-    for row in told["annotations"][30:80]:
+    for row in content["annotations"][30:80]:
         row["image_id"] = row["image_id"] % 10 + 7
-    file.write_text(json.dumps(told))
-    photos = sorted((root / "val").iterdir())
-    photos[0].unlink()
-    photos[1].write_bytes(photos[1].read_bytes()[:200])
+    file.write_text(json.dumps(content))
+    missing, truncated, *_ = sorted((root / "val").iterdir())
+    missing.unlink()
+    truncated.write_bytes(truncated.read_bytes()[:200])
     return root
 
 
 @pytest.fixture(scope="module")
 def measured(annotations: Path) -> Path:
-    """A store of those scenes, embedded and evaluated with the bundled model. Only `store` is for writing."""
+    """A store of those scenes, embedded and evaluated with the bundled model. Tests that write use `store`."""
     place = annotations.parent / "store"
     runner = CliRunner(env={"CLIPSTORE_STORE": str(place), "HF_HUB_OFFLINE": "1"})
     for words in (
@@ -63,13 +63,13 @@ def measured(annotations: Path) -> Path:
 
 @pytest.fixture
 def store(measured: Path, tmp_path: Path) -> Path:
-    """A copy for each test."""
+    """A copy of the store for each test."""
     return Path(shutil.copytree(measured, tmp_path / "store"))
 
 
 @pytest.fixture
 def query(cli_json: Callable[..., Any]) -> Callable[..., list[dict[str, Any]]]:
-    """A named query's rows; parameters as keywords."""
+    """Run a named query, with parameters as keywords; its rows."""
 
     def run(name: str, **parameters: object) -> list[dict[str, Any]]:
         words = [word for key, value in parameters.items() for word in ("-p", f"{key}={value}")]
@@ -79,11 +79,11 @@ def query(cli_json: Callable[..., Any]) -> Callable[..., list[dict[str, Any]]]:
     return run
 
 
-# --- what the queries should say, from the vectors alone
+# --- the expected results, computed from the vectors
 
 
 class Place(NamedTuple):
-    """Where a query finds its first positive: `greater` candidates, then `tied`, of which `positives` are right."""
+    """The rank of a query: `greater` candidates before, then `tied` ones, of which `positives` are positives."""
 
     greater: int
     tied: int
@@ -94,7 +94,7 @@ class Place(NamedTuple):
         return self.greater + (self.tied + 1) / (self.positives + 1)
 
     def recall(self, k: int) -> float:
-        """The chance of a hit, by drawing the tied candidates one after the other."""
+        """The probability of a hit, by drawing the tied candidates one after the other."""
         missed = 1.0
         for drawn in range(max(0, min(self.tied, k - self.greater))):
             missed *= max(0, self.tied - self.positives - drawn) / (self.tied - drawn)
@@ -102,19 +102,19 @@ class Place(NamedTuple):
 
 
 class RankedGallery(NamedTuple):
-    """The gallery, from the Python API and the annotations, and what float64 products make of it."""
+    """The gallery, from the Python API and the annotations, with float64 scores."""
 
-    photos: list[str]
+    images: list[str]
     captions: list[str]
     owners: list[int]  # each caption's image, as a row
     scores: np.ndarray[Any, Any]
 
     def places(self, direction: str) -> list[Place]:
-        own = np.array(self.owners)
+        owners = np.array(self.owners)
         if direction == "image_to_text":
-            return [_place(row, own == image) for image, row in enumerate(self.scores)]
-        images = np.arange(len(self.photos))
-        return [_place(row, images == own[at]) for at, row in enumerate(self.scores.T)]
+            return [_place(row, owners == image) for image, row in enumerate(self.scores)]
+        images = np.arange(len(self.images))
+        return [_place(row, images == owner) for owner, row in zip(owners, self.scores.T, strict=True)]
 
 
 def _place(scores: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> Place:
@@ -126,28 +126,28 @@ def _place(scores: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> Place:
 def truth(store: Path) -> RankedGallery:
     embedding_store = clipstore.open(store)
     images, texts = (
-        embedding_store.vectors("demo", "scenes/val", what, ids="catalog") for what in ("images", "captions")
+        embedding_store.vectors("demo", "scenes/val", kind, ids="catalog") for kind in ("images", "captions")
     )
     names = dict(zip(*embedding_store.sql("SELECT image_id, file_name FROM images").to_pydict().values(), strict=True))
     rows = embedding_store.sql("SELECT caption_id, text, image_id FROM captions").to_pylist()
-    known = {row["caption_id"]: row for row in rows}
+    by_id = {row["caption_id"]: row for row in rows}
     row_of = {image: row for row, image in enumerate(images[0].tolist())}
-    kept = [at for at, caption in enumerate(texts[0].tolist()) if known[caption]["image_id"] in row_of]
-    said = [known[caption] for caption in texts[0][kept].tolist()]
-    scores = images[1].astype(np.float64) @ texts[1][kept].astype(np.float64).T
+    ranked = [row for row, caption in enumerate(texts[0].tolist()) if by_id[caption]["image_id"] in row_of]
+    captions = [by_id[caption] for caption in texts[0][ranked].tolist()]
+    scores = images[1].astype(np.float64) @ texts[1][ranked].astype(np.float64).T
     return RankedGallery(
-        photos=[names[image] for image in images[0].tolist()],
-        captions=[row["text"] for row in said],
-        owners=[row_of[row["image_id"]] for row in said],
-        scores=scores.round(9),  # a product may give equal vectors scores that differ in the last bit
+        images=[names[image] for image in images[0].tolist()],
+        captions=[row["text"] for row in captions],
+        owners=[row_of[row["image_id"]] for row in captions],
+        scores=scores.round(9),  # the scores of equal vectors may differ in the last bit
     )
 
 
 DIRECTIONS = ("image_to_text", "text_to_image")
 
 
-def test_the_store_has_what_the_queries_need(truth: RankedGallery) -> None:
-    assert (len(truth.photos), len(truth.captions)) == (22, 110)
+def test_the_store_has_failures_and_ties(truth: RankedGallery) -> None:
+    assert (len(truth.images), len(truth.captions)) == (22, 110)
     for direction in DIRECTIONS:
         ranks = [place.rank for place in truth.places(direction)]
         assert min(ranks) == 1 < max(ranks)
@@ -156,21 +156,21 @@ def test_the_store_has_what_the_queries_need(truth: RankedGallery) -> None:
 
 def test_failures(query: Callable[..., Any], truth: RankedGallery) -> None:
     for direction in DIRECTIONS:
-        asked, items, scores = truth.photos, truth.captions, truth.scores
-        right = np.array(truth.owners)[None, :] == np.arange(len(truth.photos))[:, None]
+        queries, items, scores = truth.images, truth.captions, truth.scores
+        right = np.array(truth.owners)[None, :] == np.arange(len(truth.images))[:, None]
         if direction == "text_to_image":
-            asked, items, scores, right = items, asked, scores.T, right.T
+            queries, items, scores, right = items, queries, scores.T, right.T
         expected = []
-        for at, place in enumerate(truth.places(direction)):
+        for row, place in enumerate(truth.places(direction)):
             if place.rank > 1:
-                wrong = np.flatnonzero(~right[at])
-                came = items[wrong[np.argmax(scores[at][wrong])]]
-                wanted = items[np.flatnonzero(right[at] & (scores[at] == scores[at][right[at]].max()))[0]]
-                expected.append((asked[at], wanted, place.rank, came))
-        told = query("failures", direction=direction, limit=1000, split="scenes/val", model="demo")
-        found = [(row["asked"], row["wanted"], row["rank"], row["came_instead"]) for row in told]
-        assert Counter(found) == Counter(expected)
-        ranks = [row["rank"] for row in told]
+                wrong = np.flatnonzero(~right[row])
+                returned = items[wrong[np.argmax(scores[row][wrong])]]
+                positive = items[np.flatnonzero(right[row] & (scores[row] == scores[row][right[row]].max()))[0]]
+                expected.append((queries[row], positive, place.rank, returned))
+        rows = query("failures", direction=direction, limit=1000, split="scenes/val", model="demo")
+        failures = [(row["asked"], row["wanted"], row["rank"], row["came_instead"]) for row in rows]
+        assert Counter(failures) == Counter(expected)
+        ranks = [row["rank"] for row in rows]
         assert ranks == sorted(ranks, reverse=True)
     assert query("failures", limit=3) == query("failures", limit=1000)[:3]
 
@@ -178,15 +178,16 @@ def test_failures(query: Callable[..., Any], truth: RankedGallery) -> None:
 def test_hubs(query: Callable[..., Any], truth: RankedGallery) -> None:
     for direction, scores, items in (
         ("image_to_text", truth.scores, truth.captions),
-        ("text_to_image", truth.scores.T, truth.photos),
+        ("text_to_image", truth.scores.T, truth.images),
     ):
         for k in (1, 5, 10):
             best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            expected = Counter((items[at], int(times)) for at, times in enumerate(np.bincount(best.ravel())) if times)
-            told = query("hubs", direction=direction, k=k, limit=1000)
-            assert Counter((row["item"], row["times"]) for row in told) == expected
-            assert [row["mean_times"] for row in told] == pytest.approx([len(scores) * k / len(items)] * len(told))
-            times = [row["times"] for row in told]
+            counts = np.bincount(best.ravel())
+            expected = Counter((items[row], int(times)) for row, times in enumerate(counts) if times)
+            rows = query("hubs", direction=direction, k=k, limit=1000)
+            assert Counter((row["item"], row["times"]) for row in rows) == expected
+            assert [row["mean_times"] for row in rows] == pytest.approx([len(scores) * k / len(items)] * len(rows))
+            times = [row["times"] for row in rows]
             assert times == sorted(times, reverse=True)
 
 
@@ -195,13 +196,13 @@ def test_rank_histogram(query: Callable[..., Any], truth: RankedGallery) -> None
     for direction in DIRECTIONS:
         ranks = [place.rank for place in truth.places(direction)]
         expected = {name: sum(low <= rank < high for rank in ranks) for name, (low, high) in bins.items()}
-        told = query("rank_histogram", direction=direction)
-        assert {row["ranks"]: row["queries"] for row in told} == {name: n for name, n in expected.items() if n}
-        assert sum(row["share"] for row in told) == pytest.approx(1)
+        rows = query("rank_histogram", direction=direction)
+        assert {row["ranks"]: row["queries"] for row in rows} == {name: n for name, n in expected.items() if n}
+        assert sum(row["share"] for row in rows) == pytest.approx(1)
 
 
 def averages(places: list[Place]) -> dict[str, Any]:
-    """What the metric queries print of a group of queries."""
+    """The expected metrics of a group of queries."""
     return {
         "queries": len(places),
         "recall@1": pytest.approx(np.mean([place.recall(1) for place in places])),
@@ -217,8 +218,8 @@ def test_metrics_by_caption_length(query: Callable[..., Any], truth: RankedGalle
         bins = {"1-6": 6, "7-9": 9, "10-12": 12, "13-16": 16, "17 and more": 10**6}
         groups.setdefault(next(name for name, most in bins.items() if words <= most), []).append(place)
     assert len(groups) > 1
-    told = query("metrics_by_caption_length")
-    assert {row["caption_words"]: {key: row[key] for key in averages([Place(0, 1, 1)])} for row in told} == {
+    rows = query("metrics_by_caption_length")
+    assert {row["caption_words"]: {key: row[key] for key in averages([Place(0, 1, 1)])} for row in rows} == {
         name: averages(places) for name, places in groups.items()
     }
 
@@ -226,37 +227,37 @@ def test_metrics_by_caption_length(query: Callable[..., Any], truth: RankedGalle
 def test_metrics_by_category(query: Callable[..., Any], truth: RankedGallery, annotations: Path) -> None:
     instances = json.loads((annotations / "annotations" / "instances_val.json").read_text())
     names = {row["id"]: row["name"] for row in instances["categories"]}
-    photos = {row["id"]: f"val/{row['file_name']}" for row in instances["images"]}
-    shown = {(photos[row["image_id"]], names[row["category_id"]]) for row in instances["annotations"]}
+    file_names = {row["id"]: f"val/{row['file_name']}" for row in instances["images"]}
+    annotated = {(file_names[row["image_id"]], names[row["category_id"]]) for row in instances["annotations"]}
     for direction in DIRECTIONS:
-        of_image = truth.photos if direction == "image_to_text" else [truth.photos[own] for own in truth.owners]
+        files = truth.images if direction == "image_to_text" else [truth.images[owner] for owner in truth.owners]
         groups: dict[str, list[Place]] = {}
-        for photo, place in zip(of_image, truth.places(direction), strict=True):
-            for category in {category for image, category in shown if image == photo}:
+        for file, place in zip(files, truth.places(direction), strict=True):
+            for category in {category for image, category in annotated if image == file}:
                 groups.setdefault(category, []).append(place)
-        told = query("metrics_by_category", direction=direction)
-        assert {row["category"]: {key: row[key] for key in averages([Place(0, 1, 1)])} for row in told} == {
+        rows = query("metrics_by_category", direction=direction)
+        assert {row["category"]: {key: row[key] for key in averages([Place(0, 1, 1)])} for row in rows} == {
             name: averages(places) for name, places in groups.items()
         }
-        recalls = [row["recall@1"] for row in told]
+        recalls = [row["recall@1"] for row in rows]
         assert recalls == sorted(recalls)
 
 
 def test_duplicate_captions(query: Callable[..., Any], annotations: Path) -> None:
-    told = json.loads((annotations / "annotations" / "captions_val.json").read_text())
-    times = Counter(row["caption"] for row in told["annotations"])
-    images = {text: {row["image_id"] for row in told["annotations"] if row["caption"] == text} for text in times}
+    content = json.loads((annotations / "annotations" / "captions_val.json").read_text())
+    times = Counter(row["caption"] for row in content["annotations"])
+    images = {text: {row["image_id"] for row in content["annotations"] if row["caption"] == text} for text in times}
     expected = [(text, n, len(images[text])) for text, n in times.items() if n > 1]
     assert ("a red circle", 6, 6) in expected
-    found = [tuple(row.values()) for row in query("duplicate_captions", limit=1000)]
-    assert found == sorted(expected, key=lambda row: (-row[1], row[0]))
+    rows = [tuple(row.values()) for row in query("duplicate_captions", limit=1000)]
+    assert rows == sorted(expected, key=lambda row: (-row[1], row[0]))
 
 
 def test_item_failures(query: Callable[..., Any]) -> None:
-    told = query("item_failures")
-    photos = sorted((row["item"], row["tower"]) for row in told)
-    assert photos == [("val/000000000001.jpg", "image"), ("val/000000000002.jpg", "image")]
-    reasons = {row["item"]: (row["model"], row["reason"]) for row in told}
+    rows = query("item_failures")
+    items = sorted((row["item"], row["tower"]) for row in rows)
+    assert items == [("val/000000000001.jpg", "image"), ("val/000000000002.jpg", "image")]
+    reasons = {row["item"]: (row["model"], row["reason"]) for row in rows}
     assert reasons["val/000000000001.jpg"] == (None, "the image file is missing")
     assert reasons["val/000000000002.jpg"][0] == "demo"
     assert "damaged" in reasons["val/000000000002.jpg"][1]
@@ -274,7 +275,7 @@ def test_metrics_models_and_splits(
     texts = len(set(truth.captions))
     vectors = {row["tower"]: row["vectors"] for row in query("models")}
     assert vectors["image"] == 22
-    assert vectors["text"] >= texts  # the captions of the two photos too
+    assert vectors["text"] >= texts  # also captions of the missing images
     assert query("splits") == [
         {"split": "scenes/val", "images": 24, "captions": 120, "missing_photos": 1, "drawn_from": None}
     ]
@@ -285,7 +286,7 @@ QUERIES = sorted(path.stem for path in (packaged_folder("sql") / "queries").glob
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_query_runs(cli: Run, query: Callable[..., Any], name: str) -> None:
-    # Nothing here was trained (on), and there is one model: test_seen, test_report and test_compare ask those.
+    # There is one model, and nothing was trained: other tests cover these queries.
     assert query(name) or name in ("seen", "changes", "training")
     assert cli("query", name).stdout.strip()
 
@@ -305,7 +306,7 @@ def test_query_names_the_nearest(cli: Run) -> None:
     assert "'many'" in cli("query", "failures", "-p", "limit=many", code=1).stderr
 
 
-def test_every_statement_begins_with_what_it_answers() -> None:
+def test_every_statement_begins_with_a_comment() -> None:
     files = list(packaged_folder("sql").rglob("*.sql"))
     assert len(files) > 40
     for file in files:
@@ -320,8 +321,8 @@ def test_sql_formats(cli: Run) -> None:
     row = {"text": 'a, "b"', "number": 1.5, "nothing": None, "total": 6}
     assert json.loads(cli("sql", statement, "--format", "json").stdout) == [row]
     assert json.loads(cli("sql", statement, "--json").stdout) == [row]
-    told = list(csv.DictReader(io.StringIO(cli("sql", statement, "--format", "csv").stdout)))
-    assert told == [{"text": 'a, "b"', "number": "1.5", "nothing": "", "total": "6"}]
+    rows = list(csv.DictReader(io.StringIO(cli("sql", statement, "--format", "csv").stdout)))
+    assert rows == [{"text": 'a, "b"', "number": "1.5", "nothing": "", "total": "6"}]
     words = cli("sql", statement).stdout.split()
     assert words[:4] == ["text", "number", "nothing", "total"]
     assert "1.5" in words
@@ -330,7 +331,7 @@ def test_sql_formats(cli: Run) -> None:
     assert json.loads(cli("sql", "SELECT 1 WHERE false", "--json").stdout) == []
 
 
-def test_sql_keeps_columns_of_one_name_apart(cli: Run) -> None:
+def test_sql_numbers_columns_with_equal_names(cli: Run) -> None:
     statement = "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a"
     assert json.loads(cli("sql", statement, "--json").stdout) == [{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}]
     assert cli("sql", statement, "--format", "csv").stdout == "a,a_2,a_1,a_3\n1,2,3,4\n"
@@ -338,21 +339,21 @@ def test_sql_keeps_columns_of_one_name_apart(cli: Run) -> None:
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
 def test_brackets_are_text(cli: Run, form: str) -> None:
-    told = cli("sql", "SELECT '[/x] [bold]' AS \"[/y]\"", "--format", form).stdout
-    assert "[/x] [bold]" in told
-    assert "[/y]" in told
+    output = cli("sql", "SELECT '[/x] [bold]' AS \"[/y]\"", "--format", form).stdout
+    assert "[/x] [bold]" in output
+    assert "[/y]" in output
 
 
-def test_json_has_no_nan(sql: Ask) -> None:
+def test_json_has_no_nan(sql: Sql) -> None:
     assert sql("SELECT 'NaN'::DOUBLE AS a, 'inf'::FLOAT AS b, 1.5 AS c") == [{"a": None, "b": None, "c": 1.5}]
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_a_long_text_is_whole(cli: Run, form: str) -> None:
+def test_a_long_text_is_not_cut(cli: Run, form: str) -> None:
     assert "x" * 5000 in cli("sql", "SELECT repeat('x', 5000) AS x", "--format", form).stdout
 
 
-def test_under_paired_rows_a_sibling_may_come_instead(cli: Run, sql: Ask) -> None:
+def test_under_paired_rows_another_caption_of_the_image_may_be_returned(cli: Run, sql: Sql) -> None:
     cli("eval", "--model", "demo", "--split", "scenes/val", "--protocol", "paired-rows")
     rows = sql("SELECT * FROM retrieval_failures WHERE protocol = 'paired-rows'")
     siblings = {row["caption_id"]: row["image_id"] for row in sql("SELECT caption_id, image_id FROM captions")}
@@ -368,10 +369,10 @@ def test_under_paired_rows_a_sibling_may_come_instead(cli: Run, sql: Ask) -> Non
         "DROP TABLE images",
         "DELETE FROM captions",
         "UPDATE captions SET text = ''",
-        "CREATE TABLE mine (a INTEGER)",
+        "CREATE TABLE new (a INTEGER)",
     ],
 )
-def test_sql_writes_nothing(cli: Run, sql: Ask, store: Path, statement: str) -> None:
+def test_sql_writes_nothing(cli: Run, sql: Sql, store: Path, statement: str) -> None:
     before = (store / "catalog.duckdb").read_bytes()
     assert "read-only" in cli("sql", statement, code=1).stderr
     assert (store / "catalog.duckdb").read_bytes() == before
@@ -392,39 +393,39 @@ def test_sql_errors_are_one_line(cli: Run, statement: str, word: str) -> None:
     assert word in cli("sql", statement, code=1).stderr
 
 
-# --- catalogs that cannot be had
+# --- catalogs that cannot be opened
 
 
-def test_a_busy_catalog_is_told_with_the_process(
+def test_a_busy_catalog_names_the_process(
     cli: Run, store: Path, annotations: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "BUSY_SECONDS", 0.1)
     for reader in (False, True):
         with held_catalog(store / "catalog.duckdb", read_only=reader) as process:
-            told = cli("ingest", "coco", annotations, "--name", "scenes", code=1).stderr
-            assert f"process {process.pid}" in told
+            error = cli("ingest", "coco", annotations, "--name", "scenes", code=1).stderr
+            assert f"process {process.pid}" in error
             if reader:
                 cli("query", "splits")
             else:
                 assert f"process {process.pid}" in cli("query", "splits", code=1).stderr
 
 
-def test_a_busy_catalog_is_waited_for(cli: Run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other process lets go while clipstore is between two tries."""
+def test_a_busy_catalog_is_retried(cli: Run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process closes the catalog while clipstore waits between two attempts."""
     with held_catalog(store / "catalog.duckdb") as process:
         waited = []
 
-        def let_go(seconds: float) -> None:
+        def release(seconds: float) -> None:
             waited.append(seconds)
             process.communicate()
 
-        monkeypatch.setattr(catalog.time, "sleep", let_go)
+        monkeypatch.setattr(catalog.time, "sleep", release)
         assert "scenes/val" in cli("query", "splits").stdout
     assert len(waited) == 1
 
 
 @pytest.mark.parametrize("words", [("query", "item_failures"), ("split", "s", "--from", "scenes/val")], ids=" ".join)
-def test_a_catalog_of_another_version_is_brought_up_to_date(words: tuple[str, ...], cli: Run, store: Path) -> None:
+def test_a_catalog_of_an_earlier_version_is_migrated(words: tuple[str, ...], cli: Run, store: Path) -> None:
     with duckdb.connect(str(store / "catalog.duckdb")) as connection:
         for change in (
             "DROP VIEW caption_items",
@@ -454,33 +455,33 @@ def test_a_newer_format_is_refused(cli: Run, store: Path, annotations: Path) -> 
         ["split", "s", "--from", "scenes/val"],
         ["model", "list"],
     ):
-        told = cli(*words, code=1).stderr
-        assert "format 99" in told
-        assert "install a newer clipstore" in told
+        error = cli(*words, code=1).stderr
+        assert "format 99" in error
+        assert "install a newer clipstore" in error
     assert (store / "catalog.duckdb").read_bytes() == before
 
 
-@pytest.mark.parametrize("how", ["cut", "not a database", "empty", "a folder"])
-def test_a_damaged_catalog_is_named(cli: Run, store: Path, tmp_path: Path, annotations: Path, how: str) -> None:
-    place = store.rename(tmp_path / "blocked")  # "lock" stands in DuckDB's words for a busy file too
+@pytest.mark.parametrize("damage", ["truncated", "not a database", "empty", "a folder"])
+def test_a_damaged_catalog_is_named(cli: Run, store: Path, tmp_path: Path, annotations: Path, damage: str) -> None:
+    place = store.rename(tmp_path / "blocked")  # "lock" is part of DuckDB's message for a busy file, too
     file = place / "catalog.duckdb"
-    content = {"cut": file.read_bytes()[:40_000], "not a database": b"hello " * 10_000, "empty": b""}
+    content = {"truncated": file.read_bytes()[:40_000], "not a database": b"hello " * 10_000, "empty": b""}
     file.unlink()
-    if how == "a folder":
+    if damage == "a folder":
         file.mkdir()
     else:
-        file.write_bytes(content[how])
+        file.write_bytes(content[damage])
     for words in (["query", "splits"], ["ingest", "coco", annotations, "--name", "scenes"]):
-        if how == "empty" and words[0] == "ingest":
-            continue  # DuckDB takes an empty file for a new one
-        told = cli(*words, "--store", place, code=1).stderr
-        assert str(file) in told
-        assert "held by" not in told
+        if damage == "empty" and words[0] == "ingest":
+            continue  # DuckDB treats an empty file as a new catalog
+        error = cli(*words, "--store", place, code=1).stderr
+        assert str(file) in error
+        assert "held by" not in error
 
 
-def test_no_store_says_how_to_begin(cli: Run, tmp_path: Path) -> None:
+def test_a_missing_store_names_ingest(cli: Run, tmp_path: Path) -> None:
     for words in (["query", "splits"], ["sql", "SELECT 1"], ["eval", "--split", "a/b"], ["embed", "--model", "demo"]):
-        told = cli(*words, "--store", tmp_path / "nowhere", code=1).stderr
-        assert f"no store at {tmp_path / 'nowhere'}" in told
-        assert "clipstore ingest" in told
+        error = cli(*words, "--store", tmp_path / "nowhere", code=1).stderr
+        assert f"no store at {tmp_path / 'nowhere'}" in error
+        assert "clipstore ingest" in error
     assert not (tmp_path / "nowhere").exists()

@@ -1,4 +1,4 @@
-"""Questions that are wrong or dangerous: unknown values, the network, statements as people have them."""
+"""Queries that are refused: unknown values of parameters, and statements that reach the network."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_store(tmp_path_factory.mktemp("asking"), evaluated=True)
+def evaluated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_store(tmp_path_factory.mktemp("queries"), evaluated=True)
 
 
 @pytest.fixture
-def store(made: Path) -> Path:
-    """The same store for all tests: asking writes nothing."""
-    return made
+def store(evaluated_store: Path) -> Path:
+    """The same store for all tests: queries write nothing."""
+    return evaluated_store
 
 
 # --- parameters of the named queries
@@ -41,16 +41,16 @@ PARAMETERS = [
     for name in statement_names("queries")
     for parameter in sorted(parameters_of(statement(name)))
 ]
-CHECKED = {"unseen", "limit", "k", "query", "file"}  # accepted by a rule; of the others all values are known
+CHECKED = {"unseen", "limit", "k", "query", "file"}  # checked by a rule; the valid values of the others are listed
 
 
 @pytest.mark.parametrize(("query", "parameter"), PARAMETERS)
 def test_an_unknown_value_is_an_error_that_names_the_parameter(cli: Run, query: str, parameter: str) -> None:
-    told = cli("query", query, "-p", f"{parameter}=nonsense", code=1).stderr
-    assert told.startswith(f"clipstore: parameter {parameter} of {query}: ")
-    assert "'nonsense'" in told
-    assert ("is not a" in told or "is not true or false" in told or "is not the" in told) == (parameter in CHECKED)
-    assert ("did you mean" in told or "there are: " in told) == (parameter not in CHECKED)
+    error = cli("query", query, "-p", f"{parameter}=nonsense", code=1).stderr
+    assert error.startswith(f"clipstore: parameter {parameter} of {query}: ")
+    assert "'nonsense'" in error
+    assert ("is not a" in error or "is not true or false" in error or "is not the" in error) == (parameter in CHECKED)
+    assert ("did you mean" in error or "there are: " in error) == (parameter not in CHECKED)
     empty = cli("query", query, "-p", f"{parameter}=", code=1).stderr
     assert f"parameter {parameter} of {query} is empty" in empty
     twice = cli("query", query, "-p", f"{parameter}=1", "-p", f"{parameter}=2", code=1).stderr
@@ -75,13 +75,13 @@ def test_an_unknown_value_is_an_error_that_names_the_parameter(cli: Run, query: 
     ],
 )
 def test_the_nearest_value_is_named(cli: Run, parameter: str, value: str, near: str) -> None:
-    told = cli("query", "failures", "-p", f"{parameter}={value}", code=1).stderr
-    assert f"parameter {parameter} of failures: " in told
-    assert near in told
+    error = cli("query", "failures", "-p", f"{parameter}={value}", code=1).stderr
+    assert f"parameter {parameter} of failures: " in error
+    assert near in error
 
 
 @pytest.mark.parametrize(
-    "given",
+    "words",
     [
         (
             "failures",
@@ -98,16 +98,16 @@ def test_the_nearest_value_is_named(cli: Run, parameter: str, value: str, near: 
         ("changes", "baseline=m", "model=m", "change=fixed"),
     ],
 )
-def test_known_values_are_accepted(cli: Run, given: tuple[str, ...]) -> None:
-    name, *pairs = given
+def test_known_values_are_accepted(cli: Run, words: tuple[str, ...]) -> None:
+    name, *pairs = words
     cli("query", name, *(word for pair in pairs for word in ("-p", pair)))
 
 
-def test_more_results_than_are_kept_is_an_error(cli: Run) -> None:
+def test_more_hits_than_are_stored_is_an_error(cli: Run) -> None:
     assert "from 1 to 10" in cli("query", "hubs", "-p", "k=11", code=1).stderr
 
 
-def test_the_kinds_are_those_that_failures_have(cli_json: Callable[..., Any]) -> None:
+def test_the_kinds_are_those_of_the_rules(cli_json: Callable[..., Any]) -> None:
     kinds = [row["kind"] for row in cli_json("sql", "FROM failure_kind_names ORDER BY place")]
     rules = statement("views/failure_kinds")
     assert [row["kind"] for row in cli_json("query", "failure_kinds")] == kinds * 2
@@ -115,27 +115,27 @@ def test_the_kinds_are_those_that_failures_have(cli_json: Callable[..., Any]) ->
     assert all(f"'kind': '{kind}'" in rules for kind in kinds)
 
 
-# --- statements as people have them
+# --- comments, stdin and hints
 
 
 def test_a_statement_may_begin_with_a_comment(cli: Run) -> None:
     for words in (
-        ["-- how many\nSELECT count(*) AS n FROM images"],
-        ["--how many\nSELECT count(*) AS n FROM images"],
+        ["-- count\nSELECT count(*) AS n FROM images"],
+        ["--count\nSELECT count(*) AS n FROM images"],
         ["-- model=x\nSELECT count(*) AS n FROM images"],
-        ["--", "-- how many\nSELECT count(*) AS n FROM images"],
+        ["--", "-- count\nSELECT count(*) AS n FROM images"],
     ):
-        for place in (["--json", *words], [*words, "--json"] if words[0] != "--" else ["--json", *words]):
-            assert json.loads(cli("sql", *place).stdout) == [{"n": 20}]
+        for arguments in (["--json", *words], [*words, "--json"] if words[0] != "--" else ["--json", *words]):
+            assert json.loads(cli("sql", *arguments).stdout) == [{"n": 20}]
     assert "No such option" in cli("sql", "--jsom", "SELECT 1", code=2).stderr
-    assert "one SQL statement" in cli("sql", "-- nothing but this", code=1).stderr
+    assert "one SQL statement" in cli("sql", "-- only a comment", code=1).stderr
 
 
 def test_a_statement_is_read_from_stdin(store: Path) -> None:
     runner = CliRunner(env={"CLIPSTORE_STORE": str(store)})
     text = "-- é\nSELECT 'é' AS letter;\n"
-    for given in (text.encode(), b"\xef\xbb\xbf" + text.encode()):
-        result = runner.invoke(main, ["sql", "-", "--json"], input=given)
+    for data in (text.encode(), b"\xef\xbb\xbf" + text.encode()):
+        result = runner.invoke(main, ["sql", "-", "--json"], input=data)
         assert json.loads(result.stdout) == [{"letter": "é"}]
     result = runner.invoke(main, ["sql", "-"], input=text.encode("latin-1"))
     assert result.exit_code == 1
@@ -151,11 +151,11 @@ def test_a_statement_is_read_from_stdin(store: Path) -> None:
         ("SELECT 1\nFROM imagess\nWHERE 1 = 1", 'Did you mean "images"?'),
     ],
 )
-def test_hints_are_kept_in_one_line(cli: Run, text: str, hint: str) -> None:
-    told = cli("sql", text, code=1).stderr
-    assert hint in told
-    assert "LINE" not in told
-    assert "^" not in told
+def test_hints_of_duckdb_are_one_line(cli: Run, text: str, hint: str) -> None:
+    error = cli("sql", text, code=1).stderr
+    assert hint in error
+    assert "LINE" not in error
+    assert "^" not in error
 
 
 # --- the network
@@ -163,7 +163,7 @@ def test_hints_are_kept_in_one_line(cli: Run, text: str, hint: str) -> None:
 
 @pytest.fixture
 def server() -> Iterator[HTTPServer]:
-    """A server on loopback that keeps the paths it was asked for."""
+    """A server on loopback that records the paths of requests."""
     paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -185,7 +185,7 @@ def server() -> Iterator[HTTPServer]:
         thread.join()
 
 
-REACHING = [
+NETWORK_STATEMENTS = [
     "FROM read_csv('{address}/x.csv')",
     "FROM '{address}/x.parquet'",
     "SELECT * FROM read_text('ht' || 'tp' || substr('{address}', 5) || '/x')",
@@ -204,7 +204,7 @@ REACHING = [
 
 @pytest.fixture
 def repository(store: Path, server: HTTPServer, tmp_path: Path) -> Iterator[str]:
-    """A connection of this process for which the server is DuckDB's repository of extensions; the server's address."""
+    """Open a connection that uses the server as DuckDB's repository of extensions; the server's address."""
     address = f"http://127.0.0.1:{server.server_port}"
     with duckdb.connect(str(store / "catalog.duckdb"), read_only=True) as foreign:
         foreign.execute(f"SET autoinstall_extension_repository = '{address}/repository'")
@@ -214,7 +214,7 @@ def repository(store: Path, server: HTTPServer, tmp_path: Path) -> Iterator[str]
         assert foreign.sql("SELECT current_setting('autoinstall_known_extensions')").fetchall() == [(True,)]
 
 
-@pytest.mark.parametrize("text", REACHING)
+@pytest.mark.parametrize("text", NETWORK_STATEMENTS)
 def test_statements_do_not_reach_the_network(store: Path, server: Any, repository: str, text: str) -> None:
     with pytest.raises(CatalogError, match="allow_network=True"):
         clipstore.open(store).sql(text.format(address=repository))
@@ -222,14 +222,14 @@ def test_statements_do_not_reach_the_network(store: Path, server: Any, repositor
 
 
 def test_parameters_do_not_reach_the_network(cli: Run, server: Any, repository: str) -> None:
-    told = cli("query", "training", "-p", f"file={repository}/x.csv", code=1).stderr
-    assert "parameter file of training" in told
-    assert "--allow-network" in told
+    error = cli("query", "training", "-p", f"file={repository}/x.csv", code=1).stderr
+    assert "parameter file of training" in error
+    assert "--allow-network" in error
     assert server.paths == []
 
 
-def test_the_network_is_reached_where_that_is_allowed(cli: Run, store: Path, server: Any, repository: str) -> None:
-    """DuckDB asks for its extension first, which this repository does not have."""
+def test_the_network_is_reached_if_allowed(cli: Run, store: Path, server: Any, repository: str) -> None:
+    """DuckDB requests its extension first, which this repository does not have."""
     statement = f"FROM read_csv('{repository}/x.csv')"
     with pytest.raises(CatalogError, match="httpfs"):
         clipstore.open(store).sql(statement, allow_network=True)
@@ -249,10 +249,10 @@ def test_local_files_are_read(cli_json: Callable[..., Any], tmp_path: Path) -> N
     assert cli_json("sql", f"FROM read_csv('{file}')") == [{"a": 1, "b": 2}]
 
 
-# --- rows that say what they are of
+# --- names in views
 
 
-def test_metrics_say_what_they_are_of(cli_json: Callable[..., Any]) -> None:
+def test_views_have_the_names_of_model_split_and_protocol(cli_json: Callable[..., Any]) -> None:
     rows = cli_json("sql", "FROM metrics")
     columns = ["evaluation_id", "model", "split", "protocol", "direction", "metric", "value"]
     assert all(list(row) == columns for row in rows)
@@ -260,5 +260,5 @@ def test_metrics_say_what_they_are_of(cli_json: Callable[..., Any]) -> None:
     for view in ("subset_metrics", "named_failures", "retrieval_failures"):
         (row,) = cli_json("sql", f"FROM {view} LIMIT 1")
         assert (row["model"], row["split"], row["protocol"]) == ("m", SPLIT, "standard")
-    told = {(row["direction"], row["metric"]): row["value"] for row in rows}
-    assert told == {(row["direction"], row["metric"]): row["value"] for row in cli_json("query", "metrics")}
+    values = {(row["direction"], row["metric"]): row["value"] for row in rows}
+    assert values == {(row["direction"], row["metric"]): row["value"] for row in cli_json("query", "metrics")}
