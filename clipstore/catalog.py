@@ -224,7 +224,7 @@ class Catalog:
             with self.write():
                 pass
         except CatalogError as error:
-            message = f"a catalog of another version is upgraded when it is first opened, which needs write access: {error}"
+            message = f"a catalog of another version is upgraded when it is opened, which needs write access: {error}"
             raise CatalogError(message) from error
 
     def _no_store(self) -> str:
