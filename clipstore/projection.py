@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from clipstore.errors import MissingExtraError, NotFoundError
 
-Floats = NDArray[np.float64]
+Coordinates = NDArray[np.float64]
 Points = NDArray[np.float32]
 
 _COMPONENTS = 50  # principal components in which neighbours are searched
@@ -73,7 +73,7 @@ def _one_thread() -> AbstractContextManager[Any]:
     return cast("AbstractContextManager[Any]", threadpool_limits(limits=1))
 
 
-def _centred(vectors: NDArray[Any]) -> Floats:
+def _centred(vectors: NDArray[Any]) -> Coordinates:
     """The vectors minus their mean, scaled to unit length; zero for a vector that equals the mean."""
     wide = vectors.astype(np.float64)
     if not len(wide):
@@ -83,7 +83,7 @@ def _centred(vectors: NDArray[Any]) -> Floats:
     return np.asarray(np.divide(wide, length, out=np.zeros_like(wide), where=length > 1e-6))
 
 
-def _components(vectors: Floats, seed: int) -> Floats:
+def _components(vectors: Coordinates, seed: int) -> Coordinates:
     """The first principal components (N, 2 to 50), plus small noise."""
     from sklearn.decomposition import PCA
 
@@ -96,7 +96,7 @@ def _components(vectors: Floats, seed: int) -> Floats:
     return components
 
 
-def _umap(coordinates: Floats, images: int, seed: int) -> Points:
+def _umap(coordinates: Coordinates, images: int, seed: int) -> Points:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Tensorflow not installed", category=ImportWarning)
         try:
@@ -119,7 +119,7 @@ def _umap(coordinates: Floats, images: int, seed: int) -> Points:
         return np.asarray(umap.fit_transform(coordinates.astype(np.float32)), dtype=np.float32)
 
 
-def _tsne(coordinates: Floats, images: int, seed: int) -> Points:
+def _tsne(coordinates: Coordinates, images: int, seed: int) -> Points:
     from scipy.sparse import csr_array
     from sklearn.manifold import TSNE
 
@@ -133,7 +133,7 @@ def _tsne(coordinates: Floats, images: int, seed: int) -> Points:
     return np.asarray(tsne.fit_transform(graph), dtype=np.float32)
 
 
-def _neighbours(coordinates: Floats, images: int, size: int) -> tuple[NDArray[np.int32], Points]:
+def _neighbours(coordinates: Coordinates, images: int, size: int) -> tuple[NDArray[np.int32], Points]:
     """The indices (N, size) of each point's neighbours, first itself, and their distances, ascending.
 
     Half of them, if there are as many, are of the point's own kind. The first `images` points are images.
@@ -159,8 +159,8 @@ def _neighbours(coordinates: Floats, images: int, size: int) -> tuple[NDArray[np
 
 
 def _nearest(
-    coordinates: Floats, points: NDArray[np.int64], candidates: NDArray[np.int64], size: int
-) -> tuple[NDArray[np.int64], Floats]:
+    coordinates: Coordinates, points: NDArray[np.int64], candidates: NDArray[np.int64], size: int
+) -> tuple[NDArray[np.int64], Coordinates]:
     """The `size` nearest candidates of each point: their indices and distances, ascending."""
     from sklearn.neighbors import NearestNeighbors
 
