@@ -238,7 +238,7 @@ class Catalog:
         with state.lock.writing(lambda: wait(_THREAD)) if exclusive else state.lock.reading() as holder:
             connection = self._connect(state.lock, holder, wait, read_only=read_only)
             try:
-                connection.execute(statement("catalog/no_python_variables"))
+                connection.execute(statement("catalog/connection_settings"))
                 if allow_network:
                     yield connection
                 else:

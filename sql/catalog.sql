@@ -22,9 +22,11 @@ SELECT
     current_setting('autoinstall_known_extensions') AS autoinstall,
     current_setting('autoload_known_extensions') AS autoload;
 
--- name: no_python_variables
--- Names in statements refer to tables and views only, never to variables of the Python code.
+-- name: connection_settings
+-- Names in statements refer to tables and views only, never to variables of the Python code; and DuckDB prints no
+-- progress bar on stdout, where results go.
 SET python_enable_replacements = FALSE;
+SET enable_progress_bar = FALSE;
 
 -- name: set_autoinstall
 -- Allows or forbids that DuckDB installs extensions by itself.

@@ -316,6 +316,11 @@ def test_every_statement_begins_with_a_comment() -> None:
 # --- sql
 
 
+def test_duckdb_prints_no_progress_bar(cli_json: Callable[..., Any]) -> None:
+    """It would go to stdout, in front of the result, where a statement takes more than two seconds."""
+    assert cli_json("sql", "SELECT current_setting('enable_progress_bar') AS bar") == [{"bar": False}]
+
+
 def test_sql_formats(cli: Run) -> None:
     statement = "SELECT 'a, \"b\"' AS text, 1.5 AS number, NULL AS nothing, sum(x) AS total FROM range(4) t(x)"
     row = {"text": 'a, "b"', "number": 1.5, "nothing": None, "total": 6}
