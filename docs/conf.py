@@ -21,14 +21,14 @@ html_title = "clipstore"
 html_theme = "furo"
 html_show_copyright = False
 html_show_sourcelink = False
-templates_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 exclude_patterns = ["_build", "_generated"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 smartquotes = False  # "--json" stays what it is
 default_role = "code"  # of docstrings, which are written as Markdown
 myst_heading_anchors = 3
-suppress_warnings: list[str] = []
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

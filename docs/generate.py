@@ -9,8 +9,10 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -43,6 +45,7 @@ class Relation(NamedTuple):
         return f"{self.name}({self.arguments})" if "macro" in self.kind else self.name
 
 
+@cache
 def relations() -> list[Relation]:
     """All tables, views and macros of a catalog, in the order in which they are made."""
     return [one for name in SCHEMA for one in _relations_in(statement(name))]
@@ -88,9 +91,9 @@ def write(out: Path) -> None:
     out.mkdir(exist_ok=True)
     with scratch() as session:
         pages = {
-            "tables.md": _tables(session),
-            "views.md": _views(session, "view"),
-            "macros.md": _views(session, "table macro"),
+            "tables.md": _relations(session, "table"),
+            "views.md": _relations(session, "view"),
+            "macros.md": _relations(session, "table macro"),
             "functions.md": _functions(),
             "queries.md": _queries(session),
             "parameters.md": _parameters(),
@@ -104,27 +107,36 @@ def write(out: Path) -> None:
             file.write_text(text, encoding="utf-8")
 
 
-def _tables(session: Session) -> str:
+def _relations(session: Session, kind: str) -> str:
+    """A section for each table, view or table macro: its comment, and its columns with their meaning."""
     return "".join(
-        f"### {one.name}\n\n{_prose(one.comment)}"
+        f"### {one.call}\n\n{_prose(one.comment)}"
         + _table(
             ("column", "type", "meaning"),
-            [
-                (f"`{name}`", f"`{kind}`", _text(one.columns.get(name, "")))
-                for name, kind in _columns(session, one.name)
-            ],
+            [(f"`{name}`", f"`{type_}`", _text(meaning(one, name))) for name, type_ in _columns(session, _called(one))],
         )
-        for one in relations()
-        if one.kind == "table"
-    )
-
-
-def _views(session: Session, kind: str) -> str:
-    return "".join(
-        f"### {one.call}\n\n{_prose(one.comment)}Columns: {_column_list(_columns(session, _called(one)))}.\n\n"
         for one in relations()
         if one.kind == kind
     )
+
+
+def meaning(relation: Relation, column: str) -> str:
+    """What a column means: its comment in SQL, or what columns.toml says of it; empty where neither does.
+
+    A view's column has the comment of the table's column that it is, where only one table has such a column.
+    """
+    if relation.columns.get(column):
+        return relation.columns[column]
+    known = _column_meanings()
+    special, general = known.get(relation.name, {}), known.get(column, "")
+    comments = {one.columns[column] for one in relations() if one.columns.get(column)}
+    inherited = comments.pop() if relation.kind != "table" and len(comments) == 1 else ""
+    return str(special.get(column) or general or inherited)
+
+
+@cache
+def _column_meanings() -> dict[str, Any]:
+    return tomllib.loads((Path(__file__).parent / "columns.toml").read_text(encoding="utf-8"))
 
 
 def _called(one: Relation) -> str:
@@ -135,8 +147,9 @@ def _called(one: Relation) -> str:
 
 
 def _functions() -> str:
-    rows = [(f"`{one.call}`", _text(one.comment.split("\n\n")[0])) for one in relations() if one.kind == "scalar macro"]
-    return _table(("function", "meaning"), rows)
+    """A row for each scalar macro that has a comment of its own: its first paragraph."""
+    macros = [one for one in relations() if one.kind == "scalar macro" and one.comment]
+    return _table(("function", "meaning"), [(f"`{one.call}`", _text(one.comment.split("\n\n")[0])) for one in macros])
 
 
 def _queries(session: Session) -> str:
@@ -231,10 +244,6 @@ def _type(hint: Any) -> str:
 def _columns(session: Session, relation: str) -> list[tuple[str, str]]:
     rows = session.sql(f"DESCRIBE SELECT * FROM {relation}").to_pylist()
     return [(row["column_name"], row["column_type"]) for row in rows]
-
-
-def _column_list(columns: Iterable[tuple[str, str]]) -> str:
-    return ", ".join(f"`{name}` {kind}" for name, kind in columns)
 
 
 def _prose(comment: str) -> str:

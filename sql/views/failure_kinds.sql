@@ -213,4 +213,5 @@ classified AS (
 )
 SELECT evaluation_id, direction, query_id, wanted_id, verdict.kind AS kind, verdict.detail AS detail FROM classified;
 
+-- The kinds of all failed queries (see failure_kinds_of).
 CREATE OR REPLACE VIEW failure_kinds AS FROM failure_kinds_of(NULL);
