@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from click.testing import Result
-from helpers import examples
+from helpers import examples, import_vectors, run_command
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -47,8 +48,17 @@ def unit(rows: Any) -> Matrix:
 
 
 @pytest.fixture
-def made(cli: Run, import_vectors: Run, tmp_path: Path) -> Made:
+def made(made_store: tuple[Path, Made], store: Path) -> Made:
+    """This test's store is a copy of `made_store`; its vectors."""
+    shutil.copytree(made_store[0], store)
+    return made_store[1]
+
+
+@pytest.fixture(scope="module")
+def made_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made]:
     """Splits g/val (40 images, 90 captions) and g/train (30, 60), with hubs on both sides, and some equal captions."""
+    folder = tmp_path_factory.mktemp("made")
+    store = folder / "store"
     rng = np.random.default_rng(3)
     sizes = {"val": (40, 90), "train": (30, 60)}
     rows, vectors, owners = [], {}, {}
@@ -61,12 +71,12 @@ def made(cli: Run, import_vectors: Run, tmp_path: Path) -> Made:
             said[[7, 30, 55]] = said[80]
         rows += [f"{split}{image}.png,caption {at},{split}{image},{split}-{at},{split}" for at, image in enumerate(own)]
         vectors[split], owners[split] = (pictures, said), own
-    (tmp_path / "g.csv").write_text("image_path,caption,image_id,caption_id,split\n" + "\n".join(rows) + "\n")
-    cli("ingest", "csv", tmp_path / "g.csv")
+    (folder / "g.csv").write_text("image_path,caption,image_id,caption_id,split\n" + "\n".join(rows) + "\n")
+    run_command(store, "ingest", "csv", folder / "g.csv")
     for split, (pictures, said) in vectors.items():
         ids = {f"{split}{at}": row for at, row in enumerate(pictures)}
-        import_vectors("m", f"g/{split}", ids, {f"{split}-{at}": row for at, row in enumerate(said)})
-    return Made(*map(unit, vectors["val"]), owners["val"], *map(unit, vectors["train"]))
+        import_vectors(store, "m", f"g/{split}", ids, {f"{split}-{at}": row for at, row in enumerate(said)})
+    return store, Made(*map(unit, vectors["val"]), owners["val"], *map(unit, vectors["train"]))
 
 
 def asked(made: Made, direction: str) -> tuple[Matrix, Matrix, NDArray[np.bool_]]:

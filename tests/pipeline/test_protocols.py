@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from helpers import run_command
 
 from clipstore.datasets.extended import extended_positives
 from clipstore.errors import ShardError
@@ -37,11 +39,20 @@ def oracle() -> Any:
 
 
 @pytest.fixture
-def five_k(oracle: Any, cli: Run, store: Path, tmp_path: Path) -> tuple[Any, Any, Any]:
-    """The 5K in Karpathy's order, a sixth caption for ten images, and random vectors of all as the model `random`.
+def five_k(five_k_store: tuple[Path, Any, Any, Any], store: Path) -> tuple[Any, Any, Any]:
+    """This test's store is a copy of `five_k_store`; image ids, caption ids and scores."""
+    shutil.copytree(five_k_store[0], store)
+    return five_k_store[1:]
 
-    Image ids, caption ids of the 25,000, and the scores (5,000, 25,000) of the stored vectors in float64.
+
+@pytest.fixture(scope="module")
+def five_k_store(oracle: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any, Any]:
+    """The 5K in Karpathy's order, a sixth caption for ten images, random vectors of all as the model `random`.
+
+    The store, image ids, caption ids of the 25,000, and the scores (5,000, 25,000) of the stored vectors in float64.
     """
+    tmp_path = tmp_path_factory.mktemp("five_k")
+    store = tmp_path / "store"
     captions = oracle.coco_ids
     owner = np.array([oracle.coco_gts["t2i"][int(caption)][0] for caption in captions])
     images = owner[::5]
@@ -59,7 +70,7 @@ def five_k(oracle: Any, cli: Run, store: Path, tmp_path: Path) -> tuple[Any, Any
         for at, image in enumerate(images)
     ]
     (tmp_path / "dataset_coco.json").write_text(json.dumps({"dataset": "coco", "images": records}))
-    cli("ingest", "karpathy", tmp_path / "dataset_coco.json", tmp_path)
+    run_command(store, "ingest", "karpathy", tmp_path / "dataset_coco.json", tmp_path)
     rng = np.random.default_rng(7)
     left = rng.normal(size=(5000, 64)) + 1
     right = np.repeat(left, 5, axis=0) + rng.normal(scale=3, size=(25_000, 64))
@@ -73,7 +84,7 @@ def five_k(oracle: Any, cli: Run, store: Path, tmp_path: Path) -> tuple[Any, Any
         (side / np.linalg.norm(side.astype(np.float64), axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
         for side in (left.astype(np.float32), right.astype(np.float32))
     ]
-    return images, captions, stored[0] @ stored[1].T
+    return store, images, captions, stored[0] @ stored[1].T
 
 
 def ranked(ids: Any, queries: Any, scores: Any, first: int) -> dict[int, list[int]]:

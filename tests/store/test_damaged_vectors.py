@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import Result
+from helpers import run_command
 from shard_files import random_vectors, write_vectors
 
 import clipstore
@@ -45,11 +47,18 @@ def shard_of(sql: Query, store: Path, tower: str, kind: str = "vectors") -> Path
 
 
 @pytest.fixture
-def embedded(cli: Run, scenes: Path) -> str:
+def embedded(embedded_store: Path, store: Path) -> str:
     """A split embedded with the bundled model."""
-    cli("ingest", "coco", scenes, "--name", "scenes")
-    cli("embed", "--model", "demo", "--split", "scenes/val")
+    shutil.copytree(embedded_store, store)
     return "scenes/val"
+
+
+@pytest.fixture(scope="module")
+def embedded_store(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("embedded") / "store"
+    run_command(store, "ingest", "coco", scenes, "--name", "scenes")
+    run_command(store, "embed", "--model", "demo", "--split", "scenes/val")
+    return store
 
 
 @pytest.fixture
