@@ -276,7 +276,7 @@ def test_a_small_demo(cli: Run, tmp_path: Path) -> None:
         "clipstore train --model demo-subset",
         "clipstore train --model demo-full",
         "demo-full against demo:",
-        "trained on none of these images",
+        "no known overlap with the training images",
         "clipstore run jobs/full.toml",
     ):
         assert words in result.stdout
