@@ -185,6 +185,9 @@ def _jobs() -> str:
     return "".join(f"## {table}\n\n{_record(record)}" for table, record in records.items())
 
 
+IN_JOBS = {"family": "clip"}  # defaults of a job file that the record does not have
+
+
 def _record(record: type[Any]) -> str:
     """The keys of a job's table, from the fields and the docstring of its record."""
     hints = get_type_hints(record, include_extras=True)
@@ -194,8 +197,12 @@ def _record(record: type[Any]) -> str:
     for field in fields(record):
         if field.name in {"name", "lora"}:  # the file's name, and a table of its own
             continue
-        default = "required" if field.default is MISSING else f"`{_toml(field.default)}`"
-        rows.append((f"`{field.name}`", _type(hints[field.name]), default, _text(meanings.get(field.name, ""))))
+        default = IN_JOBS.get(field.name, field.default)
+        shown = "required" if default is MISSING else f"`{_toml(default)}`"
+        type_, text = _type(hints[field.name]), _text(meanings.get(field.name, ""))
+        if type_.count(",") > 4:
+            type_, text = "string", f"{text} One of {type_}."
+        rows.append((f"`{field.name}`", type_, shown, text))
     return f"{_text(summary)}\n\n" + _table(("key", "value", "default", "meaning"), rows)
 
 
@@ -226,7 +233,7 @@ def _type(hint: Any) -> str:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         bounds = [
-            f"{sign} {bound:g}"
+            f"{sign}\N{NO-BREAK SPACE}{bound:g}"
             for meta in args[1:]
             for name, sign in (("ge", "≥"), ("gt", "\\>"), ("le", "≤"), ("lt", "\\<"))
             if (bound := getattr(meta, name, None)) is not None
