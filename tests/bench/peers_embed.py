@@ -1,15 +1,15 @@
-"""Embedding beside its peers: the same photos, captions and weights, in one run, and whether the vectors agree.
+"""Compare the rate of embedding with peers, on the same images, captions and weights in one run; vectors are compared.
 
     pip install --constraint constraints.txt '.[bench]'
     python tests/bench/peers_embed.py /data/coco --split val2017 --images 200
     python tests/bench/peers_embed.py /data/coco-captions-alone --captions 25014 --sample 1000
     python tests/bench/peers_embed.py /data/coco --split train2017 --split val2017 --three-models
 
-The weights are a ViT-B/32's, random. Peers run in fp32, their default. The study's way is that of the notebooks this
-grew from: batch 1, the image encoded once more for each of its captions, the pair padded to 77 tokens, once for each
-model. Everything is read and decoded from disk each time. `--three-models` compares it, from the first photo to the
-last vector, with `clipstore ingest` and `clipstore embed` as processes, their start, fingerprints and shards included;
-the study's way is given its libraries and models ready-loaded.
+The model is a ViT-B/32 with random weights. Peers run in fp32, their default. The notebooks that this project replaced
+use batch size 1, encode an image again for each of its captions, pad captions to 77 tokens, and repeat everything for
+each model. Files are read and decoded each time. `--three-models` compares the notebooks' way, from the first image to
+the last vector, with `clipstore ingest` and `clipstore embed` as processes, including their startup, fingerprints and
+shards; the libraries and models of the notebooks are loaded beforehand.
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ Floats = NDArray[np.float32]
 
 
 class Task(NamedTuple):
-    """The photos of some splits that are there, and captions with the number of their photo; all where none is."""
+    """The existing image files of some splits, and captions with the number of their image (-1: no image exists)."""
 
-    photos: list[Path]
+    images: list[Path]
     captions: list[str]
-    of: list[int]
+    image_numbers: list[int]
 
 
 class Peer(NamedTuple):
-    """Something that embeds photos, and captions."""
+    """Another way to embed images and captions."""
 
     name: str
     images: Callable[[list[Path]], Floats]
     texts: Callable[[list[str]], Floats]
 
 
-def opened(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     return Image.open(path).convert("RGB")
 
 
 class Transformers:
-    """CLIPModel and its processor's parts, as its documentation uses them."""
+    """CLIPModel and the parts of its processor, as its documentation uses them."""
 
     def __init__(self, folder: Path) -> None:
         self.model = CLIPModel.from_pretrained(folder).eval()
@@ -78,20 +78,20 @@ class Transformers:
         self.processor = CLIPImageProcessorPil.from_pretrained(folder)
 
     @torch.inference_mode()
-    def see(self, photos: list[Path]) -> torch.Tensor:
-        pixels = self.processor(images=[opened(photo) for photo in photos], return_tensors="pt")
+    def encode_images(self, paths: list[Path]) -> torch.Tensor:
+        pixels = self.processor(images=[open_image(path) for path in paths], return_tensors="pt")
         return self.model.get_image_features(**pixels).pooler_output
 
     @torch.inference_mode()
-    def read(self, texts: list[str], padding: str | bool) -> torch.Tensor:
-        told = self.tokenizer(texts, padding=padding, max_length=LONGEST, truncation=True, return_tensors="pt")
-        return self.model.get_text_features(**told).pooler_output
+    def encode_texts(self, texts: list[str], padding: str | bool) -> torch.Tensor:
+        tokens = self.tokenizer(texts, padding=padding, max_length=LONGEST, truncation=True, return_tensors="pt")
+        return self.model.get_text_features(**tokens).pooler_output
 
     def peer(self, name: str, batch: int, padding: str | bool) -> Peer:
         return Peer(
             name,
-            lambda photos: torch.cat([self.see(part) for part in parts(photos, batch)]).numpy(),
-            lambda texts: torch.cat([self.read(part, padding) for part in parts(texts, batch)]).numpy(),
+            lambda paths: torch.cat([self.encode_images(part) for part in parts(paths, batch)]).numpy(),
+            lambda texts: torch.cat([self.encode_texts(part, padding) for part in parts(texts, batch)]).numpy(),
         )
 
 
@@ -107,171 +107,174 @@ def sentence_transformers(folder: Path) -> Peer:
     model = SentenceTransformer(modules=[modules.CLIPModel(str(folder))], device="cpu")
     return Peer(
         f"sentence-transformers' encode, batches of {BATCH}",
-        lambda photos: model.encode([opened(photo) for photo in photos], batch_size=BATCH),
+        lambda paths: model.encode([open_image(path) for path in paths], batch_size=BATCH),
         lambda texts: model.encode(texts, batch_size=BATCH),
     )
 
 
-def ours(store: Store, splits: tuple[str, ...], name: str) -> tuple[dict[str, float], Floats, Floats]:
-    """Items a second of both towers, and the vectors of the photos and captions of splits."""
+def embed_by_clipstore(store: Store, splits: tuple[str, ...], name: str) -> tuple[dict[str, float], Floats, Floats]:
+    """Items per second of both towers, and the vectors of the images and captions of splits."""
     image, text = embed(store, [name], EmbedOptions(devices=("cpu",)))
-    rates = {one.tower: one.done / one.seconds for one in (image, text) if one.done}
-    told = clipstore.open(store.root)
+    rates = {summary.tower: summary.done / summary.seconds for summary in (image, text) if summary.done}
+    opened = clipstore.open(store.root)
     vectors = [
-        np.concatenate([told.vectors(name, f"coco/{split}", what)[1] for split in splits]) if tower in rates else None
-        for tower, what in (("image", "images"), ("text", "captions"))
+        np.concatenate([opened.vectors(name, f"coco/{split}", items)[1] for split in splits])
+        if tower in rates
+        else None
+        for tower, items in (("image", "images"), ("text", "captions"))
     ]
     return rates, *vectors
 
 
 def link(root: Path, splits: tuple[str, ...], folder: Path, images: int, captions: int) -> Task:
-    """The first photos of each of a COCO folder's splits, with their captions, as a COCO folder of its own.
+    """Write a COCO folder with the first images of each split of another, as links, and their captions.
 
-    Where no photo of a split is there, its captions are taken alone.
+    All captions of a split are taken where none of its image files exist.
     """
     task = Task([], [], [])
     (folder / "annotations").mkdir(parents=True)
     for split in splits:
-        told = json.loads((root / "annotations" / f"captions_{split}.json").read_text())
-        there = [one for one in told["images"] if (root / split / one["file_name"]).is_file()][:images]
-        kept = {one["id"]: len(task.photos) + place for place, one in enumerate(there)}
-        if not there:
-            kept = {one["id"]: -1 for one in told["images"]}
-        by_image: dict[int, list[dict]] = {number: [] for number in kept}
-        for record in told["annotations"]:
+        content = json.loads((root / "annotations" / f"captions_{split}.json").read_text())
+        present = [image for image in content["images"] if (root / split / image["file_name"]).is_file()][:images]
+        numbers = {image["id"]: len(task.images) + place for place, image in enumerate(present)}
+        if not present:
+            numbers = {image["id"]: -1 for image in content["images"]}
+        by_image: dict[int, list[dict]] = {number: [] for number in numbers}
+        for record in content["annotations"]:
             by_image.get(record["image_id"], []).append(record)
-        records = [record for own in by_image.values() for record in own][:captions]  # as the store lists them
+        records = [record for records in by_image.values() for record in records][:captions]  # in the store's order
         (folder / split).mkdir()
-        for one in there:
-            task.photos.append(folder / split / one["file_name"])
-            task.photos[-1].symlink_to((root / split / one["file_name"]).absolute())
-        linked = {"images": there or told["images"], "annotations": records}
+        for image in present:
+            task.images.append(folder / split / image["file_name"])
+            task.images[-1].symlink_to((root / split / image["file_name"]).absolute())
+        linked = {"images": present or content["images"], "annotations": records}
         (folder / "annotations" / f"captions_{split}.json").write_text(json.dumps(linked))
         task.captions.extend(record["caption"] for record in records)
-        task.of.extend(kept[record["image_id"]] for record in records)
+        task.image_numbers.extend(numbers[record["image_id"]] for record in records)
     return task
 
 
 def rate(work: Callable[[list], Floats], items: list) -> tuple[float, Floats]:
-    began = time.perf_counter()
-    made = work(items)
-    return len(items) / (time.perf_counter() - began), made
+    start = time.perf_counter()
+    vectors = work(items)
+    return len(items) / (time.perf_counter() - start), vectors
 
 
-def least_cosine(one: Floats, other: Floats) -> float:
-    return float((normalize(one, "float64") * normalize(other, "float64")).sum(axis=1).min())
+def least_cosine(vectors: Floats, others: Floats) -> float:
+    return float((normalize(vectors, "float64") * normalize(others, "float64")).sum(axis=1).min())
 
 
-def beside_peers(
+def compare_peers(
     task: Task, folder: Path, model: Path, splits: tuple[str, ...], sample: int, repeat: int
 ) -> list[dict]:
-    """Rates of all, in turn; medians. Peers see a sample, of distinct captions: we skip the others."""
-    photos = spread(range(len(task.photos)), sample)
+    """Rates of clipstore and its peers in turn; medians. Peers get a sample of distinct captions, as clipstore does."""
+    images = spread(range(len(task.images)), sample)
     last = {caption: row for row, caption in enumerate(task.captions)}
     captions = spread(list(last.values()), sample)
-    plain = Transformers(model)
+    transformers = Transformers(model)
     peers = [
-        plain.peer("transformers, one by one, padded to 77", 1, "max_length"),
-        plain.peer(f"transformers, batches of {BATCH}, padded to 77", BATCH, "max_length"),
-        plain.peer(f"transformers, batches of {BATCH}, padded to the longest", BATCH, True),
+        transformers.peer("transformers, one by one, padded to 77", 1, "max_length"),
+        transformers.peer(f"transformers, batches of {BATCH}, padded to 77", BATCH, "max_length"),
+        transformers.peer(f"transformers, batches of {BATCH}, padded to the longest", BATCH, True),
         sentence_transformers(model),
     ]
     rates: dict[str, list[dict[str, float]]] = {}
-    agree: dict[str, float] = {}
+    cosines: dict[str, float] = {}
     for turn in range(repeat):
         store = Store(folder / f"store{turn}")
         ingest_coco(store, folder / "coco", splits=())
         add_model(store, "b32", base=str(model))
-        told, *vectors = ours(store, splits, "b32")
-        rates.setdefault("clipstore", []).append(told)
+        by_tower, *vectors = embed_by_clipstore(store, splits, "b32")
+        rates.setdefault("clipstore", []).append(by_tower)
         for peer in peers:
-            told = {}
-            for tower, work, items, rows, own in (
-                ("image", peer.images, task.photos, photos, vectors[0]),
+            by_tower = {}
+            for tower, work, items, rows, expected in (
+                ("image", peer.images, task.images, images, vectors[0]),
                 ("text", peer.texts, task.captions, captions, vectors[1]),
             ):
                 if rows:
-                    told[tower], made = rate(work, [items[row] for row in rows])
-                    agree[peer.name] = min(least_cosine(own[rows], made), agree.get(peer.name, 1.0))
-            rates.setdefault(peer.name, []).append(told)
-    middle = {
-        name: {tower: statistics.median(one[tower] for one in told) for tower in told[0]}
-        for name, told in rates.items()
+                    by_tower[tower], result = rate(work, [items[row] for row in rows])
+                    cosines[peer.name] = min(least_cosine(expected[rows], result), cosines.get(peer.name, 1.0))
+            rates.setdefault(peer.name, []).append(by_tower)
+    medians = {
+        name: {tower: statistics.median(turn[tower] for turn in turns) for tower in turns[0]}
+        for name, turns in rates.items()
     }
     return [
         {"what": name}
-        | {f"{tower}s_per_second": one for tower, one in told.items()}
-        | {f"{tower}s_ratio": middle["clipstore"][tower] / one for tower, one in told.items()}
-        | {"least_cosine_to_ours": agree.get(name)}
-        for name, told in middle.items()
+        | {f"{tower}s_per_second": value for tower, value in by_tower.items()}
+        | {f"{tower}s_ratio": medians["clipstore"][tower] / value for tower, value in by_tower.items()}
+        | {"least_cosine_to_clipstore": cosines.get(name)}
+        for name, by_tower in medians.items()
     ]
 
 
 def spread(items: Sequence[int], most: int) -> list[int]:
-    """At most so many of the items, evenly spread."""
+    """At most this many of the items, evenly spaced."""
     return list(items[:: -(-len(items) // most) or 1])
 
 
-def tuned(model: Path, place: Path, *, heads: bool) -> Path:
-    """A text LoRA, and trained heads beside it where asked."""
+def write_adapter(model: Path, folder: Path, *, heads: bool) -> Path:
+    """Write a text LoRA, with trained heads where `heads` is set."""
     torch.manual_seed(3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        made = get_peft_model(CLIPModel.from_pretrained(model), LoraConfig(r=8, target_modules=r".*text.*[qv]_proj"))
-    for name, weight in made.named_parameters():
+        tuned = get_peft_model(CLIPModel.from_pretrained(model), LoraConfig(r=8, target_modules=r".*text.*[qv]_proj"))
+    for name, weight in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.02)
-    made.save_pretrained(place)
+    tuned.save_pretrained(folder)
     if heads:
         clip = CLIPModel.from_pretrained(model)
-        own = {f"{side}_projection.weight": getattr(clip, f"{side}_projection").weight for side in ("text", "visual")}
-        save_file(
-            {name: (weight * 1.01).detach().contiguous() for name, weight in own.items()}, place / "heads.safetensors"
-        )
-    return place
+        weights = {
+            f"{side}_projection.weight": getattr(clip, f"{side}_projection").weight for side in ("text", "visual")
+        }
+        scaled = {name: (weight * 1.01).detach().contiguous() for name, weight in weights.items()}
+        save_file(scaled, folder / "heads.safetensors")
+    return folder
 
 
-def three_models(task: Task, folder: Path, model: Path) -> list[dict]:
-    """A pretrained model, one with a text LoRA, one with heads too: all pairs the study's way, and our way, cold."""
-    adapters = [tuned(model, folder / name, heads=heads) for name, heads in (("lora", False), ("headed", True))]
+def compare_three_models(task: Task, folder: Path, model: Path) -> list[dict]:
+    """Embed all pairs by a pretrained model, one with a text LoRA, and one with heads too: as notebooks, and cold."""
+    adapters = [write_adapter(model, folder / name, heads=heads) for name, heads in (("lora", False), ("headed", True))]
     environment = os.environ | {"CLIPSTORE_STORE": str(folder / "cold"), "HF_HUB_OFFLINE": "1"}
 
     def run(*words: object) -> None:
         command = [sys.executable, "-c", "from clipstore.cli import main; main()", *map(str, words)]
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     run("ingest", "coco", folder / "coco")
     run("model", "add", "plain", "--base", model)
     for adapter in adapters:
         run("model", "add", adapter.name, "--base", model, "--adapter", adapter)
     run("embed", "--model", "plain", "--model", "lora", "--model", "headed")
-    our_seconds = time.perf_counter() - began
-    began = time.perf_counter()
+    cold = time.perf_counter() - start
+    start = time.perf_counter()
     run("embed", "--model", "plain", "--model", "lora", "--model", "headed")
-    again = time.perf_counter() - began
-    study = Transformers(model)  # a merged adapter costs what the base does: the same weights stand for all three
-    began = time.perf_counter()
+    again = time.perf_counter() - start
+    transformers = Transformers(model)  # a merged adapter costs what the base costs: one model stands for all three
+    start = time.perf_counter()
     for _ in range(3):
-        for caption, of in zip(task.captions, task.of, strict=True):
-            study.see([task.photos[of]])
-            study.read([caption], "max_length")
-    study_seconds = time.perf_counter() - began
+        for caption, number in zip(task.captions, task.image_numbers, strict=True):
+            transformers.encode_images([task.images[number]])
+            transformers.encode_texts([caption], "max_length")
+    notebook = time.perf_counter() - start
     return [
-        {"what": "the study's way", "seconds": study_seconds, "ratio": 1.0},
-        {"what": "clipstore, cold", "seconds": our_seconds, "ratio": study_seconds / our_seconds},
-        {"what": "clipstore embed again", "seconds": again, "ratio": study_seconds / again},
+        {"what": "notebooks", "seconds": notebook, "ratio": 1.0},
+        {"what": "clipstore, cold", "seconds": cold, "ratio": notebook / cold},
+        {"what": "clipstore embed again", "seconds": again, "ratio": notebook / again},
     ]
 
 
 @click.command()
 @click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--split", "splits", default=("val2017",), show_default=True, multiple=True)
-@click.option("--images", default=200, show_default=True, type=click.IntRange(1), help="At most, of each split.")
-@click.option("--captions", default=1000, show_default=True, type=click.IntRange(1), help="At most, of each split.")
-@click.option("--sample", default=1000, show_default=True, type=click.IntRange(1), help="What peers see at most.")
+@click.option("--images", default=200, show_default=True, type=click.IntRange(1), help="Maximum of each split.")
+@click.option("--captions", default=1000, show_default=True, type=click.IntRange(1), help="Maximum of each split.")
+@click.option("--sample", default=1000, show_default=True, type=click.IntRange(1), help="Maximum items of a peer.")
 @click.option("--repeat", default=3, show_default=True, type=click.IntRange(1))
-@click.option("--three-models", "three", is_flag=True, help="Compare the study's way instead, over all pairs.")
+@click.option("--three-models", "three", is_flag=True, help="Compare with the notebooks, over all pairs.")
 @click.option("--json", "as_json", is_flag=True)
 def main(
     *,
@@ -284,7 +287,7 @@ def main(
     three: bool,
     as_json: bool,
 ) -> None:
-    """Embed the photos and captions of ROOT, a COCO folder; its captions alone where it has no photos."""
+    """Embed the images and captions of ROOT, a COCO folder; only captions where no image files exist."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from clip_vocabulary import write_clip_tokenizer
 
@@ -294,18 +297,21 @@ def main(
     with tempfile.TemporaryDirectory(prefix="clipstore-peers-") as place:
         folder = Path(place)
         task = link(root, splits, folder / "coco", images, captions)
-        if three and -1 in task.of:
-            message = "--three-models wants splits whose photos are there"
+        if three and -1 in task.image_numbers:
+            message = "--three-models requires splits whose image files exist"
             raise click.UsageError(message)
         model = write_random_clip(folder / "model", tokenizer=write_clip_tokenizer(folder / "tokenizer"))
-        rows = three_models(task, folder, model) if three else beside_peers(task, folder, model, splits, sample, repeat)
+        if three:
+            rows = compare_three_models(task, folder, model)
+        else:
+            rows = compare_peers(task, folder, model, splits, sample, repeat)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    click.echo(f"{len(task.photos)} photos, {len(task.captions)} captions")
+    click.echo(f"{len(task.images)} images, {len(task.captions)} captions")
     for row in rows:
-        told = (f"{key} {value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items())
-        click.echo("  ".join(told))
+        values = (f"{key} {value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items())
+        click.echo("  ".join(values))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def test_an_evaluation_of_a_split_that_changes_meanwhile_is_not_stored(
             annotations.write_text(json.dumps(content))
             cli("ingest", "coco", embedded, "--name", "scenes")
 
-    with pytest.raises(VectorError, match="changed while it was ranked"):
+    with pytest.raises(VectorError, match="changed during the evaluation; nothing was stored"):
         evaluate(Store(store), ["demo"], "scenes/val", EvalOptions(on_progress=correct))
     assert sql("SELECT * FROM evaluations") == []
 
