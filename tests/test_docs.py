@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -194,6 +195,22 @@ def test_the_files_that_a_page_names_exist(page: Path) -> None:
     assert not [name for name in names if not (ROOT / name).exists() and "NAME" not in name]
     links = re.findall(r"\]\(([^)#:]+)(?:#[\w-]*)?\)", text)
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_messages_of_the_troubleshooting_page_exist() -> None:
+    quoted = re.findall(r"^\| `([^`]+)` \|", PAGES["troubleshooting"].read_text(), re.MULTILINE)
+    assert len(quoted) > 20
+    messages = "\n".join(text for file in (ROOT / "clipstore").rglob("*.py") for text in strings_of(file))
+    assert not [text for text in quoted if text not in messages]
+
+
+def strings_of(file: Path) -> Iterator[str]:
+    """The string literals of a Python file; of formatted ones the literal parts, joined by an ellipsis."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
 def test_the_functions_of_the_architecture_page_exist() -> None:
