@@ -44,7 +44,6 @@ PRECISIONS = values_of(PrecisionChoice)
 STORED_TYPES = values_of(StoredTypeChoice)
 ITEM_KINDS = values_of(ItemKindChoice)
 ID_KINDS = values_of(IdKindChoice)
-REPORT_FORMATS = values_of(ReportFormatChoice)
 THUMBNAILS = values_of(ThumbnailsChoice)
 MAPS = values_of(MapChoice)
 

@@ -8,6 +8,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+READERS = 32  # threads that read image files: on a network disk they wait far longer than they compute
+
 FileReader = Callable[[Path], bytes]  # `read_regular`, or a replacement for it
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # where the system has the last two

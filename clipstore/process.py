@@ -1,9 +1,12 @@
-"""Settings of the whole process: the command line and worker processes apply them at their start, nothing else does."""
+"""Settings of the whole process, which only the command line and worker processes apply, and its peak memory."""
 
 from __future__ import annotations
 
 import ctypes
+import resource
+import sys
 import warnings
+from pathlib import Path
 
 # Parameters of mallopt(3) in the GNU C library. Blocks up to the largest threshold that it allows come from the heap,
 # and up to a gigabyte of freed heap stays with the process.
@@ -30,3 +33,13 @@ def ignore_image_warnings() -> None:
     """
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", category=UserWarning)
+
+
+def peak_memory() -> int:
+    """The peak memory of this process in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage includes the peak of the process that forked this one
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

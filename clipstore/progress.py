@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import Lock
 from typing import Protocol
 
 
@@ -14,3 +16,16 @@ class Progress(Protocol):
 
 def no_progress(_task: str, _done: int, _total: int, _note: str = "") -> None:
     """Report nothing."""
+
+
+def progress_counter(on_progress: Progress, task: str, total: int, *, done: int = 0) -> Callable[[int], None]:
+    """A callback that adds up numbers of items, `done` at first, and reports the sum; several threads may call it."""
+    lock = Lock()
+
+    def count(items: int) -> None:
+        nonlocal done
+        with lock:
+            done += items
+            on_progress(task, done, total)
+
+    return count

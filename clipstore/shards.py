@@ -210,7 +210,7 @@ def file_stamp(path: Path) -> FileStamp:
     return FileStamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def check_unchanged(path: Path, before: FileStamp) -> None:
+def check_file_unchanged(path: Path, before: FileStamp) -> None:
     """Compare a shard's file with an earlier stamp.
 
     Raises:

@@ -12,7 +12,7 @@ from clip_folder import edit_json
 from PIL import Image
 
 from clipstore.encoders.clip import ClipEncoder
-from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.encoders.images import decode_pixels
 from clipstore.encoders.loading import load_clip
 from clipstore.records import Model
@@ -67,7 +67,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def fingerprints(model: Model, precision: str = "fp32") -> dict[str, str | None]:
-    image, text = describe(model, precision)
+    image, text = fingerprint_towers(model, precision)
     return {"image": image.fingerprint, "backbone": image.backbone, "text": text.fingerprint}
 
 

@@ -25,8 +25,8 @@ from clipstore.inference.prefetch import prefetch_images
 from clipstore.inference.settings import Timings
 from clipstore.pipeline.embed.image_files import check_image_files
 from clipstore.pipeline.embed.run import EmbedOptions, embed
-from clipstore.pipeline.evaluate.rank import peak_memory
 from clipstore.pipeline.ingest.run import ingest_csv
+from clipstore.process import peak_memory
 from clipstore.progress import Progress, no_progress
 from clipstore.records import ImageFile, Row
 from clipstore.store.layout import Store

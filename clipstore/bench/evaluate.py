@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from clipstore import choices, shards
 from clipstore.bench.vectors import SyntheticVectors
 from clipstore.device import checked_device
-from clipstore.pipeline.evaluate.rank import TOP_K, peak_memory
+from clipstore.pipeline.evaluate.rank import TOP_K
+from clipstore.process import peak_memory
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row, TowerName
 from clipstore.shards import ShardInfo
@@ -124,7 +125,7 @@ def _problem(folder: Path, options: BenchOptions) -> _Problem:
 
 def _part(problem: _Problem, rows: int) -> _Problem:
     """The first rows of each side, with one pair."""
-    images, texts = (side.at(np.arange(min(rows, len(side.rows)))) for side in (problem.images, problem.texts))
+    images, texts = (side.take(np.arange(min(rows, len(side.rows)))) for side in (problem.images, problem.texts))
     return _Problem(images=images, texts=texts, pairs=np.zeros((1, 2), dtype=np.int64))
 
 

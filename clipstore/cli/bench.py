@@ -56,13 +56,13 @@ def bench_eval(*, as_json: bool, **options: Any) -> None:
 
     Example: clipstore bench eval --images 40504 --captions 202654 --repeat 1
     """
-    from clipstore.bench import evaluate as verb
+    from clipstore.bench import evaluate as benchmark
     from clipstore.reporting.metrics import print_bench
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
 
     with progress_display() as on_progress:
-        result = verb.bench_eval(verb.BenchOptions(**options, on_progress=on_progress))
+        result = benchmark.bench_eval(benchmark.BenchOptions(**options, on_progress=on_progress))
     if as_json:
         print_json(result)
     else:
@@ -107,14 +107,14 @@ def bench_embed(store: Store, *, as_json: bool, **options: Any) -> None:
 
     Example: clipstore bench embed --images 200 --captions 2000
     """
-    from clipstore.bench import embed as verb
+    from clipstore.bench import embed as benchmark
     from clipstore.reporting.embedding import print_bench_embed
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
 
     retain_freed_memory()
     with progress_display() as on_progress:
-        result = verb.bench_embed(store, verb.BenchEmbedOptions(**options, on_progress=on_progress))
+        result = benchmark.bench_embed(store, benchmark.BenchEmbedOptions(**options, on_progress=on_progress))
     if as_json:
         print_json(result)
     else:

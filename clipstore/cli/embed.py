@@ -64,7 +64,7 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
 
     Example: clipstore embed --model pretrained --split coco/val2017
     """
-    from clipstore.pipeline.embed import run as verb
+    from clipstore.pipeline.embed import run as pipeline
     from clipstore.pipeline.embed.summary import check_failures
     from clipstore.reporting.embedding import summary_notes, summary_rows
     from clipstore.reporting.progress import progress_display
@@ -72,7 +72,7 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
 
     retain_freed_memory()
     with progress_display() as on_progress:
-        summaries = verb.embed(store, models, verb.EmbedOptions(**options, on_progress=on_progress))
+        summaries = pipeline.embed(store, models, pipeline.EmbedOptions(**options, on_progress=on_progress))
     rows = [dataclasses.asdict(summary) for summary in summaries]
     if as_json:
         print_json({"embedded": rows})

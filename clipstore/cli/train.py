@@ -37,7 +37,7 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
     Example: clipstore train --model full
     """
     from clipstore.pipeline.train.run import TrainOptions
-    from clipstore.pipeline.train.run import train as verb
+    from clipstore.pipeline.train.run import train as train_job
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
     from clipstore.reporting.training import print_training
@@ -47,7 +47,7 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
     job = find_job(store, model)
     with progress_display() as display:
         options = TrainOptions.with_display(model, job, display, restart=restart, device=device)
-        trained = verb(store, job, options).row()
+        trained = train_job(store, job, options).row()
     if as_json:
         print_json(trained)
     else:

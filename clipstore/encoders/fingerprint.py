@@ -77,7 +77,7 @@ def files_key(model: Model, precision: str, *, fetch: bool = True) -> str:
     return _digest(asdict(model), precision, stats)
 
 
-def describe(model: Model, precision: str, *, fetch: bool = True) -> tuple[Tower, Tower]:
+def fingerprint_towers(model: Model, precision: str, *, fetch: bool = True) -> tuple[Tower, Tower]:
     """The image and the text tower of a model at a precision (fp32, bf16 or fp16).
 
     Raises:

@@ -23,7 +23,7 @@ from clipstore.records import PlanSource
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
 
-_QUEUED = 3  # batches per thread of the model, including the one that it computes
+_QUEUE_PER_THREAD = 3  # batches per thread of the model, including the one that it computes
 
 Floats = NDArray[np.float32]
 Outputs = tuple[Floats, Floats | None]  # vectors (B, dim), and features (B, features_dim) where they are computed
@@ -78,7 +78,7 @@ class ModelThreads(AbstractContextManager["ModelThreads"]):
 
         self._torch_threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(workers, "clipstore-model", torch.set_num_threads, (1,))
-        self._slots = threading.BoundedSemaphore(_QUEUED * workers)
+        self._slots = threading.BoundedSemaphore(_QUEUE_PER_THREAD * workers)
 
     def __exit__(self, error: object, *_: object) -> None:
         import torch

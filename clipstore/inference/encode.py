@@ -21,7 +21,7 @@ from clipstore.inference.write import write_shards
 from clipstore.records import ImageFile, PlanGroup, ShardPlan
 from clipstore.shards import Shard
 
-_UNWRITTEN = 2  # plan groups whose shards may wait to be written
+_MAX_PENDING_WRITES = 2  # plan groups whose shards may wait to be written
 
 
 def encode(groups: Iterable[PlanGroup], settings: Mapping[str, EncodeSettings]) -> Iterator[list[Shard]]:
@@ -40,7 +40,7 @@ def encode(groups: Iterable[PlanGroup], settings: Mapping[str, EncodeSettings]) 
     try:
         for builders in submitted:
             unwritten.append(writer.submit(write_shards, builders))
-            while len(unwritten) > _UNWRITTEN or (unwritten and unwritten[0].done()):
+            while len(unwritten) > _MAX_PENDING_WRITES or (unwritten and unwritten[0].done()):
                 yield unwritten.popleft().result()
         while unwritten:
             yield unwritten.popleft().result()
@@ -78,9 +78,9 @@ def _submit(groups: Iterable[PlanGroup], settings: Mapping[str, EncodeSettings])
         current, ahead = tee(current)
         files = (file for group in ahead for file in group.image_files)
     del first
-    any_settings = next(iter(settings.values()))
+    first_settings = next(iter(settings.values()))
     preprocessings = list(dict.fromkeys(tower.encoder.preprocessing for tower in settings.values()))
-    pixels = prefetch_images(files, preprocessings, any_settings.timings, read=any_settings.read)
+    pixels = prefetch_images(files, preprocessings, first_settings.timings, read=first_settings.read)
     try:
         with ModelThreads(max(tower.encoder.workers for tower in settings.values())) as model:
             for group in current:

@@ -24,7 +24,7 @@ from clipstore.records import Model, PlanGroup, Tower
 from clipstore.shards import Shard
 
 # Plan groups queued per worker: a worker may take a fourth before it returns any of three, and would wait for ever.
-_QUEUED = 4
+_QUEUE_PER_WORKER = 4
 _POLL_SECONDS = 1.0  # without a message, after which it is checked that the other process is alive
 
 
@@ -82,14 +82,16 @@ def encode_in_processes(
     context = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
     tasks, messages = context.Queue(), context.Queue()
     workers = [
-        context.Process(target=_work, args=(device, cpu_threads(devices), dict(settings), tasks, messages), daemon=True)
+        context.Process(
+            target=_worker_main, args=(device, cpu_threads(devices), dict(settings), tasks, messages), daemon=True
+        )
         for device in devices
     ]
     for worker in workers:
         worker.start()
     try:
         upcoming = chain(groups, repeat(None, len(devices)))  # a worker ends at a None
-        for group in islice(upcoming, _QUEUED * len(devices)):
+        for group in islice(upcoming, _QUEUE_PER_WORKER * len(devices)):
             tasks.put(group)
         running = len(devices)
         while running:
@@ -142,14 +144,14 @@ def _add_timings(totals: Mapping[str, Timings], timings: Mapping[str, Timings]) 
             setattr(total, field.name, getattr(total, field.name) + getattr(more, field.name))
 
 
-def _work(device: str, threads: int, settings: dict[str, WorkerSettings], tasks: Any, messages: Any) -> None:
+def _worker_main(device: str, threads: int, settings: dict[str, WorkerSettings], tasks: Any, messages: Any) -> None:
     """Worker main loop: load the models, then encode plan groups until there are none."""
     ignore_image_warnings()
     if device == "cpu":
         retain_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and ends this process
     try:
-        encoding = _encode_settings(device, threads, settings, messages)
+        encoding = _load_worker_models(device, threads, settings, messages)
         for shards in encode(_receive_groups(tasks), encoding):
             messages.put(_Message(shards=shards))
         messages.put(
@@ -182,7 +184,7 @@ def _receive_groups(tasks: Any) -> Iterator[PlanGroup]:
             yield group
 
 
-def _encode_settings(
+def _load_worker_models(
     device: str, threads: int, settings: Mapping[str, WorkerSettings], messages: Any
 ) -> dict[str, EncodeSettings]:
     """Load the models of a worker; their encode settings by fingerprint."""

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from clipstore.encoders.images import Preprocessing, apply_orientation, decode_image, preprocess
 from clipstore.errors import ImageError
-from clipstore.files import FileReader, read_regular
+from clipstore.files import READERS, FileReader, read_regular
 from clipstore.inference.settings import Timings
 from clipstore.records import ImageFile
 
-READERS = 32  # threads that read image files: on a network disk they wait far longer than they compute
 _BUFFER_BYTES = 256 * 2**20  # of image files and pixels that are ahead of the model
 _BUFFER_IMAGES = 1024
 

@@ -47,7 +47,7 @@ def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, p
     with _complete_folder(folder) as temporary:
         for kind in ("img_emb", "text_emb", "metadata"):
             (temporary / kind).mkdir()
-        _save(temporary / "img_emb" / "img_emb_0.npy", gallery.images.at(gallery.pairs[:, 0]).vectors)
+        _save(temporary / "img_emb" / "img_emb_0.npy", gallery.images.take(gallery.pairs[:, 0]).vectors)
         _save(temporary / "text_emb" / "text_emb_0.npy", gallery.texts.vectors)
         pq.write_table(metadata, temporary / "metadata" / "metadata_0.parquet")
     warnings = list(gallery.images.warnings)

@@ -25,7 +25,7 @@ from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import shard_write_lock
 from clipstore.store.model_records import record_model, record_towers
 from clipstore.store.registry import register
-from clipstore.store.towers import current_towers
+from clipstore.store.towers import recorded_towers
 from clipstore.waiting import wait_without_limit
 
 Source = Path | NDArray[Any]  # a .npy file, or an array
@@ -78,7 +78,7 @@ def _record(store: Store, model: Model, towers: tuple[Tower, ...], written: list
     """Record the model and register its shards; remove its evaluations if anything changed."""
     with wait_without_limit(), store.catalog.write() as session:
         model_id = record_model(session, model, origin="imported")
-        changed = current_towers(session, model_id) != towers
+        changed = recorded_towers(session, model_id) != towers
         record_towers(session, model_id, towers, "")
         if _register_new(session, store, written) or changed:
             delete_model_evaluations(session, model_id)

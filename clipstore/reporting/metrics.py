@@ -15,7 +15,7 @@ MeasuredOn = Mapping[str, Any]  # its "measured_on": the JSON of `records.Proven
 RETRIEVED = {"text_retrieval": "image → text", "image_retrieval": "text → image"}
 DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 
-_QUERY_COUNTS = {"text_retrieval": "image_queries", "image_retrieval": "caption_queries"}
+_COUNT_BY_PREFIX = {"text_retrieval": "image_queries", "image_retrieval": "caption_queries"}
 _COLUMNS = {
     "Recall@1": "recall@1",
     "Recall@5": "recall@5",
@@ -50,7 +50,11 @@ def metric_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
             part = evaluation[subset]
             subsets[f", {subset} ({part['share']:.1%})"] = part["metrics"], part
     return [
-        {"model": evaluation["model"], "direction": direction + suffix, "queries": f"{counts[_QUERY_COUNTS[prefix]]:,}"}
+        {
+            "model": evaluation["model"],
+            "direction": direction + suffix,
+            "queries": f"{counts[_COUNT_BY_PREFIX[prefix]]:,}",
+        }
         | _metric_cells(evaluation, prefix, metrics)
         for prefix, direction in RETRIEVED.items()
         for suffix, (metrics, counts) in subsets.items()
@@ -93,7 +97,7 @@ def gallery_words(measured_on: MeasuredOn) -> str:
 
 def query_words(measured_on: MeasuredOn) -> str:
     """The number of queries of each direction."""
-    counts = {words: measured_on[_QUERY_COUNTS[prefix]] for prefix, words in RETRIEVED.items()}
+    counts = {words: measured_on[_COUNT_BY_PREFIX[prefix]] for prefix, words in RETRIEVED.items()}
     return f"queries: {', '.join(f'{count:,} {words}' for words, count in counts.items() if count)}"
 
 

@@ -14,7 +14,7 @@ from clipstore.store.layout import Store, split_id
 from clipstore.store.models import model_name
 
 # JSON names of the numbers of queries. With the protocol paired-rows an image is a query for each of its captions.
-_QUERY_COUNTS = {"image_to_text": "image_queries", "text_to_image": "caption_queries"}
+_COUNT_BY_DIRECTION = {"image_to_text": "image_queries", "text_to_image": "caption_queries"}
 
 # JSON prefixes of the metrics of a direction: named by the items that are retrieved.
 _METRIC_PREFIXES = {"image_to_text": "text_retrieval_", "text_to_image": "image_retrieval_", "both": ""}
@@ -28,7 +28,7 @@ def read_evaluations(store: Store, split: str | None = None, models: Iterable[st
     Raises:
         NotFoundError: there is no such split, or a model has no evaluation; with the command that makes it.
     """
-    names = list(dict.fromkeys(model_name(store, word) for word in models))
+    names = list(dict.fromkeys(model_name(store, name_or_path) for name_or_path in models))
     with store.catalog.read() as session:
         if split is not None:
             split_id(session, split)
@@ -68,9 +68,9 @@ def _metrics_by_name(rows: Iterable[Row]) -> dict[str, float]:
 
 def _query_counts(session: Session, evaluation_id: int) -> dict[str, Row]:
     """The numbers of queries of both directions, by subset: "all", "seen" and "unseen"."""
-    counts = {subset: dict.fromkeys(_QUERY_COUNTS.values(), 0) for subset in ("all", "seen", "unseen")}
+    counts = {subset: dict.fromkeys(_COUNT_BY_DIRECTION.values(), 0) for subset in ("all", "seen", "unseen")}
     for row in session.rows("evaluate/queries", evaluation_id=evaluation_id):
-        counts[row["subset"]][_QUERY_COUNTS[row["direction"]]] = row["queries"]
+        counts[row["subset"]][_COUNT_BY_DIRECTION[row["direction"]]] = row["queries"]
     return counts
 
 

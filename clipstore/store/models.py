@@ -37,14 +37,14 @@ def find_model(store: Store, name: str) -> Model:
     return job_model(store, job)
 
 
-def model_name(store: Store, word: str) -> str:
+def model_name(store: Store, name_or_path: str) -> str:
     """The name of a model given by its name or by the path of its job file; a name is not looked up.
 
     Raises:
         NotFoundError: there is no such job file.
         JobError, ModelError: as for `find_job`.
     """
-    return find_job(store, word).model.name if is_path(word) else word
+    return find_job(store, name_or_path).model.name if is_path(name_or_path) else name_or_path
 
 
 def awaits_training(store: Store, job: Job) -> bool:

@@ -21,7 +21,7 @@ from clipstore.errors import ModelError, NotFoundError
 from clipstore.hints import embed_command
 from clipstore.records import IMPORTED, Model, Row, Tower
 from clipstore.store.layout import Store
-from clipstore.store.towers import current_towers, has_changed
+from clipstore.store.towers import has_changed, recorded_towers
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
@@ -50,7 +50,7 @@ def check_current_probes(store: Store, model: Model, encoder: ClipEncoder) -> No
     with suppress(NotFoundError), store.catalog.read() as session:  # the store may not exist yet
         row = session.row("model/find", name=model.name)
         if row and not has_changed(session, row, model):
-            towers = current_towers(session, row["model_id"])
+            towers = recorded_towers(session, row["model_id"])
     if towers:
         check_probes(store, model.name, towers, encoder, precision="fp32")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clipstore.catalog import Session
 from clipstore.device import best_precision, checked_device
-from clipstore.encoders.fingerprint import describe, files_key
+from clipstore.encoders.fingerprint import files_key, fingerprint_towers
 from clipstore.encoders.fingerprint_v1 import v1_fingerprints
 from clipstore.errors import ModelError
 from clipstore.records import IMPORTED, Model, Row, Tower
@@ -16,7 +16,7 @@ from clipstore.store.model_rows import model_of, tower_of
 from clipstore.training_files import BEST
 
 
-def current_towers(session: Session, model_id: int) -> tuple[Tower, ...]:
+def recorded_towers(session: Session, model_id: int) -> tuple[Tower, ...]:
     """The recorded towers of a model: image, then text; none before it is first embedded."""
     return tuple(tower_of(row) for row in session.rows("model/towers", model_id=model_id))
 
@@ -42,7 +42,7 @@ def model_towers(
     key = files_key(model, precision)
     if rows and rows[0]["files_key"] == key:
         return tuple(tower_of(tower) for tower in rows), key
-    return _stored_towers(store, model, describe(model, precision)), key
+    return _stored_towers(store, model, fingerprint_towers(model, precision)), key
 
 
 def _stored_towers(store: Store, model: Model, towers: tuple[Tower, ...]) -> tuple[Tower, ...]:
@@ -71,7 +71,7 @@ def has_changed(session: Session, row: Row, model: Model) -> bool:
     stored vectors remain valid.
     """
     recorded = model_of(row)
-    towers = current_towers(session, row["model_id"])
+    towers = recorded_towers(session, row["model_id"])
     if not towers or model.family == IMPORTED:
         return recorded != model
     precision = towers[0].precision
@@ -82,7 +82,7 @@ def has_changed(session: Session, row: Row, model: Model) -> bool:
     if key == session.rows("model/towers", model_id=row["model_id"])[0]["files_key"]:
         return False
     try:
-        described = describe(model, precision, fetch=False)
+        described = fingerprint_towers(model, precision, fetch=False)
     except ModelError:
         return True
     changed = [

@@ -21,7 +21,7 @@ from clipstore.records import IMPORTED, Model, Tower
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import find_model
 from clipstore.store.probes import unchecked_warnings
-from clipstore.store.towers import current_towers, has_changed
+from clipstore.store.towers import has_changed, recorded_towers
 
 if TYPE_CHECKING:
     from clipstore.ranking import BadRowError
@@ -66,13 +66,13 @@ class StoredRows:
             return np.empty((0, self.dim), dtype=self.dtype)
         gathered = shards.gather(self.paths, shard, rows).astype(self.dtype, copy=False)
         for number in np.unique(shard).tolist():
-            shards.check_unchanged(self.paths[number], self.stamps[number])
+            shards.check_file_unchanged(self.paths[number], self.stamps[number])
         return gathered
 
-    def at(self, places: NDArray[np.int64]) -> StoredRows:
-        """The rows at some places (M,), in that order."""
-        loaded = None if self.loaded is None else self.loaded[places]
-        return replace(self, shard=self.shard[places], rows=self.rows[places], loaded=loaded)
+    def take(self, indices: NDArray[np.int64]) -> StoredRows:
+        """The rows at some indices (M,), in that order."""
+        loaded = None if self.loaded is None else self.loaded[indices]
+        return replace(self, shard=self.shard[indices], rows=self.rows[indices], loaded=loaded)
 
     def read(self) -> StoredRows:
         """The same rows in memory."""
@@ -100,11 +100,11 @@ class EmbeddedItems:
 
     def select(self, mask: NDArray[np.bool_]) -> EmbeddedItems:
         """The items where `mask` (N,) is true."""
-        return self.at(np.flatnonzero(mask))
+        return self.take(np.flatnonzero(mask))
 
-    def at(self, places: NDArray[np.int64]) -> EmbeddedItems:
-        """The items at some places (M,) of the table, in that order."""
-        return replace(self, table=self.table.take(pa.array(places)), vectors=self.vectors.at(places))
+    def take(self, indices: NDArray[np.int64]) -> EmbeddedItems:
+        """The items at some indices (M,) of the table, in that order."""
+        return replace(self, table=self.table.take(pa.array(indices)), vectors=self.vectors.take(indices))
 
     def with_vectors(self, values: NDArray[np.float32]) -> EmbeddedItems:
         """The items with other vectors (N, D), which are in memory."""
@@ -124,7 +124,7 @@ def embedded_items(
     """
     target = split_id(session, split)
     row = session.row("model/find", name=model.name)
-    towers = current_towers(session, row["model_id"]) if row else ()
+    towers = recorded_towers(session, row["model_id"]) if row else ()
     if not row or not towers:
         message = f"{model.name} has no vectors yet: {missing_vectors_hint(model, split)}"
         raise VectorError(message)

@@ -24,7 +24,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel
 
-from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.errors import ModelError
 
 ON_TEXT = r".*text_model.*\.(q_proj|v_proj)"
@@ -114,7 +114,7 @@ def test_an_adapter_folder_without_a_file_is_refused(name: str, small_clip: Path
     tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj"])
     (tuned / name).unlink()
     with pytest.raises(ModelError, match=name):
-        describe(model_of(small_clip, adapter=str(tuned)), "fp32")
+        fingerprint_towers(model_of(small_clip, adapter=str(tuned)), "fp32")
     with pytest.raises(ModelError, match=name):
         open_encoder(model_of(small_clip, adapter=str(tuned)))
 
@@ -125,6 +125,6 @@ def test_a_truncated_adapter_file_is_refused(name: str, size: int, small_clip: P
     tuned = build_lora(small_clip, tmp_path / "tuned", targets=["q_proj"])
     os.truncate(tuned / name, size)
     with pytest.raises(ModelError, match=r"tuned"):
-        describe(model_of(small_clip, adapter=str(tuned)), "fp32")
+        fingerprint_towers(model_of(small_clip, adapter=str(tuned)), "fp32")
     with pytest.raises(ModelError, match=r"tuned"):
         open_encoder(model_of(small_clip, adapter=str(tuned)))

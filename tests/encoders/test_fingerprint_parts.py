@@ -21,7 +21,7 @@ from encoder_helpers import (
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
-from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.records import Tower
 
 IGNORED = {"transformers_version": "9", "_name_or_path": "x", "dtype": "float16", "torch_dtype": "float16"}
@@ -90,7 +90,7 @@ def test_sharded_weights_have_the_same_fingerprints(folder: Path, small_clip: Pa
 
 
 def test_a_tower_has_the_dimensions_of_its_vectors(small_clip: Path) -> None:
-    image, text = describe(model_of(small_clip), "fp32")
+    image, text = fingerprint_towers(model_of(small_clip), "fp32")
     encoder = open_encoder(model_of(small_clip))
     features = encoder.image_features(np.zeros((1, *encoder.preprocessing.crop, 3), dtype=np.uint8))
     assert features.shape == (1, image.features_dim) == (1, 48)

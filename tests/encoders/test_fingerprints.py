@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig
 
 from clipstore.encoders.clip import ClipEncoder
-from clipstore.encoders.fingerprint import base_digest, describe
+from clipstore.encoders.fingerprint import base_digest, fingerprint_towers
 from clipstore.encoders.images import decode_pixels
 from clipstore.encoders.loading import load_clip
 from clipstore.encoders.model_files import tokenizer_files
@@ -86,7 +86,7 @@ def model_of(folder: Path, adapter: Path | None = None) -> Model:
 
 
 def fingerprints(model: Model) -> dict[str, str | None]:
-    image, text = describe(model, "fp32")
+    image, text = fingerprint_towers(model, "fp32")
     return {"image": image.fingerprint, "backbone": image.backbone, "text": text.fingerprint}
 
 
@@ -598,4 +598,4 @@ def test_pixels_of_another_size_are_refused(tiny: Path, tmp_path: Path, cli: Run
     stderr = cli("model", "add", "m", "--base", copy, code=1).stderr
     assert "makes images of 48 x 48 pixels, and the model takes 32 x 32" in stderr
     with pytest.raises(ModelError, match="48 x 48"):
-        describe(model_of(copy), "fp32")
+        fingerprint_towers(model_of(copy), "fp32")

@@ -21,7 +21,7 @@ from encoder_helpers import (
 )
 from safetensors.torch import load_file, save_file
 
-from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.encoders.loading import load_clip
 from clipstore.errors import ModelError
 from clipstore.records import Model
@@ -40,13 +40,13 @@ from clipstore.records import Model
 def test_a_folder_without_a_file_is_refused(name: str, words: str, folder: Path) -> None:
     (folder / name).unlink()
     with pytest.raises(ModelError, match=words):
-        describe(model_of(folder), "fp32")
+        fingerprint_towers(model_of(folder), "fp32")
 
 
 def test_weights_in_pickles_are_not_read(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    for load in (partial(describe, precision="fp32"), load_clip):
+    for load in (partial(fingerprint_towers, precision="fp32"), load_clip):
         with pytest.raises(ModelError, match="safetensors"):
             load(model_of(folder))
 
@@ -56,7 +56,7 @@ def test_truncated_weights_are_refused(share: float, folder: Path) -> None:
     weights = folder / "model.safetensors"
     os.truncate(weights, int(weights.stat().st_size * share))
     with pytest.raises(ModelError, match=r"model\.safetensors is not a safetensors file, or is cut short"):
-        describe(model_of(folder), "fp32")
+        fingerprint_towers(model_of(folder), "fp32")
     with pytest.raises(ModelError, match=str(folder)):
         open_encoder(model_of(folder))
 
@@ -68,7 +68,7 @@ def test_truncated_weights_are_refused(share: float, folder: Path) -> None:
 def test_a_damaged_json_file_is_refused(name: str, text: str, folder: Path) -> None:
     (folder / name).write_text(text)
     with pytest.raises(ModelError, match=name):
-        describe(model_of(folder), "fp32")
+        fingerprint_towers(model_of(folder), "fp32")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_an_invalid_tokenizer_is_refused(name: str, text: str, folder: Path) -> 
 def test_incomplete_preprocessing_is_refused(key: str, folder: Path) -> None:
     edit_preprocessor(folder, **{key: None})
     with pytest.raises(ModelError, match=r"preprocessor_config\.json"):
-        describe(model_of(folder), "fp32")
+        fingerprint_towers(model_of(folder), "fp32")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
@@ -98,7 +98,7 @@ def test_a_damaged_weight_index_is_refused(text: str, folder: Path) -> None:
     (folder / "model.safetensors").unlink()  # transformers prefers a single file to an index
     (folder / "model.safetensors.index.json").write_text(text)
     with pytest.raises(ModelError, match=r"model\.safetensors"):
-        describe(model_of(folder), "fp32")
+        fingerprint_towers(model_of(folder), "fp32")
 
 
 def test_a_weight_index_with_a_missing_file_is_refused(folder: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_weight_index_with_a_missing_file_is_refused(folder: Path) -> None:
     index = {"metadata": {}, "weight_map": {"logit_scale": "model-00001-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="safetensors"):
-        describe(model_of(folder), "fp32")
+        fingerprint_towers(model_of(folder), "fp32")
 
 
 def test_a_checkpoint_without_all_weights_is_refused(folder: Path) -> None:
@@ -126,20 +126,20 @@ def test_weights_of_another_shape_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize("base", ["/no/such/folder", "./nowhere", "just-a-word", "a/b/c", "bundled:demon"])
 def test_an_unknown_base_is_refused_by_name(base: str) -> None:
     with pytest.raises(ModelError, match=base.removeprefix("bundled:")):
-        describe(Model(name="m", family="clip", base=base), "fp32")
+        fingerprint_towers(Model(name="m", family="clip", base=base), "fp32")
 
 
 # The hub's cache. These run in a new process: huggingface_hub reads its environment when it is imported.
 
 _DESCRIBE = """
 import sys
-from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.encoders.model_files import locate
 from clipstore.errors import ImageError, ModelError
 from clipstore.records import Model
 try:
     print(locate(sys.argv[1]))
-    print(describe(Model(name="m", family="clip", base=sys.argv[1]), "fp32")[0].fingerprint)
+    print(fingerprint_towers(Model(name="m", family="clip", base=sys.argv[1]), "fp32")[0].fingerprint)
 except ModelError as error:
     sys.exit(f"ModelError: {error}")
 """

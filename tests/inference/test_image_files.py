@@ -20,7 +20,7 @@ from transformers import CLIPImageProcessorPil
 
 import clipstore
 from clipstore.demo import scenes
-from clipstore.encoders.fingerprint import describe, files_key
+from clipstore.encoders.fingerprint import files_key, fingerprint_towers
 from clipstore.encoders.images import Preprocessing, apply_orientation, decode_image, decode_pixels, read_preprocessing
 from clipstore.errors import ImageError
 from clipstore.pipeline.thumbnails import thumbnail, webp_thumbnail
@@ -131,7 +131,7 @@ def test_pixels_are_those_of_transformers_and_oriented_only_with_the_option(prep
 def test_the_option_changes_the_fingerprint_of_the_image_tower_alone() -> None:
     plain = Model(name="m", family="clip", base="bundled:demo")
     oriented = Model(name="m", family="clip", base="bundled:demo", exif_orientation=True)
-    (image, text), (other, same) = describe(plain, "fp32"), describe(oriented, "fp32")
+    (image, text), (other, same) = fingerprint_towers(plain, "fp32"), fingerprint_towers(oriented, "fp32")
     assert (image.fingerprint != other.fingerprint, image.backbone != other.backbone) == (True, True)
     assert text == same
     assert files_key(plain, "fp32") != files_key(oriented, "fp32")

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from helpers import held_catalog, query_rows
 
-from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.pipeline.embed.plan import ITEMS_PER_SHARD, PendingItems, TowerPlan, plan_groups, plan_towers
 from clipstore.records import Model, Tower
 from clipstore.store.layout import Store
@@ -20,7 +20,7 @@ DEMO = Model(name="demo", family="clip", base="bundled:demo")
 
 
 def plan(store: Path, model: Model = DEMO) -> list[TowerPlan]:
-    (plans,) = plan_towers(Store(store), [(model, describe(model, "fp32"))], splits=None, retry=False)
+    (plans,) = plan_towers(Store(store), [(model, fingerprint_towers(model, "fp32"))], splits=None, retry=False)
     return plans
 
 

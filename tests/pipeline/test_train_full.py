@@ -87,7 +87,7 @@ import json, sys
 import numpy as np, torch
 from pathlib import Path
 from clipstore.encoders.lora import LoraClip
-from clipstore.pipeline.evaluate.rank import peak_memory
+from clipstore.process import peak_memory
 from clipstore.records import Model, Training
 from clipstore.training.gradients import Batch, backward
 base, file, size = sys.argv[1], sys.argv[2], int(sys.argv[3])

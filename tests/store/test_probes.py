@@ -16,7 +16,7 @@ from clip_folder import build_lora, edit_json
 
 import clipstore
 from clipstore.cli import main
-from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.encoders.fingerprint_v1 import v1_fingerprints
 from clipstore.encoders.model_files import locate
 from clipstore.records import Model
@@ -191,7 +191,7 @@ def test_a_trained_model_of_a_moved_store_is_the_same(
 def former_fingerprints(base: Path) -> dict[str, str]:
     """By current fingerprint, the fingerprint of the first scheme."""
     model = Model(name="base", family="clip", base=str(base))
-    image, text = describe(model, "fp32")
+    image, text = fingerprint_towers(model, "fp32")
     former = v1_fingerprints(model, "fp32")
     assert former.keys() == {"image", "backbone", "text"}
     current = {"image": image.fingerprint, "backbone": str(image.backbone), "text": text.fingerprint}

@@ -11,14 +11,14 @@ from clipstore.inference.settings import Timings
 from clipstore.pipeline.embed.plan import PendingItems, plan_groups
 from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
 
-_SAMPLE = {"image": 32, "text": 512}  # items that are encoded to measure the time
+_ESTIMATE_ITEMS = {"image": 32, "text": 512}  # items that are encoded to measure the time
 
 
 def add_estimate(run: EmbedRun, model: EmbedModel, items: PendingItems) -> None:
     """Add the expected time and bytes of pending items to their tower's summary; encodes a sample, writes nothing."""
     tower, count = items.tower, items.table.num_rows
     summary = model.summaries[tower.tower]
-    sample = items.sample(_SAMPLE[tower.tower])
+    sample = items.sample(_ESTIMATE_ITEMS[tower.tower])
     settings = run.encode_settings(model, tower, Timings())
     for _ in range(2):  # the first time warms up
         start = time.perf_counter()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
-from threading import Lock
 
 from clipstore.device import free_memory
 from clipstore.inference.encode import encode
@@ -15,7 +14,7 @@ from clipstore.inference.write import complete_shards
 from clipstore.pipeline.embed.plan import PendingItems, plan_groups
 from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
 from clipstore.pipeline.embed.summary import EmbedSummary, add_time
-from clipstore.progress import Progress
+from clipstore.progress import progress_counter
 from clipstore.records import ITEM_KIND, PlanGroup
 from clipstore.shards import Shard
 from clipstore.store.layout import Store
@@ -35,7 +34,15 @@ def encode_pending(run: EmbedRun, work: Sequence[tuple[EmbedModel, PendingItems]
     start = time.perf_counter()
     summaries = [model.summaries[items.tower.tower] for model, items in work]
     earlier = [replace(summary.clock) for summary in summaries]
-    counters = {summary.fingerprint: _counter(summary, run.options.on_progress) for summary in summaries}
+    counters = {
+        summary.fingerprint: progress_counter(
+            run.options.on_progress,
+            f"{summary.model}: {ITEM_KIND[summary.tower]}",
+            summary.planned,
+            done=summary.done,
+        )
+        for summary in summaries
+    }
     by_part = {
         part: summary
         for (_, items), summary in zip(work, summaries, strict=True)
@@ -132,16 +139,3 @@ def _encode_in_processes(
         devices, groups, settings, timings, splitters, lambda fingerprint, items: counters[fingerprint](items)
     )
     return shards, workers
-
-
-def _counter(summary: EmbedSummary, on_progress: Progress) -> Counter:
-    """A callback that reports the progress of a tower; it may be called from several threads."""
-    lock, tried = Lock(), summary.done
-
-    def count(items: int) -> None:
-        nonlocal tried
-        with lock:
-            tried += items
-            on_progress(f"{summary.model}: {ITEM_KIND[summary.tower]}", tried, summary.planned)
-
-    return count

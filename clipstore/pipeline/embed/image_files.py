@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from clipstore.files import FileReader, check_regular, read_regular
-from clipstore.inference.prefetch import READERS
+from clipstore.files import READERS, FileReader, check_regular, read_regular
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
 from clipstore.store.layout import Store

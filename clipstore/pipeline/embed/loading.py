@@ -20,7 +20,10 @@ from clipstore.store.model_records import record_model, record_towers
 from clipstore.store.probes import add_probes, check_probes, tower_fingerprints
 from clipstore.store.registry import delete_missing_shards
 
-_SAMPLE = {"image": 8, "text": 32}  # items of each source that are encoded in fp32 too, to measure the precision's cost
+_PRECISION_ITEMS = {
+    "image": 8,
+    "text": 32,
+}  # items of each source that are encoded in fp32 too, to measure the precision's cost
 _SAMPLE_TOKENS = 200  # per batch of those: few, so that every core has a batch
 
 _log = logging.getLogger(__name__)
@@ -93,7 +96,7 @@ def _warn(model: EmbedModel) -> None:
 
 def _sample_plans(plans: Sequence[TowerPlan]) -> list[ShardPlan]:
     """A sample of the pending items of each tower and source."""
-    samples = [items.sample(_SAMPLE[plan.tower.tower]) for plan in plans for items in plan.pending]
+    samples = [items.sample(_PRECISION_ITEMS[plan.tower.tower]) for plan in plans for items in plan.pending]
     return [group.plans[0] for sample in samples for group in plan_groups([sample])]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from clipstore import shards
 from clipstore.device import checked_device
-from clipstore.encoders.fingerprint import describe
+from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.errors import ModelError
 from clipstore.inference.encode import encode_rows
 from clipstore.inference.settings import EncodeSettings
@@ -25,7 +25,7 @@ from clipstore.store.probes import LARGEST_BF16_DISTANCE, LARGEST_DISTANCE, add_
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
 
-_SAMPLE = {"image": 2, "text": 16}  # items of each shard
+_VERIFIED_ITEMS = {"image": 2, "text": 16}  # items of each shard
 _MEMORY = 2**30  # for the batches of a sample
 
 Towers = tuple[Tower, ...]
@@ -67,7 +67,7 @@ def _with_current_fingerprints(model: Model, towers: Towers, different: set[str]
     """
     if not different:
         return towers
-    current = describe(model, towers[0].precision)
+    current = fingerprint_towers(model, towers[0].precision)
     wrong = different & {fingerprint for tower in current for fingerprint in tower_fingerprints(tower).values()}
     if wrong:
         message = (
@@ -119,7 +119,7 @@ def _sample_agrees(store: Store, model: Model, tower: Tower, part: str, encoder:
 
 
 def _sample(store: Store, model: Model, tower: Tower, fingerprint: str) -> list[Row]:
-    parameters = {"fingerprint": fingerprint, "count": _SAMPLE[tower.tower]}
+    parameters = {"fingerprint": fingerprint, "count": _VERIFIED_ITEMS[tower.tower]}
     with store.catalog.read() as session:
         if tower.tower == "image":
             return session.rows("model/sample_images", **parameters)

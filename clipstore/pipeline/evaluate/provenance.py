@@ -12,7 +12,7 @@ from clipstore.errors import VectorError
 from clipstore.records import GalleryProvenance, Model
 from clipstore.store.gallery import Gallery
 from clipstore.store.layout import split_id
-from clipstore.store.towers import current_towers
+from clipstore.store.towers import recorded_towers
 
 Ids = NDArray[np.int64]
 
@@ -49,7 +49,9 @@ def seen_images(session: Session, models: Iterable[Model], gallery: Gallery) -> 
     return np.asarray(session.table("evaluate/seen_images", models=ids)["image_id"].to_numpy())
 
 
-def check_unchanged(session: Session, model: Model, split: str, gallery: Gallery, before: GalleryProvenance) -> None:
+def check_gallery_unchanged(
+    session: Session, model: Model, split: str, gallery: Gallery, before: GalleryProvenance
+) -> None:
     """Check that a gallery that was ranked is still that of the catalog.
 
     Raises:
@@ -58,7 +60,7 @@ def check_unchanged(session: Session, model: Model, split: str, gallery: Gallery
     """
     split_id(session, split)
     row = session.row("model/find", name=model.name)
-    towers = current_towers(session, row["model_id"]) if row else ()
+    towers = recorded_towers(session, row["model_id"]) if row else ()
     if row and [tower.fingerprint for tower in towers] == [before.image_fingerprint, before.text_fingerprint]:
         after = gallery_provenance(session, model, split, gallery)
         if _identity(after) == _identity(before):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +20,7 @@ from clipstore.pipeline.evaluate.tasks import (
     ranking_tasks,
     restrict_queries,
 )
+from clipstore.process import peak_memory
 from clipstore.protocols import PROTOCOLS
 from clipstore.records import GalleryProvenance, Row
 from clipstore.store.gallery import Gallery
@@ -106,7 +104,7 @@ def _rank_task(name: str, gallery: Gallery, task: RankingTask, options: EvalOpti
     # Imported here: errors about unknown names are reported without loading torch.
     from clipstore.ranking import BadRowError, rank_pairs
 
-    images, texts = gallery.images.at(task.images), gallery.texts.at(task.captions)
+    images, texts = gallery.images.take(task.images), gallery.texts.take(task.captions)
     label = f"{name}: captions ranked" + (f", fold {number}" if PROTOCOLS[options.protocol].folds else "")
     try:
         return rank_pairs(
@@ -121,13 +119,3 @@ def _rank_task(name: str, gallery: Gallery, task: RankingTask, options: EvalOpti
         )
     except BadRowError as error:
         raise bad_row_error(images if error.side == "image" else texts, error) from error
-
-
-def peak_memory() -> int:
-    """The peak memory of this process in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage includes the peak of the process that forked this one
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

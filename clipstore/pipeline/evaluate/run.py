@@ -13,7 +13,7 @@ from clipstore.catalog import Session
 from clipstore.datasets.extended import all_positives
 from clipstore.errors import VectorError
 from clipstore.pipeline.evaluate.options import EvalOptions
-from clipstore.pipeline.evaluate.provenance import check_unchanged, gallery_provenance, seen_images
+from clipstore.pipeline.evaluate.provenance import check_gallery_unchanged, gallery_provenance, seen_images
 from clipstore.pipeline.evaluate.rank import rank_gallery
 from clipstore.pipeline.evaluate.save import save_evaluation
 from clipstore.records import Model, Row
@@ -23,7 +23,9 @@ from clipstore.store.layout import Store, split_id
 from clipstore.store.vectors import EmbeddedItems, StoredRows
 from clipstore.waiting import wait_without_limit
 
-_SHARED = 4  # vectors that several models share stay in memory if they take less than this part of the budget
+_SHARED_BUDGET_DIVISOR = (
+    4  # vectors that several models share stay in memory if they take less than this part of the budget
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
     """
     store.catalog.check_writable()  # ranking can take minutes: report a busy catalog first
     galleries, skipped = _find_galleries(store, names, split, options)
-    vectors = _SharedVectors([entry.gallery for entry in galleries], options.memory // _SHARED)
+    vectors = _SharedVectors([entry.gallery for entry in galleries], options.memory // _SHARED_BUDGET_DIVISOR)
     with wait_without_limit():
         evaluations = [_evaluate_model(store, split, entry, vectors, options) for entry in galleries]
         with store.catalog.write() as session:
@@ -113,7 +115,7 @@ def _evaluate_model(
         seen = seen_images(session, [model], gallery)
     ranked = rank_gallery(model.name, gallery, provenance, options, excluded=entry.excluded)
     with store.catalog.write() as session:
-        check_unchanged(session, model, split, gallery, provenance)
+        check_gallery_unchanged(session, model, split, gallery, provenance)
         return read_evaluation(session, save_evaluation(session, replace(ranked, seen=seen)))
 
 

@@ -58,9 +58,9 @@ def _tables(ranked: RankedGallery, evaluation_id: int) -> Iterator[tuple[pa.Tabl
         for direction in directions:
             constants = {"evaluation_id": evaluation_id, "direction": direction}
             if direction == "image_to_text":
-                yield _direction_tables(ranks.image_to_text, task.from_image, images, captions, constants)
+                yield _direction_tables(ranks.image_to_text, task.counts_image_to_text, images, captions, constants)
             else:
-                yield _direction_tables(ranks.text_to_image, task.from_caption, captions, images, constants)
+                yield _direction_tables(ranks.text_to_image, task.counts_text_to_image, captions, images, constants)
 
 
 def _direction_tables(

@@ -26,14 +26,14 @@ class RankingTask:
     Attributes:
         images, captions: rows (N,) and (M,) of the gallery's tables.
         pairs: (P, 2), rows of `images` and of `captions`.
-        from_image, from_caption: (P,), whether a pair counts image to text, and text to image.
+        counts_image_to_text, counts_text_to_image: (P,), whether a pair counts image to text, and text to image.
     """
 
     images: Ints
     captions: Ints
     pairs: Ints
-    from_image: Mask
-    from_caption: Mask
+    counts_image_to_text: Mask
+    counts_text_to_image: Mask
 
 
 def ranking_tasks(protocol: Protocol, gallery: Gallery) -> list[RankingTask]:
@@ -48,16 +48,16 @@ def ranking_tasks(protocol: Protocol, gallery: Gallery) -> list[RankingTask]:
     if protocol.extended:
         return [_extended_task(protocol, gallery)]
     every = np.ones(len(gallery.pairs), bool)
-    return [_whole_gallery(gallery, gallery.pairs, every, every)]
+    return [_gallery_task(gallery, gallery.pairs, every, every)]
 
 
-def _whole_gallery(gallery: Gallery, pairs: Ints, from_image: Mask, from_caption: Mask) -> RankingTask:
+def _gallery_task(gallery: Gallery, pairs: Ints, counts_image_to_text: Mask, counts_text_to_image: Mask) -> RankingTask:
     return RankingTask(
         images=np.arange(gallery.images.table.num_rows),
         captions=np.arange(gallery.texts.table.num_rows),
         pairs=pairs,
-        from_image=from_image,
-        from_caption=from_caption,
+        counts_image_to_text=counts_image_to_text,
+        counts_text_to_image=counts_text_to_image,
     )
 
 
@@ -76,7 +76,9 @@ def _fold_tasks(protocol: Protocol, gallery: Gallery) -> Iterator[RankingTask]:
         images, captions = np.flatnonzero(image_fold == fold), np.flatnonzero(caption_fold == fold)
         pairs = np.stack([np.searchsorted(images, gallery.pairs[captions, 0]), np.arange(len(captions))], axis=1)
         every = np.ones(len(pairs), bool)
-        yield RankingTask(images=images, captions=captions, pairs=pairs, from_image=every, from_caption=every)
+        yield RankingTask(
+            images=images, captions=captions, pairs=pairs, counts_image_to_text=every, counts_text_to_image=every
+        )
 
 
 def _extended_task(protocol: Protocol, gallery: Gallery) -> RankingTask:
@@ -91,7 +93,7 @@ def _extended_task(protocol: Protocol, gallery: Gallery) -> RankingTask:
     codes = [side[:, 0] * len(captions) + side[:, 1] for side in sides]
     every = np.union1d(*codes)
     pairs = np.stack(np.divmod(every, len(captions)), axis=1)
-    return _whole_gallery(gallery, pairs, np.isin(every, codes[0]), np.isin(every, codes[1]))
+    return _gallery_task(gallery, pairs, np.isin(every, codes[0]), np.isin(every, codes[1]))
 
 
 def _gallery_rows(positives: pa.Table, images: pa.ChunkedArray, captions: pa.ChunkedArray) -> Ints:
@@ -112,7 +114,11 @@ def restrict_queries(task: RankingTask, gallery: Gallery, is_query: Mask) -> Ran
     image_of_caption[gallery.pairs[:, 1]] = gallery.pairs[:, 0]
     by_image = is_query[task.images[task.pairs[:, 0]]]
     by_caption = is_query[image_of_caption[task.captions[task.pairs[:, 1]]]]
-    return replace(task, from_image=task.from_image & by_image, from_caption=task.from_caption & by_caption)
+    return replace(
+        task,
+        counts_image_to_text=task.counts_image_to_text & by_image,
+        counts_text_to_image=task.counts_text_to_image & by_caption,
+    )
 
 
 def check_queries(protocol: Protocol, tasks: list[RankingTask], *, partial: bool) -> None:
@@ -124,8 +130,8 @@ def check_queries(protocol: Protocol, tasks: list[RankingTask], *, partial: bool
     if not protocol.min_queries or partial:
         return
     counts = [
-        len(np.unique(np.concatenate([task.pairs[task.from_image, 0] for task in tasks]))),
-        len(np.unique(np.concatenate([task.pairs[task.from_caption, 1] for task in tasks]))),
+        len(np.unique(np.concatenate([task.pairs[task.counts_image_to_text, 0] for task in tasks]))),
+        len(np.unique(np.concatenate([task.pairs[task.counts_text_to_image, 1] for task in tasks]))),
     ]
     if min(counts) < protocol.min_queries:
         to_text, to_image = extended_positives(protocol.name)
@@ -142,8 +148,8 @@ def count_without_positive(gallery: Gallery, tasks: list[RankingTask]) -> tuple[
     """The numbers of images and of captions of the gallery that have no positive in it and are not queries."""
     images, captions = gallery.images.table.num_rows, gallery.texts.table.num_rows
     for task in tasks:
-        images -= len(np.unique(task.pairs[task.from_image, 0]))
-        captions -= len(np.unique(task.pairs[task.from_caption, 1]))
+        images -= len(np.unique(task.pairs[task.counts_image_to_text, 0]))
+        captions -= len(np.unique(task.pairs[task.counts_text_to_image, 1]))
     return images, captions
 
 
@@ -152,4 +158,4 @@ def count_lost_positives(protocol: Protocol, tasks: list[RankingTask]) -> int:
     if not protocol.extended:
         return 0
     total = sum(int(positives.num_rows) for positives in extended_positives(protocol.name))
-    return total - sum(int(task.from_image.sum() + task.from_caption.sum()) for task in tasks)
+    return total - sum(int(task.counts_image_to_text.sum() + task.counts_text_to_image.sum()) for task in tasks)

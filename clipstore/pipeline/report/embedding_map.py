@@ -13,7 +13,7 @@ from clipstore.store.vectors import read_vectors
 
 
 def embedding_map(
-    store: Store, model: str, split: str, *, method: str = "umap", seed: int = 0, on_progress: Progress = no_progress
+    store: Store, model: str, split: str, *, method: str = "umap", on_progress: Progress = no_progress
 ) -> Row:
     """Project the vectors of a split's images and captions to a plane (see `clipstore.projection`).
 
@@ -34,7 +34,7 @@ def embedding_map(
         raise VectorError(message)
     task = f"{model}: map of {split}"
     on_progress(task, 0, 1)
-    coordinates = project(images, captions, method=method, seed=seed)
+    coordinates = project(images, captions, method=method)
     on_progress(task, 1, 1)
     kinds = ["image"] * len(image_ids) + ["caption"] * len(caption_ids)
     points = [

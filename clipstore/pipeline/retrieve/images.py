@@ -24,8 +24,7 @@ from urllib.request import (
 )
 
 from clipstore.errors import ImageError
-from clipstore.files import read_regular
-from clipstore.inference.prefetch import READERS
+from clipstore.files import READERS, read_regular
 from clipstore.pipeline.retrieve.queries import Query
 
 _MAX_BYTES = 64 * 2**20  # of a downloaded image

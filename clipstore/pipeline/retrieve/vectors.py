@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +19,7 @@ from clipstore.errors import ModelError
 from clipstore.inference.encode import encode_rows
 from clipstore.inference.settings import EncodeSettings
 from clipstore.pipeline.retrieve.queries import Query
-from clipstore.progress import Progress
+from clipstore.progress import Progress, progress_counter
 from clipstore.records import ITEM_KIND, Model, PlanSource, ShardPlan, Tower
 from clipstore.shards import normalize
 from clipstore.store.gallery import Gallery
@@ -154,7 +153,7 @@ class QueryEncoder:
             model=self._model,
             encoder=encoder,
             batch_tokens=encoder.batch_tokens(tower.tower, self._memory - encoder.weight_bytes),
-            on_progress=_counter(on_progress, f"{self._model.name}: query {ITEM_KIND[tower.tower]}", count),
+            on_progress=progress_counter(on_progress, f"{self._model.name}: query {ITEM_KIND[tower.tower]}", count),
         )
 
     def _encoder(self, tower: Tower) -> ClipEncoder:
@@ -169,19 +168,6 @@ class QueryEncoder:
             )
         check_probes(self._store, self._model.name, [tower], self._loaded[tower.precision])
         return self._loaded[tower.precision]
-
-
-def _counter(on_progress: Progress, task: str, total: int) -> Callable[[int], None]:
-    """Adds up the items done, from several threads."""
-    done, lock = 0, Lock()
-
-    def add(items: int) -> None:
-        nonlocal done
-        with lock:
-            done += items
-            on_progress(task, done, total)
-
-    return add
 
 
 def cut_texts(model: Model, batch: QueryBatch) -> dict[Query, bool | None]:

@@ -20,7 +20,7 @@ from clipstore.errors import ImageError, TrainingError
 from clipstore.files import read_regular
 from clipstore.records import Model
 from clipstore.store.layout import Store, split_id
-from clipstore.store.towers import current_towers
+from clipstore.store.towers import recorded_towers
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ class TrainingPairs:
     def of(cls, session: Session, base: Model, split: str) -> TrainingPairs:
         """The pairs of a split, with the features of the base's image backbone."""
         model_id, target = session.rows("model/find", name=base.name)[0]["model_id"], split_id(session, split)
-        backbone = current_towers(session, model_id)[0].backbone
+        backbone = recorded_towers(session, model_id)[0].backbone
         pairs = session.table("train/pairs", model_id=model_id, split_id=target, backbone=backbone)
         table = pairs.filter(pairs["file"].is_valid())
         contents = table["image_content"].combine_chunks().dictionary_encode()

@@ -13,7 +13,7 @@ from clipstore.inference.encode import encode_rows
 from clipstore.inference.settings import EncodeSettings
 from clipstore.pipeline.train.dataset import TrainingPairs
 from clipstore.pipeline.train.job import TrainJob
-from clipstore.progress import Progress
+from clipstore.progress import Progress, progress_counter
 from clipstore.records import PlanSource, ShardPlan
 from clipstore.store.gallery import Gallery
 from clipstore.store.layout import Store
@@ -72,17 +72,10 @@ class LiveVectors:
 
     def _settings(self, plan: ShardPlan) -> EncodeSettings:
         task = f"{self.job.name}: encoding {'captions' if plan.source == 'texts' else 'images'}"
-        done = 0
-
-        def on_progress(items: int) -> None:
-            nonlocal done
-            done += items
-            self.on_progress(task, done, len(plan.contents))
-
         return EncodeSettings(
             folder=self.store.shards,
             model=self.job.base,
             encoder=self.learner.encoder,
             batch_tokens=self.learner.encoder.batch_tokens(plan.tower.tower, _MEMORY),
-            on_progress=on_progress,
+            on_progress=progress_counter(self.on_progress, task, len(plan.contents)),
         )
