@@ -1,4 +1,4 @@
-"""Hubness and query-bank normalisation: the command against full matrices in numpy, and the laws of the correction."""
+"""Hubness and query-bank normalisation: the command compared with full matrices in numpy, and properties."""
 
 from __future__ import annotations
 
@@ -31,64 +31,64 @@ DIRECTIONS = ("image_to_text", "text_to_image")
 CORRECTIONS = ("none", "inverted softmax", "dynamic inverted softmax")
 
 
-class Made(NamedTuple):
-    """The vectors of a split and of its bank, as they are stored, and the image of each caption."""
+class Stored(NamedTuple):
+    """The stored vectors of a split and of its bank, and the image of each caption."""
 
     images: Matrix
     texts: Matrix
-    own: NDArray[np.int64]
+    owner: NDArray[np.int64]
     bank_images: Matrix
     bank_texts: Matrix
 
 
 def unit(rows: Any) -> Matrix:
-    """Rows as an import stores them."""
+    """Rows as import stores them."""
     wide = np.asarray(rows, np.float32).astype(np.float64)
     return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
 
 
 @pytest.fixture
-def made(made_store: tuple[Path, Made], store: Path) -> Made:
-    """This test's store is a copy of `made_store`; its vectors."""
-    shutil.copytree(made_store[0], store)
-    return made_store[1]
+def stored(module_store: tuple[Path, Stored], store: Path) -> Stored:
+    """This test's store is a copy of `module_store`; its vectors."""
+    shutil.copytree(module_store[0], store)
+    return module_store[1]
 
 
 @pytest.fixture(scope="module")
-def made_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made]:
+def module_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stored]:
     """Splits g/val (40 images, 90 captions) and g/train (30, 60), with hubs on both sides, and some equal captions."""
-    folder = tmp_path_factory.mktemp("made")
+    folder = tmp_path_factory.mktemp("hubness")
     store = folder / "store"
     rng = np.random.default_rng(3)
     sizes = {"val": (40, 90), "train": (30, 60)}
     rows, vectors, owners = [], {}, {}
     common = rng.normal(size=12)
     for split, (images, captions) in sizes.items():
-        own = np.sort(np.concatenate([np.arange(images), rng.integers(0, images, captions - images)]))
-        pictures = rng.normal(size=(images, 12)) + common * rng.uniform(0, 2, (images, 1))
-        said = pictures[own] + rng.normal(size=(captions, 12)) * 1.5 + common * rng.uniform(0, 2, (captions, 1))
+        owner = np.sort(np.concatenate([np.arange(images), rng.integers(0, images, captions - images)]))
+        left = rng.normal(size=(images, 12)) + common * rng.uniform(0, 2, (images, 1))
+        right = left[owner] + rng.normal(size=(captions, 12)) * 1.5 + common * rng.uniform(0, 2, (captions, 1))
         if split == "val":
-            said[[7, 30, 55]] = said[80]
-        rows += [f"{split}{image}.png,caption {at},{split}{image},{split}-{at},{split}" for at, image in enumerate(own)]
-        vectors[split], owners[split] = (pictures, said), own
+            right[[7, 30, 55]] = right[80]
+        rows += [f"{split}{image}.png,caption {n},{split}{image},{split}-{n},{split}" for n, image in enumerate(owner)]
+        vectors[split], owners[split] = (left, right), owner
     (folder / "g.csv").write_text("image_path,caption,image_id,caption_id,split\n" + "\n".join(rows) + "\n")
     run_command(store, "ingest", "csv", folder / "g.csv")
-    for split, (pictures, said) in vectors.items():
-        ids = {f"{split}{at}": row for at, row in enumerate(pictures)}
-        import_vectors(store, "m", f"g/{split}", ids, {f"{split}-{at}": row for at, row in enumerate(said)})
-    return store, Made(*map(unit, vectors["val"]), owners["val"], *map(unit, vectors["train"]))
+    for split, (left, right) in vectors.items():
+        ids = {f"{split}{at}": row for at, row in enumerate(left)}
+        import_vectors(store, "m", f"g/{split}", ids, {f"{split}-{at}": row for at, row in enumerate(right)})
+    return store, Stored(*map(unit, vectors["val"]), owners["val"], *map(unit, vectors["train"]))
 
 
-def asked(made: Made, direction: str) -> tuple[Matrix, Matrix, NDArray[np.bool_]]:
-    """Scores of a direction's queries, of its bank, and which candidates are right."""
-    right = made.own[None, :] == np.arange(len(made.images))[:, None]
+def scored(stored: Stored, direction: str) -> tuple[Matrix, Matrix, NDArray[np.bool_]]:
+    """The scores of a direction's queries and of its bank, and which candidates are positives."""
+    right = stored.owner[None, :] == np.arange(len(stored.images))[:, None]
     if direction == "image_to_text":
-        return made.images @ made.texts.T, made.bank_images @ made.texts.T, right
-    return made.texts @ made.images.T, made.bank_texts @ made.images.T, right.T
+        return stored.images @ stored.texts.T, stored.bank_images @ stored.texts.T, right
+    return stored.texts @ stored.images.T, stored.bank_texts @ stored.images.T, right.T
 
 
 def corrected(scores: Matrix, bank: Matrix, beta: float, correction: str) -> Matrix:
-    """The probabilities of the paper over the full matrices (their logarithms, which keep the order)."""
+    """The probabilities of the paper over the full matrices, as logarithms, which have the same order."""
     if correction == "none":
         return scores
     softmax = beta * scores - logsumexp(beta * bank, axis=0)
@@ -99,14 +99,14 @@ def corrected(scores: Matrix, bank: Matrix, beta: float, correction: str) -> Mat
 
 
 def expected(scores: Matrix, right: NDArray[np.bool_]) -> dict[str, Any]:
-    """Recall@K, MRR and hubness of a full matrix whose equal scores are equal captions of other images."""
+    """Recall@K, MRR and hubness of a full matrix in which only equal captions of other images have equal scores."""
     scores = scores.round(9)
     best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
     greater, tied = (scores > best).sum(axis=1), (scores == best).sum(axis=1)
     wins = (right & (scores == best)).sum(axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :10]
     times = np.bincount(order.ravel(), minlength=scores.shape[1])
-    told: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "mrr": np.mean([float(reciprocal_rank(*map(int, tie))) for tie in zip(greater, tied, wins, strict=True)]),
         "mean_times": times.mean(),
         "largest": times.max(),
@@ -115,52 +115,52 @@ def expected(scores: Matrix, right: NDArray[np.bool_]) -> dict[str, Any]:
     }
     if (wins == 1).all():
         for k in (1, 5, 10):
-            told[f"recall@{k}"] = np.mean(np.clip((k - greater) / tied, 0, 1))
-    return told
+            metrics[f"recall@{k}"] = np.mean(np.clip((k - greater) / tied, 0, 1))
+    return metrics
 
 
 @pytest.mark.parametrize("beta", [2.0, 20.0, 300.0])
-def test_the_command_equals_full_matrices(made: Made, cli_json: RunJson, beta: float) -> None:
-    (told,) = cli_json("hubness", "--split", "g/val", "--bank", "g/train", "--beta", beta)["hubness"]
-    assert told["bank"] == {"split": "g/train", "images": 30, "captions": 60, "left_out_images": 0, "beta": beta}
-    assert (told["model"], told["split"], told["images"], told["captions"]) == ("m", "g/val", 40, 90)
-    rows = {(row["correction"], row["direction"]): row for row in told["rows"]}
+def test_the_command_equals_full_matrices(stored: Stored, cli_json: RunJson, beta: float) -> None:
+    (result,) = cli_json("hubness", "--split", "g/val", "--bank", "g/train", "--beta", beta)["hubness"]
+    assert result["bank"] == {"split": "g/train", "images": 30, "captions": 60, "left_out_images": 0, "beta": beta}
+    assert (result["model"], result["split"], result["images"], result["captions"]) == ("m", "g/val", 40, 90)
+    rows = {(row["correction"], row["direction"]): row for row in result["rows"]}
     assert list(rows) == [(correction, direction) for correction in CORRECTIONS for direction in DIRECTIONS]
     for (correction, direction), row in rows.items():
-        scores, bank, right = asked(made, direction)
+        scores, bank, right = scored(stored, direction)
         for name, value in expected(corrected(scores, bank, beta, correction), right).items():
             assert row[name] == pytest.approx(value), (correction, direction, name)
     if beta == 20:
         for direction in DIRECTIONS:
             plain, softmax, dynamic = (rows[correction, direction] for correction in CORRECTIONS)
             assert softmax["skewness"] < plain["skewness"]
-            assert len({row["mrr"] for row in (plain, softmax, dynamic)}) == 3  # the dynamic form is one of its own
+            assert len({row["mrr"] for row in (plain, softmax, dynamic)}) == 3  # the dynamic form differs from both
 
 
-def test_without_a_bank_the_numbers_are_those_of_eval(made: Made, cli: Run, cli_json: RunJson) -> None:
-    (told,) = cli_json("hubness", "--split", "g/val", "--model", "m")["hubness"]
-    assert told["bank"] is None
-    assert [row["correction"] for row in told["rows"]] == ["none", "none"]
+def test_metrics_without_a_bank_are_those_of_eval(stored: Stored, cli: Run, cli_json: RunJson) -> None:
+    (result,) = cli_json("hubness", "--split", "g/val", "--model", "m")["hubness"]
+    assert result["bank"] is None
+    assert [row["correction"] for row in result["rows"]] == ["none", "none"]
     metrics = cli_json("eval", "--split", "g/val")["evaluations"][0]["metrics"]
-    for row, name in zip(told["rows"], ("text_retrieval", "image_retrieval"), strict=True):
+    for row, name in zip(result["rows"], ("text_retrieval", "image_retrieval"), strict=True):
         assert row["recall@5"] == metrics[f"{name}_recall@5"]
-    kept = cli_json("query", "hubness")
-    for row, stored in zip(told["rows"], kept, strict=True):
+    queried = cli_json("query", "hubness")
+    for row, other in zip(result["rows"], queried, strict=True):
         assert {name: row[name] for name in ("skewness", "anti_hubs", "largest", "hubs")} == {
-            name: stored[name] for name in ("skewness", "anti_hubs", "largest", "hubs")
+            name: other[name] for name in ("skewness", "anti_hubs", "largest", "hubs")
         }
     assert "image → text" in cli("hubness", "--split", "g/val").stdout
     assert "beta 20" in cli("hubness", "--split", "g/val", "--bank", "g/train").stdout
 
 
-def test_nothing_is_kept(made: Made, cli: Run, store: Path) -> None:
+def test_nothing_is_stored(stored: Stored, cli: Run, store: Path) -> None:
     before = (store / "catalog.duckdb").read_bytes()
     cli("hubness", "--split", "g/val", "--bank", "g/train")
     assert (store / "catalog.duckdb").read_bytes() == before
 
 
 @pytest.mark.parametrize("k", [1, 3, 10])
-def test_queries_of_k_occurrence(made: Made, cli: Run, cli_json: RunJson, k: int) -> None:
+def test_queries_of_k_occurrence(stored: Stored, cli: Run, cli_json: RunJson, k: int) -> None:
     cli("eval", "--split", "g/val")
     hubness = {row["direction"]: row for row in cli_json("query", "hubness", "-p", f"k={k}")}
     bins = cli_json("query", "k_occurrence", "-p", f"k={k}")
@@ -174,7 +174,7 @@ def test_queries_of_k_occurrence(made: Made, cli: Run, cli_json: RunJson, k: int
         "51-100": (51, 100),
     }
     for direction in DIRECTIONS:
-        scores, _, _ = asked(made, direction)
+        scores, _, _ = scored(stored, direction)
         order = np.argsort(-scores.round(9), axis=1, kind="stable")[:, :k]
         times = np.bincount(order.ravel(), minlength=scores.shape[1])
         row = hubness[direction]
@@ -183,8 +183,8 @@ def test_queries_of_k_occurrence(made: Made, cli: Run, cli_json: RunJson, k: int
         assert row["mean_times"] == pytest.approx(len(scores) * k / len(times))
         assert row["anti_hubs"] == pytest.approx(np.mean(times == 0))
         counts = {name: int(((times >= low) & (times <= high)).sum()) for name, (low, high) in edges.items()}
-        told = {row["times"]: row["items"] for row in bins if row["direction"] == direction}
-        assert told == {name: count for name, count in counts.items() if count}
+        binned = {row["times"]: row["items"] for row in bins if row["direction"] == direction}
+        assert binned == {name: count for name, count in counts.items() if count}
         assert sum(row["share"] for row in bins if row["direction"] == direction) == pytest.approx(1)
 
 
@@ -199,63 +199,66 @@ def test_items_retrieved_equally_often_have_no_skewness(
     cli("hubness", "--split", "g/all")
 
 
-# --- bad input
+# --- errors
 
 
-def test_what_is_asked_is_left_out_of_its_bank(made: Made, cli: Run, cli_json: RunJson, tmp_path: Path) -> None:
-    """A second file puts the images of g/train and two of g/val into one split."""
+def test_queries_are_left_out_of_their_bank(
+    stored: Stored, module_store: tuple[Path, Stored], cli: Run, cli_json: RunJson
+) -> None:
+    """A second file defines a split with the images of g/train and two of g/val."""
+    folder = module_store[0].parent
     assert "every image of the bank g/val" in cli("hubness", "--split", "g/val", "--bank", "g/val", code=1).stderr
-    with (tmp_path / "g.csv").open(newline="") as opened:
-        heading, *rows = csv.reader(opened)
+    with (folder / "g.csv").open(newline="") as source:
+        heading, *rows = csv.reader(source)
     image, split = heading.index("image_id"), heading.index("split")
     shared = [row for row in rows if row[split] == "train" or row[image] in ("val3", "val9")]
-    with (tmp_path / "bank.csv").open("w", newline="") as opened:
-        csv.writer(opened).writerows([heading, *([*row[:split], "bank", *row[split + 1 :]] for row in shared)])
-    cli("ingest", "csv", tmp_path / "bank.csv", "--name", "g")
-    (found,) = cli_json("hubness", "--split", "g/val", "--bank", "g/bank")["hubness"]
-    assert found["bank"] == {"split": "g/bank", "images": 30, "captions": 60, "left_out_images": 2, "beta": 20}
-    for row in found["rows"]:
-        scores, bank, right = asked(made, row["direction"])
+    with (folder / "bank.csv").open("w", newline="") as target:
+        csv.writer(target).writerows([heading, *([*row[:split], "bank", *row[split + 1 :]] for row in shared)])
+    cli("ingest", "csv", folder / "bank.csv", "--name", "g")
+    (result,) = cli_json("hubness", "--split", "g/val", "--bank", "g/bank")["hubness"]
+    assert result["bank"] == {"split": "g/bank", "images": 30, "captions": 60, "left_out_images": 2, "beta": 20}
+    for row in result["rows"]:
+        scores, bank, right = scored(stored, row["direction"])
         for name, value in expected(corrected(scores, bank, 20, row["correction"]), right).items():
             assert row[name] == pytest.approx(value)
     printed = cli("hubness", "--split", "g/val", "--bank", "g/bank").stdout
-    assert "2 images of the bank stand in g/val too" in printed
+    assert "2 images of the bank are in g/val too" in printed
 
 
 @pytest.mark.parametrize("beta", ["0", "-1", "nan", "inf"])
-def test_beta_must_be_above_nothing(made: Made, cli: Run, beta: str) -> None:
-    told = cli("hubness", "--split", "g/val", "--bank", "g/train", "--beta", beta, code=1).stderr
-    assert "beta" in told
-    assert "such as 20" in told
+def test_beta_must_be_positive_and_finite(stored: Stored, cli: Run, beta: str) -> None:
+    error = cli("hubness", "--split", "g/val", "--bank", "g/train", "--beta", beta, code=1).stderr
+    assert "beta" in error
+    assert "such as 20" in error
 
 
-def test_a_bank_without_vectors_names_the_command(cli: Run, scenes: Path) -> None:
+def test_error_of_a_bank_without_vectors_names_the_command(cli: Run, scenes: Path) -> None:
     cli("ingest", "coco", scenes, "--name", "scenes")
     cli("split", "part", "--from", "scenes/val", "--images", "20", "--validation", "0.5")
     cli("embed", "--model", "demo", "--split", "part/val")
-    told = cli("hubness", "--split", "part/val", "--bank", "part/train", code=1).stderr
-    assert "clipstore embed --model demo --split part/train" in told
+    error = cli("hubness", "--split", "part/val", "--bank", "part/train", code=1).stderr
+    assert "clipstore embed --model demo --split part/train" in error
 
 
-def test_names_that_are_not_there(made: Made, cli: Run) -> None:
+def test_unknown_names_are_errors(stored: Stored, cli: Run) -> None:
     assert "'g/val'" in cli("hubness", "--split", "g/vla", code=1).stderr
     assert "'g/train'" in cli("hubness", "--split", "g/val", "--bank", "g/tain", code=1).stderr
-    assert "unknown model" in cli("hubness", "--split", "g/val", "--model", "nobody", code=1).stderr
+    assert "unknown model" in cli("hubness", "--split", "g/val", "--model", "unknown", code=1).stderr
 
 
-def test_a_bank_that_holds_no_number_is_told() -> None:
+def test_non_finite_bank_is_an_error() -> None:
     rows = np.ones((3, 2), dtype=np.float32)
     broken = np.array([[1, 0], [np.nan, 0]], dtype=np.float32)
     with pytest.raises(BadRowError, match="bank vector 1"):
         bank_terms(broken, rows, 20, memory=MEMORY)
 
 
-# --- laws
+# --- properties
 
 
 @st.composite
 def galleries(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Images and texts from so few vectors that ties abound, and pairs."""
+    """Images and texts from a few distinct vectors, so that there are many ties, and pairs."""
     images, texts, width = (draw(st.integers(1, most)) for most in (9, 9, 3))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     sides = [rng.choice([-1, 0.5, 1], size=(size, width)).astype(np.float32) for size in (images, texts)]
@@ -264,29 +267,29 @@ def galleries(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32]
 
 
 def _median(values: NDArray[np.float64]) -> float:
-    """The lower one where there are two."""
+    """The lower of the two middle values."""
     return float(np.sort(values)[(len(values) - 1) // 2])
 
 
-def same(one: Ranks, other: Ranks) -> bool:
-    sides = ((one.image_to_text, other.image_to_text), (one.text_to_image, other.text_to_image))
+def equal_ranks(first: Ranks, second: Ranks) -> bool:
+    sides = ((first.image_to_text, second.image_to_text), (first.text_to_image, second.text_to_image))
     fields = ("query", "positive", "n_greater", "n_equal", "hits")
-    return all(np.array_equal(getattr(mine, name), getattr(its, name)) for mine, its in sides for name in fields)
+    return all(np.array_equal(getattr(left, name), getattr(right, name)) for left, right in sides for name in fields)
 
 
 @examples(60)
 @given(galleries(), st.integers(1, 4), st.floats(0.1, 100))
-def test_a_bank_that_scores_all_alike_changes_nothing(gallery: Any, size: int, beta: float) -> None:
+def test_bank_with_equal_scores_changes_nothing(gallery: Any, size: int, beta: float) -> None:
     images, texts, pairs = gallery
     plain = rank_pairs(images, texts, pairs, top_k=3)
-    nothing = np.zeros((size, images.shape[1]), dtype=np.float32)
-    for ranks in normalised_ranks(images, texts, plain, Bank(images=nothing, texts=nothing, beta=beta), memory=MEMORY):
-        assert same(ranks, plain)
+    zeros = np.zeros((size, images.shape[1]), dtype=np.float32)
+    for ranks in normalised_ranks(images, texts, plain, Bank(images=zeros, texts=zeros, beta=beta), memory=MEMORY):
+        assert equal_ranks(ranks, plain)
 
 
 @examples(60)
 @given(galleries(), galleries(), st.floats(0.1, 100))
-def test_terms_are_the_logarithm_of_the_banks_softmax(gallery: Any, other: Any, beta: float) -> None:
+def test_terms_are_the_log_sum_exp_of_the_bank(gallery: Any, other: Any, beta: float) -> None:
     images, _, _ = gallery
     bank = np.resize(other[0], (len(other[0]), images.shape[1])).astype(np.float32)
     wide = logsumexp(beta * bank.astype(np.float64) @ images.T.astype(np.float64), axis=0) / beta
@@ -298,7 +301,7 @@ def test_terms_are_the_logarithm_of_the_banks_softmax(gallery: Any, other: Any, 
     np.testing.assert_allclose(bank_terms(np.concatenate([bank, bank]), images, beta, memory=MEMORY), terms, atol=1e-6)
 
 
-def test_terms_depend_on_no_block() -> None:
+def test_terms_do_not_depend_on_blocks() -> None:
     rng = np.random.default_rng(0)
     bank, images = (rng.normal(size=(size, 16)).astype(np.float32) for size in (1500, 700))
     whole = bank_terms(bank, images, 20, memory=MEMORY)

@@ -1,4 +1,4 @@
-"""The mean reciprocal rank under ties: the macro against fractions, and through every command that prints it."""
+"""The mean reciprocal rank under ties: the macro compared with exact fractions, and every command that prints it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def session() -> Iterator[Session]:
 
 
 def computed(session: Session, ties: list[Tie]) -> list[float]:
-    """What the macro makes of each tie."""
+    """The result of the macro for each tie."""
     greater, tied, positives = map(list, zip(*ties, strict=True))
     session.stage(ties=pa.table({"place": range(len(ties)), "better": greater, "equal": tied, "right": positives}))
     table = session.sql('SELECT reciprocal_rank(better, equal, "right") AS value FROM ties ORDER BY place')
@@ -70,10 +70,12 @@ LARGE = [
 def test_large_ties(session: Session) -> None:
     """P(R = r) = C(T - r, p - 1) / C(T, p), each a correctly rounded quotient of integers, added exactly."""
     for (greater, tied, positives), value in zip(LARGE, computed(session, LARGE), strict=True):
-        ways, every, terms = comb(tied - 1, positives - 1), comb(tied, positives), []
+        ways, total, terms = comb(tied - 1, positives - 1), comb(tied, positives), []
         for place in range(1, tied - positives + 2):
-            terms.append(ways / every / (greater + place))
-            if place == tied - positives + 1 or not ways * 10**20 // every:  # the rest adds less than a double can tell
+            terms.append(ways / total / (greater + place))
+            if (
+                place == tied - positives + 1 or not ways * 10**20 // total
+            ):  # the rest is below the precision of a double
                 break
             ways = ways * (tied - place - positives + 1) // (tied - place)
         assert value == pytest.approx(fsum(terms), rel=1e-12), (greater, tied, positives)
@@ -85,36 +87,36 @@ def harmonic(number: int) -> float:
 
 @pytest.fixture
 def constant(cli: Run, import_vectors: Run, tmp_path: Path) -> int:
-    """Two models that score every pair of 30 images and captions alike; how many there are."""
+    """Two models with equal scores for every pair of 30 images and captions; the number of images."""
     count = 30
     rows = [(f"{number}.jpg", f"this is {number}", f"i{number}", f"c{number}") for number in range(count)]
     with (tmp_path / "same.csv").open("w", newline="") as out:
         csv.writer(out).writerows([("image_path", "caption", "image_id", "caption_id"), *rows])
     cli("ingest", "csv", tmp_path / "same.csv")
     vector = np.array([0.6, 0.8], dtype=np.float32)
-    for model in ("one", "other"):
+    for model in ("first", "second"):
         images = {image: vector for _, _, image, _ in rows}
         import_vectors(model, "same/all", images, {caption: vector for *_, caption in rows})
     return count
 
 
-def test_a_constant_scorer_gets_harmonic_numbers(constant: int, cli_json: RunJson, cli: Run) -> None:
-    """MRR = H_N / N wherever it is printed; Recall@K = K / N, the mean rank (N + 1) / 2 and the median as they were."""
-    wanted = pytest.approx(harmonic(constant) / constant, rel=1e-12)
-    for told in cli_json("eval", "--split", "same/all")["evaluations"]:
+def test_constant_scores_give_harmonic_numbers(constant: int, cli_json: RunJson, cli: Run) -> None:
+    """MRR = H_N / N wherever it is printed; Recall@K = K / N, and the mean rank is (N + 1) / 2."""
+    expected = pytest.approx(harmonic(constant) / constant, rel=1e-12)
+    for evaluation in cli_json("eval", "--split", "same/all")["evaluations"]:
         for prefix in ("text_retrieval", "image_retrieval"):
-            assert told["metrics"][f"{prefix}_mrr"] == wanted
-            assert told["metrics"][f"{prefix}_recall@5"] == pytest.approx(5 / constant)
-            assert told["metrics"][f"{prefix}_mean_rank"] == (constant + 1) / 2
-            assert told["metrics"][f"{prefix}_median_rank"] == 15  # floor(14.5) + 1
-    (paired,) = cli_json("eval", "--split", "same/all", "--model", "one", "--protocol", "paired-rows")["evaluations"]
-    assert paired["metrics"]["text_retrieval_mrr"] == wanted
-    compared = cli_json("compare", "one", "other", "--split", "same/all")["models"][0]["differences"]
+            assert evaluation["metrics"][f"{prefix}_mrr"] == expected
+            assert evaluation["metrics"][f"{prefix}_recall@5"] == pytest.approx(5 / constant)
+            assert evaluation["metrics"][f"{prefix}_mean_rank"] == (constant + 1) / 2
+            assert evaluation["metrics"][f"{prefix}_median_rank"] == 15  # floor(14.5) + 1
+    (paired,) = cli_json("eval", "--split", "same/all", "--model", "first", "--protocol", "paired-rows")["evaluations"]
+    assert paired["metrics"]["text_retrieval_mrr"] == expected
+    compared = cli_json("compare", "first", "second", "--split", "same/all")["models"][0]["differences"]
     values = [(row["baseline"], row["value"]) for row in compared if row["metric"] == "mrr"]
-    assert values == [(wanted, wanted)] * 2
-    assert [row["mrr"] for told in cli_json("hubness", "--split", "same/all")["hubness"] for row in told["rows"]] == [
-        wanted
-    ] * 4
+    assert values == [(expected, expected)] * 2
+    assert [
+        row["mrr"] for result in cli_json("hubness", "--split", "same/all")["hubness"] for row in result["rows"]
+    ] == [expected] * 4
     (group, _) = cli_json("query", "metrics_by_caption_length", "-p", "split=same/all")
-    assert group["mrr"] == wanted
+    assert group["mrr"] == expected
     assert f"{harmonic(constant) / constant:.3f}" in cli("report", "--split", "same/all", "--format", "md").stdout

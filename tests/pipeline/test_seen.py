@@ -1,4 +1,4 @@
-"""The leakage guard: what a model was trained on is told apart in every number."""
+"""Training images in the gallery: metrics of seen and unseen queries."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ SEEN = (0, 3, 4, 8, 11)
 def scores(cli: Run, import_vectors: Run, tmp_path: Path) -> dict[str, NDArray[np.float32]]:
     """The split g/all, 12 images with 1 to 4 captions, and the scores (12, captions) of two models, full of ties."""
     rng = np.random.default_rng(4)
-    own = [int(count) for count in rng.integers(1, 5, size=IMAGES)]
+    counts = [int(count) for count in rng.integers(1, 5, size=IMAGES)]
     for number in range(IMAGES):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
-    places = [(number, place) for number in range(IMAGES) for place in range(own[number])]
+    places = [(number, place) for number in range(IMAGES) for place in range(counts[number])]
     rows = [f"{number}.png,caption {number} {place},{number},{number}-{place}" for number, place in places]
     head = "image_path,caption,image_id,caption_id\n"
     (tmp_path / "g.csv").write_text(head + "\n".join(rows) + "\n")
     cli("ingest", "csv", tmp_path / "g.csv")
-    made = {}
-    for model in ("a", "b"):  # of one length, so that equal scores are equal to the bit
+    scores_of = {}
+    for model in ("a", "b"):  # of one length, so that equal scores are bitwise equal
         images, texts = (rng.choice([-0.5, 0.5], size=(size, 4)).astype(np.float32) for size in (IMAGES, len(places)))
         ids = [f"{number}-{place}" for number, place in places]
         import_vectors(model, "g/all", dict(enumerate(images)), dict(zip(ids, texts, strict=True)))
-        made[model] = images @ texts.T
-    return made
+        scores_of[model] = images @ texts.T
+    return scores_of
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def image_of(scores: Any, sql: Run) -> NDArray[np.int64]:
     return np.array([int(row["source_id"]) for row in rows])
 
 
-def tell(cli: Run, tmp_path: Path, model: str, images: Sequence[int]) -> None:
-    """Tell the store that a model was trained on some images: the same photos, under names of their own."""
+def record_training(cli: Run, tmp_path: Path, model: str, images: Sequence[int]) -> None:
+    """Record that a model was trained on some images: equal image files under other names."""
     folder = tmp_path / f"of-{model}"
     folder.mkdir()
     for number in images:
@@ -61,117 +61,132 @@ def tell(cli: Run, tmp_path: Path, model: str, images: Sequence[int]) -> None:
     rows = "".join(f"other-{number}.png,x {number}\n" for number in images)
     (folder / "c.csv").write_text("image_path,caption\n" + rows)
     cli("ingest", "csv", folder / "c.csv", "--name", f"of-{model}")
-    cli("embed", "--model", "demo", "--only", "images")  # looks at the photos
+    cli("embed", "--model", "demo", "--only", "images")  # hashes the image files
     cli("model", "trained", model, "--split", f"of-{model}/all")
 
 
-def expected(scores: NDArray[np.float32], right: NDArray[np.bool_], asked: Iterable[int]) -> dict[str, float]:
+def expected(scores: NDArray[np.float32], right: NDArray[np.bool_], queries: Iterable[int]) -> dict[str, float]:
     """Recall@1, @5, @10 and MRR of some rows of scores, as expectations over the orders of ties."""
-    found: dict[str, list[float]] = {"recall@1": [], "recall@5": [], "recall@10": [], "mrr": []}
-    for row in asked:
+    values: dict[str, list[float]] = {"recall@1": [], "recall@5": [], "recall@10": [], "mrr": []}
+    for row in queries:
         best = scores[row][right[row]].max()
         greater, tied = int((scores[row] > best).sum()), int((scores[row] == best).sum())
         positives = int((right[row] & (scores[row] == best)).sum())
         for k in (1, 5, 10):
             within = min(max(k - greater, 0), tied)
-            found[f"recall@{k}"].append(1 - comb(tied - positives, within) / comb(tied, within))
-        found["mrr"].append(float(reciprocal_rank(greater, tied, positives)))
-    return {name: float(np.mean(values)) for name, values in found.items()}
+            values[f"recall@{k}"].append(1 - comb(tied - positives, within) / comb(tied, within))
+        values["mrr"].append(float(reciprocal_rank(greater, tied, positives)))
+    return {name: float(np.mean(column)) for name, column in values.items()}
 
 
 def oracle(scores: NDArray[np.float32], image_of: NDArray[np.int64], images: Iterable[int]) -> dict[str, float]:
-    """Both directions, asked with some images and their captions."""
+    """Both directions, with some images and their captions as queries."""
     right = np.arange(IMAGES)[:, None] == image_of[None, :]
-    asked = list(images)
-    captions = np.flatnonzero(np.isin(image_of, asked)).tolist()
+    queries = list(images)
+    captions = np.flatnonzero(np.isin(image_of, queries)).tolist()
     return {
-        **{f"text_retrieval_{name}": value for name, value in expected(scores, right, asked).items()},
+        **{f"text_retrieval_{name}": value for name, value in expected(scores, right, queries).items()},
         **{f"image_retrieval_{name}": value for name, value in expected(scores.T, right.T, captions).items()},
     }
 
 
-def assert_metrics(told: dict[str, float], wanted: dict[str, float]) -> None:
-    assert {name: told[name] for name in wanted} == pytest.approx(wanted, abs=1e-9)
-    recalls = [value for name, value in wanted.items() if "recall" in name]
-    assert told["rsum"] == pytest.approx(100 * sum(recalls), abs=1e-7)
+def assert_metrics(metrics: dict[str, float], reference: dict[str, float]) -> None:
+    assert {name: metrics[name] for name in reference} == pytest.approx(reference, abs=1e-9)
+    recalls = [value for name, value in reference.items() if "recall" in name]
+    assert metrics["rsum"] == pytest.approx(100 * sum(recalls), abs=1e-7)
 
 
 def evaluations(cli_json: Run, *words: object) -> dict[str, dict[str, Any]]:
     models = () if "--model" in words else ("--model", "a", "--model", "b")
-    return {one["model"]: one for one in cli_json("eval", "--split", "g/all", *models, *words)["evaluations"]}
+    return {row["model"]: row for row in cli_json("eval", "--split", "g/all", *models, *words)["evaluations"]}
 
 
 UNSEEN = sorted({*range(IMAGES)} - {*SEEN})
 
 
-def test_seen_and_unseen_are_told_apart(
+def test_metrics_of_seen_and_unseen_queries(
     scores: dict[str, Any], image_of: Any, cli: Run, cli_json: Run, tmp_path: Path
 ) -> None:
     before = evaluations(cli_json)
-    tell(cli, tmp_path, "a", SEEN)
+    record_training(cli, tmp_path, "a", SEEN)
     after = evaluations(cli_json)
     assert after["a"]["metrics"] == pytest.approx(before["a"]["metrics"], abs=1e-12)
     assert_metrics(after["a"]["metrics"], oracle(scores["a"], image_of, range(IMAGES)))
     for subset, images in (("seen", SEEN), ("unseen", UNSEEN)):
-        told = after["a"][subset]
-        assert (told["images"], told["share"]) == (len(images), len(images) / IMAGES)
+        part = after["a"][subset]
+        assert (part["images"], part["share"]) == (len(images), len(images) / IMAGES)
         captions = int(np.isin(image_of, images).sum())
-        assert (told["image_queries"], told["caption_queries"]) == (len(images), captions)
-        assert_metrics(told["metrics"], oracle(scores["a"], image_of, images))
+        assert (part["image_queries"], part["caption_queries"]) == (len(images), captions)
+        assert_metrics(part["metrics"], oracle(scores["a"], image_of, images))
     assert after["a"]["measured_on"]["seen_images"] == len(SEEN)
     assert not {"seen", "unseen"} & (before["a"].keys() | after["b"].keys())
 
 
 @examples(8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(count=st.integers(2, IMAGES - 1), seed=st.integers(0, 10_000))
-def test_the_whole_is_the_mean_of_its_parts(
+def test_metrics_are_the_mean_of_seen_and_unseen(
     count: int, seed: int, scores: dict[str, Any], cli: Run, cli_json: Run
 ) -> None:
     cli("split", f"d{seed}-{count}", "--from", "g/all", "--seed", seed, "--validation", count / IMAGES)
     cli("model", "trained", "b", "--split", f"d{seed}-{count}/train")
-    told = evaluations(cli_json)["b"]
-    if told["seen"]["images"] == IMAGES:
-        assert told["unseen"] == {"images": 0, "share": 0.0, "image_queries": 0, "caption_queries": 0, "metrics": {}}
+    evaluation = evaluations(cli_json)["b"]
+    if evaluation["seen"]["images"] == IMAGES:
+        assert evaluation["unseen"] == {
+            "images": 0,
+            "share": 0.0,
+            "image_queries": 0,
+            "caption_queries": 0,
+            "metrics": {},
+        }
         return
     for name in ("recall@1", "recall@5", "mrr"):
-        parts = [(told[part]["share"], told[part]["metrics"][f"text_retrieval_{name}"]) for part in ("seen", "unseen")]
-        assert told["metrics"][f"text_retrieval_{name}"] == pytest.approx(sum(share * value for share, value in parts))
+        parts = [
+            (evaluation[part]["share"], evaluation[part]["metrics"][f"text_retrieval_{name}"])
+            for part in ("seen", "unseen")
+        ]
+        assert evaluation["metrics"][f"text_retrieval_{name}"] == pytest.approx(
+            sum(share * value for share, value in parts)
+        )
 
 
-def test_unseen_asks_all_models_the_same(
+def test_unseen_queries_are_the_same_for_all_models(
     scores: dict[str, Any], image_of: Any, cli: Run, cli_json: Run, sql: Run, tmp_path: Path
 ) -> None:
-    tell(cli, tmp_path, "a", SEEN)
-    tell(cli, tmp_path, "b", (0, 1))
+    record_training(cli, tmp_path, "a", SEEN)
+    record_training(cli, tmp_path, "b", (0, 1))
     whole = evaluations(cli_json)
     both = evaluations(cli_json, "--unseen")
-    nobody = sorted({*UNSEEN} - {0, 1})
+    unseen_by_both = sorted({*UNSEEN} - {0, 1})
     for model in ("a", "b"):
-        on = both[model]["measured_on"]
-        assert (on["unseen"], on["asked_images"], on["images"]) == (True, len(nobody), IMAGES)
-        assert_metrics(both[model]["metrics"], oracle(scores[model], image_of, nobody))
+        measured_on = both[model]["measured_on"]
+        assert (measured_on["unseen"], measured_on["asked_images"], measured_on["images"]) == (
+            True,
+            len(unseen_by_both),
+            IMAGES,
+        )
+        assert_metrics(both[model]["metrics"], oracle(scores[model], image_of, unseen_by_both))
         assert not {"seen", "unseen"} & both[model].keys()
         assert whole[model]["measured_on"]["asked_images"] == IMAGES
-    # Alone, a model is asked with all that it has not seen itself; the whole evaluation stays beside it.
+    # Evaluated alone, a model has all images that it has not seen as queries; the evaluation of all queries remains.
     alone = evaluations(cli_json, "--unseen", "--model", "b")["b"]
     assert_metrics(alone["metrics"], oracle(scores["b"], image_of, range(2, IMAGES)))
     assert sql("SELECT unseen, count(*) AS n FROM evaluations GROUP BY unseen ORDER BY unseen") == [
         {"unseen": False, "n": 2},
         {"unseen": True, "n": 2},
     ]
-    # Questions take the whole unless they are asked for the unseen.
+    # Named queries use the evaluation of all queries unless unseen=true.
     queries = {row["queries"] for row in cli_json("query", "rank_histogram", "-p", "direction=image_to_text")}
     histogram = cli_json(
         "query", "rank_histogram", "-p", "model=a", "-p", "direction=image_to_text", "-p", "unseen=true"
     )
-    assert sum(row["queries"] for row in histogram) == len(nobody)
-    assert sum(queries) >= len(nobody)
+    assert sum(row["queries"] for row in histogram) == len(unseen_by_both)
+    assert sum(queries) >= len(unseen_by_both)
 
 
-def test_what_was_seen_is_what_was_so_when_it_was_measured(
+def test_seen_images_are_those_at_the_time_of_the_evaluation(
     scores: dict[str, Any], cli: Run, cli_json: Run, tmp_path: Path
 ) -> None:
-    tell(cli, tmp_path, "a", SEEN)
+    record_training(cli, tmp_path, "a", SEEN)
     evaluations(cli_json)
     rows = cli_json("query", "seen", "-p", "model=a")
     cli("model", "trained", "a", "--split", "g/all")
@@ -180,12 +195,12 @@ def test_what_was_seen_is_what_was_so_when_it_was_measured(
     assert (
         "trained on every image of g/all" in cli("eval", "--split", "g/all", "--model", "a", "--unseen", code=1).stderr
     )
-    told = evaluations(cli_json)["a"]
-    assert (told["seen"]["share"], told["unseen"]["images"]) == (1.0, 0)
+    evaluation = evaluations(cli_json)["a"]
+    assert (evaluation["seen"]["share"], evaluation["unseen"]["images"]) == (1.0, 0)
 
 
-def test_a_new_image_is_never_taken_for_one_that_was_trained_on(cli: Run, sql: Run, tmp_path: Path) -> None:
-    """Images that left the catalog leave their ids unused: what was trained on them stays told of them alone."""
+def test_new_image_does_not_get_the_id_of_a_training_image(cli: Run, sql: Run, tmp_path: Path) -> None:
+    """Ids of removed images are not reused, so that training images remain correct."""
     file = tmp_path / "r.csv"
     for names in (("a", "b"), ("a",), ("a", "c")):
         file.write_text("image_path,caption\n" + "".join(f"{name}.png,a {name}\n" for name in names))
@@ -197,8 +212,8 @@ def test_a_new_image_is_never_taken_for_one_that_was_trained_on(cli: Run, sql: R
 
 
 @pytest.mark.parametrize("protocol", ["standard", "paired-rows"])
-def test_the_table_shows_both(protocol: str, scores: dict[str, Any], cli: Run, tmp_path: Path) -> None:
-    tell(cli, tmp_path, "a", SEEN)
+def test_table_has_seen_and_unseen_rows(protocol: str, scores: dict[str, Any], cli: Run, tmp_path: Path) -> None:
+    record_training(cli, tmp_path, "a", SEEN)
     out = cli("eval", "--split", "g/all", "--model", "a", "--protocol", protocol).stdout
     for words in ("image → text, seen (41.7%)", "image → text, unseen (58.3%)", "TRAINED ON 41.7% of these images (5)"):
         assert words in out
@@ -206,21 +221,21 @@ def test_the_table_shows_both(protocol: str, scores: dict[str, Any], cli: Run, t
     assert "UNSEEN: the queries are the 7 images" in out
 
 
-def test_paired_rows_are_split_by_their_image(
+def test_paired_rows_are_seen_by_their_image(
     scores: dict[str, Any], image_of: Any, cli: Run, cli_json: Run, tmp_path: Path
 ) -> None:
-    tell(cli, tmp_path, "a", SEEN)
-    told = evaluations(cli_json, "--model", "a", "--protocol", "paired-rows")["a"]
+    record_training(cli, tmp_path, "a", SEEN)
+    evaluation = evaluations(cli_json, "--model", "a", "--protocol", "paired-rows")["a"]
     for subset, images in (("seen", SEEN), ("unseen", UNSEEN)):
         captions = np.flatnonzero(np.isin(image_of, images))
         rows = scores["a"][image_of[captions]]
         right = np.arange(len(image_of))[None, :] == captions[:, None]
-        wanted = expected(rows, right, range(len(captions)))
-        for name, value in wanted.items():
-            assert told[subset]["metrics"][f"text_retrieval_{name}"] == pytest.approx(value, abs=1e-9)
+        reference = expected(rows, right, range(len(captions)))
+        for name, value in reference.items():
+            assert evaluation[subset]["metrics"][f"text_retrieval_{name}"] == pytest.approx(value, abs=1e-9)
 
 
-def test_a_notebook_can_ask_for_the_unseen(scores: dict[str, Any], cli: Run, store: Path, tmp_path: Path) -> None:
-    tell(cli, tmp_path, "a", SEEN)
-    told = clipstore.open(store).evaluate("a", "g/all", unseen=True)["evaluations"][0]
-    assert told["measured_on"]["asked_images"] == len(UNSEEN)
+def test_python_api_evaluates_unseen_queries(scores: dict[str, Any], cli: Run, store: Path, tmp_path: Path) -> None:
+    record_training(cli, tmp_path, "a", SEEN)
+    evaluation = clipstore.open(store).evaluate("a", "g/all", unseen=True)["evaluations"][0]
+    assert evaluation["measured_on"]["asked_images"] == len(UNSEEN)

@@ -35,12 +35,12 @@ def ingest(cli: Run, folder: Path, name: str, numbers: Iterable[int], *more: obj
 
 
 def seen(cli_json: Run, split: str) -> int | None:
-    (told,) = cli_json("eval", "--model", "demo", "--split", split)["evaluations"]
-    count: int | None = told["measured_on"]["seen_images"]
+    (evaluation,) = cli_json("eval", "--model", "demo", "--split", split)["evaluations"]
+    count: int | None = evaluation["measured_on"]["seen_images"]
     return count
 
 
-def told_of(cli_json: Run, split: str) -> int:
+def training_images(cli_json: Run, split: str) -> int:
     count: int = cli_json("model", "trained", "demo", "--split", split)["training_images"]
     return count
 
@@ -50,11 +50,11 @@ def test_images_that_a_source_drops_still_count_as_seen(cli: Run, cli_json: Run,
     assert (seen(cli_json, "a/all"), seen(cli_json, "b/all")) == (IMAGES, IMAGES)
     ingest(cli, tmp_path, "a", range(2))
     assert seen(cli_json, "b/all") == IMAGES
-    assert told_of(cli_json, "a/all") == IMAGES
+    assert training_images(cli_json, "a/all") == IMAGES
     ingest(cli, tmp_path, "a", range(IMAGES))
     cli("embed", "--model", "demo")
     assert (seen(cli_json, "a/all"), seen(cli_json, "b/all")) == (IMAGES, IMAGES)
-    assert told_of(cli_json, "a/all") == IMAGES  # each once, known by its id and by its bytes
+    assert training_images(cli_json, "a/all") == IMAGES  # each counts once, recorded by id and by content
     assert sql("SELECT count(*) AS lost FROM training_images ANTI JOIN images USING (image_id)") == [{"lost": 0}]
 
 
@@ -65,7 +65,7 @@ def test_images_that_move_still_count_as_seen_elsewhere(cli: Run, cli_json: Run,
     assert seen(cli_json, "b/all") == IMAGES
     cli("embed", "--model", "demo")
     assert (seen(cli_json, "a/all"), seen(cli_json, "b/all")) == (IMAGES, IMAGES)
-    assert told_of(cli_json, "a/all") == IMAGES
+    assert training_images(cli_json, "a/all") == IMAGES
 
 
 @pytest.mark.usefixtures("trained")
@@ -76,11 +76,11 @@ def test_images_that_are_rewritten_still_count_as_seen_elsewhere(cli: Run, cli_j
     assert (seen(cli_json, "a/all"), seen(cli_json, "b/all")) == (IMAGES, IMAGES)
 
 
-def test_images_whose_files_were_never_read_are_said(cli: Run, tmp_path: Path) -> None:
+def test_removed_training_images_without_content_are_reported(cli: Run, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     ingest(cli, tmp_path, "a", range(IMAGES))
     cli("model", "trained", "demo", "--split", "a/all")
     cli("model", "trained", "demo", "--split", "a/all")
-    words = "warning: demo was trained on 4 of the images removed, whose files were never read"
+    words = "warning: demo was trained on 4 of the removed images, whose files were never read"
     assert words in ingest(cli, tmp_path, "a", range(2)).stderr
     assert "was trained on" not in ingest(cli, tmp_path, "a", range(2)).stderr  # nothing was removed
