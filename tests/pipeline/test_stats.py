@@ -258,4 +258,6 @@ def test_export_csv_writes_a_file_per_split(cli: Run, cli_json: Run, sql: Run, t
     )
     assert sql(texts.format("back/val")) == sql(texts.format("20k/val")) != []
     cli("split", "few", "--from", "coco/val2014", "--validation", 0.5)
-    assert "say which with --from" in cli("export", "csv", tmp_path / "third", code=1).stderr
+    error = cli("export", "csv", tmp_path / "third", code=1).stderr
+    assert "coco/train2014, coco/val2014" in error
+    assert "--from" in error
