@@ -1,4 +1,4 @@
-"""Ranks equal a brute force, ties included, whatever the memory, the threads or the order of the pairs."""
+"""Ranks equal a brute force, including ties, for every memory budget, number of threads and order of the pairs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from clipstore.ranking.tiles import Bands, DeviceScreen, Screen
 
 Array = NDArray[Any]
 
-# Values whose products and sums are exact in float32 and in float64, few enough that ties abound; zero rows too.
+# Few values whose products and sums are exact in float32 and in float64, so that there are many ties; zero rows too.
 QUARTERS = st.integers(-3, 3).map(lambda value: value / 4)
 
 
@@ -54,7 +54,7 @@ def generic_vectors(draw: st.DrawFn) -> tuple[Array, Array]:
 
 
 def draw_pairs(data: st.DataObject, images: Array, texts: Array) -> Array:
-    """Any pairs, the same one again too."""
+    """Any pairs, including duplicates."""
     every = list(product(range(len(images)), range(len(texts))))
     chosen = data.draw(st.lists(st.sampled_from(every), max_size=15)) if every else []
     return np.array(chosen, dtype=np.int64).reshape(-1, 2)
@@ -66,53 +66,53 @@ SCREENS = st.sampled_from(["auto", "bf16", "fp32", "fp64"])
 def exact_scores(images: Array, texts: Array) -> Array:
     """Every score, correctly rounded: a product of two float32 is exact in float64, and fsum rounds once."""
     left, right = images.astype(np.float64).tolist(), texts.astype(np.float64).tolist()
-    scores = [[fsum(a * b for a, b in zip(one, other, strict=True)) for other in right] for one in left]
+    scores = [[fsum(a * b for a, b in zip(row, column, strict=True)) for column in right] for row in left]
     return np.array(scores, dtype=np.float64).reshape(len(left), len(right))
 
 
-def check_direction(found: DirectionRanks, scores: Array, pairs: Array, top_k: int) -> None:
-    """The counts and hits that a full table of scores gives."""
+def check_direction(ranks: DirectionRanks, scores: Array, pairs: Array, top_k: int) -> None:
+    """Check counts and hits against the full matrix of scores."""
     query, positive = pairs[:, 0], pairs[:, 1]
-    assert found.query.tolist() == query.tolist()
-    assert found.positive.tolist() == positive.tolist()
-    for place, (row, own) in enumerate(pairs.tolist()):
-        others = np.delete(scores[row], own)
-        assert found.n_greater[place] == (others > scores[row, own]).sum()
-        assert found.n_equal[place] == (others == scores[row, own]).sum()
-    np.testing.assert_allclose(found.score, scores[query, positive], rtol=1e-12, atol=1e-12)
-    assert found.hits.shape == found.hit_scores.shape == (len(scores), top_k)
-    for row, hits, hit_scores in zip(scores, found.hits, found.hit_scores, strict=True):
+    assert ranks.query.tolist() == query.tolist()
+    assert ranks.positive.tolist() == positive.tolist()
+    for place, (row, column) in enumerate(pairs.tolist()):
+        others = np.delete(scores[row], column)
+        assert ranks.n_greater[place] == (others > scores[row, column]).sum()
+        assert ranks.n_equal[place] == (others == scores[row, column]).sum()
+    np.testing.assert_allclose(ranks.score, scores[query, positive], rtol=1e-12, atol=1e-12)
+    assert ranks.hits.shape == ranks.hit_scores.shape == (len(scores), top_k)
+    for row, hits, hit_scores in zip(scores, ranks.hits, ranks.hit_scores, strict=True):
         best = np.argsort(-row, kind="stable")[:top_k]
         assert hits.tolist() == best.tolist() + [-1] * (top_k - len(best))
         np.testing.assert_allclose(hit_scores[: len(best)], row[best], rtol=1e-12, atol=1e-12)
         assert np.isnan(hit_scores[len(best) :]).all()
 
 
-def check(found: Ranks, scores: Array, pairs: Array, top_k: int) -> None:
-    check_direction(found.image_to_text, scores, pairs, top_k)
-    check_direction(found.text_to_image, scores.T, pairs[:, ::-1], top_k)
+def check(ranks: Ranks, scores: Array, pairs: Array, top_k: int) -> None:
+    check_direction(ranks.image_to_text, scores, pairs, top_k)
+    check_direction(ranks.text_to_image, scores.T, pairs[:, ::-1], top_k)
 
 
-def same(one: Ranks, other: Ranks) -> bool:
-    """Equal to the last bit."""
+def same(first: Ranks, second: Ranks) -> bool:
+    """Bitwise equal."""
     return all(
-        np.array_equal(vars(one_way)[name], vars(other_way)[name], equal_nan=name in ("score", "hit_scores"))
-        for one_way, other_way in ((one.image_to_text, other.image_to_text), (one.text_to_image, other.text_to_image))
-        for name in vars(one_way)
+        np.array_equal(vars(left)[name], vars(right)[name], equal_nan=name in ("score", "hit_scores"))
+        for left, right in ((first.image_to_text, second.image_to_text), (first.text_to_image, second.text_to_image))
+        for name in vars(left)
     )
 
 
 def least_memory(images: Array, texts: Array, pairs: Array) -> int:
-    """The bytes that an error asks for, which make the blocks as small as they get."""
+    """The bytes that the error requires: the smallest blocks."""
     with pytest.raises(VectorError) as caught:
         rank_pairs(images, texts, pairs, memory=1)
-    asked = re.search(r"at least (\d+)$", str(caught.value))
-    assert asked, caught.value
-    return int(asked[1])
+    required = re.search(r"at least (\d+)$", str(caught.value))
+    assert required, caught.value
+    return int(required[1])
 
 
 def vectors(images: int, texts: int, width: int, seed: int = 0) -> tuple[Array, Array]:
-    """Dyadic values in general position but for some equal rows: scores are exact, most of them apart."""
+    """Dyadic values in general position with some equal rows: scores are exact and most are distinct."""
     rng = np.random.default_rng(seed)
     left, right = ((rng.normal(size=(rows, width)) * 64).round() / 64 for rows in (images, texts))
     left[::7] = left[0]
@@ -120,16 +120,16 @@ def vectors(images: int, texts: int, width: int, seed: int = 0) -> tuple[Array, 
     return left.astype(np.float32), right.astype(np.float32)
 
 
-def some_pairs(images: int, texts: int, seed: int = 0) -> Array:
-    """Each text with one image, in no order, and some images with several more."""
+def sample_pairs(images: int, texts: int, seed: int = 0) -> Array:
+    """Each text with one image, in random order, and several images with more texts."""
     rng = np.random.default_rng(seed)
-    one_each = np.stack([rng.integers(0, images, texts), np.arange(texts)], axis=1)
-    return rng.permutation(np.concatenate([one_each, one_each[::3], rng.integers(0, min(images, texts), (9, 2))]))
+    single = np.stack([rng.integers(0, images, texts), np.arange(texts)], axis=1)
+    return rng.permutation(np.concatenate([single, single[::3], rng.integers(0, min(images, texts), (9, 2))]))
 
 
 @st.composite
 def cone_vectors(draw: st.DrawFn) -> tuple[Array, Array]:
-    """Rows of any length near an axis of their own, some zero, some twice: what centring is for, and what it is not."""
+    """Rows of any length near an axis of each side, with zero rows and duplicates: for the effects of centring."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     width = draw(st.sampled_from([1, 5, 40]))
     sides = []
@@ -167,22 +167,22 @@ def test_ranks_of_generic_vectors_equal_a_brute_force(
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_ranks_over_many_blocks_equal_a_brute_force(dtype: type) -> None:
     left, right = (side.astype(dtype) for side in vectors(230, 610, 12))
-    pairs = some_pairs(230, 610)
+    pairs = sample_pairs(230, 610)
     scores = left.astype(np.float64) @ right.astype(np.float64).T  # exact, for the values are dyadic
     check(rank_pairs(left, right, pairs, memory=least_memory(left, right, pairs)), scores, pairs, 10)
 
 
 def test_the_default_blocks_equal_a_brute_force() -> None:
     left, right = vectors(1100, 8300, 12)
-    pairs = some_pairs(1100, 8300)
+    pairs = sample_pairs(1100, 8300)
     scores = left.astype(np.float64) @ right.astype(np.float64).T
     check(rank_pairs(left, right, pairs), scores, pairs, 10)
 
 
 @pytest.mark.parametrize("screen", ["bf16", "fp32", "fp64"])
 @pytest.mark.parametrize("width", [64, 512, 1024])
-def test_candidates_closer_than_float32_can_tell(width: int, screen: str) -> None:
-    """Texts whose scores lie within 1e-7 of the positive's on both sides, where one float32 product is noise."""
+def test_candidates_closer_than_float32_resolves(width: int, screen: str) -> None:
+    """Texts whose scores lie within 1e-7 of the positive's on both sides, where a float32 product is noise."""
     rng = np.random.default_rng(width)
     image = rng.normal(size=width) / np.sqrt(width)
     texts = np.repeat((image + rng.normal(size=width) / width)[None].astype(np.float32), 41, axis=0)
@@ -193,9 +193,9 @@ def test_candidates_closer_than_float32_can_tell(width: int, screen: str) -> Non
     images = image[None].astype(np.float32)
     scores = exact_scores(images, texts)
     assert 0 < np.abs(scores - scores[0, 20]).max() < 1e-6
-    found = rank_pairs(images, texts, np.array([[0, 20]]), screen=screen).image_to_text
-    assert (found.n_greater[0], found.n_equal[0]) == (20, 0)
-    assert found.hits[0].tolist() == np.argsort(-scores[0], kind="stable")[:10].tolist()
+    ranks = rank_pairs(images, texts, np.array([[0, 20]]), screen=screen).image_to_text
+    assert (ranks.n_greater[0], ranks.n_equal[0]) == (20, 0)
+    assert ranks.hits[0].tolist() == np.argsort(-scores[0], kind="stable")[:10].tolist()
 
 
 @pytest.mark.parametrize("screen", ["bf16", "fp32", "fp64"])
@@ -234,17 +234,17 @@ def generic(rows: int, width: int, seed: int) -> Array:
 def test_memory_threads_and_screens_change_nothing(threads: Callable[[int], None]) -> None:
     images, texts = generic(700, 48, 1), generic(2500, 48, 2)
     texts[::6] = texts[0]
-    pairs = some_pairs(700, 2500)
+    pairs = sample_pairs(700, 2500)
     usual = rank_pairs(images, texts, pairs)
     for count, screen in product((1, 2), ("bf16", "fp32", "fp64")):
         threads(count)
         least = least_memory(images, texts, pairs)
         budgets = [least_of(images, texts, pairs, screen), least * 5 // 4, 2 * least, 6 * least, 2**31]
         for memory in budgets:
-            found = rank_pairs(images, texts, pairs, memory=max(memory, budgets[0]), screen=screen)
-            assert same(found, usual), (count, memory, screen)
-            assert found.screen == screen
-            assert 0 < found.rechecked <= 700 * 2500
+            ranks = rank_pairs(images, texts, pairs, memory=max(memory, budgets[0]), screen=screen)
+            assert same(ranks, usual), (count, memory, screen)
+            assert ranks.screen == screen
+            assert 0 < ranks.rechecked <= 700 * 2500
         assert torch.get_num_threads() == count
 
 
@@ -256,16 +256,16 @@ def least_of(images: Array, texts: Array, pairs: Array, screen: str) -> int:
 
 def test_progress_ends_at_its_total() -> None:
     images, texts = generic(300, 8, 1), generic(5000, 8, 2)
-    told: list[tuple[int, int]] = []
-    rank_pairs(images, texts, PAIRS, on_progress=lambda done, total: told.append((done, total)))
-    assert told == sorted(told)
-    assert told[-1] == (5000, 5000)
+    calls: list[tuple[int, int]] = []
+    rank_pairs(images, texts, PAIRS, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls == sorted(calls)
+    assert calls[-1] == (5000, 5000)
 
 
 @examples(60)
 @given(seed=st.integers(0, 2**32 - 1), layers=st.integers(0, 3), name=st.sampled_from(list(bounds.PRECISIONS)))
-def test_a_device_screens_as_the_compiled_loops_do(seed: int, layers: int, name: str) -> None:
-    """The operations that run on CUDA, run here: the same counts, and the same cells that are not sure."""
+def test_device_screen_equals_the_compiled_loops(seed: int, layers: int, name: str) -> None:
+    """The operations for CUDA on the CPU: equal counts, and equal undecided cells."""
     rng = np.random.default_rng(seed)
     precision = bounds.PRECISIONS[name]
     rows, columns = rng.integers(1, 40, 2)
@@ -277,24 +277,26 @@ def test_a_device_screens_as_the_compiled_loops_do(seed: int, layers: int, name:
         floor = bounds.keys(torch.from_numpy(rng.integers(0, 12, count) / 4).to(precision)).numpy()
         return Bands(low=(bound.min(axis=0) - 1).astype(kind), high=bound.max(axis=0), floor=floor)
 
-    asked = bands(rows), bands(columns)
+    both_bands = bands(rows), bands(columns)
     compiled, device = Screen((64, 64), precision), DeviceScreen()
-    one = compiled(compiled.product(left, right), *asked)
-    other = device(device.product(left, right), *asked)
+    expected = compiled(compiled.product(left, right), *both_bands)
+    result = device(device.product(left, right), *both_bands)
     for field in ("row_sure", "column_sure", "rows", "columns", "keys"):
-        assert np.array_equal(getattr(one, field), getattr(other, field)), field
+        assert np.array_equal(getattr(expected, field), getattr(result, field)), field
     exact = (left.double() @ right.double().T).to(precision)  # the values are dyadic
-    above = [(bounds.keys(exact) > torch.from_numpy(layer)[:, None]).sum(dim=1).tolist() for layer in asked[0].high]
-    assert one.row_sure.tolist() == above
+    above = [
+        (bounds.keys(exact) > torch.from_numpy(layer)[:, None]).sum(dim=1).tolist() for layer in both_bands[0].high
+    ]
+    assert expected.row_sure.tolist() == above
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("screen", ["auto", "bf16", "fp32", "fp64"])
-def test_cuda_gives_what_the_cpu_gives(screen: str) -> None:
+def test_cuda_equals_the_cpu(screen: str) -> None:
     images, texts = generic(3000, 256, 1), generic(20_000, 256, 2)
     texts[::6] = texts[0]
-    pairs = some_pairs(3000, 20_000)
+    pairs = sample_pairs(3000, 20_000)
     assert same(rank_pairs(images, texts, pairs, device="cuda", screen=screen), rank_pairs(images, texts, pairs))
 
 
@@ -304,9 +306,9 @@ def test_cuda_gives_what_the_cpu_gives(screen: str) -> None:
 FLOATS = st.floats(width=32, allow_nan=False, allow_subnormal=True)
 
 
-@given(one=FLOATS, other=FLOATS, name=st.sampled_from(list(bounds.PRECISIONS)))
-def test_keys_sort_as_floats_do(one: float, other: float, name: str) -> None:
-    left, right = torch.tensor([one, other], dtype=torch.float64).to(bounds.PRECISIONS[name])
+@given(first=FLOATS, second=FLOATS, name=st.sampled_from(list(bounds.PRECISIONS)))
+def test_keys_sort_as_floats_do(first: float, second: float, name: str) -> None:
+    left, right = torch.tensor([first, second], dtype=torch.float64).to(bounds.PRECISIONS[name])
     keys = bounds.keys(torch.stack([left, right])).tolist()
     if left == right:
         assert abs(keys[0] - keys[1]) <= 1  # 0 and -0 are neighbours
@@ -326,7 +328,7 @@ def test_keys_sort_as_floats_do(one: float, other: float, name: str) -> None:
 def test_no_product_leaves_its_band(
     seed: int, width: int, scales: tuple[int, int], offset: float, centred: bool, name: str
 ) -> None:
-    """Each product lies between the rounded ends of score ± m, for tiny, huge and cancelling rows too."""
+    """Each product lies between the rounded ends of score ± m, including tiny, huge and cancelling rows."""
     rng = np.random.default_rng(seed)
     sides = []
     for scale in scales:
@@ -340,37 +342,37 @@ def test_no_product_leaves_its_band(
     precision = bounds.PRECISIONS[name]
     left = bounds.prepare(torch.from_numpy(sides[0]), centre, precision)
     right = bounds.prepare(torch.from_numpy(sides[1]), centre.swapped(), precision)
-    found = bounds.keys(left.low @ right.low.T)
+    products = bounds.keys(left.low @ right.low.T)
     shifted = torch.from_numpy(scores - scores[0, 0])
     margin = bounds.margins(left.terms, right.terms).T
-    assert (found <= bounds.surely_above(shifted + margin, precision)).all()
-    assert (found > bounds.surely_below(shifted - margin, precision)).all()
+    assert (products <= bounds.surely_above(shifted + margin, precision)).all()
+    assert (products > bounds.surely_below(shifted - margin, precision)).all()
 
 
 @pytest.mark.parametrize("name", list(bounds.PRECISIONS))
-def test_this_machines_products_are_what_the_bound_assumes(name: str) -> None:
+def test_products_of_this_machine_satisfy_the_assumptions(name: str) -> None:
     assert bounds.trusted(name, "cpu")
 
 
-def test_pairs_may_come_in_any_order_and_integer_type() -> None:
+def test_pairs_have_any_order_and_integer_type() -> None:
     images, texts = vectors(50, 120, 6)
-    pairs = some_pairs(50, 120)
+    pairs = sample_pairs(50, 120)
     order = np.random.default_rng(3).permutation(len(pairs))
     usual, shuffled = rank_pairs(images, texts, pairs), rank_pairs(images, texts, pairs[order].astype(np.uint16))
-    for one, other in (
+    for ordered, permuted in (
         (usual.image_to_text, shuffled.image_to_text),
         (usual.text_to_image, shuffled.text_to_image),
     ):
         for name in ("query", "positive", "n_greater", "n_equal", "score"):
-            assert np.array_equal(vars(one)[name][order], vars(other)[name]), name
-        assert np.array_equal(one.hits, other.hits)
+            assert np.array_equal(vars(ordered)[name][order], vars(permuted)[name]), name
+        assert np.array_equal(ordered.hits, permuted.hits)
 
 
-def test_a_constant_scorer_ties_everything() -> None:
+def test_constant_scores_tie_all_candidates() -> None:
     images, texts = np.full((40, 8), 0.25, np.float32), np.full((200, 8), 0.25, np.float16)
-    pairs = some_pairs(40, 200)
-    found = rank_pairs(images, texts, pairs, memory=least_memory(images, texts, pairs))
-    for side, others in ((found.image_to_text, 199), (found.text_to_image, 39)):
+    pairs = sample_pairs(40, 200)
+    ranks = rank_pairs(images, texts, pairs, memory=least_memory(images, texts, pairs))
+    for side, others in ((ranks.image_to_text, 199), (ranks.text_to_image, 39)):
         assert set(side.n_greater) == {0}
         assert set(side.n_equal) == {others}
         assert set(side.score) == {0.5}
@@ -380,20 +382,20 @@ def test_a_constant_scorer_ties_everything() -> None:
 def test_a_zero_vector_scores_0() -> None:
     images = np.array([[0, 0], [1, 0]], np.float32)
     texts = np.array([[-1, 0], [0, 0], [1, 0]], np.float32)
-    found = rank_pairs(images, texts, np.array([[0, 0], [1, 1]])).image_to_text
-    assert found.score.tolist() == [0, 0]
-    assert found.n_greater.tolist() == [0, 1]
-    assert found.n_equal.tolist() == [2, 0]
-    assert found.hits[:, :4].tolist() == [[0, 1, 2, -1], [2, 1, 0, -1]]
+    ranks = rank_pairs(images, texts, np.array([[0, 0], [1, 1]])).image_to_text
+    assert ranks.score.tolist() == [0, 0]
+    assert ranks.n_greater.tolist() == [0, 1]
+    assert ranks.n_equal.tolist() == [2, 0]
+    assert ranks.hits[:, :4].tolist() == [[0, 1, 2, -1], [2, 1, 0, -1]]
 
 
 def test_large_and_tiny_values_keep_their_order() -> None:
     """Squares of these leave float32's range of normal numbers at both ends."""
     for scale in (2.0**55, 2.0**-70):
         texts = (np.array([[1, 1], [1, 2], [2, 1], [2, 2]]) * scale).astype(np.float32)
-        found = rank_pairs(texts, texts, np.array([[1, 1], [1, 2]])).image_to_text
-        assert found.n_greater.tolist() == [1, 2]
-        assert found.hits[1, :4].tolist() == [3, 1, 2, 0]
+        ranks = rank_pairs(texts, texts, np.array([[1, 1], [1, 2]])).image_to_text
+        assert ranks.n_greater.tolist() == [1, 2]
+        assert ranks.hits[1, :4].tolist() == [3, 1, 2, 0]
 
 
 def _spoiled(value: float) -> Array:
@@ -425,7 +427,7 @@ BAD_CALLS: dict[str, tuple[Array, Array, Array, dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", BAD_CALLS)
-def test_bad_calls_are_refused_in_one_line(case: str) -> None:
+def test_errors_of_invalid_calls_are_one_line(case: str) -> None:
     images, texts, pairs, options, words = BAD_CALLS[case]
     with pytest.raises(VectorError) as caught:
         rank_pairs(images, texts, pairs, **options)
@@ -434,21 +436,21 @@ def test_bad_calls_are_refused_in_one_line(case: str) -> None:
     assert not [word for word in words if word not in message], message
 
 
-def test_a_bad_row_is_told_apart() -> None:
+def test_error_of_a_bad_row_has_side_and_row() -> None:
     with pytest.raises(BadRowError) as caught:
         rank_pairs(GOOD, _spoiled(np.nan), PAIRS)
     assert (caught.value.side, caught.value.row) == ("text", 2)
 
 
-def test_the_memory_that_the_error_asks_for_is_enough_and_a_byte_less_is_not() -> None:
+def test_memory_that_the_error_requires_is_the_minimum() -> None:
     needed = least_memory(GOOD, GOOD, PAIRS)
     rank_pairs(GOOD, GOOD, PAIRS, memory=needed)
     with pytest.raises(VectorError):
         rank_pairs(GOOD, GOOD, PAIRS, memory=needed - 1)
 
 
-def test_ties_by_the_million_are_counted_in_groups() -> None:
-    """More cells look alike than are looked at at once, and more than half of the vectors are the same."""
+def test_hundreds_of_thousands_of_ties() -> None:
+    """More cells tie than a tile has, and more than half of the vectors are equal."""
     images, texts = np.ones((260, 4), dtype=np.float32), np.ones((1100, 4), dtype=np.float32)
     texts[1000:] = 0.5
     pairs = np.array([[0, 0], [259, 999], [7, 1050]])

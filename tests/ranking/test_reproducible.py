@@ -1,4 +1,4 @@
-"""Results that are promised to be the same to the bit: whatever BLAS kernel, number of threads or order of terms."""
+"""Bitwise reproducible results, for every BLAS kernel, number of threads and order of terms."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ print(comparison_digest())
 """
 
 
-def test_a_comparison_is_the_same_to_the_bit_with_other_kernels_and_threads() -> None:
+def test_comparison_is_bitwise_equal_with_other_kernels_and_threads() -> None:
     words = [sys.executable, "-W", "error", "-c", COMPARISON, str(TESTS)]
     digests = {
-        subprocess.run(words, env=os.environ | own, capture_output=True, text=True, check=True).stdout
-        for own in SETTINGS
+        subprocess.run(words, env=os.environ | variables, capture_output=True, text=True, check=True).stdout
+        for variables in SETTINGS
     }
     assert digests == {comparison_digest() + "\n"}
 
 
 @pytest.mark.parametrize("models", [2, 3, 7])
-def test_equal_models_get_equal_numbers(models: int) -> None:
-    found = estimate(equal_models(models), Method(resamples=200, flips=200))
-    for values in (found.difference, found.low, found.high, found.p):
+def test_equal_models_have_equal_estimates(models: int) -> None:
+    estimates = estimate(equal_models(models), Method(resamples=200, flips=200))
+    for values in (estimates.difference, estimates.low, estimates.high, estimates.p):
         first, *others = values.reshape(models, -1).tolist()
         assert all(other == first for other in others)
 
@@ -56,7 +56,7 @@ def test_equal_models_get_equal_numbers(models: int) -> None:
 )
 @examples(60)
 def test_exact_terms_have_exact_sums(rows: list[list[float]], extra: int, seed: int) -> None:
-    """Against fractions: float64 adds them without an error, with any signs and repetitions, and they are near."""
+    """Compared with fractions: float64 sums are exact, with any signs and repetitions, and the rounding is small."""
     values, rng = np.array(rows), np.random.default_rng(seed)
     terms, unit = significance._exact_terms(values, values.shape[1] + extra)
     times = rng.multinomial(values.shape[1] + extra, np.full(values.shape[1], 1 / values.shape[1]))
@@ -66,8 +66,8 @@ def test_exact_terms_have_exact_sums(rows: list[list[float]], extra: int, seed: 
         whole = sum(Fraction(value) * int(count) for value, count in zip(row.tolist(), times, strict=True))
         for order in (np.arange(len(row)), rng.permutation(len(row))):
             total = 0.0
-            for one in order:
-                total += products[one]
+            for index in order:
+                total += products[index]
             assert Fraction(total) == whole
         assert np.abs(row - exact).max() <= 2.0**-52 * (values.shape[1] + extra) * np.abs(exact).max()
     assert (np.abs(terms - values) <= unit / 2).all()
@@ -75,7 +75,7 @@ def test_exact_terms_have_exact_sums(rows: list[list[float]], extra: int, seed: 
 
 @given(st.permutations(range(9)))
 @examples(20)
-def test_the_order_of_images_changes_no_bit(order: list[int]) -> None:
+def test_order_of_images_changes_no_bit(order: list[int]) -> None:
     rng = np.random.default_rng(1)
     whole: dict[str, Any] = {
         "differences": rng.normal(size=(3, 9)),
@@ -93,8 +93,8 @@ def test_the_order_of_images_changes_no_bit(order: list[int]) -> None:
     assert parts[0].difference.tolist() == parts[1].difference.tolist()
 
 
-def test_equal_candidates_of_a_bank_have_equal_terms_wherever_they_stand() -> None:
-    """Of every width of a product's blocks; 0 and -0 are equal."""
+def test_equal_candidates_have_equal_bank_terms_at_every_place() -> None:
+    """For every width of a product's blocks; 0 and -0 are equal."""
     from clipstore.ranking.query_bank import bank_terms  # imported here: the processes above need no torch
 
     rng = np.random.default_rng(3)
