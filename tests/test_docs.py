@@ -222,11 +222,18 @@ def test_the_functions_of_the_architecture_page_exist() -> None:
             assert re.search(rf"^(def|class) {name}\b|VIEW {name}\b", source, re.MULTILINE), f"{name} in {files}"
 
 
-def test_the_architecture_page_names_every_package() -> None:
-    page = PAGES["architecture"].read_text() + (DOCS / "images" / "packages.svg").read_text()
-    for package in (ROOT / "clipstore").iterdir():
-        if (package / "__init__.py").is_file():
-            assert re.search(rf"\b{package.name}\b", page), package.name
+def test_the_picture_of_packages_shows_the_layers_of_the_contract() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    picture = (DOCS / "images" / "packages.svg").read_text(encoding="utf-8")
+    texts = re.findall(r'<text [^>]*y="([\d.]+)"[^>]*>(.*?)</text>', picture)
+    lowest = 0.0
+    for layer in project["tool"]["importlinter"]["contracts"][0]["layers"]:
+        places = []
+        for name in re.findall(r"\w+", layer):
+            below = [float(y) for y, text in texts if float(y) > lowest and re.search(rf"\b{name}\b", text)]
+            assert below, f"{name} is not below the layers above it"
+            places.append(min(below))
+        lowest = max(places)
 
 
 # --- the references
