@@ -11,7 +11,7 @@ PARALLEL := --numprocesses auto --dist worksteal
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/.installed  ## draw a small data set, embed it, rank it, ask about it (a few minutes with the install)
+demo: .venv/.installed  ## draw a small data set, embed, rank and query it (a few minutes with the install)
 	.venv/bin/clipstore demo demo
 	@echo 'To type these commands yourself: source .venv/bin/activate'
 
@@ -31,7 +31,7 @@ check: .venv/.installed-dev  ## ruff, mypy --strict, import-linter
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-format: .venv/.installed-dev  ## lay the code out as `make check` wants it
+format: .venv/.installed-dev  ## format the code and apply automatic fixes
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
