@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -320,11 +320,11 @@ class Catalog:
 
 
 @contextmanager
-def scratch() -> Iterator[Session]:
-    """An empty catalog in memory, for results that are not stored."""
+def scratch(schema: Sequence[str] = SCHEMA) -> Iterator[Session]:
+    """An empty catalog in memory, for results that are not stored, with the whole SCHEMA or the part that they need."""
     connection = duckdb.connect(":memory:")
     try:
-        _create_schema(connection)
+        _create_schema(connection, schema)
         yield Session(connection)
     finally:
         connection.close()
@@ -350,8 +350,8 @@ def _migrate(connection: duckdb.DuckDBPyConnection, stamp: Row | None) -> None:
     connection.execute(statement("catalog/stamp"), {"version": FORMAT_VERSION, "digest": schema_digest()})
 
 
-def _create_schema(connection: duckdb.DuckDBPyConnection) -> None:
-    for name in SCHEMA:
+def _create_schema(connection: duckdb.DuckDBPyConnection, schema: Sequence[str] = SCHEMA) -> None:
+    for name in schema:
         connection.execute(statement(name))
 
 

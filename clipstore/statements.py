@@ -25,6 +25,18 @@ SCHEMA = (
     "views/retrieval_failures",
 )
 
+# The parts of SCHEMA for ranks that are not stored: their tables, and the views of metrics and of hubness.
+RANKS_SCHEMA = ("schema/tables",)
+METRICS_SCHEMA = (
+    *RANKS_SCHEMA,
+    "schema/macros",
+    "views/evaluations",
+    "views/query_ranks",
+    "views/query_metrics",
+    "views/metrics",
+    "views/hubness",
+)
+
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 

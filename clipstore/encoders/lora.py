@@ -51,6 +51,7 @@ class LoraClip:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT's own use of transformers
             self._adapter = get_peft_model(self._clip, _peft_config(training.lora))
+        self._adapter.create_or_update_model_card = _no_model_card
         parameters = dict(self._clip.named_parameters())
         heads = _HEADS if training.heads else ()
         temperature = (_TEMPERATURE,) if training.temperature == "trained" else ()
@@ -95,7 +96,6 @@ class LoraClip:
                 self._adapter.save_pretrained(str(folder), save_embedding_layers=False)
         except SafetensorError as error:
             raise OSError(str(error)) from error
-        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         if self._heads:
             heads = {name: weight.detach().cpu().contiguous() for name, weight in self._heads.items()}
             (folder / HEADS).write_bytes(save(heads))
@@ -131,6 +131,10 @@ def _peft_config(lora: Lora) -> LoraConfig:
         bias="none",
         target_modules=rf"({towers})\..*\.({modules})",
     )
+
+
+def _no_model_card(_folder: str) -> None:
+    """Replaces PEFT's method, which renders an empty model card (README.md) at each checkpoint."""
 
 
 def _check_modules(clip: Any, lora: Lora) -> None:

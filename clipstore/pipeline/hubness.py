@@ -17,6 +17,7 @@ from clipstore.pipeline.evaluate.rank import RankedGallery, rank_gallery
 from clipstore.pipeline.evaluate.save import save_evaluation
 from clipstore.progress import Progress, no_progress
 from clipstore.records import GalleryProvenance, Model, Row
+from clipstore.statements import METRICS_SCHEMA
 from clipstore.store.gallery import Gallery, find_gallery, prepare_models
 from clipstore.store.layout import Store, split_id
 
@@ -144,7 +145,7 @@ def _corrected(plain: RankedGallery, bank: Gallery, options: HubnessOptions) -> 
 
 def _rows(ranked: RankedGallery) -> Iterator[Row]:
     """Metrics and hubness of both directions, by the SQL of stored evaluations on a catalog in memory."""
-    with scratch() as session:
+    with scratch(METRICS_SCHEMA) as session:
         evaluation_id = save_evaluation(session, ranked)
         metrics = {
             (row["direction"], row["metric"]): row["value"]

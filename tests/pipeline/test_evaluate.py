@@ -21,6 +21,13 @@ from hypothesis import strategies as st
 from ties import reciprocal_rank
 
 import clipstore
+from clipstore.pipeline.evaluate.options import EvalOptions
+from clipstore.pipeline.evaluate.provenance import gallery_provenance
+from clipstore.pipeline.evaluate.rank import rank_gallery
+from clipstore.pipeline.evaluate.save import compute_metrics
+from clipstore.store.gallery import find_gallery
+from clipstore.store.layout import Store
+from clipstore.store.models import find_model
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
@@ -47,6 +54,19 @@ def measure(cli: Run, cli_json: RunJson, import_vectors: Run, tmp_path: Path) ->
 
 def exactly(expected: Mapping[str, Any]) -> Any:
     return pytest.approx({name: float(value) for name, value in expected.items()}, rel=1e-12)
+
+
+@pytest.mark.parametrize("protocol", ["standard", "paired-rows"])
+def test_metrics_of_ranks_that_are_not_stored(protocol: str, measure: Callable[..., Any], store: Path) -> None:
+    """They come from a part of the schema, in memory."""
+    stored = measure(IMAGES, CAPTIONS, "--protocol", protocol)
+    opened, split = Store(store), "golden/all"
+    model = find_model(opened, "m-golden")
+    with opened.catalog.read() as session:
+        gallery = find_gallery(opened, session, model, split, partial=None)
+        provenance = gallery_provenance(session, model, split, gallery)
+    ranked = rank_gallery(model.name, gallery, provenance, EvalOptions(protocol=protocol))
+    assert compute_metrics(ranked) == stored
 
 
 # --- the golden table: every number by hand, from the definitions

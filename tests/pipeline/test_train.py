@@ -228,6 +228,12 @@ def test_vision_is_trained_on_image_files(workspace: Path, store: Path, cli_json
     trained = cli_json("train", "--model", "tuned")
     names = load_file(Path(trained["adapter"]) / "adapter_model.safetensors").keys()
     assert {name.split(".")[2] for name in names} == {"text_model", "vision_model"}
+    assert {file.name for file in Path(trained["adapter"]).iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "training.json",
+        "training_images.txt",
+    }
     summary = {row["tower"]: row for row in cli_json("embed", "--model", "tuned", "--split", "t/val")["embedded"]}
     assert summary["image"]["done"] == 6
     assert summary["image"]["clock"]["decode"] > 0

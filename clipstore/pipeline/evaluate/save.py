@@ -13,6 +13,7 @@ from clipstore.catalog import Session, scratch
 from clipstore.pipeline.evaluate.rank import RankedGallery
 from clipstore.protocols import PROTOCOLS
 from clipstore.records import Row
+from clipstore.statements import METRICS_SCHEMA
 from clipstore.store.evaluations import delete_evaluations, read_metrics
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def save_evaluation(session: Session, ranked: RankedGallery) -> int:
 
 def compute_metrics(ranked: RankedGallery) -> dict[str, float]:
     """The metrics of ranks that are not stored, by their names in JSON: the same SQL on a catalog in memory."""
-    with scratch() as session:
+    with scratch(METRICS_SCHEMA) as session:
         return read_metrics(session, save_evaluation(session, ranked))
 
 

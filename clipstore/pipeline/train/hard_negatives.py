@@ -15,6 +15,7 @@ from clipstore.pipeline.evaluate.save import save_evaluation
 from clipstore.pipeline.train.dataset import TrainingPairs
 from clipstore.pipeline.train.job import TrainJob
 from clipstore.pipeline.train.live_vectors import LiveVectors
+from clipstore.statements import RANKS_SCHEMA
 from clipstore.store.gallery import find_gallery
 from clipstore.store.layout import Store
 
@@ -35,7 +36,7 @@ def live_hard_negatives(store: Store, job: TrainJob, pairs: TrainingPairs, live:
         stored = find_gallery(store, session, job.base, split, partial=None)
         provenance = gallery_provenance(session, job.base, split, stored)
     ranked = rank_gallery(job.base.name, live.gallery(stored, pairs), provenance, EvalOptions())
-    with scratch() as session:
+    with scratch(RANKS_SCHEMA) as session:
         return _negatives(session, save_evaluation(session, ranked), pairs)
 
 
