@@ -1,8 +1,8 @@
 """The catalog: a DuckDB file, opened late and closed early, on which the named statements of `sql/` run.
 
-DuckDB allows one writing process or many reading ones. An open that finds the file locked waits for a while, then fails
-with the name of the process that holds it. Threads of one process wait for one another in the same way, and share the
-file where DuckDB allows it (see `rwlock`), also with connections that the process made without clipstore.
+DuckDB allows one writing process or many readers. If the file is locked, opening waits, then fails with the holder's
+process id. Threads of one process wait for one another in the same way, and share the file where DuckDB allows it (see
+`rwlock`), also with connections that the process made without clipstore.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from clipstore.rwlock import Holder, ReadWriteLock
 from clipstore.statements import SCHEMA, schema_digest, statement
 from clipstore.waiting import BusyWait
 
-BUSY_SECONDS = 10.0
+BUSY_TIMEOUT_SECONDS = 10.0
 
 MIGRATIONS = {2: "schema/migrations/2"}  # by the format version that each leads to, in order
 FORMAT_VERSION = max(MIGRATIONS)
@@ -36,7 +36,7 @@ _NETWORK_SETTINGS = {"autoinstall": "catalog/set_autoinstall", "autoload": "cata
 _ALLOW = "--allow-network (in Python allow_network=True) permits extensions and network addresses"
 _CAN_REACH_NETWORK = {"ATTACH", "LOAD", "SET", "OTHER"}
 _CONFLICT = "with a different configuration"  # DuckDB's message for a file that is open in another mode
-_THREAD = "in use by another thread of this process: wait for it to end"
+_HELD_BY_THREAD = "in use by another thread of this process: wait for it to end"
 
 
 class Session:
@@ -44,7 +44,7 @@ class Session:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, allow_network: bool = False) -> None:
         self._connection, self._allow_network = connection, allow_network
-        self._offline = False  # whether the loaded extensions have been checked
+        self._extensions_checked = False  # whether the loaded extensions have been checked
 
     def stage(self, **tables: pa.Table) -> None:
         """Make Arrow tables visible to statements under their names, until the session ends."""
@@ -100,13 +100,16 @@ class Session:
         if kind in _CAN_REACH_NETWORK or imports:
             message = f"statements that attach databases, load extensions or change settings are refused; {_ALLOW}"
             raise CatalogError(message)
-        if self._offline:
+        if self._extensions_checked:
             return
         loaded = self.table("catalog/loaded_extensions").column(0).to_pylist()
         if loaded:
-            message = f"another connection of this process has loaded {', '.join(loaded)} here; {_ALLOW}"
+            message = (
+                f"another connection of this process has loaded the extensions {', '.join(loaded)} into this database; "
+                f"{_ALLOW}"
+            )
             raise CatalogError(message)
-        self._offline = True
+        self._extensions_checked = True
 
     def _result(self, text: str, parameters: Mapping[str, object]) -> pa.Table:
         relation = self._connection.sql(text, params=dict(parameters) or None)
@@ -119,17 +122,17 @@ def parameters_of(text: str) -> set[str]:
 
 
 class _ProcessState:
-    """What the threads of this process share of one catalog file: their lock, and the network settings."""
+    """The state of one catalog file that the threads of this process share: a lock and the network settings."""
 
     def __init__(self) -> None:
         self.lock = ReadWriteLock()
         self._mutex = threading.Lock()
-        self._offline = 0  # connections that may not reach the network
-        self._former: Row = {}  # the settings before the first of them
+        self._offline_connections = 0  # the number of connections without network access
+        self._saved_settings: Row = {}  # the settings before the first offline connection
 
     @staticmethod
     def of(path: Path) -> _ProcessState:
-        """The state of a file, by whatever name it is opened; a forked process has a state of its own."""
+        """Returns the state of a file, keyed by the resolved path. A forked process has a separate state."""
         return _STATES.setdefault((os.getpid(), path.resolve()), _ProcessState())
 
     @contextmanager
@@ -140,20 +143,21 @@ class _ProcessState:
         connections that were made without clipstore.
         """
         with self._mutex:
-            if not self._offline:
-                self._former = connection.sql(statement("catalog/network_settings")).to_arrow_table().to_pylist()[0]
-            self._offline += 1
+            if not self._offline_connections:
+                settings = connection.sql(statement("catalog/network_settings")).to_arrow_table()
+                self._saved_settings = settings.to_pylist()[0]
+            self._offline_connections += 1
             for name in _NETWORK_SETTINGS.values():
                 connection.execute(statement(name), {"value": False})
         try:
             yield
         finally:
             with self._mutex:
-                self._offline -= 1
-                if not self._offline:
+                self._offline_connections -= 1
+                if not self._offline_connections:
                     with suppress(duckdb.Error):  # a database that failed has no settings to restore
                         for setting, name in _NETWORK_SETTINGS.items():
-                            connection.execute(statement(name), {"value": self._former[setting]})
+                            connection.execute(statement(name), {"value": self._saved_settings[setting]})
 
 
 _STATES: dict[tuple[int, Path], _ProcessState] = {}
@@ -165,8 +169,8 @@ class Catalog:
 
     Raises (from `read`, `write` and `check_writable`):
         NotFoundError: there is no catalog at this path yet.
-        CatalogError: it is damaged, was written by a newer clipstore, or is locked for too long by another process,
-            another thread, or a connection of this process that cannot be shared.
+        CatalogError: it is damaged, was written by a newer version of clipstore, or is locked for too long
+            by another process, another thread, or a connection of this process that cannot be shared.
     """
 
     path: Path
@@ -215,7 +219,7 @@ class Catalog:
                 connection.rollback()
 
     def check_writable(self) -> None:
-        """Check that the catalog can be written now, before long work whose result it is to store."""
+        """Check that the catalog can be written now, before long work whose result it will store."""
         with self.write(commit=False):
             pass
 
@@ -232,10 +236,10 @@ class Catalog:
 
     @contextmanager
     def _open(self, *, read_only: bool, allow_network: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        state, wait = _ProcessState.of(self.path), BusyWait(f"the catalog {self.path}", BUSY_SECONDS)
+        state, wait = _ProcessState.of(self.path), BusyWait(f"the catalog {self.path}", BUSY_TIMEOUT_SECONDS)
         # A statement that may reach the network runs alone in the process: its settings apply to all connections.
         exclusive = not read_only or allow_network
-        with state.lock.writing(lambda: wait(_THREAD)) if exclusive else state.lock.reading() as holder:
+        with state.lock.writing(lambda: wait(_HELD_BY_THREAD)) if exclusive else state.lock.reading() as holder:
             connection = self._connect(state.lock, holder, wait, read_only=read_only)
             try:
                 connection.execute(statement("catalog/connection_settings"))
@@ -253,7 +257,7 @@ class Catalog:
     def _connect(
         self, lock: ReadWriteLock, holder: Holder, wait: BusyWait, *, read_only: bool
     ) -> duckdb.DuckDBPyConnection:
-        """Connect; wait while another process, or a connection of this one that cannot be shared, has the file open."""
+        """Connect. Wait while another process, or an unshareable connection of this process, has the file open."""
         while True:
             try:
                 connection = duckdb.connect(str(self.path), read_only=read_only)
@@ -276,10 +280,10 @@ class Catalog:
             time.sleep(0.05)
 
     def _holder_of_file(self, error: duckdb.Error, lock: ReadWriteLock, *, read_only: bool) -> str:
-        """What has the file open, and what to do about it.
+        """Describes what has the file open, and what to do about it.
 
         Raises:
-            CatalogError: the error means something else.
+            CatalogError: the error has another cause.
         """
         text = str(error)
         if "Could not set lock" in text:
@@ -288,12 +292,15 @@ class Catalog:
             return f"held by {name}: wait for it to end, or stop it"
         if _CONFLICT in text:
             if lock.has_read_only_reader and not read_only:
-                return _THREAD
+                return _HELD_BY_THREAD
             if read_only:
-                return "open in this process with its own configuration: close that connection, or open it without"
+                return (
+                    "open in this process with its own configuration: close that connection, or open it with the "
+                    "default configuration"
+                )
             return (
                 "open in this process by another connection, read-only or with its own configuration: close that "
-                "connection, or open it by duckdb.connect(path) without read_only and config"
+                "connection, or open it with duckdb.connect(path), without read_only and config"
             )
         if "already attached" in text:
             return "attached by another connection of this process: detach it there, or close that connection"
@@ -301,10 +308,10 @@ class Catalog:
         raise CatalogError(message) from error
 
     def _stamp(self, connection: duckdb.DuckDBPyConnection) -> Row | None:
-        """The row of store_format: the version and the schema digest; None in an empty database.
+        """Returns the row of store_format (version and schema digest), or None for an empty database.
 
         Raises:
-            CatalogError: a newer clipstore wrote the catalog.
+            CatalogError: a newer version of clipstore wrote the catalog.
         """
         try:
             stamp: Row = connection.sql(statement("catalog/format")).to_arrow_table().to_pylist()[0]
@@ -362,7 +369,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _network_hint(error: duckdb.Error) -> str:
-    """The message for a user's statement that failed; if it needs an extension, with the option that allows it."""
+    """Returns the message for a failed statement of a user, with the option that allows a missing extension."""
     text = _one_line(error)
     needs_extension = re.match(r"(.*?)\W*(Please try installing|Install it first)", text)
     return f"{needs_extension[1]}; {_ALLOW}" if needs_extension else text

@@ -96,21 +96,21 @@ def read_job(file: Path) -> Job:
     return _Reader(file).job()
 
 
-def checked_model(*, name: str, where: str, base: str = "", family: str = "clip", **options: Any) -> Model:
+def checked_model(*, name: str, context: str, base: str = "", family: str = "clip", **options: Any) -> Model:
     """A model with these values.
 
     Raises:
-        JobError: a value is invalid; the message begins with `where`.
+        JobError: a value is invalid; the message begins with `context`.
     """
     if not base:
-        message = f"{where}: a model needs a base: a hub id, a local folder, or bundled:demo"
+        message = f"{context}: a model needs a base: a hub id, a local folder, or bundled:demo"
         raise JobError(message)
     if family not in FAMILIES:
-        message = f"{where}: unknown family {family!r}{nearest(family, FAMILIES)}"
+        message = f"{context}: unknown family {family!r}{nearest(family, FAMILIES)}"
         raise JobError(message)
     prompt = options.get("prompt")
     if prompt is not None and "{}" not in prompt:
-        message = f"{where}: the prompt {prompt!r} has no {{}} in place of the caption"
+        message = f"{context}: the prompt {prompt!r} has no {{}} in place of the caption"
         raise JobError(message)
     return Model(name=name, family=family, base=base, **options)
 
@@ -146,7 +146,7 @@ class _Reader:
         if "name" in settings:
             self._fail("model", "name", f"unknown key 'name': the name is that of the file, {self._file.stem}")
         record = self._table("model", Model, {"family": "clip", "base": ""} | settings | {"name": self._file.stem})
-        model = checked_model(where=str(self._file), **asdict(record))
+        model = checked_model(context=str(self._file), **asdict(record))
         training = self._optional("train", Training)
         if training and model.adapter:
             self._fail("model", "adapter", "a job with [train] starts from its base alone: remove the adapter")

@@ -1,4 +1,4 @@
-"""A map of embeddings: images and captions as points in a plane. Knows no files, no models and no catalog.
+"""A map of embeddings: images and captions as points in a plane. Uses no files, no models and no catalog.
 
 CLIP's image vectors and caption vectors lie in two separate narrow cones, the modality gap (Liang et al., 2022, "Mind
 the gap"), so that a map of the vectors as they are shows two clusters and does not show which captions are near which

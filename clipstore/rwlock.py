@@ -53,7 +53,7 @@ class ReadWriteLock:
         thread, holder = threading.get_ident(), Holder(self)
         with self.changed:
             if self._writing_thread == thread:
-                message = "the catalog cannot be read while this thread writes it: read it when the writing has ended"
+                message = "the catalog cannot be read while this thread writes it: read it after the write ends"
                 raise CatalogError(message)
             if not self._threads[thread]:
                 self.changed.wait_for(self._admits_readers, _READER_SECONDS)
@@ -73,7 +73,7 @@ class ReadWriteLock:
         thread = threading.get_ident()
         with self.changed:
             if self._writing_thread == thread or self._threads[thread]:
-                message = "the catalog cannot be written while this thread uses it: write it when that call has ended"
+                message = "the catalog cannot be written while this thread uses it: write it after that call ends"
                 raise CatalogError(message)
             self._waiting += 1
             try:

@@ -1,1 +1,1 @@
-"""Shard plans and models -> complete shards. Knows no catalog, so any process can run it."""
+"""Shard plans and models -> complete shards. Does not use the catalog, so any process can run it."""

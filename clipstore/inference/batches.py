@@ -1,10 +1,10 @@
-"""Batches: the threads that run the model, what they compute for each source, and splitting when memory runs out."""
+"""Batches: the threads that run the model, the computation for each source, and splitting when memory runs out."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ Outputs = tuple[Floats, Floats | None]  # vectors (B, dim), and features (B, fea
 
 @dataclass
 class BatchSplitter:
-    """Splits batches; `count`, the number of parts, doubles after each out-of-memory error."""
+    """Splits batches. `count`, the number of parts, doubles after each out-of-memory error."""
 
     count: int = 1
 
@@ -39,7 +39,7 @@ class BatchSplitter:
         """The concatenated outputs of `compute` over the parts of a batch.
 
         Raises:
-            ModelError: the device has no memory for a single item.
+            ModelError: a single item does not fit the device memory.
         """
         while True:
             count = min(self.count, len(items))
@@ -50,11 +50,12 @@ class BatchSplitter:
                 if not out_of_memory(error):
                     raise
                 if count == len(items):
-                    message = f"no memory on the device for a single item ({error}): use another --device"
+                    message = f"out of device memory for a single item ({error}): use another --device"
                     raise ModelError(message) from error
                 self.count = max(self.count, 2 * count)
             else:
-                return _concatenate(outputs)
+                vectors = np.concatenate([vectors for vectors, _ in outputs])
+                return vectors, concatenate(features for _, features in outputs)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class ModelThreads(AbstractContextManager["ModelThreads"]):
         torch.set_num_threads(self._torch_threads)
 
     def submit(self, task: Callable[[], Batch]) -> Future[Batch]:
-        """Queue a batch; blocks while the queue is full."""
+        """Queue a batch. Blocks while the queue is full."""
         self._slots.acquire()
         future = self._pool.submit(task)
         future.add_done_callback(lambda _: self._slots.release())
@@ -114,8 +115,8 @@ def _encode_texts(encoder: ClipEncoder, items: list[list[int]]) -> Outputs:
 
 def _project_features(encoder: ClipEncoder, items: list[tuple[Path, int]]) -> Outputs:
     paths = list(dict.fromkeys(path for path, _ in items))
-    which = np.array([paths.index(path) for path, _ in items])
-    return encoder.project(shards.gather(paths, which, np.array([row for _, row in items]))), None
+    shard_index = np.array([paths.index(path) for path, _ in items])
+    return encoder.project(shards.gather(paths, shard_index, np.array([row for _, row in items]))), None
 
 
 _COMPUTE: Mapping[PlanSource, Callable[[ClipEncoder, Any], Outputs]] = {
@@ -125,6 +126,7 @@ _COMPUTE: Mapping[PlanSource, Callable[[ClipEncoder, Any], Outputs]] = {
 }
 
 
-def _concatenate(outputs: list[Outputs]) -> Outputs:
-    features = [part for _, part in outputs if part is not None]
-    return np.concatenate([vectors for vectors, _ in outputs]), np.concatenate(features) if features else None
+def concatenate(arrays: Iterable[Floats | None]) -> Floats | None:
+    """Concatenate the arrays (B, D) that are not None. Returns None if there are none."""
+    present = [array for array in arrays if array is not None]
+    return np.concatenate(present) if present else None

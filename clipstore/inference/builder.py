@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clipstore.inference.batches import Batch, Floats, ModelThreads, compute_batch
+from clipstore.inference.batches import Batch, Floats, ModelThreads, compute_batch, concatenate
 from clipstore.inference.settings import EncodeSettings
 from clipstore.records import ShardPlan
 
@@ -22,7 +22,7 @@ class EncodedRows:
         contents: content key of each row.
         failures: content key -> reason, of the items that have no row.
         vectors: float32 (N, dim), not normalised.
-        features: float32 (N, features_dim); None: not computed.
+        features: float32 (N, features_dim), or None if they are not computed.
         cut: texts that were truncated to the model's maximum length.
     """
 
@@ -36,9 +36,9 @@ class EncodedRows:
 class ShardBuilder:
     """Collects the items of a plan into batches, submits them to the model, and joins the outputs."""
 
-    def __init__(self, plan: ShardPlan, settings: EncodeSettings, model: ModelThreads) -> None:
+    def __init__(self, plan: ShardPlan, settings: EncodeSettings, threads: ModelThreads) -> None:
         self.plan, self.settings, self.cut = plan, settings, 0
-        self._model = model
+        self._threads = threads
         self._failures: dict[str, str] = {}
         self._contents: list[str] = []
         self._items: list[Any] = []
@@ -57,13 +57,13 @@ class ShardBuilder:
         self.settings.on_progress(1)
 
     def submit(self) -> None:
-        """Submit the current batch; blocks while the model's queue is full."""
+        """Submit the current batch. Blocks while the model's queue is full."""
         if not self._items:
             return
         settings, contents, items = self.settings, self._contents, self._items
         self._contents, self._items = [], []
         task = partial(compute_batch, settings.encoder, settings.splitter, self.plan.source, contents, items)
-        batch = self._model.submit(task)
+        batch = self._threads.submit(task)
         batch.add_done_callback(partial(_report, settings, len(contents)))
         self._batches.append(batch)
 
@@ -72,20 +72,20 @@ class ShardBuilder:
 
         Raises:
             ShardError: features cannot be read.
-            ModelError: the device has no memory for a single item.
+            ModelError: a single item does not fit the device memory.
         """
         batches = [future.result() for future in self._batches]
         self.settings.timings.forward += sum(batch.seconds for batch in batches)
         contents = [content for batch in batches for content in batch.contents]
-        vectors = _join([batch.vectors for batch in batches])
-        features = _join([batch.features for batch in batches])
+        vectors = concatenate(batch.vectors for batch in batches)
+        features = concatenate(batch.features for batch in batches)
         if vectors is None:
             vectors = np.empty((0, self.plan.tower.dim), dtype=np.float32)
         finite = np.isfinite(vectors).all(axis=1)  # fp16 may overflow, for example
         reason = "the model gave a non-finite vector"
         failures = self._failures | {contents[row]: reason for row in np.flatnonzero(~finite)}
-        place = {content: number for number, content in enumerate(self.plan.contents)}
-        order = sorted(np.flatnonzero(finite), key=lambda row: place[contents[row]])
+        plan_index = {content: index for index, content in enumerate(self.plan.contents)}
+        order = sorted(np.flatnonzero(finite), key=lambda row: plan_index[contents[row]])
         return EncodedRows(
             contents=[contents[row] for row in order],
             failures={content: failures[content] for content in self.plan.contents if content in failures},
@@ -93,11 +93,6 @@ class ShardBuilder:
             features=None if features is None else features[order],
             cut=self.cut,
         )
-
-
-def _join(parts: list[Any]) -> Floats | None:
-    arrays = [part for part in parts if part is not None]
-    return np.concatenate(arrays) if arrays else None
 
 
 def _report(settings: EncodeSettings, items: int, _: Future[Batch]) -> None:

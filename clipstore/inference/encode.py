@@ -1,7 +1,7 @@
-"""Encode shard plans into complete shards. Uses no catalog, so that any process can do it.
+"""Encode shard plans into complete shards. Does not use the catalog, so any process can run it.
 
 The calling thread takes decoded images, or texts, and submits them in batches to the threads of the model, whose queue
-always holds a few. Images are prefetched and decoded by further threads, and one thread writes shards.
+has a bounded length. Images are prefetched and decoded by further threads, and one thread writes shards.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _MAX_PENDING_WRITES = 2  # plan groups whose shards may wait to be written
 
 
 def encode(groups: Iterable[PlanGroup], settings: Mapping[str, EncodeSettings]) -> Iterator[list[Shard]]:
-    """Encode plans into shards; yields the shards of each group, in order, once they are complete.
+    """Encode plans into shards. Yields the shards of each group, in order, once they are complete.
 
-    `settings` is by fingerprint of a plan's tower. All plans have the same source; a plan of images gives two shards,
+    `settings` is by fingerprint of a plan's tower. All plans have the same source. A plan of images gives two shards,
     vectors and backbone features. Vectors depend on the plan, the model, the batch size and the machine, and not on
     other plans, except after an out-of-memory error: batches are smaller then, and the last bits may differ.
 
     Raises:
         ShardError: a shard cannot be written, or features cannot be read.
-        ModelError: the device has no memory for a single item.
+        ModelError: a single item does not fit the device memory.
     """
     submitted, writer = _submit(groups, settings), ThreadPoolExecutor(1, "clipstore-write")
     unwritten: deque[Future[list[Shard]]] = deque()
@@ -54,7 +54,7 @@ def encode_rows(plan: ShardPlan, settings: EncodeSettings) -> EncodedRows:
 
     Raises:
         ShardError: features cannot be read.
-        ModelError: the device has no memory for a single item.
+        ModelError: a single item does not fit the device memory.
     """
     files: tuple[ImageFile, ...] = ()
     if plan.source == "image_files":
@@ -67,38 +67,38 @@ def encode_rows(plan: ShardPlan, settings: EncodeSettings) -> EncodedRows:
 
 
 def _submit(groups: Iterable[PlanGroup], settings: Mapping[str, EncodeSettings]) -> Generator[list[ShardBuilder]]:
-    """Submit each group's items to the model; yields the builders of its plans once all batches are submitted."""
+    """Submit each group's items to the model. Yields the builders of its plans once all batches are submitted."""
     upcoming = iter(groups)
     first = next(upcoming, None)
     if first is None:
         return
     current: Iterator[PlanGroup] = chain([first], upcoming)
     files: Iterable[ImageFile] = ()
-    if first.image_files:  # otherwise nothing consumes the second iterator of a tee, which would hold every group
+    if first.image_files:  # otherwise nothing consumes the second iterator of a tee, which would buffer every group
         current, ahead = tee(current)
         files = (file for group in ahead for file in group.image_files)
     del first
     first_settings = next(iter(settings.values()))
     preprocessings = list(dict.fromkeys(tower.encoder.preprocessing for tower in settings.values()))
-    pixels = prefetch_images(files, preprocessings, first_settings.timings, read=first_settings.read)
+    images = prefetch_images(files, preprocessings, first_settings.timings, read=first_settings.read)
     try:
-        with ModelThreads(max(tower.encoder.workers for tower in settings.values())) as model:
+        with ModelThreads(max(tower.encoder.workers for tower in settings.values())) as threads:
             for group in current:
-                builders = [ShardBuilder(plan, settings[plan.tower.fingerprint], model) for plan in group.plans]
-                _submit_items(group, builders, pixels, preprocessings)
+                builders = [ShardBuilder(plan, settings[plan.tower.fingerprint], threads) for plan in group.plans]
+                _submit_items(group, builders, images, preprocessings)
                 yield builders
     finally:
-        pixels.close()
+        images.close()
 
 
 def _submit_items(
     group: PlanGroup,
     builders: list[ShardBuilder],
-    pixels: Iterator[tuple[str, list[Pixels]]],
+    images: Iterator[tuple[str, list[Pixels]]],
     preprocessings: list[Preprocessing],
 ) -> None:
     if group.image_files:
-        _submit_images(len(group.image_files), builders, pixels, preprocessings)
+        _submit_images(len(group.image_files), builders, images, preprocessings)
     for builder in builders:
         if builder.plan.source == "texts":
             _submit_texts(builder)
@@ -109,28 +109,28 @@ def _submit_items(
 def _submit_images(
     count: int,
     builders: list[ShardBuilder],
-    pixels: Iterator[tuple[str, list[Pixels]]],
+    images: Iterator[tuple[str, list[Pixels]]],
     preprocessings: list[Preprocessing],
 ) -> None:
     """Give each of the next `count` images, decoded once, to every plan that contains it."""
     members = [set(builder.plan.contents) for builder in builders]
     for _ in range(count):
-        content, variants = next(pixels)
+        content, pixel_variants = next(images)
         for builder, contents in zip(builders, members, strict=True):
             if content not in contents:
                 continue
             encoder = builder.settings.encoder
-            variant = variants[preprocessings.index(encoder.preprocessing)]
-            if isinstance(variant, str):
-                builder.fail(content, variant)
+            pixels = pixel_variants[preprocessings.index(encoder.preprocessing)]
+            if isinstance(pixels, str):
+                builder.fail(content, pixels)
             else:
-                builder.add(content, variant, batch_size=max(1, builder.settings.batch_tokens // encoder.image_tokens))
+                builder.add(content, pixels, batch_size=max(1, builder.settings.batch_tokens // encoder.image_tokens))
     for builder in builders:
         builder.submit()
 
 
 def _submit_texts(builder: ShardBuilder) -> None:
-    """Submit texts in batches of at most `batch_tokens` tokens; texts with a common prefix share a batch."""
+    """Submit texts in batches of at most `batch_tokens` tokens. Texts with a common prefix share a batch."""
     plan, settings = builder.plan, builder.settings
     texts = []
     for content, text in zip(plan.contents, plan.sources, strict=True):

@@ -1,4 +1,4 @@
-"""Several devices: one worker process each, which pulls plan groups from a shared queue. This process registers."""
+"""Encode on several devices: each has a worker process that pulls plan groups from a shared queue."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from clipstore.process import ignore_image_warnings, retain_freed_memory
 from clipstore.records import Model, PlanGroup, Tower
 from clipstore.shards import Shard
 
-# Plan groups queued per worker: a worker may take a fourth before it returns any of three, and would wait for ever.
+# Plan groups queued per worker. A worker can dequeue its fourth before it returns the first, so fewer would deadlock.
 _QUEUE_PER_WORKER = 4
-_POLL_SECONDS = 1.0  # without a message, after which it is checked that the other process is alive
+_POLL_SECONDS = 1.0  # after this time without a message, check that the other process is alive
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """What a worker process makes its `EncodeSettings` from: can be pickled if `read` is a function of a module.
+    """Picklable settings from which a worker process builds its `EncodeSettings`.
 
-    `memory` is the device memory for weights and batches, in bytes.
+    `read` must be a function of a module. `memory` is the device memory for weights and batches, in bytes.
     """
 
     folder: Path
@@ -46,13 +46,14 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class _Message:
-    """A message of a worker: complete shards, items tried, or, once at its end, its timings and splits or its failure.
+    """A message of a worker: shards or processed items, and one last message: timings and splits, or a failure.
 
-    `tried` is a tower's fingerprint and a number of items; `timings` and `splits` are by a tower's fingerprint.
+    `shards` are complete. `processed` is a tower's fingerprint and a number of items. `timings` and `splits` are by
+    fingerprint of a tower.
     """
 
     shards: list[Shard] | None = None
-    tried: tuple[str, int] | None = None
+    processed: tuple[str, int] | None = None
     timings: dict[str, Timings] | None = None
     splits: dict[str, int] | None = None
     failure: ClipstoreError | str | None = None
@@ -71,13 +72,14 @@ def encode_in_processes(
     splitters: Mapping[str, BatchSplitter],
     on_progress: Callable[[str, int], None],
 ) -> Iterator[list[Shard]]:
-    """Encode plans as `encode` does, in one worker process per device; the order of groups is not preserved.
+    """Encode plans as `encode` does, in one worker process per device. The order of groups is not preserved.
 
-    `settings`, `timings` and `splitters` are by fingerprint of a plan's tower, which `on_progress` is called with. The
-    workers' timings are added to `timings`; each splitter gets the largest count of the workers.
+    `settings`, `timings` and `splitters` are by fingerprint of a plan's tower. `on_progress` is called with that
+    fingerprint and a number of items. The workers' timings are added to `timings`. Each splitter gets the
+    largest count of the workers.
 
     Raises:
-        ClipstoreError: as `encode`, or a worker died.
+        ClipstoreError: as `encode`, or a worker ended unexpectedly.
     """
     context = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
     tasks, messages = context.Queue(), context.Queue()
@@ -96,8 +98,8 @@ def encode_in_processes(
         running = len(devices)
         while running:
             message = _receive(messages, workers, devices)
-            if message.tried:
-                on_progress(*message.tried)
+            if message.processed:
+                on_progress(*message.processed)
             elif message.timings is not None:
                 running -= 1
                 _add_timings(timings, message.timings)
@@ -118,7 +120,7 @@ def _receive(messages: Any, workers: list[Any], devices: list[str]) -> _Message:
     """The next message of a worker.
 
     Raises:
-        ClipstoreError: the worker's failure, or a worker died.
+        ClipstoreError: the worker's failure, or a worker ended unexpectedly.
     """
     while True:
         try:
@@ -126,7 +128,10 @@ def _receive(messages: Any, workers: list[Any], devices: list[str]) -> _Message:
         except queue.Empty:
             for device, worker in zip(devices, workers, strict=True):
                 if worker.exitcode not in {None, 0}:
-                    text = f"the process on {device} died (exit code {worker.exitcode}): run the same command again"
+                    text = (
+                        f"the process on {device} ended unexpectedly (exit code {worker.exitcode}): "
+                        "run the same command again"
+                    )
                     raise ModelError(text) from None
             continue
         if isinstance(message.failure, ClipstoreError):
@@ -138,10 +143,10 @@ def _receive(messages: Any, workers: list[Any], devices: list[str]) -> _Message:
 
 
 def _add_timings(totals: Mapping[str, Timings], timings: Mapping[str, Timings]) -> None:
-    for fingerprint, more in timings.items():
+    for fingerprint, update in timings.items():
         total = totals[fingerprint]
         for field in fields(Timings):
-            setattr(total, field.name, getattr(total, field.name) + getattr(more, field.name))
+            setattr(total, field.name, getattr(total, field.name) + getattr(update, field.name))
 
 
 def _worker_main(device: str, threads: int, settings: dict[str, WorkerSettings], tasks: Any, messages: Any) -> None:
@@ -187,7 +192,7 @@ def _receive_groups(tasks: Any) -> Iterator[PlanGroup]:
 def _load_worker_models(
     device: str, threads: int, settings: Mapping[str, WorkerSettings], messages: Any
 ) -> dict[str, EncodeSettings]:
-    """Load the models of a worker; their encode settings by fingerprint."""
+    """Load the models of a worker. Returns their encode settings by fingerprint."""
     import torch
 
     from clipstore.encoders.clip import ClipEncoder
@@ -218,10 +223,10 @@ def _load_worker_models(
 
 @dataclass(frozen=True)
 class _ProgressSender:
-    """Sends the number of items that were tried to the parent process."""
+    """Sends the number of processed items to the parent process."""
 
     fingerprint: str
     messages: Any
 
     def __call__(self, items: int) -> None:
-        self.messages.put(_Message(tried=(self.fingerprint, items)))
+        self.messages.put(_Message(processed=(self.fingerprint, items)))

@@ -70,7 +70,7 @@ def prefetch_images(
 
 
 def _read(read: FileReader, path: str) -> tuple[bytes | str, float]:
-    """The bytes of an image file, or the reason why it cannot be read; and the seconds spent."""
+    """Returns the bytes of an image file (or the reason why it cannot be read) and the seconds spent."""
     start = time.perf_counter()
     try:
         content: bytes | str = read(Path(path))
@@ -80,7 +80,7 @@ def _read(read: FileReader, path: str) -> tuple[bytes | str, float]:
 
 
 def _decode(reading: Future[tuple[bytes | str, float]], key: str, preprocessings: Sequence[Preprocessing]) -> _Decoded:
-    """The pixels of an image for each preprocessing; its bytes must have the content key."""
+    """Returns the pixels of an image for each preprocessing. Its bytes must have the content key."""
     content, read_seconds = reading.result()
     start = time.perf_counter()
     pixels: list[Pixels]
@@ -101,8 +101,8 @@ def _preprocess(content: bytes, preprocessings: Sequence[Preprocessing]) -> list
     pixels: list[Pixels] = []
     for preprocessing in preprocessings:
         try:
-            turned = apply_orientation(image, content) if preprocessing.exif_orientation else image
-            pixels.append(preprocess(turned, preprocessing))
+            oriented = apply_orientation(image, content) if preprocessing.exif_orientation else image
+            pixels.append(preprocess(oriented, preprocessing))
         except ImageError as error:
             pixels.append(str(error))
     return pixels

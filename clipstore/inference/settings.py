@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Timings:
-    """Seconds spent in each stage, summed over its threads; `wait` is the idle time of the model's threads."""
+    """Seconds spent in each stage, summed over its threads. `wait` is the idle time of the model's threads."""
 
     read: float = 0.0
     decode: float = 0.0

@@ -1,4 +1,4 @@
-"""The shards of a plan: their paths, writing them, and those that an interrupted run left complete."""
+"""The shards of a plan: paths, writing, and reuse of shards that an interrupted run completed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shard_path(folder: Path, plan: ShardPlan, fingerprint: str) -> Path:
 
 
 def complete_shards(folder: Path, plan: ShardPlan) -> list[Shard]:
-    """The shards of a plan that an interrupted run completed; empty unless all are there and undamaged."""
+    """Returns the shards of a plan that an interrupted run completed, or none unless all exist and are undamaged."""
     fingerprints = [plan.tower.fingerprint]
     if plan.source == "image_files" and plan.tower.backbone:
         fingerprints.append(plan.tower.backbone)
@@ -52,7 +52,7 @@ def write_shards(builders: list[ShardBuilder]) -> list[Shard]:
 
 
 def _write(builder: ShardBuilder, rows: EncodedRows, kind: ShardKind) -> Shard:
-    """Write vectors, normalised, in the type to store; or features, not normalised and in float32, for other heads."""
+    """Write vectors (normalised, in the stored type) or features (not normalised, float32, for other heads)."""
     plan, settings = builder.plan, builder.settings
     if kind == "vectors":
         fingerprint, values = plan.tower.fingerprint, normalize(rows.vectors, settings.store_dtype)

@@ -46,7 +46,7 @@ class BadRowError(VectorError):
     """A vector that cannot be ranked: `side` is "image" or "text", `row` its number."""
 
     def __init__(self, side: str, row: int) -> None:
-        super().__init__(f"{side} vector {row} holds NaN, infinity or values past 1e18: embed or import it again")
+        super().__init__(f"{side} vector {row} contains NaN, infinity or values above 1e18: embed or import it again")
         self.side, self.row = side, row
 
 

@@ -1,1 +1,1 @@
-"""What the catalog knows: the layout of a store, its models, splits, vectors, evaluations and shards."""
+"""Catalog access: the layout of a store, its models, splits, vectors, evaluations and shards."""

@@ -26,7 +26,7 @@ def read_evaluations(store: Store, split: str | None = None, models: Iterable[st
     Each is as `clipstore eval --json` prints it, ordered by split, then by `models`, then by time of evaluation.
 
     Raises:
-        NotFoundError: there is no such split, or a model has no evaluation; with the command that makes it.
+        NotFoundError: there is no such split, or a model has no evaluation. The message names the command.
     """
     names = list(dict.fromkeys(model_name(store, name_or_path) for name_or_path in models))
     with store.catalog.read() as session:
@@ -95,7 +95,7 @@ def _subsets(session: Session, evaluation_id: int, queries: dict[str, Row]) -> d
 
 
 def delete_stale(session: Session) -> list[Row]:
-    """Delete the evaluations of splits that were removed or have changed since; their names."""
+    """Delete the evaluations of splits that were removed or have changed since. Returns their names."""
     stale = session.rows("evaluate/stale")
     delete_evaluations(session, [row["evaluation_id"] for row in stale])
     return stale

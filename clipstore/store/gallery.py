@@ -39,16 +39,16 @@ class Gallery:
 
 
 def find_gallery(
-    store: Store, session: Session, model: Model, split: str, *, partial: bool | None, first: int | None = None
+    store: Store, session: Session, model: Model, split: str, *, partial: bool | None, first_captions: int | None = None
 ) -> Gallery:
-    """The gallery of a split for a model, with the `first` captions of each image (None: all).
+    """The gallery of a split for a model, with the first `first_captions` captions of each image (None: all).
 
     Raises:
         NotFoundError: there is no such split.
         VectorError: items are not embedded yet and `partial` is false (None: the command has no --partial), or the
             gallery is empty.
     """
-    images, texts = embedded_items(store, session, model, split, first)
+    images, texts = embedded_items(store, session, model, split, first_captions)
     if not partial and (images.pending.num_rows or texts.pending.num_rows):
         message = (
             f"{images.pending.num_rows} images and {texts.pending.num_rows} captions of {split} have no vectors of "
@@ -72,7 +72,7 @@ def find_gallery(
 
 
 def _missing(images: EmbeddedItems, texts: EmbeddedItems, without_image: NDArray[np.bool_]) -> Row:
-    """The numbers of missing items. A caption without its image in the gallery is missing for the image's reason."""
+    """The numbers of missing items. A caption whose image is missing is counted under the reason of its image."""
     dropped = texts.table.filter(without_image)
     left_out = pc.sum(pc.is_in(dropped["image_id"], images.left_out["image_id"])).as_py() or 0
     return {
@@ -87,44 +87,44 @@ def _empty_gallery(model: Model, split: str, missing: Row) -> VectorError:
     reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in missing.items() if count)
     pending = missing["pending_images"] or missing["pending_captions"]
     return VectorError(
-        f"no image of {split} has vectors of {model.name} for itself and for a caption "
+        f"no image of {split} has both an image vector and a caption vector of {model.name} "
         f"({reasons or 'the split is empty'}): "
         + (missing_vectors_hint(model, split) if pending else "'clipstore query item_failures' lists the reasons")
     )
 
 
 def prepare_models(
-    store: Store, session: Session, names: Iterable[str], split: str, prepare: Callable[[Model], Prepared]
+    store: Store, session: Session, names: Iterable[str], split: str, build: Callable[[Model], Prepared]
 ) -> tuple[list[tuple[Model, Prepared]], list[Row]]:
-    """The result of `prepare` for each model; without names, for every model that has vectors of the split.
+    """Returns the models with their results of `build`, and the skipped models ("model" and "reason").
 
-    Of the latter, models for which `prepare` raises an error are skipped: the second list has their "model" and
-    "reason".
+    Without names, `build` is called for every model that has vectors of the split, and a model for which it raises an
+    error is skipped.
 
     Raises:
         NotFoundError: there is no such split.
         VectorError: no names are given and no model is complete.
-        And what `prepare` raises for a model that is named.
+        ClipstoreError: `build` raises it for a named model.
     """
-    target = split_id(session, split)
+    target_split_id = split_id(session, split)
     if distinct := list(dict.fromkeys(names)):
         models = {model.name: model for model in [find_model(store, name) for name in distinct]}
-        return [(model, prepare(model)) for model in models.values()], []
-    ready, skipped = [], []
-    for row in session.rows("evaluate/models", split_id=target):
+        return [(model, build(model)) for model in models.values()], []
+    prepared, skipped = [], []
+    for row in session.rows("evaluate/models", split_id=target_split_id):
         try:
             model = find_model(store, row["name"])
-            ready.append((model, prepare(model)))
+            prepared.append((model, build(model)))
         except (VectorError, NotFoundError, ModelError, JobError) as error:
             skipped.append({"model": row["name"], "reason": str(error)})
-    if not ready:
+    if not prepared:
         raise _no_complete_model(split, skipped)
-    return ready, skipped
+    return prepared, skipped
 
 
 def _no_complete_model(split: str, skipped: list[Row]) -> VectorError:
     if not skipped:
         return VectorError(f"no model has vectors of {split} yet: run '{embed_command('NAME', split)}' first")
-    more = len(skipped) - 1
-    others = f" (and {more} more model{'s are' if more > 1 else ' is'} incomplete too)" if more else ""
-    return VectorError(skipped[0]["reason"] + others)
+    others = len(skipped) - 1
+    note = f" ({others} other model{'s are' if others > 1 else ' is'} also incomplete)" if others else ""
+    return VectorError(skipped[0]["reason"] + note)

@@ -1,4 +1,4 @@
-"""A store: the folder that holds the catalog, the shards and the adapters."""
+"""A store: the folder with the catalog, the shards and the adapters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Store:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog; it is not opened."""
+        """Returns the catalog without opening it."""
         return Catalog(self.root / "catalog.duckdb")
 
     @property
@@ -40,7 +40,7 @@ def split_id(session: Session, name: str) -> int:
     """The id of the split `name`.
 
     Raises:
-        NotFoundError: there is no such split; with the nearest one.
+        NotFoundError: there is no such split. The message suggests the nearest name.
     """
     splits = {row["name"]: int(row["split_id"]) for row in session.rows("split/list")}
     if name not in splits:

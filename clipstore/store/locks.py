@@ -1,4 +1,4 @@
-"""Locks between processes: one training per adapter, and no clean-up while shards are written.
+"""Locks between processes: one training per adapter, and shard writing excludes `clipstore gc`.
 
 The locks are the operating system's (flock), which releases them when the holding process ends for any reason.
 """
@@ -19,10 +19,10 @@ from clipstore.store.layout import Store
 def training_lock(store: Store, name: str) -> Iterator[None]:
     """Lock the adapter of a model for one training.
 
-    The lock file is beside the adapter's folder, since --restart removes the folder.
+    The lock file is in the parent of the adapter folder, because --restart removes that folder.
 
     Raises:
-        TrainingError: another process is training the model; with its process id.
+        TrainingError: another process is training the model. The message has its process id.
     """
     file = store.adapters / f".{name}.lock"
     conflict = f"{name} is being trained by {{holder}} in {store.adapters / name}: wait for it to end, or stop it"
@@ -32,12 +32,12 @@ def training_lock(store: Store, name: str) -> Iterator[None]:
 
 @contextmanager
 def shard_write_lock(store: Store) -> Iterator[None]:
-    """A shared lock for writing and registering shards: any number of writers, and no `clipstore gc` meanwhile.
+    """A shared lock for writing and registering shards: it allows any number of writers and excludes `clipstore gc`.
 
     Raises:
         ShardError: a clean-up is running.
     """
-    conflict = f"'clipstore gc' is removing files from {store.shards} (by {{holder}}): run this again when it has ended"
+    conflict = f"'clipstore gc' is removing files from {store.shards} ({{holder}}): run this again after it ends"
     with _lock(store.root / ".shards.lock", fcntl.LOCK_SH, ShardError, conflict):
         yield
 
@@ -49,14 +49,17 @@ def shard_removal_lock(store: Store) -> Iterator[None]:
     Raises:
         ShardError: shards are being written.
     """
-    conflict = f"{{holder}} is writing shards in {store.shards}: run this again when it has ended"
+    conflict = f"{{holder}} is writing shards in {store.shards}: run this again after it ends"
     with _lock(store.root / ".shards.lock", fcntl.LOCK_EX, ShardError, conflict):
         yield
 
 
 @contextmanager
 def _lock(file: Path, mode: int, error: type[ClipstoreError], conflict: str) -> Iterator[None]:
-    """Hold a lock file and write this process's id to it; `conflict` is the error message where {holder} has it."""
+    """Hold a lock file and write this process's id to it.
+
+    `conflict` is the error message if {holder} holds the lock.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

@@ -43,7 +43,7 @@ def add_model(
     base, adapter = _absolute(base), adapter and _absolute(adapter)
     model = checked_model(
         name=name,
-        where=f"model add {name}",
+        context=f"model add {name}",
         base=base,
         family=family,
         adapter=adapter,
@@ -67,7 +67,7 @@ def add_model(
 
 
 def _absolute(path: str) -> str:
-    """A local folder by its absolute path; anything else as it is."""
+    """Returns the absolute path of a local folder, and any other text unchanged."""
     folder = Path(path).expanduser()
     return str(folder.absolute()) if folder.is_dir() else path
 
@@ -82,7 +82,7 @@ def base_model(store: Store, job: Job) -> Model:
         ModelError: another model is recorded as NAME.base.
     """
     for name in sorted(job_files().keys() | recorded_models(store).keys()):
-        with suppress(JobError, ModelError):  # an invalid job is no base
+        with suppress(JobError, ModelError):  # invalid jobs cannot be a base
             model = find_model(store, name)
             if model == replace(job.model, name=name):
                 return model
@@ -100,7 +100,7 @@ def base_model(store: Store, job: Job) -> Model:
 
 
 def record_model(session: Session, model: Model, *, origin: str) -> int:
-    """Record a model or update its description; its id, which does not change."""
+    """Record a model or update its description. Returns its id, which does not change."""
     row = session.row("model/find", name=model.name)
     if row and model_of(row) == model:
         return int(row["model_id"])
@@ -124,7 +124,7 @@ def _record_training_contents(session: Session, model: Model, model_id: int) -> 
 
 
 def record_training(store: Store, name: str, splits: Iterable[str]) -> Row:
-    """Record that a model was trained on the images of some splits; the number of all its training images.
+    """Record that a model was trained on the images of some splits. Returns the number of all its training images.
 
     Raises:
         NotFoundError: there is no such model or split.

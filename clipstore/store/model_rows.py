@@ -11,7 +11,7 @@ from clipstore.records import Model, Row, Tower
 from clipstore.store.layout import Store
 from clipstore.training_files import BEST
 
-ORIGINS = ("job", "added", "imported")  # how a recorded model came into the catalog
+ORIGINS = ("job", "added", "imported")  # origin of a recorded model
 
 MODEL_FIELDS = tuple(field.name for field in fields(Model))
 _TOWER_FIELDS = tuple(field.name for field in fields(Tower))
@@ -28,9 +28,9 @@ def tower_of(row: Row) -> Tower:
 
 
 def recorded_models(store: Store) -> dict[str, Row]:
-    """The rows of the models in the catalog by name; none if there is no store yet.
+    """Returns the rows of the models in the catalog by name, or none if there is no store yet.
 
-    An adapter that this store trained has the path that it has now: a store can be moved or copied.
+    An adapter that this store trained gets its current path, because a store can be moved or copied.
     """
     rows: dict[str, Row] = {}
     with suppress(NotFoundError), store.catalog.read() as session:

@@ -15,12 +15,13 @@ from clipstore.training_files import BEST
 
 
 def find_model(store: Store, name: str) -> Model:
-    """The model `name`: ./jobs/NAME.toml, else the packaged job, else the recorded model; or a job given by its path.
+    """Returns the model of a name: ./jobs/NAME.toml, else the packaged job, else the recorded model.
 
-    The model of a job with a training is the one that was trained in this store.
+    `name` can also be the path of a job file. The model of a job with a training is the one that was trained in
+    this store.
 
     Raises:
-        NotFoundError: there is no model of this name; with the nearest one.
+        NotFoundError: there is no model of this name. The message suggests the nearest name.
         ModelError: a job and a recorded model of this name differ, or the job's model is not trained yet.
     """
     if name not in job_files():
@@ -38,7 +39,7 @@ def find_model(store: Store, name: str) -> Model:
 
 
 def model_name(store: Store, name_or_path: str) -> str:
-    """The name of a model given by its name or by the path of its job file; a name is not looked up.
+    """Returns the name of a model given by its name or by the path of its job file. A name is not looked up.
 
     Raises:
         NotFoundError: there is no such job file.
@@ -56,21 +57,21 @@ def find_job(store: Store, name: str) -> Job:
     """The job `name`, given by name or by path (see `job_file`).
 
     Raises:
-        NotFoundError: there is no such job; with the nearest one.
-        JobError: the file is invalid, or another job of this name differs.
+        NotFoundError: there is no such job. The message suggests the nearest name.
+        JobError: the file is invalid, or a different job has the same name.
         ModelError: a recorded model of this name differs.
     """
     job = read_job(job_file(name))
     other = job_files().get(job.model.name)
     if other and replace(read_job(other), file=job.file) != job:
-        message = f"{job.file} and {other} are different jobs of one name: rename one of them"
+        message = f"{job.file} and {other} are different jobs with the same name: rename one of them"
         raise JobError(message)
     check_name_conflict(store, job_model(store, job), job.file)
     return job
 
 
 def job_model(store: Store, job: Job) -> Model:
-    """The model of a job; if the job has a training, with the adapter that the training writes into the store."""
+    """Returns the model of a job. If the job has a training, its adapter is the one that the training writes."""
     return replace(job.model, adapter=str(store.adapters / job.model.name / BEST)) if job.training else job.model
 
 
@@ -78,7 +79,7 @@ def check_name_conflict(store: Store, model: Model, file: Path) -> None:
     """Check that no other model is recorded under the name of a job's model.
 
     Raises:
-        ModelError: one is; with the differences.
+        ModelError: another model is recorded. The message lists the differences.
     """
     problem = _name_conflict(recorded_models(store).get(model.name), model, file)
     if problem:
@@ -86,7 +87,7 @@ def check_name_conflict(store: Store, model: Model, file: Path) -> None:
 
 
 def _name_conflict(row: Row | None, model: Model, file: Path) -> str | None:
-    """The problem if a job's model and the recorded model of its name are different models; else None.
+    """Returns the problem if a job's model and the recorded model of its name differ, else None.
 
     A job file of the working folder may have been edited since its model was recorded. A packaged job is never edited:
     if its recorded model differs, it is that of a job file in another folder. The path of the store may have changed.
@@ -97,13 +98,13 @@ def _name_conflict(row: Row | None, model: Model, file: Path) -> str | None:
         if not is_packaged(file) or model_of(row) == replace(model, adapter=row["adapter"]):
             return None
         return (
-            f"{model.name!r} means two things, the packaged job {file} and the job file of another folder that is "
-            f"recorded in the store, with {differences(row, model)}: work in that folder, or "
+            f"the name {model.name!r} is ambiguous: the packaged job {file} differs from the job of another folder "
+            f"that is recorded in the store, with {differences(row, model)}: work in that folder, or run "
             f"'clipstore model remove {model.name}'"
         )
     return (
-        f"{model.name!r} means two things, the job {file} and a model that is recorded in the store, with "
-        f"{differences(row, model)}: rename the job, or remove the recorded model with "
+        f"the name {model.name!r} is ambiguous: the job {file} differs from the model that is recorded in the store, "
+        f"with {differences(row, model)}: rename the job, or remove the recorded model with "
         f"'clipstore model remove {model.name}'"
     )
 

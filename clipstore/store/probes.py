@@ -58,7 +58,7 @@ def check_current_probes(store: Store, model: Model, encoder: ClipEncoder) -> No
 def check_probes(
     store: Store, model: str, towers: Iterable[Tower], encoder: ClipEncoder, *, precision: str | None = None
 ) -> list[Row]:
-    """Compare the probes of a loaded model with the stored ones; those that are not stored yet, for `add_probes`.
+    """Compare the probes of a loaded model with the stored ones. Returns the probes to store with `add_probes`.
 
     `precision` is that of the encoder, if it differs from the towers'.
 
@@ -67,15 +67,15 @@ def check_probes(
     """
     vectors, device, new = encoder.probe(), encoder.device.type, []
     with store.catalog.read() as session:
-        parts = [(tower, *part) for tower in towers for part in tower_fingerprints(tower).items()]
-        for tower, part, fingerprint in parts:
+        components = [(tower, *component) for tower in towers for component in tower_fingerprints(tower).items()]
+        for tower, component, fingerprint in components:
             row = session.row("model/probe", fingerprint=fingerprint)
             if row:
                 same_rounding = device == row["device"] and precision in (None, tower.precision)
-                _check(model, tower, vectors[part], row, device, same_rounding=same_rounding)
+                _check(model, tower, vectors[component], row, device, same_rounding=same_rounding)
             else:
                 probe = {"fingerprint": fingerprint, "device": device, "software": _software()}
-                new.append(probe | {"vector": vectors[part].tolist()})
+                new.append(probe | {"vector": vectors[component].tolist()})
     return new
 
 
@@ -85,17 +85,17 @@ def tower_fingerprints(tower: Tower) -> dict[str, str]:
 
 
 def unchecked_warnings(session: Session, model: str, family: str, split: str, fingerprints: Iterable[str]) -> list[str]:
-    """A warning about vectors without a probe, which an older clipstore made; it is logged too. Otherwise none.
+    """A warning about vectors without a probe, which an older version of clipstore wrote. Otherwise none.
 
-    Equal fingerprints of that version can have different vectors. The next `clipstore embed` of the model compares a
-    sample.
+    The warning is also logged. Equal fingerprints of that version can have different vectors. The next
+    `clipstore embed` of the model compares a sample.
     """
     if family == IMPORTED:
         return []
     if not session.rows("model/count_unprobed", fingerprints=list(fingerprints))[0]["unchecked"]:
         return []
     line = (
-        f"vectors of {model} were made by an older clipstore and are not checked yet: "
+        f"vectors of {model} were written by an older version of clipstore and are not verified yet: "
         f"run '{embed_command(model, split)}'"
     )
     _log.warning("clipstore: warning: %s", line)
@@ -116,8 +116,9 @@ def _check(model: str, tower: Tower, vector: Floats, row: Row, device: str, *, s
     if distance > largest:
         message = (
             f"{model}: the vectors of the {tower.tower} tower differ from those stored under its fingerprint "
-            f"{tower.fingerprint[:12]} (cosine {1 - distance:.5f} for the probe): they were made on {row['device']} "
-            f"with {row['software']}, this is {device} with {_software()}; use the former versions, or another --store"
+            f"{tower.fingerprint[:12]} (cosine {1 - distance:.5f} for the probe): they were computed on "
+            f"{row['device']} with {row['software']}; this run uses {device} with {_software()}: install the earlier "
+            "versions, or use another --store"
         )
         raise ModelError(message)
 

@@ -17,7 +17,7 @@ from clipstore.training_files import BEST
 
 
 def recorded_towers(session: Session, model_id: int) -> tuple[Tower, ...]:
-    """The recorded towers of a model: image, then text; none before it is first embedded."""
+    """Returns the recorded towers of a model (image, then text), or none before it is first embedded."""
     return tuple(tower_of(row) for row in session.rows("model/towers", model_id=model_id))
 
 
@@ -46,13 +46,13 @@ def model_towers(
 
 
 def _stored_towers(store: Store, model: Model, towers: tuple[Tower, ...]) -> tuple[Tower, ...]:
-    """The towers under the fingerprints that the store has shards of, which can be those of the former scheme."""
-    former = v1_fingerprints(model, towers[0].precision)
+    """The towers under the fingerprints that the store has shards of, which can be those of the legacy scheme."""
+    legacy = v1_fingerprints(model, towers[0].precision)
     with store.catalog.read() as session:
         stored = {row["fingerprint"] for row in session.rows("model/shard_fingerprints")}
 
-    def stored_fingerprint(current: str, part: str) -> str:
-        return former[part] if current not in stored and former.get(part) in stored else current
+    def stored_fingerprint(current: str, component: str) -> str:
+        return legacy[component] if current not in stored and legacy.get(component) in stored else current
 
     return tuple(
         replace(
@@ -88,13 +88,13 @@ def has_changed(session: Session, row: Row, model: Model) -> bool:
     changed = [
         tower for tower, current in zip(towers, described, strict=True) if tower.fingerprint != current.fingerprint
     ]
-    if not changed:  # the usual case: the former scheme is not computed
+    if not changed:  # the usual case: the legacy scheme is not computed
         return False
-    former = v1_fingerprints(model, precision)
-    return any(tower.fingerprint != former.get(tower.tower) for tower in changed)
+    legacy = v1_fingerprints(model, precision)
+    return any(tower.fingerprint != legacy.get(tower.tower) for tower in changed)
 
 
 def _adapter_key(model: Model) -> str | None:
-    """A model's adapter; one that a store trained without the path of the store."""
+    """Returns a model's adapter, without the path of the store if the store trained it."""
     parts = Path(model.adapter or "").parts[-3:]
     return str(Path(*parts)) if parts == ("adapters", model.name, BEST) else model.adapter

@@ -1,4 +1,4 @@
-"""The stored vectors of a split's items: where they are, and reading them block by block."""
+"""The stored vectors of a split's items: their locations, and reading them block by block."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ class StoredRows:
         """(N, D)."""
         return len(self.rows), self.dim
 
-    def __getitem__(self, part: slice) -> NDArray[Any]:
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
         if self.loaded is not None:
-            return self.loaded[part]
-        shard, rows = self.shard[part], self.rows[part]
-        if not len(rows):
+            return self.loaded[rows]
+        shard, row = self.shard[rows], self.rows[rows]
+        if not len(row):
             return np.empty((0, self.dim), dtype=self.dtype)
-        gathered = shards.gather(self.paths, shard, rows).astype(self.dtype, copy=False)
+        gathered = shards.gather(self.paths, shard, row).astype(self.dtype, copy=False)
         for number in np.unique(shard).tolist():
             shards.check_file_unchanged(self.paths[number], self.stamps[number])
         return gathered
@@ -84,9 +84,9 @@ class EmbeddedItems:
     """The items of a split for one tower.
 
     Attributes:
-        table: the items that have a vector: image_id or caption_id first; for captions also image_id.
+        table: the items that have a vector: image_id or caption_id first, and for captions also image_id.
         vectors: their vectors, in the order of the table.
-        left_out: items that have no vector and get none: the image file is missing, or the item failed.
+        left_out: items that have no vector and will not get one: the image file is missing, or the item failed.
         pending: items that are not embedded yet.
         warnings: lines about vectors of the split that may be wrong.
     """
@@ -112,17 +112,18 @@ class EmbeddedItems:
 
 
 def embedded_items(
-    store: Store, session: Session, model: Model, split: str, first: int | None = None
+    store: Store, session: Session, model: Model, split: str, first_captions: int | None = None
 ) -> tuple[EmbeddedItems, EmbeddedItems]:
-    """The images and the captions (of each image the `first`, None: all) of a split for a model's current towers.
+    """Returns the images and the captions of a split for a model's current towers.
 
-    Both have the same warnings, which are logged too.
+    `first_captions` is the number of captions of each image (None: all). Both have the same warnings, which are
+    also logged.
 
     Raises:
         NotFoundError: there is no such split.
-        VectorError: the model was never embedded, or has changed since; with the command to run.
+        VectorError: the model was never embedded, or has changed since. The message names the command.
     """
-    target = split_id(session, split)
+    target_split_id = split_id(session, split)
     row = session.row("model/find", name=model.name)
     towers = recorded_towers(session, row["model_id"]) if row else ()
     if not row or not towers:
@@ -132,11 +133,11 @@ def embedded_items(
         message = f"{model.name} has changed since it was embedded: {missing_vectors_hint(model, split)}"
         raise VectorError(message)
     image, text = towers
-    keys: dict[str, Any] = {"model_id": row["model_id"], "split_id": target}
+    keys: dict[str, Any] = {"model_id": row["model_id"], "split_id": target_split_id}
     images = session.table(
         "evaluate/gallery_images", fingerprint=image.fingerprint, backbone=image.backbone, family=model.family, **keys
     )
-    captions = session.table("evaluate/gallery_captions", fingerprint=text.fingerprint, first=first, **keys)
+    captions = session.table("evaluate/gallery_captions", fingerprint=text.fingerprint, first=first_captions, **keys)
     sides = _items(store, session, image, images), _items(store, session, text, captions)
     fingerprints = [items.tower.fingerprint for items in sides if items.table.num_rows]
     warnings = tuple(unchecked_warnings(session, model.name, model.family, split, fingerprints))
@@ -178,8 +179,8 @@ def bad_row_error(items: EmbeddedItems, error: BadRowError) -> VectorError:
     """The error for an item whose vector cannot be ranked, with its shard and row."""
     path = items.vectors.paths[items.vectors.shard[error.row]]
     message = (
-        f"the vector of {error.side} {items.table['source_id'][error.row]} holds NaN, infinity or values past 1e18: it "
-        f"is row {items.vectors.rows[error.row]} of {path}; remove that shard, and embed or import it again"
+        f"the vector of {error.side} {items.table['source_id'][error.row]} contains NaN, infinity or values above "
+        f"1e18 (row {items.vectors.rows[error.row]} of {path}): remove that shard, and embed or import it again"
     )
     return VectorError(message)
 
@@ -189,36 +190,36 @@ def read_vectors(
 ) -> tuple[NDArray[np.int64 | np.str_], NDArray[np.floating[Any]]]:
     """The ids (N,) and the vectors (N, D) of the "images" or the "captions" of a split that have a vector.
 
-    `ids` is "source": the ids of the data set, which `import_vectors` takes (see `source_ids`); or "catalog": the
-    catalog's image_id or caption_id, int64, for joins in SQL.
+    `ids` is "source" for the ids of the data set, which `import_vectors` takes (see `source_ids`), or "catalog" for the
+    image_id or caption_id of the catalog, int64, for joins in SQL.
 
     Raises:
-        OptionError: `kind` or `ids` has another value; with the nearest.
+        OptionError: `kind` or `ids` has another value. The message suggests the nearest one.
         NotFoundError: there is no such model or split.
         VectorError: the model was never embedded, or two items have the same source id.
     """
     choices.check_value("kind of items", kind, choices.ITEM_KINDS)
     choices.check_value("kind of ids", ids, choices.ID_KINDS)
-    description = find_model(store, model)
+    record = find_model(store, model)
     with store.catalog.read() as session:
-        images, captions = embedded_items(store, session, description, split)
+        images, captions = embedded_items(store, session, record, split)
     items, key = (images, "image_id") if kind == "images" else (captions, "caption_id")
     if ids == "catalog":
         return items.table[key].to_numpy(), items.vectors[:]
     return source_ids(items.table["source_id"].to_pylist(), f"{kind} of {split}"), items.vectors[:]
 
 
-def source_ids(ids: list[str], owner: str) -> NDArray[np.int64 | np.str_]:
+def source_ids(ids: list[str], description: str) -> NDArray[np.int64 | np.str_]:
     """Source ids (N,) as `clipstore import` takes them: int64 if each is the decimal form of an int64, else strings.
 
-    "007" remains a string: as a number it would become "7". `owner` names the items in messages.
+    "007" remains a string: as a number it would become "7". `description` names the items in messages.
 
     Raises:
         VectorError: an id occurs twice.
     """
     if len(set(ids)) < len(ids):
         duplicate = next(name for name, times in Counter(ids).items() if times > 1)
-        message = f"two {owner} have the source id {duplicate!r}: use ids='catalog', which are unique"
+        message = f"two {description} have the source id {duplicate!r}: use ids='catalog', which are unique"
         raise VectorError(message)
     return np.array(ids, dtype=np.int64 if all(map(_is_int64, ids)) else np.str_)
 

@@ -1,6 +1,6 @@
 """Contrastive training: towers + image features (or pixels) + captions -> an adapter.
 
-Knows no catalog and no model files: the caller supplies the model in training, the images and the validation.
+Uses no catalog and no model files: the caller supplies the model in training, the images and the validation.
 """
 
 from clipstore.training.batches import TrainingCaptions

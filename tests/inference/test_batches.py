@@ -69,7 +69,7 @@ def test_batches_are_halved_until_they_fit(items: list[int], most: int) -> None:
 
 
 def test_no_memory_for_a_single_item_is_an_error() -> None:
-    with pytest.raises(ModelError, match="no memory on the device for a single item"):
+    with pytest.raises(ModelError, match="out of device memory for a single item"):
         BatchSplitter().run(doubles(0), [1, 2, 3])
 
 

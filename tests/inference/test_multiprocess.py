@@ -71,7 +71,10 @@ _WITH_READER = "import sys; from broken_readers import embed_with; embed_with(sy
 
 @pytest.mark.parametrize(
     ("reader", "message"),
-    [("dies", "the process on cpu died (exit code -9): run the same command again"), ("fails", "a mistake about")],
+    [
+        ("dies", "the process on cpu ended unexpectedly (exit code -9): run the same command again"),
+        ("fails", "a mistake about"),
+    ],
 )
 def test_a_failing_worker_ends_the_run(reader: str, message: str, small_dataset: Path, cli: Run, store: Path) -> None:
     """In a new process, which must end too, although plan groups are left in the queue."""

@@ -193,7 +193,7 @@ def test_a_job_of_another_folder_is_trained_by_path_and_used_by_name(
     cli("embed", "--model", "tuned", "--split", "t/val")
     assert cli_json("eval", "--model", "tuned", "--split", "t/val")["evaluations"][0]["model"] == "tuned"
     write_job("tuned", "epochs = 1\nseed = 9")
-    assert "different jobs of one name" in cli("train", "--model", other, code=1).stderr
+    assert "different jobs with the same name" in cli("train", "--model", other, code=1).stderr
 
 
 def test_the_path_of_a_packaged_job_works_from_any_folder(workspace: Path, store: Path, cli: Run) -> None:
@@ -233,11 +233,11 @@ def test_an_ambiguous_name_is_refused_by_every_command(workspace: Path, cli: Run
         ("retrieve", "a dog", "--model", "tuned", "--split", "t/val"),
     ):
         stderr = cli(*words, code=1).stderr
-        assert "'tuned' means two things" in stderr, words
+        assert "the name 'tuned' is ambiguous" in stderr, words
         assert "adapter None (not " in stderr
         assert "clipstore model remove tuned" in stderr
     rows = {row["name"]: row for row in cli_json("model", "list")["models"]}
-    assert "means two things" in rows["tuned"]["problem"]
+    assert "is ambiguous" in rows["tuned"]["problem"]
 
 
 def test_a_model_that_is_a_job_is_not_recorded_again(workspace: Path, cli: Run, cli_json: Run, sql: Run) -> None:

@@ -404,7 +404,7 @@ def test_sql_errors_are_one_line(cli: Run, statement: str, word: str) -> None:
 def test_a_busy_catalog_names_the_process(
     cli: Run, store: Path, annotations: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(catalog, "BUSY_TIMEOUT_SECONDS", 0.1)
     for reader in (False, True):
         with held_catalog(store / "catalog.duckdb", read_only=reader) as process:
             error = cli("ingest", "coco", annotations, "--name", "scenes", code=1).stderr

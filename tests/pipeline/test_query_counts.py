@@ -59,14 +59,14 @@ def test_too_few_queries_are_an_error(
     eccv(count)
     words = ("eval", "--split", "coco/test", "--protocol", protocol)
     error = cli(*words, code=1).stderr
-    totals = {"eccv": "1,261 images and 1,332 captions", "cxc": "5,000 images and 24,972 captions"}[protocol]
-    assert f"{protocol} has {totals} of Karpathy's test split" in error
+    totals = {"eccv": "1,261 image and 1,332 caption", "cxc": "5,000 image and 24,972 caption"}[protocol]
+    assert f"{protocol} defines {totals} queries on Karpathy's test split" in error
     assert "--partial" in error
     measured_on = cli_json(*words, "--partial")["evaluations"][0]["measured_on"]
     counts = measured_on["image_queries"], measured_on["caption_queries"]
     assert measured_on["partial"]
     assert counts == (count, count) if protocol == "eccv" else 0 < max(counts) <= count
-    assert "contains {} and {} of them, fewer than 100".format(*counts) in error
+    assert "contains {} and {} (at least 100".format(*counts) in error
     assert "PARTIAL: queries: {} image → text, {} text → image".format(*counts) in cli(*words, "--partial").stdout
 
 

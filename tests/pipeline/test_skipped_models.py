@@ -53,7 +53,7 @@ def test_no_complete_model_is_an_error(cli: Run, import_vectors: Run, vectors: d
     error = cli("eval", "--split", "g/all", code=1).stderr
     assert "6 images and 0 captions of g/all have no vectors of half yet" in error
     import_vectors("other", "g/all", first_four, first_four)
-    assert "(and 1 more model is incomplete too)" in cli("eval", "--split", "g/all", code=1).stderr
+    assert "(1 other model is also incomplete)" in cli("eval", "--split", "g/all", code=1).stderr
 
 
 def test_model_with_only_captions_is_skipped_and_reported(cli: Run, cli_json: RunJson, scenes: Path) -> None:

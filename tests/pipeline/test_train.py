@@ -118,7 +118,7 @@ def test_run_of_a_job_without_a_training(workspace: Path, cli: Run, cli_json: Ru
     Path("bare.toml").write_text('[model]\nbase = "bundled:demo"\n')
     assert "[eval]" in cli("run", "bare.toml", code=1).stderr
     Path("full.toml").write_text('[model]\nbase = "bundled:demo"\n[eval]\nsplits = ["t/val"]\n')
-    assert "different jobs of one name" in cli("run", "full.toml", code=1).stderr
+    assert "different jobs with the same name" in cli("run", "full.toml", code=1).stderr
     assert "no table [train]" in cli("train", "--model", "demo", code=1).stderr
     assert "did you mean 'demo-full'" in cli("train", "--model", "demo-ful", code=1).stderr
 

@@ -410,7 +410,7 @@ BAD_CALLS: dict[str, tuple[Array, Array, Array, dict[str, Any], list[str]]] = {
     "NaN": (_spoiled(np.nan), GOOD, PAIRS, {}, ["image vector 2", "NaN"]),
     "infinity": (GOOD, _spoiled(np.inf), PAIRS, {}, ["text vector 2"]),
     "float16 infinity": (GOOD, _spoiled(-np.inf).astype(np.float16), PAIRS, {}, ["text vector 2"]),
-    "past 1e18": (_spoiled(3e38), GOOD, PAIRS, {}, ["image vector 2", "1e18"]),
+    "above 1e18": (_spoiled(3e38), GOOD, PAIRS, {}, ["image vector 2", "1e18"]),
     "widths": (GOOD, GOOD[:, :3], PAIRS, {}, ["(3, 4)", "(3, 3)", "width"]),
     "one dimension": (GOOD[0], GOOD, PAIRS, {}, ["(4,)"]),
     "float64": (GOOD.astype(np.float64), GOOD, PAIRS, {}, ["float64"]),

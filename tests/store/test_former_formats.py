@@ -115,7 +115,7 @@ def test_threads_and_processes_open_it_at_once(file: Path) -> None:
 
 
 def test_a_reader_of_the_former_catalog_is_named(cli: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(catalog, "BUSY_TIMEOUT_SECONDS", 0.1)
     with duckdb.connect(str(file), read_only=True):
         message = cli("query", "metrics", code=1).stderr
     assert "upgraded" in message

@@ -84,7 +84,7 @@ def test_invalid_job_hides_no_other_model(workspace_folder: Path, cli_json: Call
 def test_name_of_two_different_models_is_an_error(workspace_folder: Path, cli: Run) -> None:
     cli("model", "add", "custom", "--base", "bundled:demo")
     job(workspace_folder, "custom", '[model]\nbase = "openai/clip-vit-base-patch32"\n')
-    assert "means two things" in cli("model", "show", "custom", code=1).stderr
+    assert "is ambiguous" in cli("model", "show", "custom", code=1).stderr
     assert "name of the job" in cli("model", "add", "pretrained", "--base", "bundled:demo", code=1).stderr
 
 

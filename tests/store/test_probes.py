@@ -92,7 +92,7 @@ def test_other_vectors_under_an_equal_fingerprint_are_an_error(embedded: Path, c
     run_sql(embedded, DELETE_TEXTS, "UPDATE probes SET vector = list_reverse(vector), software = 'torch 1.0'")
     error = cli("embed", "--model", "base", code=1).stderr
     assert "differ from those stored under its fingerprint" in error
-    assert "they were made on cpu with torch 1.0, this is cpu with torch 2" in error
+    assert "computed on cpu with torch 1.0; this run uses cpu with torch 2" in error
 
 
 def test_a_query_is_not_encoded_by_a_model_with_other_vectors(embedded: Path, cli: Run) -> None:

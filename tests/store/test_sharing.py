@@ -48,7 +48,7 @@ def embedding_store(prepared: Path, store: Path) -> EmbeddingStore:
 @pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy catalog is an error after 0.1 seconds."""
-    monkeypatch.setattr(catalog, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(catalog, "BUSY_TIMEOUT_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -269,7 +269,8 @@ def test_a_wait_without_limit_is_reported_on_stderr_and_ends_with_ctrl_c(
 ) -> None:
     """In another process, which is interrupted."""
     program = (
-        "import sys; from pathlib import Path; from clipstore import catalog, waiting; catalog.BUSY_SECONDS = 0.1\n"
+        "import sys; from pathlib import Path; from clipstore import catalog, waiting\n"
+        "catalog.BUSY_TIMEOUT_SECONDS = 0.1\n"
         "with waiting.wait_without_limit(), catalog.Catalog(Path(sys.argv[1])).write(): pass"
     )
     with held_catalog(file, read_only=True) as holder:

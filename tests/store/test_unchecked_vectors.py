@@ -19,7 +19,7 @@ from clipstore.cli import main
 Run = Callable[..., Any]
 
 LINE = (
-    "vectors of demo were made by an older clipstore and are not checked yet: "
+    "vectors of demo were written by an older version of clipstore and are not verified yet: "
     "run 'clipstore embed --model demo --split coco/val'"
 )
 

@@ -21,7 +21,7 @@ from clipstore.store.layout import Store
 from clipstore.store.probes import tower_fingerprints
 from clipstore.store.registry import register
 
-Counter = Callable[[int], None]  # takes a number of items that were tried
+Counter = Callable[[int], None]  # takes a number of processed items
 
 
 def encode_pending(run: EmbedRun, work: Sequence[tuple[EmbedModel, PendingItems]]) -> None:
@@ -29,7 +29,7 @@ def encode_pending(run: EmbedRun, work: Sequence[tuple[EmbedModel, PendingItems]
 
     Raises:
         ShardError: a shard cannot be written, or features cannot be read.
-        ModelError: the device has no memory for a single item, or a worker process died.
+        ModelError: a single item does not fit the device memory, or a worker process ended unexpectedly.
     """
     start = time.perf_counter()
     summaries = [model.summaries[items.tower.tower] for model, items in work]
@@ -43,21 +43,21 @@ def encode_pending(run: EmbedRun, work: Sequence[tuple[EmbedModel, PendingItems]
         )
         for summary in summaries
     }
-    by_part = {
-        part: summary
+    by_component = {
+        component: summary
         for (_, items), summary in zip(work, summaries, strict=True)
-        for part in tower_fingerprints(items.tower).values()
+        for component in tower_fingerprints(items.tower).values()
     }
     groups = plan_groups([items for _, items in work])
     if not run.options.retry_failed:
-        groups = _adopt(run.store, groups, by_part, counters)
+        groups = _register_completed(run.store, groups, by_component, counters)
     written, workers = _encode(run, work, groups, counters)
     for shards in written:
-        _register(run.store, shards, by_part)
+        _register(run.store, shards, by_component)
     add_time(summaries, earlier, workers, time.perf_counter() - start)
 
 
-def _adopt(
+def _register_completed(
     store: Store, groups: Iterable[PlanGroup], summaries: Mapping[str, EmbedSummary], counters: Mapping[str, Counter]
 ) -> Iterator[PlanGroup]:
     """Register shards that an interrupted run completed but did not register; yields the plans that are left."""
@@ -104,7 +104,7 @@ def _encode(
         tower, summary = items.tower, model.summaries[items.tower.tower]
         encoding = run.encode_settings(model, tower, summary.clock)
         settings[tower.fingerprint] = replace(encoding, on_progress=counters[tower.fingerprint])
-    return encode(groups, settings), work[0][0].loaded.workers
+    return encode(groups, settings), work[0][0].required_encoder.workers
 
 
 def _encode_in_processes(
@@ -130,7 +130,7 @@ def _encode_in_processes(
     }
     timings = {items.tower.fingerprint: model.summaries[items.tower.tower].clock for model, items in work}
     splitters = {fingerprint: run.splitters[fingerprint] for fingerprint in settings}
-    gpu_workers = work[0][0].loaded.workers
+    gpu_workers = work[0][0].required_encoder.workers
     workers = sum(cpu_threads(devices) if device == "cpu" else gpu_workers for device in devices)
     for model, _ in work:
         model.encoder = None

@@ -133,7 +133,7 @@ def _plan_tower(
     session: Session, store: Store, model: Model, tower: Tower, planned: set[str], *, retry: bool
 ) -> TowerPlan:
     """What a tower lacks; nothing where its fingerprint is in `planned`."""
-    missing = {part: missing_shards(session, store, part) for part in tower_fingerprints(tower).values()}
+    missing = {component: missing_shards(session, store, component) for component in tower_fingerprints(tower).values()}
     ignored = [shard for shards in missing.values() for shard in shards]
     if tower.tower == "image":
         plan = _plan_images(session, tower, ignored, retry=retry)
@@ -141,7 +141,8 @@ def _plan_tower(
         plan = _plan_texts(session, model, tower, ignored, retry=retry)
     if tower.fingerprint in planned:
         plan = replace(plan, pending=(), stored=plan.stored + plan.planned)
-    return replace(plan, lost_shards=sum(len(shards) for part, shards in missing.items() if part not in planned))
+    lost_shards = sum(len(shards) for component, shards in missing.items() if component not in planned)
+    return replace(plan, lost_shards=lost_shards)
 
 
 def _plan_images(session: Session, tower: Tower, missing: list[int], *, retry: bool) -> TowerPlan:

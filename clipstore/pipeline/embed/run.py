@@ -88,17 +88,17 @@ def _embed_images(run: EmbedRun, plans: Sequence[Sequence[TowerPlan]]) -> bool:
     Models with the same image backbone share features, so only the first of them encodes the images. Models whose
     weights together exceed half of the memory take turns.
     """
-    waiting = _first_of_backbones(run.models, plans)
-    registers = bool(waiting) and not run.options.dry_run
-    while waiting:
+    models_left = _first_of_backbones(run.models, plans)
+    registers = bool(models_left) and not run.options.dry_run
+    while models_left:
         group: list[tuple[EmbedModel, PendingItems]] = []
-        while waiting and (not group or run.weights <= run.options.memory // 2):
-            model, model_plans, images = waiting.pop(0)
+        while models_left and (not group or run.weights <= run.options.memory // 2):
+            model, model_plans, images = models_left.pop(0)
             load_encoder(run, model, model_plans)
             model.encoded_images = True
             group.append((model, images))
         _process(run, group)
-        if waiting:  # they need the memory; the texts of this group load its models again
+        if models_left:  # they need the memory. The texts of this group load its models again
             for model, _ in group:
                 model.encoder = None
     return registers
@@ -136,7 +136,7 @@ def _process(run: EmbedRun, work: Sequence[tuple[EmbedModel, PendingItems]]) -> 
     """Encode pending items of one source and register them; in a dry run estimate them."""
     for model, items in work:
         if items.source == "texts":
-            special = map(model.loaded.contains_special_token, items.table["source"].to_pylist())
+            special = map(model.required_encoder.contains_special_token, items.table["source"].to_pylist())
             model.summaries["text"].special_tokens = sum(special)
     if run.options.dry_run:
         for model, items in work:

@@ -54,8 +54,8 @@ class EmbedModel:
         return cls(model=model, towers=towers, files_key=files_key, selected=selected, summaries=summaries)
 
     @property
-    def loaded(self) -> ClipEncoder:
-        """The encoder, which must be loaded."""
+    def required_encoder(self) -> ClipEncoder:
+        """Returns the encoder. It must be loaded."""
         assert self.encoder is not None
         return self.encoder
 
@@ -105,9 +105,9 @@ class EmbedRun:
         return EncodeSettings(
             folder=self.store.shards,
             model=model.model,
-            encoder=model.loaded,
+            encoder=model.required_encoder,
             store_dtype=self.options.store_dtype,
-            batch_tokens=model.loaded.batch_tokens(tower.tower, self.options.memory - self.weights),
+            batch_tokens=model.required_encoder.batch_tokens(tower.tower, self.options.memory - self.weights),
             timings=timings,
             splitter=self.splitters[tower.fingerprint],
             read=self.options.read,

@@ -37,9 +37,13 @@ def verified_towers(store: Store, model: Model, towers: Towers, device: str | No
     Raises:
         ModelError: the model cannot be loaded, or its vectors differ from those stored under current fingerprints.
     """
-    parts = [(tower, part, fingerprint) for tower in towers for part, fingerprint in tower_fingerprints(tower).items()]
+    components = [
+        (tower, component, fingerprint)
+        for tower in towers
+        for component, fingerprint in tower_fingerprints(tower).items()
+    ]
     with store.catalog.read() as session:
-        rows = session.rows("model/unprobed", fingerprints=[fingerprint for _, _, fingerprint in parts])
+        rows = session.rows("model/unprobed", fingerprints=[fingerprint for _, _, fingerprint in components])
     unverified = {row["fingerprint"] for row in rows}
     if not unverified:
         return towers
@@ -49,8 +53,8 @@ def verified_towers(store: Store, model: Model, towers: Towers, device: str | No
     encoder = ClipEncoder(load_clip(model), precision=towers[0].precision, device=checked_device(device))
     different = {
         fingerprint
-        for tower, part, fingerprint in parts
-        if fingerprint in unverified and not _sample_agrees(store, model, tower, part, encoder)
+        for tower, component, fingerprint in components
+        if fingerprint in unverified and not _sample_agrees(store, model, tower, component, encoder)
     }
     towers = _with_current_fingerprints(model, towers, different)
     probes = check_probes(store, model.name, towers, encoder)
@@ -85,12 +89,12 @@ def _with_current_fingerprints(model: Model, towers: Towers, different: set[str]
     )
 
 
-def _sample_agrees(store: Store, model: Model, tower: Tower, part: str, encoder: ClipEncoder) -> bool:
-    """Whether a sample of the vectors (or features) stored for a part of a tower is computed again within tolerance.
+def _sample_agrees(store: Store, model: Model, tower: Tower, component: str, encoder: ClipEncoder) -> bool:
+    """Whether a sample of the stored vectors (or features) of a tower's component is recomputed within tolerance.
 
     Items whose image files are gone are left out. An empty sample agrees.
     """
-    sample = _sample(store, model, tower, tower_fingerprints(tower)[part])
+    sample = _sample(store, model, tower, tower_fingerprints(tower)[component])
     if not sample:
         return True
     plan = ShardPlan(
@@ -102,7 +106,7 @@ def _sample_agrees(store: Store, model: Model, tower: Tower, part: str, encoder:
     )
     tokens = encoder.batch_tokens(tower.tower, _MEMORY)
     computed = encode_rows(plan, EncodeSettings(folder=store.shards, model=model, encoder=encoder, batch_tokens=tokens))
-    values = computed.features if part == "backbone" else computed.vectors
+    values = computed.features if component == "backbone" else computed.vectors
     if values is None or not computed.contents:
         return True
     by_content = {row["content"]: row for row in sample}

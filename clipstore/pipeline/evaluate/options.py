@@ -16,7 +16,7 @@ def _environment_screen() -> ScreenPrecision:
     """The value of CLIPSTORE_SCREEN, or "auto" when it is not set.
 
     Raises:
-        OptionError: it has another value.
+        OptionError: the variable has another value.
     """
     value = os.environ.get("CLIPSTORE_SCREEN") or "auto"
     choices.check_value("CLIPSTORE_SCREEN", value, choices.SCREENS)
@@ -28,8 +28,8 @@ class EvalOptions:
     """The options of an evaluation.
 
     Attributes:
-        captions: the captions of each image in the gallery; None: as the protocol defines it.
-        partial: evaluate the items embedded so far; with few queries, too.
+        captions: the captions of each image in the gallery. None: those that the protocol defines.
+        partial: evaluate the items embedded so far, also with few queries.
         memory: budget of the ranking in bytes, in addition to the base process.
         device: where the matrix products run.
         screen: the precision of the matrix products (see `rank_pairs`), by default that of the environment variable
@@ -57,5 +57,5 @@ class EvalOptions:
 
     @property
     def first_captions(self) -> int | None:
-        """The number of captions of each image in the gallery; None: all."""
+        """Returns the number of captions of each image in the gallery, or None for all."""
         return first_captions(self.caption_set)

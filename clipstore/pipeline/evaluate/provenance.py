@@ -1,4 +1,4 @@
-"""What a gallery and the vectors in it are: the part of an evaluation's provenance that does not depend on ranks."""
+"""The provenance of a gallery and its vectors, which does not depend on ranks."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def gallery_provenance(session: Session, model: Model, split: str, gallery: Gall
     Raises:
         NotFoundError: there is no such split.
     """
-    images, texts, target = gallery.images, gallery.texts, split_id(session, split)
+    images, texts, target_split_id = gallery.images, gallery.texts, split_id(session, split)
     model_id = session.rows("model/find", name=model.name)[0]["model_id"]
     training_images = session.rows("model/training_images", model_id=model_id)[0]["training_images"]
     session.stage(ranked_images=images.table.select(["image_id"]), ranked_captions=texts.table.select(["caption_id"]))
     return GalleryProvenance(
         model_id=model_id,
-        split_id=target,
+        split_id=target_split_id,
         images=images.table.num_rows,
         captions=texts.table.num_rows,
         image_fingerprint=images.tower.fingerprint,
@@ -37,7 +37,7 @@ def gallery_provenance(session: Session, model: Model, split: str, gallery: Gall
         precision=images.tower.precision,
         dtype="/".join(dict.fromkeys(dtype for side in (images, texts) for dtype in side.vectors.dtypes)),
         **gallery.missing,
-        **session.rows("evaluate/digests", split_id=target)[0],
+        **session.rows("evaluate/digests", split_id=target_split_id)[0],
         seen_images=len(seen_images(session, [model], gallery)) if training_images else None,
     )
 

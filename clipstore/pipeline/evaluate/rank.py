@@ -62,11 +62,11 @@ def rank_gallery(
     provenance: GalleryProvenance,
     options: EvalOptions,
     *,
-    excluded: Ids | None = None,
+    excluded_image_ids: Ids | None = None,
 ) -> RankedGallery:
-    """Rank the pairs of a gallery; `name` is the model's.
+    """Rank the pairs of a gallery of the model `name`.
 
-    The images with the ids `excluded`, and their captions, are candidates but not queries.
+    The images with the ids `excluded_image_ids`, and their captions, are candidates but not queries.
 
     Raises:
         VectorError: the gallery does not fit the protocol, a vector is not finite, or the memory is too small.
@@ -77,7 +77,8 @@ def rank_gallery(
     tasks = ranking_tasks(protocol, gallery)
     images_without, captions_without = count_without_positive(gallery, tasks)
     lost = count_lost_positives(protocol, tasks)
-    queries = ~np.isin(gallery.images.table["image_id"].to_numpy(), [] if excluded is None else excluded)
+    image_ids = gallery.images.table["image_id"].to_numpy()
+    queries = ~np.isin(image_ids, [] if excluded_image_ids is None else excluded_image_ids)
     tasks = [restrict_queries(task, gallery, queries) for task in tasks]
     check_queries(protocol, tasks, partial=options.partial)
     ranks = [_rank_task(name, gallery, task, options, device, number) for number, task in enumerate(tasks, 1)]

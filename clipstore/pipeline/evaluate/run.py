@@ -49,20 +49,20 @@ class _ModelGallery:
 
     model: Model
     gallery: Gallery
-    excluded: NDArray[np.int64]
+    excluded_image_ids: NDArray[np.int64]
 
 
 def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> EvalResult:
     """Evaluate models on a split and store the results, which replace those of equal evaluations.
 
-    Without names, every model with vectors of the split is evaluated; those whose vectors are incomplete are skipped.
+    Without names, every model with vectors of the split is evaluated, and models with incomplete vectors are skipped.
 
     Raises:
         NotFoundError: there is no such model or split.
         VectorError: items of a named model, or of every model, have no vectors yet (unless `partial`), nothing is left
             to rank, the split does not fit the protocol, or the memory is too small.
-        ShardError: a shard is damaged, or changed meanwhile.
-        CatalogError: the catalog cannot be written now. A finished evaluation waits until it can.
+        ShardError: a shard is damaged, or changed during the evaluation.
+        CatalogError: the catalog cannot be written now. A finished evaluation waits until it is writable.
     """
     store.catalog.check_writable()  # ranking can take minutes: report a busy catalog first
     galleries, skipped = _find_galleries(store, names, split, options)
@@ -78,24 +78,27 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
 def _find_galleries(
     store: Store, names: Iterable[str], split: str, options: EvalOptions
 ) -> tuple[list[_ModelGallery], list[Row]]:
-    """The galleries of all models, with one set of queries, so that their metrics are comparable; skipped models."""
+    """Returns the galleries of all models and the skipped models.
+
+    All galleries have the same queries, so that their metrics are comparable.
+    """
     with store.catalog.read() as session:
-        ready, skipped = prepare_models(
+        prepared, skipped = prepare_models(
             store,
             session,
             names,
             split,
             lambda model: find_gallery(
-                store, session, model, split, partial=options.partial, first=options.first_captions
+                store, session, model, split, partial=options.partial, first_captions=options.first_captions
             ),
         )
-        models = [model for model, _ in ready]
+        models = [model for model, _ in prepared]
         trained = models if options.unseen else []
         galleries = [
-            _ModelGallery(model=model, gallery=gallery, excluded=seen_images(session, trained, gallery))
-            for model, gallery in ready
+            _ModelGallery(model=model, gallery=gallery, excluded_image_ids=seen_images(session, trained, gallery))
+            for model, gallery in prepared
         ]
-    if any(len(entry.excluded) == entry.gallery.images.table.num_rows for entry in galleries):
+    if any(len(entry.excluded_image_ids) == entry.gallery.images.table.num_rows for entry in galleries):
         verb = "was" if len(models) == 1 else "were"
         message = (
             f"{' and '.join(model.name for model in models)} {verb} trained on every image of {split}: "
@@ -108,12 +111,12 @@ def _find_galleries(
 def _evaluate_model(
     store: Store, split: str, entry: _ModelGallery, vectors: _SharedVectors, options: EvalOptions
 ) -> Row:
-    """Rank one model's gallery and store the evaluation, unless the catalog changed meanwhile."""
+    """Rank one model's gallery and store the evaluation, unless the catalog changed during the evaluation."""
     model, gallery = entry.model, vectors.load(entry.gallery)
     with store.catalog.read() as session:
         provenance = gallery_provenance(session, model, split, gallery)
         seen = seen_images(session, [model], gallery)
-    ranked = rank_gallery(model.name, gallery, provenance, options, excluded=entry.excluded)
+    ranked = rank_gallery(model.name, gallery, provenance, options, excluded_image_ids=entry.excluded_image_ids)
     with store.catalog.write() as session:
         check_gallery_unchanged(session, model, split, gallery, provenance)
         return read_evaluation(session, save_evaluation(session, replace(ranked, seen=seen)))
@@ -121,12 +124,12 @@ def _evaluate_model(
 
 def _save_extra_positives(session: Session, split: str) -> None:
     """Store the pairs of a COCO split that are positives by eccv-caption and not by the data set."""
-    target = split_id(session, split)
-    positives = all_positives() if session.row("evaluate/is_coco", split_id=target) else None
+    target_split_id = split_id(session, split)
+    positives = all_positives() if session.row("evaluate/is_coco", split_id=target_split_id) else None
     if positives is not None:
         session.stage(known_positives=positives)
-        session.run("evaluate/delete_extra_positives", split_id=target)
-        session.run("evaluate/add_extra_positives", split_id=target)
+        session.run("evaluate/delete_extra_positives", split_id=target_split_id)
+        session.run("evaluate/add_extra_positives", split_id=target_split_id)
 
 
 class _SharedVectors:

@@ -26,7 +26,7 @@ _KEY = ("model_id", "split_id", "protocol", "caption_set", "unseen")  # at most 
 
 
 def save_evaluation(session: Session, ranked: RankedGallery) -> int:
-    """Write an evaluation with its ranks and hits, and delete the one that it replaces; its id."""
+    """Write an evaluation with its ranks and hits, and delete the one that it replaces. Returns its id."""
     evaluation = ranked.evaluation
     replaced = session.rows("evaluate/replaced", **{key: evaluation[key] for key in _KEY})
     delete_evaluations(session, [row["evaluation_id"] for row in replaced])
@@ -65,27 +65,27 @@ def _tables(ranked: RankedGallery, evaluation_id: int) -> Iterator[tuple[pa.Tabl
 
 
 def _direction_tables(
-    ranks: DirectionRanks, counted: Mask, queries: Ids, candidates: Ids, constants: Row
+    ranks: DirectionRanks, mask: Mask, queries: Ids, candidates: Ids, constants: Row
 ) -> tuple[pa.Table, pa.Table]:
-    """The ranks of the pairs that are `counted` (P,), and the hits of their queries.
+    """The ranks of the pairs where `mask` (P,) is true, and the hits of their queries.
 
     `queries` (N,) and `candidates` (M,) are the catalog ids of the rows.
     """
     is_query = np.zeros(len(queries), dtype=bool)
-    is_query[ranks.query[counted]] = True
-    row, place = np.nonzero((ranks.hits >= 0) & is_query[:, None])
+    is_query[ranks.query[mask]] = True
+    row, position = np.nonzero((ranks.hits >= 0) & is_query[:, None])
     rank_columns: dict[str, NDArray[Any]] = {
-        "query_id": queries[ranks.query[counted]],
-        "positive_id": candidates[ranks.positive[counted]],
-        "n_greater": ranks.n_greater[counted],
-        "n_equal": ranks.n_equal[counted],
-        "score": ranks.score[counted],
+        "query_id": queries[ranks.query[mask]],
+        "positive_id": candidates[ranks.positive[mask]],
+        "n_greater": ranks.n_greater[mask],
+        "n_equal": ranks.n_equal[mask],
+        "score": ranks.score[mask],
     }
     hit_columns: dict[str, NDArray[Any]] = {
         "query_id": queries[row],
-        "position": (place + 1).astype(np.int32),
-        "item_id": candidates[ranks.hits[row, place]],
-        "score": ranks.hit_scores[row, place],
+        "position": (position + 1).astype(np.int32),
+        "item_id": candidates[ranks.hits[row, position]],
+        "score": ranks.hit_scores[row, position],
     }
     return _table(constants, rank_columns), _table(constants, hit_columns)
 

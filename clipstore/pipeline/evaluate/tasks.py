@@ -47,8 +47,8 @@ def ranking_tasks(protocol: Protocol, gallery: Gallery) -> list[RankingTask]:
         return list(_fold_tasks(protocol, gallery))
     if protocol.extended:
         return [_extended_task(protocol, gallery)]
-    every = np.ones(len(gallery.pairs), bool)
-    return [_gallery_task(gallery, gallery.pairs, every, every)]
+    all_pairs = np.ones(len(gallery.pairs), bool)
+    return [_gallery_task(gallery, gallery.pairs, all_pairs, all_pairs)]
 
 
 def _gallery_task(gallery: Gallery, pairs: Ints, counts_image_to_text: Mask, counts_text_to_image: Mask) -> RankingTask:
@@ -62,7 +62,7 @@ def _gallery_task(gallery: Gallery, pairs: Ints, counts_image_to_text: Mask, cou
 
 
 def _fold_tasks(protocol: Protocol, gallery: Gallery) -> Iterator[RankingTask]:
-    """Folds by the position of images in the split; images without a vector are missing from their fold."""
+    """Folds by the position of images in the split. Images without a vector are missing from their fold."""
     size, folds = protocol.fold_images, protocol.folds
     if gallery.images_in_split != size * folds:
         message = (
@@ -75,9 +75,13 @@ def _fold_tasks(protocol: Protocol, gallery: Gallery) -> Iterator[RankingTask]:
     for fold in range(folds):
         images, captions = np.flatnonzero(image_fold == fold), np.flatnonzero(caption_fold == fold)
         pairs = np.stack([np.searchsorted(images, gallery.pairs[captions, 0]), np.arange(len(captions))], axis=1)
-        every = np.ones(len(pairs), bool)
+        all_pairs = np.ones(len(pairs), bool)
         yield RankingTask(
-            images=images, captions=captions, pairs=pairs, counts_image_to_text=every, counts_text_to_image=every
+            images=images,
+            captions=captions,
+            pairs=pairs,
+            counts_image_to_text=all_pairs,
+            counts_text_to_image=all_pairs,
         )
 
 
@@ -91,9 +95,9 @@ def _extended_task(protocol: Protocol, gallery: Gallery) -> RankingTask:
         )
         raise VectorError(message)
     codes = [side[:, 0] * len(captions) + side[:, 1] for side in sides]
-    every = np.union1d(*codes)
-    pairs = np.stack(np.divmod(every, len(captions)), axis=1)
-    return _gallery_task(gallery, pairs, np.isin(every, codes[0]), np.isin(every, codes[1]))
+    union_codes = np.union1d(*codes)
+    pairs = np.stack(np.divmod(union_codes, len(captions)), axis=1)
+    return _gallery_task(gallery, pairs, np.isin(union_codes, codes[0]), np.isin(union_codes, codes[1]))
 
 
 def _gallery_rows(positives: pa.Table, images: pa.ChunkedArray, captions: pa.ChunkedArray) -> Ints:
@@ -106,7 +110,7 @@ def _gallery_rows(positives: pa.Table, images: pa.ChunkedArray, captions: pa.Chu
 
 
 def restrict_queries(task: RankingTask, gallery: Gallery, is_query: Mask) -> RankingTask:
-    """A task whose queries are restricted to some images and their captions; the candidates are unchanged.
+    """A task whose queries are restricted to some images and their captions. The candidates are unchanged.
 
     `is_query` (N,) has an entry for each image of the gallery's table.
     """
@@ -125,7 +129,7 @@ def check_queries(protocol: Protocol, tasks: list[RankingTask], *, partial: bool
     """Check that a gallery has the protocol's minimum of queries in each direction, unless `partial`.
 
     Raises:
-        VectorError: it has fewer.
+        VectorError: it has fewer queries.
     """
     if not protocol.min_queries or partial:
         return
@@ -135,11 +139,11 @@ def check_queries(protocol: Protocol, tasks: list[RankingTask], *, partial: bool
     ]
     if min(counts) < protocol.min_queries:
         to_text, to_image = extended_positives(protocol.name)
-        every = pc.count_distinct(to_text["image"]).as_py(), pc.count_distinct(to_image["caption"]).as_py()
+        totals = pc.count_distinct(to_text["image"]).as_py(), pc.count_distinct(to_image["caption"]).as_py()
         message = (
-            f"{protocol.name} has {every[0]:,} images and {every[1]:,} captions of Karpathy's test split of COCO as "
-            f"queries; this split contains {counts[0]:,} and {counts[1]:,} of them, fewer than {protocol.min_queries}: "
-            "evaluate coco/test, or these queries with --partial"
+            f"{protocol.name} defines {totals[0]:,} image and {totals[1]:,} caption queries on Karpathy's test split "
+            f"of COCO; this split contains {counts[0]:,} and {counts[1]:,} (at least {protocol.min_queries} of each "
+            "are needed): evaluate coco/test, or these queries with --partial"
         )
         raise VectorError(message)
 
