@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from clipstore.errors import OptionError, nearest
-from clipstore.records import CaptionSet, ProtocolName, ScreenPrecision
+from clipstore.records import CaptionSet, PrecisionOption, ProtocolName, ScreenPrecision
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Choice:
 ProtocolChoice = Annotated[ProtocolName, Choice("protocol")]
 CaptionsChoice = Annotated[CaptionSet, Choice("set of captions")]
 ScreenChoice = Annotated[ScreenPrecision, Choice("screen")]
-PrecisionChoice = Annotated[Literal["auto", "fp32", "bf16", "fp16"], Choice("precision")]
+PrecisionChoice = Annotated[PrecisionOption, Choice("precision")]
 StoredTypeChoice = Annotated[Literal["float32", "float16"], Choice("type to store vectors in")]
 ItemKindChoice = Annotated[Literal["images", "captions"], Choice("kind of items")]
 IdKindChoice = Annotated[Literal["source", "catalog"], Choice("kind of ids")]

@@ -36,7 +36,7 @@ def best_precision(device: str) -> Literal["fp32", "bf16", "fp16"]:
     return "bf16" if has_native_bf16(device) else "fp32"
 
 
-def mixed_precision(setting: str, device: str) -> str:
+def mixed_precision(setting: Literal["auto", "fp32", "bf16"], device: str) -> Literal["fp32", "bf16", "fp16"]:
     """The precision of training: "auto" is bf16 where the device multiplies it natively, else fp32."""
     if setting != "auto":
         return setting

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Direction = Literal["image_to_text", "text_to_image"]
 CaptionSet = Literal["first5", "all"]
+TowerPrecision = Literal["fp32", "bf16", "fp16", "imported"]  # "imported": of a model whose vectors were imported
+PrecisionOption = Literal["auto", "fp32", "bf16", "fp16"]
 ScreenPrecision = Literal["auto", "bf16", "fp32", "fp64"]
 
 Row = dict[str, Any]  # one row of a result: value by column, or by key of the JSON that a command prints
@@ -294,7 +296,7 @@ class Tower:
 
     tower: TowerName
     fingerprint: str
-    precision: str
+    precision: TowerPrecision
     dim: int
     backbone: str | None = None
     features_dim: int = 0

@@ -35,7 +35,7 @@ from clipstore.encoders.fingerprint_v1 import v1_base_digests
 from clipstore.encoders.model_files import locate, read_json
 from clipstore.encoders.weights import TensorDigest
 from clipstore.errors import ModelError
-from clipstore.records import Model, Tower
+from clipstore.records import Model, Tower, TowerPrecision
 from clipstore.training_files import TRAINING_RECORD
 
 _SCHEME = "clipstore-fingerprint-2"  # part of every fingerprint: another number when the code's output changes
@@ -77,8 +77,8 @@ def files_key(model: Model, precision: str, *, fetch: bool = True) -> str:
     return _digest(asdict(model), precision, stats)
 
 
-def fingerprint_towers(model: Model, precision: str, *, fetch: bool = True) -> tuple[Tower, Tower]:
-    """The image and the text tower of a model at a precision (fp32, bf16 or fp16).
+def fingerprint_towers(model: Model, precision: TowerPrecision, *, fetch: bool = True) -> tuple[Tower, Tower]:
+    """The image and the text tower of a model at a precision.
 
     Raises:
         ModelError: the model's files are missing or invalid.

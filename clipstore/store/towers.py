@@ -10,7 +10,7 @@ from clipstore.device import best_precision, checked_device
 from clipstore.encoders.fingerprint import files_key, fingerprint_towers
 from clipstore.encoders.fingerprint_v1 import v1_fingerprints
 from clipstore.errors import ModelError
-from clipstore.records import IMPORTED, Model, Row, Tower
+from clipstore.records import IMPORTED, Model, PrecisionOption, Row, Tower
 from clipstore.store.layout import Store
 from clipstore.store.model_rows import model_of, tower_of
 from clipstore.training_files import BEST
@@ -22,7 +22,7 @@ def recorded_towers(session: Session, model_id: int) -> tuple[Tower, ...]:
 
 
 def model_towers(
-    store: Store, model: Model, precision: str, device: str | None = None
+    store: Store, model: Model, precision: PrecisionOption, device: str | None = None
 ) -> tuple[tuple[Tower, ...], str]:
     """The towers of a model at a precision, and the key of the files that they depend on.
 
