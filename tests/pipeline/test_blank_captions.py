@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,26 @@ from clipstore.catalog import scratch
 
 Run = Callable[..., Result]
 Query = Callable[[str], list[dict[str, Any]]]
+InSql = Callable[[str, list[str]], list[Any]]
 
 BLANKS = ["", " ", "\t \r\n", "\u00a0", "\u200b", "\u3000\u2003", "\ufeff\u2060", "\x00\x85", "\u200e\u3164\u00ad"]
 ALLOWED = "abcdefghijklmnopqrstuvwxyz0123456789 .,'"
 CHARACTERS = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
 
 
-def in_sql(expression: str, texts: list[str]) -> list[Any]:
+@pytest.fixture(scope="module")
+def in_sql() -> Iterator[InSql]:
     """The value of an expression over `text` for each text, in order."""
     with scratch() as session:
-        session.stage(texts=pa.table({"place": range(len(texts)), "text": pa.array(texts, pa.string())}))
-        rows = session.sql(f"SELECT {expression} AS value FROM texts ORDER BY place")
-    values: list[Any] = rows["value"].to_pylist()
-    return values
+
+        def run(expression: str, texts: list[str]) -> list[Any]:
+            session.stage(texts=pa.table({"place": range(len(texts)), "text": pa.array(texts, pa.string())}))
+            return list(session.sql(f"SELECT {expression} AS value FROM texts ORDER BY place")["value"].to_pylist())
+
+        yield run
 
 
-def test_sql_and_python_agree_on_every_character() -> None:
+def test_sql_and_python_agree_on_every_character(in_sql: InSql) -> None:
     assert in_sql("is_blank(text)", CHARACTERS) == [is_blank(character) for character in CHARACTERS]
 
 
@@ -53,8 +57,8 @@ def test_white_space_and_control_characters_are_blank_and_visible_characters_are
 
 
 @examples(50)
-@given(st.lists(st.text(st.sampled_from("a \u00a0\u200b\u3000\t")), min_size=1))
-def test_a_text_is_blank_if_every_character_is(texts: list[str]) -> None:
+@given(texts=st.lists(st.text(st.sampled_from("a \u00a0\u200b\u3000\t")), min_size=1))
+def test_a_text_is_blank_if_every_character_is(in_sql: InSql, texts: list[str]) -> None:
     expected = [all(is_blank(character) for character in text) for text in texts]
     assert [is_blank(text) for text in texts] == expected
     assert in_sql("is_blank(text)", texts) == expected
@@ -62,14 +66,16 @@ def test_a_text_is_blank_if_every_character_is(texts: list[str]) -> None:
 
 
 @examples(50)
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("aB \u00a0\u2003.!")), min_size=1))
-def test_cleaning_folds_every_kind_of_white_space(texts: list[str]) -> None:
+@given(
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("aB \u00a0\u2003.!")), min_size=1)
+)
+def test_cleaning_folds_every_kind_of_white_space(in_sql: InSql, texts: list[str]) -> None:
     lower = in_sql("lower(text)", texts)
     expected = ["".join(character for character in " ".join(text.split()) if character in ALLOWED) for text in lower]
     assert in_sql("clean_caption(text)", texts) == [re.sub(" +", " ", text).strip(" ") for text in expected]
 
 
-def test_a_no_break_space_separates_words_when_cleaned() -> None:
+def test_a_no_break_space_separates_words_when_cleaned(in_sql: InSql) -> None:
     assert in_sql("clean_caption(text)", ["A\u00a0Dog\u3000runs", "a\u200bdog"]) == ["a dog runs", "adog"]
 
 
@@ -134,8 +140,7 @@ def test_blank_captions_are_embedded_as_failures_and_left_out(
 
 
 @pytest.mark.parametrize("query", [text for text in BLANKS if "\x00" not in text], ids=ascii)
-def test_a_blank_query_is_refused(cli: Run, scenes: Path, query: str) -> None:
-    cli("ingest", "coco", scenes)
+def test_a_blank_query_is_refused(scene_store: Path, cli: Run, query: str) -> None:
     message = cli("retrieve", query, "--model", "demo", "--split", "coco/val", code=1).stderr
     assert "empty text query" in message
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from helpers import import_vectors, run_command
 from numpy.typing import NDArray
 from ties import reciprocal_rank
 
@@ -37,18 +40,20 @@ def write_csv(folder: Path, name: str, owners: Mapping[str, Any]) -> Path:
     return file
 
 
-@pytest.fixture
-def evaluate_models(cli: Run, import_vectors: Run, tmp_path: Path) -> Callable[..., None]:
+def evaluate_in(store: Path, owners: Mapping[str, Any], models: Mapping[str, tuple[Any, Any]], *words: object) -> None:
     """Ingest g/all with captions {id: its image}, import models {name: (image vectors, caption vectors)}, evaluate."""
+    run_command(store, "ingest", "csv", write_csv(store.parent, "g", owners))
+    for name, (images, captions) in models.items():
+        ids = list(dict.fromkeys(owners.values()))
+        vectors = dict(zip(ids, images, strict=True)), dict(zip(owners, captions, strict=True))
+        import_vectors(store, name, "g/all", *vectors)
+    run_command(store, "eval", "--split", "g/all", *words)
 
-    def run(owners: Mapping[str, Any], models: Mapping[str, tuple[Any, Any]], *words: object) -> None:
-        cli("ingest", "csv", write_csv(tmp_path, "g", owners))
-        for name, (images, captions) in models.items():
-            ids = list(dict.fromkeys(owners.values()))
-            import_vectors(name, "g/all", dict(zip(ids, images, strict=True)), dict(zip(owners, captions, strict=True)))
-        cli("eval", "--split", "g/all", *words)
 
-    return run
+@pytest.fixture
+def evaluate_models(store: Path) -> Callable[..., None]:
+    """`evaluate_in` this test's store."""
+    return partial(evaluate_in, store)
 
 
 @pytest.fixture
@@ -73,8 +78,21 @@ RIGHT = (EYE, np.repeat(EYE, 2, axis=0))
 WRONG = (EYE, EYE[[1, 1, 1, 1, 2, 2, 3, 3]])
 
 
-def test_fixed_and_broken(evaluate_models: Run, compare: RunJson, cli_json: RunJson) -> None:
-    evaluate_models(OWNERS, {"right": RIGHT, "wrong": WRONG})
+@pytest.fixture(scope="module")
+def module_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with evaluations of `right` and `wrong`. Copy it before changing it."""
+    store = tmp_path_factory.mktemp("compare") / "store"
+    evaluate_in(store, OWNERS, {"right": RIGHT, "wrong": WRONG})
+    return store
+
+
+@pytest.fixture
+def right_and_wrong(module_store: Path, store: Path) -> Path:
+    """This test's store: a copy of `module_store`."""
+    return Path(shutil.copytree(module_store, store))
+
+
+def test_fixed_and_broken(right_and_wrong: Path, compare: RunJson, cli_json: RunJson) -> None:
     comparison = compare("right", "wrong")
     assert comparison["models"][0]["queries"] == [
         {"direction": "image_to_text", "fixed": 0, "broken": 2, "unchanged": 2, "better": 0, "worse": 2},
@@ -235,14 +253,27 @@ class TiedModels:
         return np.asarray(images @ captions.T)
 
 
-def test_standard_protocol_equals_numpy(evaluate_models: Run, compare: RunJson) -> None:
-    models = TiedModels()
-    evaluate_models(models.owners, models.models)
-    right = models.owner[None, :] == np.arange(60)[:, None]
-    a, b = models.scores("a"), models.scores("b")
+@pytest.fixture(scope="module")
+def tied_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TiedModels]:
+    """A store with evaluations of TiedModels. Copy it before changing it."""
+    store, models = tmp_path_factory.mktemp("tied") / "store", TiedModels()
+    evaluate_in(store, models.owners, models.models)
+    return store, models
+
+
+@pytest.fixture
+def tied(tied_store: tuple[Path, TiedModels], store: Path) -> TiedModels:
+    """The models of this test's store, a copy of `tied_store`."""
+    shutil.copytree(tied_store[0], store)
+    return tied_store[1]
+
+
+def test_standard_protocol_equals_numpy(tied: TiedModels, compare: RunJson) -> None:
+    right = tied.owner[None, :] == np.arange(60)[:, None]
+    a, b = tied.scores("a"), tied.scores("b")
     sides = [
         (values(a, right), values(b, right), np.arange(60)),
-        (values(a.T, right.T), values(b.T, right.T), models.owner),
+        (values(a.T, right.T), values(b.T, right.T), tied.owner),
     ]
     comparison = compare("a", "b")
     assert_as_numpy(comparison, sides)
@@ -303,13 +334,11 @@ def test_extended_positives_are_clustered_by_the_image_of_the_query(evaluate_mod
 
 
 def test_three_models_and_the_order_of_their_rows(
-    evaluate_models: Run, compare: RunJson, cli: Run, cli_json: RunJson, import_vectors: Run
+    tied: TiedModels, compare: RunJson, cli: Run, cli_json: RunJson, import_vectors: Run
 ) -> None:
-    models = TiedModels()
-    evaluate_models(models.owners, models.models)
-    images, captions = models.models["b"]
+    images, captions = tied.models["b"]
     reversed_images = dict(zip([f"i{number}" for number in range(60)][::-1], images[::-1], strict=True))
-    import_vectors("c", "g/all", reversed_images, dict(zip([*models.owners][::-1], captions[::-1], strict=True)))
+    import_vectors("c", "g/all", reversed_images, dict(zip([*tied.owners][::-1], captions[::-1], strict=True)))
     evaluations = {row["model"]: row for row in cli_json("eval", "--split", "g/all")["evaluations"]}
     comparison = compare("a", "b", "c", "b")
     assert [model["model"] for model in comparison["models"]] == ["b", "c"]
@@ -338,8 +367,7 @@ def test_three_models_and_the_order_of_their_rows(
         assert words in table
 
 
-def test_python_api_compares(evaluate_models: Run, compare: RunJson, store: Path) -> None:
-    evaluate_models(OWNERS, {"right": RIGHT, "wrong": WRONG})
+def test_python_api_compares(right_and_wrong: Path, compare: RunJson, store: Path) -> None:
     comparison = clipstore.open(store).compare(["right", "wrong"], "g/all")
     assert json.loads(json.dumps(comparison)) == compare("right", "wrong")
 
@@ -347,8 +375,7 @@ def test_python_api_compares(evaluate_models: Run, compare: RunJson, store: Path
 # --- errors and notes
 
 
-def test_too_few_models_and_unknown_names(evaluate_models: Run, cli: Run) -> None:
-    evaluate_models(OWNERS, {"right": RIGHT, "wrong": WRONG})
+def test_too_few_models_and_unknown_names(right_and_wrong: Path, cli: Run) -> None:
     for words in (("right",), ("right", "right")):
         assert "at least two models" in cli("compare", *words, "--split", "g/all", code=1).stderr
     assert "did you mean 'wrong'?" in cli("compare", "right", "worng", "--split", "g/all", code=1).stderr
@@ -399,9 +426,7 @@ def test_different_galleries_are_an_error(cli: Run, import_vectors: Run, tmp_pat
     assert "clipstore eval --model all --model first --split g/all" in error
 
 
-def test_seen_and_unseen(evaluate_models: Run, cli: Run, compare: RunJson) -> None:
-    models = TiedModels()
-    evaluate_models(models.owners, models.models)
+def test_seen_and_unseen(tied: TiedModels, cli: Run, compare: RunJson) -> None:
     printed = cli("compare", "a", "b", "--split", "g/all").stdout
     assert "training images of a, b unknown" in printed
     cli("split", "part", "--from", "g/all", "--images", "20", "--validation", "0.5")

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import partial
 from itertools import count, permutations
 from math import comb, floor
 from pathlib import Path
@@ -15,7 +16,21 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from helpers import CAPTIONS, E1, E2, E3, E4, HALVES, IMAGES, Captions, Vector, examples, write_dataset
+from helpers import (
+    CAPTIONS,
+    E1,
+    E2,
+    E3,
+    E4,
+    HALVES,
+    IMAGES,
+    Captions,
+    Vector,
+    examples,
+    import_vectors,
+    run_command,
+    write_dataset,
+)
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from ties import reciprocal_rank
@@ -36,20 +51,23 @@ Ask = Callable[[str], list[dict[str, Any]]]
 ZERO = (0, 0, 0, 0)
 
 
-@pytest.fixture
-def measure(cli: Run, cli_json: RunJson, import_vectors: Run, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def measure_in(
+    store: Path, images: Mapping[str, Vector], captions: Captions, *words: object, name: str = "golden"
+) -> dict[str, Any]:
     """Ingest, import and evaluate images {id: vector} and their captions; the metrics by name."""
+    run_command(store, "ingest", "csv", write_dataset(store.parent, name, captions))
+    texts = {caption: vector for vectors in captions.values() for caption, vector in vectors.items()}
+    import_vectors(store, f"m-{name}", f"{name}/all", images, texts)
+    result = run_command(store, "eval", "--model", f"m-{name}", "--split", f"{name}/all", *words, "--json")
+    (evaluation,) = json.loads(result.stdout)["evaluations"]
+    metrics: dict[str, Any] = evaluation["metrics"]
+    return metrics
 
-    def run(images: Mapping[str, Vector], captions: Captions, *words: object, name: str = "golden") -> dict[str, Any]:
-        cli("ingest", "csv", write_dataset(tmp_path, name, captions))
-        texts = {caption: vector for vectors in captions.values() for caption, vector in vectors.items()}
-        import_vectors(f"m-{name}", f"{name}/all", images, texts)
-        evaluations = cli_json("eval", "--model", f"m-{name}", "--split", f"{name}/all", *words)["evaluations"]
-        assert len(evaluations) == 1
-        metrics: dict[str, Any] = evaluations[0]["metrics"]
-        return metrics
 
-    return run
+@pytest.fixture
+def measure(store: Path) -> Callable[..., dict[str, Any]]:
+    """`measure_in` this test's store."""
+    return partial(measure_in, store)
 
 
 def exactly(expected: Mapping[str, Any]) -> Any:
@@ -266,10 +284,18 @@ def test_metrics_equal_the_mean_over_all_orders(
 # --- provenance
 
 
+@pytest.fixture(scope="module")
+def golden_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the golden data set and an evaluation of the model m-golden. Copy it before changing it."""
+    store = tmp_path_factory.mktemp("golden") / "store"
+    assert measure_in(store, IMAGES, CAPTIONS) == exactly(GOLDEN)
+    return store
+
+
 @pytest.fixture
-def golden(measure: Callable[..., Any]) -> str:
-    """The golden data set in the test's store, with an evaluation of the model m-golden."""
-    measure(IMAGES, CAPTIONS)
+def golden(golden_store: Path, store: Path) -> str:
+    """The split of this test's store, a copy of `golden_store`."""
+    shutil.copytree(golden_store, store)
     return "golden/all"
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from math import comb
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from helpers import examples
+from helpers import examples, import_vectors, query_rows, run_command
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,45 +25,75 @@ IMAGES = 12
 SEEN = (0, 3, 4, 8, 11)
 
 
-@pytest.fixture
-def scores(cli: Run, import_vectors: Run, tmp_path: Path) -> dict[str, NDArray[np.float32]]:
-    """The split g/all, 12 images with 1 to 4 captions, and the scores (12, captions) of two models, full of ties."""
+class Prepared(NamedTuple):
+    """Stores with the split g/all, 12 images with 1 to 4 captions, and two models.
+
+    Attributes:
+        folder: the image files, the store `store`, and `trained`, in which model a was trained on SEEN.
+        scores: the scores (12, captions) of each model, full of ties.
+    """
+
+    folder: Path
+    scores: dict[str, NDArray[np.float32]]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    folder = tmp_path_factory.mktemp("seen")
     rng = np.random.default_rng(4)
     counts = [int(count) for count in rng.integers(1, 5, size=IMAGES)]
     for number in range(IMAGES):
-        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
     places = [(number, place) for number in range(IMAGES) for place in range(counts[number])]
     rows = [f"{number}.png,caption {number} {place},{number},{number}-{place}" for number, place in places]
     head = "image_path,caption,image_id,caption_id\n"
-    (tmp_path / "g.csv").write_text(head + "\n".join(rows) + "\n")
-    cli("ingest", "csv", tmp_path / "g.csv")
+    (folder / "g.csv").write_text(head + "\n".join(rows) + "\n")
+    run_command(folder / "store", "ingest", "csv", folder / "g.csv")
     scores_of = {}
     for model in ("a", "b"):  # of one length, so that equal scores are bitwise equal
         images, texts = (rng.choice([-0.5, 0.5], size=(size, 4)).astype(np.float32) for size in (IMAGES, len(places)))
         ids = [f"{number}-{place}" for number, place in places]
-        import_vectors(model, "g/all", dict(enumerate(images)), dict(zip(ids, texts, strict=True)))
+        vectors = dict(enumerate(images)), dict(zip(ids, texts, strict=True))
+        import_vectors(folder / "store", model, "g/all", *vectors)
         scores_of[model] = images @ texts.T
-    return scores_of
+    shutil.copytree(folder / "store", folder / "trained")
+    record_training(folder / "trained", folder, "a", SEEN)
+    return Prepared(folder, scores_of)
 
 
 @pytest.fixture
-def image_of(scores: Any, sql: Run) -> NDArray[np.int64]:
+def scores(prepared: Prepared, store: Path) -> dict[str, NDArray[np.float32]]:
+    """This test's store is a copy of `store` of `prepared`; the scores of its models."""
+    shutil.copytree(prepared.folder / "store", store)
+    return prepared.scores
+
+
+@pytest.fixture
+def trained(prepared: Prepared, store: Path) -> dict[str, NDArray[np.float32]]:
+    """This test's store is a copy of `trained` of `prepared`; the scores of its models."""
+    shutil.copytree(prepared.folder / "trained", store)
+    return prepared.scores
+
+
+@pytest.fixture
+def image_of(prepared: Prepared) -> NDArray[np.int64]:
     """The image of each caption, in the gallery's order."""
-    rows = sql("SELECT images.source_id FROM captions JOIN images USING (image_id) ORDER BY caption_id")
+    statement = "SELECT images.source_id FROM captions JOIN images USING (image_id) ORDER BY caption_id"
+    rows = query_rows(prepared.folder / "store", statement)
     return np.array([int(row["source_id"]) for row in rows])
 
 
-def record_training(cli: Run, tmp_path: Path, model: str, images: Sequence[int]) -> None:
-    """Record that a model was trained on some images: equal image files under other names."""
-    folder = tmp_path / f"of-{model}"
+def record_training(store: Path, root: Path, model: str, images: Sequence[int]) -> None:
+    """Record that a model was trained on some images of the folder `root`: equal image files under other names."""
+    folder = store.parent / f"of-{model}"
     folder.mkdir()
     for number in images:
-        (folder / f"other-{number}.png").write_bytes((tmp_path / f"{number}.png").read_bytes())
+        (folder / f"other-{number}.png").write_bytes((root / f"{number}.png").read_bytes())
     rows = "".join(f"other-{number}.png,x {number}\n" for number in images)
     (folder / "c.csv").write_text("image_path,caption\n" + rows)
-    cli("ingest", "csv", folder / "c.csv", "--name", f"of-{model}")
-    cli("embed", "--model", "demo", "--only", "images")  # hashes the image files
-    cli("model", "trained", model, "--split", f"of-{model}/all")
+    run_command(store, "ingest", "csv", folder / "c.csv", "--name", f"of-{model}")
+    run_command(store, "embed", "--model", "demo", "--only", "images")  # hashes the image files
+    run_command(store, "model", "trained", model, "--split", f"of-{model}/all")
 
 
 def expected(scores: NDArray[np.float32], right: NDArray[np.bool_], queries: Iterable[int]) -> dict[str, float]:
@@ -105,10 +136,10 @@ UNSEEN = sorted({*range(IMAGES)} - {*SEEN})
 
 
 def test_metrics_of_seen_and_unseen_queries(
-    scores: dict[str, Any], image_of: Any, cli: Run, cli_json: Run, tmp_path: Path
+    scores: dict[str, Any], prepared: Prepared, image_of: Any, store: Path, cli_json: Run
 ) -> None:
     before = evaluations(cli_json)
-    record_training(cli, tmp_path, "a", SEEN)
+    record_training(store, prepared.folder, "a", SEEN)
     after = evaluations(cli_json)
     assert after["a"]["metrics"] == pytest.approx(before["a"]["metrics"], abs=1e-12)
     assert_metrics(after["a"]["metrics"], oracle(scores["a"], image_of, range(IMAGES)))
@@ -150,10 +181,9 @@ def test_metrics_are_the_mean_of_seen_and_unseen(
 
 
 def test_unseen_queries_are_the_same_for_all_models(
-    scores: dict[str, Any], image_of: Any, cli: Run, cli_json: Run, sql: Run, tmp_path: Path
+    trained: dict[str, Any], prepared: Prepared, image_of: Any, store: Path, cli_json: Run, sql: Run
 ) -> None:
-    record_training(cli, tmp_path, "a", SEEN)
-    record_training(cli, tmp_path, "b", (0, 1))
+    record_training(store, prepared.folder, "b", (0, 1))
     whole = evaluations(cli_json)
     both = evaluations(cli_json, "--unseen")
     unseen_by_both = sorted({*UNSEEN} - {0, 1})
@@ -164,12 +194,12 @@ def test_unseen_queries_are_the_same_for_all_models(
             len(unseen_by_both),
             IMAGES,
         )
-        assert_metrics(both[model]["metrics"], oracle(scores[model], image_of, unseen_by_both))
+        assert_metrics(both[model]["metrics"], oracle(trained[model], image_of, unseen_by_both))
         assert not {"seen", "unseen"} & both[model].keys()
         assert whole[model]["measured_on"]["asked_images"] == IMAGES
     # Evaluated alone, a model has all images that it has not seen as queries; the evaluation of all queries remains.
     alone = evaluations(cli_json, "--unseen", "--model", "b")["b"]
-    assert_metrics(alone["metrics"], oracle(scores["b"], image_of, range(2, IMAGES)))
+    assert_metrics(alone["metrics"], oracle(trained["b"], image_of, range(2, IMAGES)))
     assert sql("SELECT unseen, count(*) AS n FROM evaluations GROUP BY unseen ORDER BY unseen") == [
         {"unseen": False, "n": 2},
         {"unseen": True, "n": 2},
@@ -183,10 +213,7 @@ def test_unseen_queries_are_the_same_for_all_models(
     assert sum(queries) >= len(unseen_by_both)
 
 
-def test_seen_images_are_those_at_the_time_of_the_evaluation(
-    scores: dict[str, Any], cli: Run, cli_json: Run, tmp_path: Path
-) -> None:
-    record_training(cli, tmp_path, "a", SEEN)
+def test_seen_images_are_those_at_the_time_of_the_evaluation(trained: dict[str, Any], cli: Run, cli_json: Run) -> None:
     evaluations(cli_json)
     rows = cli_json("query", "seen", "-p", "model=a")
     cli("model", "trained", "a", "--split", "g/all")
@@ -212,8 +239,7 @@ def test_new_image_does_not_get_the_id_of_a_training_image(cli: Run, sql: Run, t
 
 
 @pytest.mark.parametrize("protocol", ["standard", "paired-rows"])
-def test_table_has_seen_and_unseen_rows(protocol: str, scores: dict[str, Any], cli: Run, tmp_path: Path) -> None:
-    record_training(cli, tmp_path, "a", SEEN)
+def test_table_has_seen_and_unseen_rows(protocol: str, trained: dict[str, Any], cli: Run) -> None:
     out = cli("eval", "--split", "g/all", "--model", "a", "--protocol", protocol).stdout
     for words in ("image → text, seen (41.7%)", "image → text, unseen (58.3%)", "TRAINED ON 41.7% of these images (5)"):
         assert words in out
@@ -221,21 +247,17 @@ def test_table_has_seen_and_unseen_rows(protocol: str, scores: dict[str, Any], c
     assert "UNSEEN: the queries are the 7 images" in out
 
 
-def test_paired_rows_are_seen_by_their_image(
-    scores: dict[str, Any], image_of: Any, cli: Run, cli_json: Run, tmp_path: Path
-) -> None:
-    record_training(cli, tmp_path, "a", SEEN)
+def test_paired_rows_are_seen_by_their_image(trained: dict[str, Any], image_of: Any, cli_json: Run) -> None:
     evaluation = evaluations(cli_json, "--model", "a", "--protocol", "paired-rows")["a"]
     for subset, images in (("seen", SEEN), ("unseen", UNSEEN)):
         captions = np.flatnonzero(np.isin(image_of, images))
-        rows = scores["a"][image_of[captions]]
+        rows = trained["a"][image_of[captions]]
         right = np.arange(len(image_of))[None, :] == captions[:, None]
         reference = expected(rows, right, range(len(captions)))
         for name, value in reference.items():
             assert evaluation[subset]["metrics"][f"text_retrieval_{name}"] == pytest.approx(value, abs=1e-9)
 
 
-def test_python_api_evaluates_unseen_queries(scores: dict[str, Any], cli: Run, store: Path, tmp_path: Path) -> None:
-    record_training(cli, tmp_path, "a", SEEN)
+def test_python_api_evaluates_unseen_queries(trained: dict[str, Any], store: Path) -> None:
     evaluation = clipstore.open(store).evaluate("a", "g/all", unseen=True)["evaluations"][0]
     assert evaluation["measured_on"]["asked_images"] == len(UNSEEN)
