@@ -232,7 +232,7 @@ class Catalog:
             raise CatalogError(message) from error
 
     def _no_store(self) -> str:
-        return f"no store at {self.path.parent}: begin with 'clipstore ingest', or name another with --store"
+        return f"no store at {self.path.parent}: start with 'clipstore ingest', or name another store with --store"
 
     @contextmanager
     def _open(self, *, read_only: bool, allow_network: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:

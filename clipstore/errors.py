@@ -79,9 +79,9 @@ class NotFoundError(ClipstoreError):
     """There is no model, split, query, parameter or store of this name."""
 
     @classmethod
-    def of(cls, kind: str, name: str, known: Iterable[str], *, otherwise: str = "") -> NotFoundError:
-        """The error for an unknown `name`, with the nearest of `known`; `otherwise` says what to do."""
-        return cls(f"unknown {kind} {name!r}{nearest(name, known)}{otherwise and '; ' + otherwise}")
+    def of(cls, kind: str, name: str, known: Iterable[str], *, hint: str = "") -> NotFoundError:
+        """The error for an unknown `name`, with the nearest of `known`; `hint` states the remedy."""
+        return cls(f"unknown {kind} {name!r}{nearest(name, known)}{hint and '; ' + hint}")
 
 
 _NAME = re.compile(r"\w[\w.+-]*")

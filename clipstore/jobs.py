@@ -74,7 +74,7 @@ def job_file(word: str) -> Path:
     if word in jobs:
         return jobs[word]
     if not is_path(word):
-        raise NotFoundError.of("job", word, jobs, otherwise="a job is a file jobs/NAME.toml, or the path of one")
+        raise NotFoundError.of("job", word, jobs, hint="a job is a file jobs/NAME.toml, or the path of one")
     packaged = packaged_folder("jobs") / file.name
     if not file.exists() and file.parent == Path("jobs") and packaged.is_file():
         return packaged

@@ -1,4 +1,4 @@
-"""What several test modules need: real data where it is, drawn scenes, and the command itself."""
+"""Shared fixtures: real data, synthetic scenes, stores, and the command line."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ Rows = list[dict[str, Any]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With pytest-xdist's -n, one thread a worker: teams of several threads wait for one another on the same cores.
+    """With pytest-xdist's -n, use one thread per worker: more would oversubscribe the cores.
 
-    Workers inherit what the process that starts them has. Tests of threads set their own number.
+    Workers inherit the environment of this process. Tests of threads set their own number.
     """
     if config.getoption("numprocesses", default=None):
         for library in ("OMP", "OPENBLAS", "MKL"):
             os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-        # Every commit waits for the disk, but not for a file system in memory.
+        # Commits wait for the disk: a file system in memory is faster.
         memory = Path("/dev/shm")
         if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 * 2**30:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
-        # All workers must give a test the same name, also where a set is part of it.
+        # Test names must be equal in all workers, also if they depend on the order of a set.
         os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))
 
 
 def pytest_collection_finish() -> None:
-    """Leave the imported modules out of garbage collection: a full collection would take a third of a second."""
+    """Exclude imported modules from garbage collection: each full collection would take a third of a second."""
     gc.freeze()
 
 
 def pytest_sessionfinish() -> None:
-    """Let the interpreter collect everything when it ends."""
+    """Undo `gc.freeze`, so that the interpreter collects all objects at exit."""
     gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder of real data: $CLIPSTORE_TEST_DATA, by default beside the checkout."""
+    """The folder of real data: $CLIPSTORE_TEST_DATA, by default next to the checkout."""
     folder = Path(os.environ.get("CLIPSTORE_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set CLIPSTORE_TEST_DATA")
@@ -70,7 +70,7 @@ def test_data() -> Path:
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn COCO folder: split val, 24 images, 120 captions, instances. Copy it before changing it."""
+    """A COCO folder of synthetic scenes: split val, 24 images, 120 captions, instances. Copy it before changing it."""
     root = tmp_path_factory.mktemp("scenes")
     draw_dataset(root, images=24, seed=5, split="val")
     return root
@@ -78,7 +78,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def training_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with 24 drawn scenes, t/train (18 images, 90 captions) and t/val (6). Copy it before changing it."""
+    """A store with 24 synthetic scenes, t/train (18 images, 90 captions) and t/val (6). Copy it before changing it."""
     root = tmp_path_factory.mktemp("train")
     draw_dataset(root / "scenes", images=24, seed=7, split="all")
     run_command(root / "store", "ingest", "coco", root / "scenes", "--name", "s")
@@ -98,7 +98,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training_store: P
 
 @pytest.fixture(scope="session")
 def trained_store(training_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """`training_store` after the training of a job `tuned` with the settings of QUICK. Copy it before changing it."""
+    """`training_store` after training the job `tuned` with the settings of QUICK. Copy it before changing it."""
     root = tmp_path_factory.mktemp("trained")
     (root / "jobs").mkdir()
     shutil.copytree(training_store, root / "store")
@@ -120,13 +120,13 @@ def trained(workspace: Path, trained_store: Trained, store: Path) -> Trained:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """Where this test's store goes."""
+    """The folder of this test's store; it does not exist yet."""
     return tmp_path / "store"
 
 
 @pytest.fixture
 def cli(store: Path) -> Run:
-    """Run a clipstore command on this test's store; its exit code must be `code`, and a failure one line."""
+    """Run a clipstore command on this test's store; asserts its exit code and that an error is one line."""
 
     def run(*words: object, code: int = 0) -> Result:
         result = run_command(store, *words, code=code)
@@ -140,7 +140,7 @@ def cli(store: Path) -> Run:
 
 @pytest.fixture
 def cli_json(cli: Run) -> Callable[..., Any]:
-    """Run a clipstore command with --json; what it printed."""
+    """Run a clipstore command with --json; returns the parsed output."""
     return lambda *words: json.loads(cli(*words, "--json").stdout)
 
 
@@ -152,23 +152,23 @@ def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def full_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hub-like ViT-B/32 in full size, its weights random."""
+    """A hub-like ViT-B/32 of full size with random weights."""
     return build_clip(tmp_path_factory.mktemp("clip") / "full", small=False)
 
 
 @pytest.fixture
 def sql(cli_json: Callable[..., Any]) -> Callable[[str], Rows]:
-    """Ask this test's store; the answer's rows."""
+    """Run a SQL statement on this test's store; returns its rows."""
     return lambda statement: cli_json("sql", statement)
 
 
 @pytest.fixture(name="import_vectors")
 def _import_vectors(store: Path) -> Run:
-    """`helpers.import_vectors` into this test's store."""
+    """`helpers.import_vectors` for this test's store."""
     return partial(import_vectors, store)
 
 
-# Linux counts the memory of the process that a child was forked from as the child's own: this one is small.
+# On Linux a child's peak memory includes that of the process it was forked from, so a small process starts it.
 _MEASURE = """
 import json, os, subprocess, sys, time
 command = [sys.executable, "-c", "from clipstore.cli import main; main()", *sys.argv[2:]]
@@ -182,7 +182,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 class Timed(NamedTuple):
-    """What a process of its own took."""
+    """The time, peak memory and output of a process."""
 
     seconds: float
     peak_bytes: int
@@ -191,7 +191,7 @@ class Timed(NamedTuple):
 
 @pytest.fixture
 def timed(store: Path, tmp_path: Path) -> Callable[..., Timed]:
-    """Run a clipstore command as a process on this test's store; its time from start to end and its peak memory."""
+    """Run a clipstore command as a process on this test's store; returns its duration, peak memory and output."""
 
     def run(*words: object) -> Timed:
         command = [sys.executable, "-c", _MEASURE, str(tmp_path / "stdout"), *map(str, words)]

@@ -37,7 +37,7 @@ class IngestMethods(StoreMethods):
             name: The name of the data set; splits are named NAME/SPLIT.
             split: One or several splits, such as "val2017"; None: all whose annotations exist.
             images: The folder of the image files. Default: ROOT/<split>. Files may be missing: they are counted.
-            clean: Clean the captions: lower case, only [a-z0-9 .,'], white space folded. Repeated captions within an
+            clean: Clean the captions: lower case, only [a-z0-9 .,'], whitespace collapsed. Repeated captions within an
                 image, captions over 40 words and images without a file are dropped.
             replace: Replace what another place gave under the same name.
 

@@ -1,4 +1,4 @@
-"""The command line: a table of contents. Each command parses its arguments, makes one call and prints the result.
+"""The command line. Each command parses its arguments, makes one call and prints the result.
 
 A command imports the pipeline when it runs, so that `clipstore --help` is fast and imports no torch.
 """

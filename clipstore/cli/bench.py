@@ -74,12 +74,12 @@ def bench_eval(*, as_json: bool, **options: Any) -> None:
     "--split",
     "splits",
     multiple=True,
-    help="Split whose images and captions are embedded; may be repeated. [default: drawn images and captions]",
+    help="Split whose images and captions are embedded; may be repeated. [default: synthetic images and captions]",
 )
 @click.option("--images", default=512, show_default=True, type=click.IntRange(1), help="Maximum number of images.")
 @click.option("--captions", default=5000, show_default=True, type=click.IntRange(1), help="Maximum number of captions.")
 @_repeat_option
-@click.option("--seed", default=0, show_default=True, help="Seed of the weights and the drawn images.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the weights and the synthetic images.")
 @click.option(
     "--precision",
     type=click.Choice(choices.PRECISIONS),
@@ -94,7 +94,7 @@ def bench_eval(*, as_json: bool, **options: Any) -> None:
     "--read-delay",
     default=0.0,
     type=click.FloatRange(0),
-    help="Also benchmark with this simulated read latency per image, in seconds, as of a network disk.",
+    help="Also benchmark with this simulated read latency per image, in seconds, e.g. of a network disk.",
 )
 @store_option
 @json_option

@@ -19,10 +19,10 @@ from clipstore.process import retain_freed_memory
 @click.option("--seed", default=1, show_default=True, help="Seed of the scenes.")
 @json_option
 def demo(folder: Path, images: int, seed: int, *, as_json: bool) -> None:
-    """Fine-tune the small CLIP on drawn scenes and compare.
+    """Fine-tune the small CLIP on synthetic scenes and compare.
 
-    FOLDER (default: ./demo) gets the scenes and the store. Two models are trained, on a few scenes and
-    on many; both and their base are evaluated on held-out scenes. Some three minutes on 2 cores.
+    The scenes and the store are written to FOLDER (default: ./demo). Two models are trained, on a few scenes and
+    on many; both and their base are evaluated on held-out scenes. About three minutes on 2 cores.
 
     Example: clipstore demo
     """

@@ -39,7 +39,8 @@ _PROTOCOLS = click.Choice(list(PROTOCOLS))
 @click.option(
     "--partial",
     is_flag=True,
-    help="Evaluate only the items embedded so far, or few queries of eccv or cxc; the result is marked partial.",
+    help="Evaluate only the items embedded so far, or accept fewer queries than eccv and cxc require; the result is "
+    "marked partial.",
 )
 @click.option(
     "--unseen",
@@ -50,11 +51,11 @@ _PROTOCOLS = click.Choice(list(PROTOCOLS))
 @click.option("--device", default="cpu", show_default=True, help="Device for the matrix products, e.g. cuda.")
 @store_option
 @json_option
-def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **options: Any) -> None:
+def evaluate_command(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **options: Any) -> None:
     """Rank a split exactly in both directions; print metrics.
 
-    Ranks and hits are stored in the catalog, for 'clipstore query' and 'clipstore sql'. An equal evaluation
-    replaces the stored one.
+    Ranks and hits are stored in the catalog, for 'clipstore query' and 'clipstore sql'.
+    Replaces an earlier evaluation with the same model, split and options.
 
     Example: clipstore eval --model pretrained --split coco/val2017
     """
@@ -74,7 +75,7 @@ def rank(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **
         print_evaluations(result.evaluations)
 
 
-evaluate = DefaultGroup(rank)
+evaluate = DefaultGroup(evaluate_command)
 
 
 @evaluate.command("remove")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     "--model", "models", multiple=True, help="Model; may be repeated. [default: all whose vectors are complete]"
 )
 @click.option("--split", required=True, help="Split to rank, e.g. coco/val2017.")
-@click.option("--bank", help="Split whose images and captions are the query bank, best the training split.")
+@click.option("--bank", help="Split whose images and captions are the query bank, preferably the training split.")
 @click.option("--beta", default=20.0, show_default=True, help="Inverse temperature of the query-bank softmax.")
 @memory_option("Memory budget for ranking, in addition to the base process.")
 @click.option("--device", default="cpu", show_default=True, help="Device for the matrix products, e.g. cuda.")

@@ -35,7 +35,7 @@ def import_vectors(
     *,
     as_json: bool,
 ) -> None:
-    """Import vectors of another program as the model NAME.
+    """Import precomputed vectors as the model NAME.
 
     Vectors are scaled to unit length. Ids are those of the split's data set (such as COCO's image and
     annotation ids), integers or strings.

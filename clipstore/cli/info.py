@@ -35,6 +35,6 @@ def info(store: Store, *, as_json: bool) -> None:
         print_table([{"folder": key, "bytes": value} for key, value in result["bytes"].items()])
         print_table(result["models"], empty="no models yet")
     else:
-        click.echo(f"no store at {result['folder']}: begin with 'clipstore ingest', or name another with --store")
+        click.echo(f"no store at {result['folder']}: start with 'clipstore ingest', or name another store with --store")
     click.echo(", ".join(f"{name} {version}" for name, version in result["versions"].items()))
     click.echo(result["platform"])

@@ -19,7 +19,7 @@ _PATH = click.Path(path_type=Path)
 _clean = click.option(
     "--clean",
     is_flag=True,
-    help="Clean captions: lower case, only [a-z0-9 .,'], white space folded; drop captions repeated within an image, "
+    help="Clean captions: lower case, only [a-z0-9 .,'], whitespace collapsed; drop captions repeated within an image, "
     "captions over 40 words, and images without an image file.",
 )
 _replace = click.option(
@@ -38,9 +38,9 @@ def _images(help_text: str) -> Callable[[Command], Command]:
 def ingest() -> None:
     """Read images, captions and splits into the catalog.
 
-    Image files may be missing: they are counted. Ingesting the same source again changes nothing; if its
-    annotations changed, the catalog is updated. What a source does not state (categories, image sizes)
-    is kept. Another source under the same name is refused if it differs.
+    Image files may be missing: they are reported. Ingesting the same source again changes nothing; if its
+    annotations changed, the catalog is updated. Fields absent from the source (categories, image sizes)
+    are unchanged. Another source under the same name is refused if it differs.
 
     Example: clipstore ingest coco /data/coco --split val2017
     """
@@ -82,7 +82,7 @@ def coco(
 @ingest.command("flickr")
 @click.argument("root", type=_PATH)
 @click.option("--name", help="The name of the data set. [default: flickr8k or flickr30k, by the captions file]")
-@_images("The folder of the image files. [default: a well-known one below ROOT]")
+@_images("The folder of the image files. [default: detected below ROOT]")
 @_clean
 @_replace
 @store_option
@@ -92,7 +92,7 @@ def flickr(
 ) -> None:
     """Ingest Flickr8k or Flickr30k captions, images and splits.
 
-    The layout of the two: a captions file, the image folder, split lists. The captions file is
+    The layout of these data sets: a captions file, the image folder, split lists. The captions file is
     Flickr8k.token.txt or captions.txt, or Flickr30k's results_20130124.token or results.csv. Creates
     NAME/train, NAME/dev and NAME/test if their lists exist, and NAME/all.
 

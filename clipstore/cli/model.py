@@ -31,7 +31,7 @@ def model() -> None:
 @click.option("--base", required=True, help="Hub id, local folder, or bundled:demo.")
 @click.option("--family", default="clip", show_default=True, help="Model family.")
 @click.option("--adapter", help="Folder of a PEFT adapter.")
-@click.option("--exif-orientation", is_flag=True, help="Apply the EXIF orientation of images, which CLIP ignores.")
+@click.option("--exif-orientation", is_flag=True, help="Apply the EXIF orientation of images (CLIP ignores it).")
 @store_option
 @json_option
 def add(
@@ -139,8 +139,8 @@ def show(name: str, store: Store, *, as_json: bool) -> None:
 def remove(name: str, store: Store, *, adapter: bool, yes: bool, as_json: bool) -> None:
     """Remove a model and its evaluations from the store.
 
-    Its vectors remain until 'clipstore gc', its adapter without --adapter, and a job file of its name always.
-    The name can be used again.
+    Its vectors remain until 'clipstore gc' removes them. Its adapter remains unless --adapter is given. A job
+    file of the same name is never removed. The name can be used again.
 
     Example: clipstore model remove tuned --yes
     """

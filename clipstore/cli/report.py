@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--thumbnails",
     type=click.Choice(choices.THUMBNAILS),
-    help="Thumbnails in the page, or in a folder beside it. [default: inline up to 5,000 images]",
+    help="Thumbnails in the page, or in a folder next to it. [default: inline up to 5,000 images]",
 )
 @click.option(
     "--map",

@@ -51,7 +51,7 @@ split = DefaultGroup(draw)
 
 
 @split.command("remove")
-@click.argument("name", required=False)
+@click.argument("name", required=False, metavar="NAME")
 @click.option("--from", "origin", hidden=True)
 @yes_option
 @store_option

@@ -18,7 +18,7 @@ class _Statement(click.Command):
     """A command whose argument may begin with a SQL comment, `--`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Move a statement that looks like an option (it has white space, and is not --OPTION=VALUE) behind `--`."""
+        """Move a statement that looks like an option (it has whitespace, and is not --OPTION=VALUE) behind `--`."""
         options = {name for parameter in self.params for name in parameter.opts}
         end = args.index("--") if "--" in args else len(args)
         comments = [

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 @store_option
 @json_option
 def stats(split: str, plots: Path | None, store: Store, *, as_json: bool) -> None:
-    """Count a split's captions, words, repeats and categories.
+    """Summarise a split's captions, words and categories.
 
-    Words are split at white space, in lower case. A caption is repeated if an earlier one has the same text.
+    Words are split at whitespace, in lower case. A caption is repeated if an earlier one has the same text.
 
     Example: clipstore stats --split coco/train2014 --plots stats.html
     """

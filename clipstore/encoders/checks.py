@@ -16,7 +16,7 @@ def check_model(model: Model) -> list[str]:
     """Refuse a model whose files are missing or do not fit together; warnings about it, a sentence each.
 
     Raises:
-        ModelError: the base is no CLIP, a file is missing, or the preprocessing does not fit; by name.
+        ModelError: the base is not a CLIP, a file is missing, or the preprocessing does not fit; by name.
     """
     read_settings(locate(model.base), model.family)
     warning = base_mismatch(model)
@@ -44,9 +44,9 @@ def base_mismatch(model: Model) -> str | None:
         locate(recorded, fetch=False)
     except ModelError:
         return (
-            f"the adapter {adapter} names the base {recorded}, which is not on this machine: whether {base} has the "
-            "same weights is not known"
+            f"the adapter {adapter} names the base {recorded}, which is not available locally: cannot verify that "
+            f"{base} has the same weights"
         )
     if base_digest(recorded) == base_digest(base):
         return None
-    return f"the adapter {adapter} names the base {recorded}, whose weights are not those of {base}"
+    return f"the adapter {adapter} names the base {recorded}, whose weights differ from those of {base}"

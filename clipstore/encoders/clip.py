@@ -72,7 +72,7 @@ class ClipEncoder:
 
         A token's activations are its hidden state, the three projections, their mixture, the inner layer of the MLP
         (twice, before and after its activation), and per head a row of attention scores, before and after the softmax.
-        Every worker holds a batch.
+        Every worker has one batch in memory.
         """
         settings = getattr(self._model.config, "vision_config" if tower == "image" else "text_config")
         longest = self.image_tokens if tower == "image" else row_tokens(self._max_tokens)
@@ -92,7 +92,7 @@ class ClipEncoder:
         return tokenize(self._tokenizer, texts, self._max_tokens)
 
     def contains_special_token(self, text: str) -> bool:
-        """Whether a start or end token, such as "<|endoftext|>", is spelled out in a text; it is read as plain text."""
+        """Whether a text contains a special token such as "<|endoftext|>" as text, which is encoded as plain text."""
         return contains_special_token(self._tokenizer, text)
 
     @torch.inference_mode()
@@ -169,7 +169,7 @@ class ClipEncoder:
             end = max(ids)
         if end not in ids:
             message = (
-                f"the model's config.json has the end token {end}, and its tokenizer gives {list(ids)[:9]}: give the "
+                f"the model's config.json has the end token {end}, and its tokenizer gives {list(ids)[:9]}: use the "
                 "tokenizer that belongs to the weights"
             )
             raise ModelError(message)

@@ -148,7 +148,7 @@ def _check_base(model: Model, files: ModelFiles) -> None:
     if recorded not in (_base_digest(files.config, files.tensors), *v1_base_digests(files)):
         message = (
             f"the adapter {model.adapter} was trained on another base than {model.base}: their weights or "
-            "configurations differ; give it the base that it was trained on"
+            "configurations differ; use the base that it was trained on"
         )
         raise ModelError(message)
 

@@ -22,7 +22,7 @@ from clipstore.encoders.weights import TensorDigest, tensor_digests
 from clipstore.errors import ModelError
 from clipstore.records import Model
 
-_MAX_TOKENS = 77  # of a text, if the configuration does not say
+_MAX_TOKENS = 77  # of a text, if the configuration does not set it
 _PARTS = {  # part -> prefixes of the names of its tensors
     "image backbone": ("vision_model.",),
     "image head": ("visual_projection.",),
@@ -90,12 +90,12 @@ def read_settings(folder: Path, family: str) -> tuple[dict[str, Any], Preprocess
     """The configuration and the preprocessing of the base in a folder.
 
     Raises:
-        ModelError: the base is of another family, or its preprocessing gives pixels of another size than its image
-            tower takes.
+        ModelError: the base is of another family, or its preprocessing produces pixels of another size than its
+            image tower expects.
     """
     config = read_json(folder / "config.json")
     if config.get("model_type") != family or not all(has_tower(config, tower) for tower in ("text", "vision")):
-        message = f"{folder / 'config.json'} is no configuration of a {family} model: give a whole checkpoint"
+        message = f"{folder / 'config.json'} is not a {family.upper()} configuration: use a complete checkpoint"
         raise ModelError(message)
     for tower in ("text", "vision"):
         epsilon = tower_config(config, tower).get("layer_norm_eps", 1e-5)
@@ -108,8 +108,8 @@ def read_settings(folder: Path, family: str) -> tuple[dict[str, Any], Preprocess
     if preprocessing.crop != (size, size):
         height, width = preprocessing.crop
         message = (
-            f"{file} makes images of {height} x {width} pixels, and the model takes {size} x {size} "
-            f"(image_size in {folder / 'config.json'}): give the preprocessor_config.json that belongs to the weights"
+            f"{file} produces images of {height} x {width} pixels, but the model expects {size} x {size} "
+            f"(image_size in {folder / 'config.json'}): use the preprocessor_config.json that belongs to the weights"
         )
         raise ModelError(message)
     return config, preprocessing
@@ -171,11 +171,11 @@ def config_size(config: dict[str, Any], key: str, default: int) -> int:
     """A positive integer of a configuration; `default` is transformers' own.
 
     Raises:
-        ModelError: it is no positive integer.
+        ModelError: it is not a positive integer.
     """
     value = config.get(key, default)
     if not isinstance(value, int) or value < 1:
-        message = f"{key} = {value!r} in the model's config.json: expected a whole number"
+        message = f"{key} = {value!r} in the model's config.json: expected a positive integer"
         raise ModelError(message)
     return value
 

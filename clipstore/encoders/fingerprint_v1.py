@@ -38,7 +38,7 @@ _ADAPTER = (
     "alpha_pattern",
 )
 
-# Keys of config.json that the scheme hashed, and keys that change no vector if the file holds every weight.
+# Keys of config.json that the scheme hashed, and keys that change no vector if the file contains every weight.
 _CONFIG_HARMLESS = {
     *("model_type", "text_config", "vision_config", "projection_dim", "_commit_hash", *_EXCLUDED),
     *("logit_scale_init_value", "initializer_factor", "initializer_range"),

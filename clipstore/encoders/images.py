@@ -149,7 +149,7 @@ def decode_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8
     """Decode an image file and preprocess it: uint8 pixels (height, width, 3).
 
     Raises:
-        ImageError: the bytes are no readable image, or it cannot be resized; with the reason.
+        ImageError: the bytes are not a readable image, or it cannot be resized; with the reason.
     """
     image = decode_image(data)
     if preprocessing.exif_orientation:
@@ -172,7 +172,7 @@ def decode_image(data: bytes, *, min_side: int | None = None) -> Image.Image:
     With `min_side`, a JPEG may be decoded faster, at a reduced size of at least `min_side` pixels on both sides.
 
     Raises:
-        ImageError: the bytes are no readable image; with the reason.
+        ImageError: the bytes are not a readable image; with the reason.
     """
     if not data:
         message = "the file is empty"
@@ -211,7 +211,7 @@ def _check_size(image: Image.Image) -> Image.Image:
 
 
 def _too_large() -> ImageError:
-    return ImageError(f"more than {MAX_PIXELS} pixels: a decompression bomb, or a scan to shrink first")
+    return ImageError(f"over the pixel limit ({MAX_PIXELS}): downscale it")
 
 
 def apply_orientation(image: Image.Image, data: bytes) -> Image.Image:
@@ -229,7 +229,7 @@ def apply_orientation(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _strip_png_text(data: bytes) -> bytes:
-    """A PNG without its text chunks (PNG specification, 11.3.4), which hold no pixels; other files unchanged."""
+    """A PNG without its text chunks (PNG specification, 11.3.4), which contain no pixels; other files unchanged."""
     if not data.startswith(_PNG):
         return data
     chunks, start = [_PNG], len(_PNG)
@@ -250,7 +250,7 @@ def _name_format(data: bytes) -> str:
         return f"a video or an image of the kind {brand.strip()!r}, which is not supported: convert it to JPEG"
     start = data[:64].lstrip().lower()
     known = (reason for signature, reason in _OTHER_FORMATS if start.startswith(signature))
-    return next(known, "not an image that Pillow knows")
+    return next(known, "not an image recognised by Pillow")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

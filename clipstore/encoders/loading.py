@@ -135,9 +135,7 @@ def _load_base(folder: str, base: str) -> Any:
         raise ModelError(message) from error
     missing = [name for name in report["missing_keys"] if not name.endswith("position_ids")]
     if missing:
-        message = (
-            f"{base} at {folder} lacks {len(missing)} weights, {missing[0]} the first: not a whole CLIP checkpoint"
-        )
+        message = f"{base} at {folder} lacks {len(missing)} weights, e.g. {missing[0]}: use a complete CLIP checkpoint"
         raise ModelError(message)
     return loaded
 
@@ -189,7 +187,7 @@ def _check_tensor_names(adapter: str, stored: list[str], result: Any) -> set[str
     if lacking:
         message = (
             f"the adapter {adapter} does not fit its base: its configuration puts it on modules that it has no tensors "
-            f"for, {sorted(lacking)[0].replace('.default', '')} the first"
+            f"for, e.g. {sorted(lacking)[0].replace('.default', '')}"
         )
         raise ModelError(message)
     return absent
@@ -203,8 +201,8 @@ def _check_effect(adapter: str, before: _Vectors, after: _Vectors, untouched: se
     for tower in untouched:
         if not torch.allclose(before[tower], after[tower], rtol=1e-4, atol=1e-6):
             message = (
-                f"the adapter {adapter} has no tensors for the {tower} tower, and its configuration changes that tower "
-                "all the same: narrow target_modules in its adapter_config.json to the tower that it was trained on"
+                f"the adapter {adapter} has no tensors for the {tower} tower, but its configuration still modifies "
+                "that tower: narrow target_modules in its adapter_config.json to the tower that it was trained on"
             )
             raise ModelError(message)
 

@@ -1,4 +1,4 @@
-"""A CLIP in training: a base, a LoRA of PEFT's, and optionally its projection heads and temperature."""
+"""A CLIP in training: a base, a PEFT LoRA, and optionally its projection heads and temperature."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class LoraClip:
         """Load the weights that `save` wrote.
 
         Raises:
-            ModelError: they are not those of this model.
+            ModelError: they do not fit this model.
         """
         try:
             result = set_peft_model_state_dict(self._adapter, load_peft_weights(str(folder), device="cpu"))
@@ -144,6 +144,6 @@ def _check_modules(clip: Any, lora: Lora) -> None:
         if module not in available:
             message = (
                 f"the job's [train.lora] names the module {module!r}, and the base's towers have no linear module of "
-                f"that name: there are {', '.join(available)}"
+                f"that name; available: {', '.join(available)}"
             )
             raise ModelError(message)

@@ -68,21 +68,24 @@ def locate(base: str, *, fetch: bool = True) -> Path:
 
 
 def check_complete(folder: Path, base: str) -> Path:
-    """Return `folder` if it holds every file that a CLIP model needs.
+    """Return `folder` if it contains every file that a CLIP model needs.
 
     Raises:
-        ModelError: it holds another kind of model, or a file is missing; the message names it.
+        ModelError: it contains another kind of model, or a file is missing; the message names it.
     """
     problem = _other_model(folder)
     if problem:
-        message = f"{base} is {problem}: give a CLIP checkpoint with both towers, as transformers' CLIPModel saves it"
+        message = f"{base} is {problem}: use a CLIP checkpoint with both towers, as transformers' CLIPModel saves it"
         raise ModelError(message)
-    missing = _first_missing(folder)
-    if missing:
-        message = f"{base} at {folder} has no {missing}"
+    problem = _first_problem(folder)
+    if problem:
+        message = f"{base} at {folder}: {problem}"
         raise ModelError(message)
     if (folder / "adapter_config.json").is_file():
-        message = f"{base} at {folder} holds a PEFT adapter beside its weights: move it into a folder for --adapter"
+        message = (
+            f"{base} at {folder} contains both weights and a PEFT adapter: move the adapter to another folder for "
+            "--adapter"
+        )
         raise ModelError(message)
     return folder
 
@@ -91,7 +94,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The object in a model's JSON file.
 
     Raises:
-        ModelError: the file cannot be read, or holds no object.
+        ModelError: the file cannot be read, or is not a JSON object.
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
@@ -164,7 +167,7 @@ def heads_file(adapter: str) -> Path | None:
 
 
 def _other_model(folder: Path) -> str | None:
-    """A description of what a folder holds instead of a CLIP of transformers'; None if it may hold one."""
+    """The kind of model in a folder that is not a CLIP of transformers; None if it may be one."""
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     kind = config.get("model_type")
     if kind == "clip":
@@ -175,7 +178,7 @@ def _other_model(folder: Path) -> str | None:
     if not (folder / "config.json").is_file():
         return None
     known = (description for prefix, description in _OTHER_MODELS.items() if str(kind).startswith(prefix))
-    return next(known, f"a model of the type {kind}" if kind else "no model that transformers knows (no model_type)")
+    return next(known, f"a model of the type {kind}" if kind else "not recognised by transformers (no model_type)")
 
 
 def has_tower(config: dict[str, Any], tower: str) -> bool:
@@ -183,18 +186,18 @@ def has_tower(config: dict[str, Any], tower: str) -> bool:
     return any(isinstance(config.get(f"{tower}_{name}"), dict) for name in ("config", "config_dict"))
 
 
-def _first_missing(folder: Path) -> str | None:
-    """A description of the first file that a model folder lacks; None if it is complete."""
+def _first_problem(folder: Path) -> str | None:
+    """A missing file, or unsupported weights, in a model folder; None if it is complete."""
     if not (folder / "config.json").is_file():
-        return "config.json"
+        return "no config.json"
     if any(_DISTRIBUTED.fullmatch(file.name) for file in folder.iterdir()):
-        return "weights that clipstore reads: those of a distributed training are not; save it whole"
+        return "distributed-training shards are not supported: save a single checkpoint"
     if not all(file.is_file() for file in weight_files(folder)):
-        return "model.safetensors (weights in other formats are not read: convert them to safetensors)"
+        return "no model.safetensors (weights in other formats are not read: convert them to safetensors)"
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
-        return "tokenizer.json, nor vocab.json with merges.txt"
+        return "no tokenizer.json, nor vocab.json with merges.txt"
     if not preprocessor_file(folder).is_file():
-        return "preprocessor_config.json"
+        return "no preprocessor_config.json"
     return None
 
 
@@ -214,7 +217,7 @@ def _find_in_cache(hub_id: str) -> Path | None:
     main = root / "refs" / "main"
     revision = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
     snapshots = sorted((root / "snapshots").glob("*"), key=lambda folder: (folder.name != revision, folder.name))
-    return next((folder for folder in snapshots if _first_missing(folder) is None), None)
+    return next((folder for folder in snapshots if _first_problem(folder) is None), None)
 
 
 def _download(hub_id: str) -> Path:

@@ -21,13 +21,13 @@ _ROW = 128  # tokens. Longer rows share more and leave less unused, but attentio
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """B texts in G rows of T tokens. Places at the end of a row may be unused.
+    """B texts in G rows of T tokens. Slots at the end of a row may be unused.
 
     Attributes:
-        tokens: int64 (G, T), token ids; 0 in unused places.
+        tokens: int64 (G, T), token ids; 0 in unused slots.
         positions: int64 (G, T), the position of each token in its text.
-        attends: bool (G, T, T): [g, i, j] is whether token i attends to token j; an unused place attends to itself.
-        ends: int64 (B,), the place of each text's last token in the flattened rows (G·T).
+        attends: bool (G, T, T): [g, i, j] is whether token i attends to token j; an unused slot attends to itself.
+        ends: int64 (B,), the slot of each text's last token in the flattened rows (G·T).
     """
 
     tokens: NDArray[np.int64]
@@ -54,10 +54,10 @@ def pack(texts: Sequence[Sequence[int]]) -> Packed:
     tokens, positions = (np.zeros((len(rows), width), dtype=np.int64) for _ in range(2))
     attends = np.zeros((len(rows), width, width), dtype=np.bool_)
     attends[:, range(width), range(width)] = True
-    ends = np.empty((2, len(texts)), dtype=np.int64)  # the row of each text, and the place of its last token there
+    ends = np.empty((2, len(texts)), dtype=np.int64)  # the row of each text, and the slot of its last token there
     longest = 0
     for row, numbers in enumerate(rows):
-        used, path, previous = 0, list[int](), list[int]()  # path: the places of the current text's tokens
+        used, path, previous = 0, list[int](), list[int]()  # path: the slots of the current text's tokens
         for number in numbers:
             text = list(texts[number])
             shared = _common_prefix(previous, text)
@@ -97,4 +97,4 @@ def _rows(texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
 def _common_prefix(first: list[int], second: list[int]) -> int:
     """The number of tokens that two texts have in common at their beginning."""
     shorter = min(len(first), len(second))
-    return next((place for place in range(shorter) if first[place] != second[place]), shorter)
+    return next((index for index in range(shorter) if first[index] != second[index]), shorter)

@@ -37,14 +37,14 @@ def overlong_texts(model: Model, texts: list[str]) -> list[bool]:
 def tokenize(tokenizer: Any, texts: list[str], max_tokens: int) -> TokenizedTexts:
     """Token ids, at most `max_tokens` per text.
 
-    A start or end token spelled out in a text would end that text for the model. Such texts are tokenized as plain text
-    throughout. All others are tokenized with transformers' defaults.
+    A start or end token that a text contains as text would end that text for the model. Such texts are tokenized as
+    plain text throughout. All others are tokenized with transformers' defaults.
     """
-    spelled = [contains_special_token(tokenizer, text) for text in texts]
+    special = [contains_special_token(tokenizer, text) for text in texts]
     ids: list[list[int]] = [[] for _ in texts]
     overlong = [False] * len(texts)
     for as_plain_text in (False, True):
-        rows = [row for row, contains in enumerate(spelled) if contains == as_plain_text]
+        rows = [row for row, contains in enumerate(special) if contains == as_plain_text]
         if not rows:
             continue
         batch = [texts[row] for row in rows]
@@ -55,6 +55,6 @@ def tokenize(tokenizer: Any, texts: list[str], max_tokens: int) -> TokenizedText
 
 
 def contains_special_token(tokenizer: Any, text: str) -> bool:
-    """Whether a start or end token, such as "<|endoftext|>", is spelled out in a text, in any case of letters."""
+    """Whether a text contains a start or end token such as "<|endoftext|>" as text, in upper or lower case."""
     lowered = text.lower()  # a tokenizer may search the normalized text for its special tokens
     return any(token.lower() in lowered for token in (tokenizer.bos_token, tokenizer.eos_token) if token)

@@ -39,7 +39,7 @@ def run_query(store: Store, name: str, parameters: Iterable[str], *, allow_netwo
     """
     known = [query.split("/")[1] for query in statement_names("queries")]
     if name not in known:
-        raise NotFoundError.of("query", name, known, otherwise="'clipstore query' lists them")
+        raise NotFoundError.of("query", name, known, hint="'clipstore query' lists them")
     text = statement(f"queries/{name}")
     values = _parse_parameters(name, parameters_of(text), parameters)
     if values.get("model"):
@@ -60,7 +60,8 @@ def _parse_parameters(name: str, keys: Iterable[str], parameters: Iterable[str])
             message = f"a parameter is KEY=VALUE, not {pair!r}"
             raise CatalogError(message)
         if key not in values:
-            raise NotFoundError.of(f"parameter of {name}", key, values)
+            message = f"query {name} has no parameter {key!r}{nearest(key, values)}"
+            raise NotFoundError(message)
         if values[key] is not None:
             message = f"parameter {key} of {name} is given twice: {values[key]!r} and {value!r}"
             raise CatalogError(message)

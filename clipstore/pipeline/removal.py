@@ -105,7 +105,7 @@ def remove_split(store: Store, name: str, *, dry_run: bool = False) -> Removal:
         if not rows:
             groups = {row["name"].split("/")[0] for row in session.rows("split/list") if row["drawn_from"]}
             names = {row["name"] for row in session.rows("split/list")}
-            raise NotFoundError.of("split", name, names | groups, otherwise="'clipstore query splits' lists them")
+            raise NotFoundError.of("split", name, names | groups, hint="'clipstore query splits' lists them")
         _check_split(session, name, rows)
         ids = [row["split_id"] for row in rows]
         removal = Removal(what=" and ".join(row["name"] for row in rows))
@@ -128,7 +128,7 @@ def remove_dataset(store: Store, name: str, *, dry_run: bool = False) -> Removal
     with store.catalog.write(commit=not dry_run) as session:
         names = [row["dataset"] for row in session.rows("ingest/datasets")]
         if name not in names:
-            raise NotFoundError.of("data set", name, names, otherwise="'clipstore dataset list' lists them")
+            raise NotFoundError.of("data set", name, names, hint="'clipstore dataset list' lists them")
         splits = session.rows("remove/splits_of_dataset", dataset=name)
         removal = Removal(what=f"the data set {name}")
         ids = [row["split_id"] for row in splits]
@@ -199,7 +199,7 @@ def _unknown_model(session: Session, name: str) -> NotFoundError:
             f"the store has nothing of {name}, which is the job {job_files()[name]}: nothing to remove"
         )
     names = [row["name"] for row in session.rows("model/list")]
-    return NotFoundError.of("model", name, names, otherwise="'clipstore model list' lists them")
+    return NotFoundError.of("model", name, names, hint="'clipstore model list' lists them")
 
 
 def _remaining_shards(session: Session, model_id: int) -> list[str]:

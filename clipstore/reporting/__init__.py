@@ -1,1 +1,1 @@
-"""Rows in, words out: tables, CSV, JSON, progress. Pure: asks no catalog and loads no model."""
+"""Formats rows as text: tables, CSV, JSON, progress. It does not access the catalog or load a model."""

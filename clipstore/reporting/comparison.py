@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clipstore.records import Row
-from clipstore.reporting.metrics import DIRECTIONS, gallery_words
+from clipstore.reporting.metrics import DIRECTIONS, describe_gallery
 from clipstore.reporting.tables import console, print_table
 
 _DIRECTIONS = DIRECTIONS | {"both": "both"}
@@ -58,11 +58,11 @@ def change_rows(model: Mapping[str, Any]) -> list[Row]:
 def comparison_notes(comparison: Mapping[str, Any]) -> Iterator[str]:
     """The provenance and the method of a comparison, in lines that follow a table."""
     measured_on, method = comparison["measured_on"], comparison["method"]
-    yield gallery_words(measured_on)
+    yield describe_gallery(measured_on)
     yield from method_notes(method)
     yield (
-        "fixed: a positive is first now and was not before; broken: the reverse; better, worse: the rank of the first "
-        "positive. 'clipstore query changes' lists the queries"
+        "fixed: a positive reached rank 1; broken: the reverse; better, worse: the rank of the first positive improved "
+        "or worsened. 'clipstore query changes' lists the queries"
     )
     yield from caution_notes(measured_on, method)
 
@@ -71,11 +71,11 @@ def method_notes(method: Mapping[str, Any]) -> Iterator[str]:
     """How the intervals and p-values of a comparison are computed."""
     yield (
         f"intervals: percentile bootstrap over images, {method['resamples']:,} resamples of {method['clusters']:,} "
-        "images with all their queries; the gallery is held fixed: they apply to other queries against these candidates"
+        "images with all their queries; conditional on this gallery: the intervals cover the sampling of queries only"
     )
     yield (
-        f"p: two-sided randomization test, {method['flips']:,} times the queries of random images swap the two models; "
-        f"p (Holm): corrected for all {method['comparisons']} comparisons made here, gives the verdict below "
+        f"p: two-sided randomization test, {method['flips']:,} random swaps of the two models' results per image; "
+        f"p (Holm): adjusted for all {method['comparisons']} comparisons of this table; significant below "
         f"{1 - method['confidence']:.2f}; seed {method['seed']}"
     )
 

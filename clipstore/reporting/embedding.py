@@ -15,9 +15,9 @@ _THREADS = {"read": 32, "write": 1}  # of the other stages; decoding has one thr
 _EXACT = 0.999  # a note is given if the least cosine similarity to fp32 is below
 _MEANINGFUL_SECONDS = 5.0  # startup and shutdown hide the bottleneck of shorter runs
 _REMEDIES = {
-    "read": "image files to be read: move them to a nearer or faster disk",
-    "decode": "images to be decoded: use more cores, or smaller image files",
-    "write": "shards to be written: put --store on a faster disk",
+    "read": "image file reads: move the files to a nearer or faster disk",
+    "decode": "image decoding: use more cores or smaller image files",
+    "write": "shard writes: put --store on a faster disk",
 }
 
 
@@ -35,8 +35,8 @@ def summary_notes(summaries: Sequence[Row]) -> list[str]:
     ]
     notes += [note for row in summaries if (note := _bottleneck(row))]
     notes += [
-        f"{row['model']}: captions that spell out a start or end token, such as <|endoftext|>, which is encoded as "
-        f"plain text: {row['special_tokens']:,}"
+        f"{row['model']}: {row['special_tokens']:,} captions contain a special token such as <|endoftext|> as text; it "
+        "is encoded as plain text"
         for row in summaries
         if row["special_tokens"]
     ]

@@ -78,15 +78,15 @@ def provenance_lines(evaluation: Evaluation) -> list[str]:
     """The provenance of an evaluation in lines that follow a table."""
     measured_on = evaluation["measured_on"]
     first = (
-        f"{evaluation['model']} on {gallery_words(measured_on)}; {query_words(measured_on)}; "
-        f"{vector_words(measured_on)}; screened in {measured_on['screen']}, "
+        f"{evaluation['model']} on {describe_gallery(measured_on)}; {describe_queries(measured_on)}; "
+        f"{describe_vectors(measured_on)}; screened in {measured_on['screen']}, "
         f"{measured_on['rechecked'] / measured_on['scores']:.2%} of the scores recomputed in float64; "
         f"{measured_on['seconds']:.1f} s, peak memory {measured_on['peak_memory'] / 2**20:,.0f} MB"
     )
     return [first, *(f"  {note}" for note in evaluation_notes(measured_on))]
 
 
-def gallery_words(measured_on: MeasuredOn) -> str:
+def describe_gallery(measured_on: MeasuredOn) -> str:
     """The gallery and the protocol: equal for all evaluations of one table."""
     return (
         f"{measured_on['split']} ({measured_on['split_digest'][:12]}): {measured_on['images']:,} images, "
@@ -95,13 +95,13 @@ def gallery_words(measured_on: MeasuredOn) -> str:
     )
 
 
-def query_words(measured_on: MeasuredOn) -> str:
+def describe_queries(measured_on: MeasuredOn) -> str:
     """The number of queries of each direction."""
     counts = {words: measured_on[_COUNT_BY_PREFIX[prefix]] for prefix, words in RETRIEVED.items()}
     return f"queries: {', '.join(f'{count:,} {words}' for words, count in counts.items() if count)}"
 
 
-def vector_words(measured_on: MeasuredOn) -> str:
+def describe_vectors(measured_on: MeasuredOn) -> str:
     """The precision, stored type and fingerprints of the vectors, and the number of ties."""
     return (
         f"{measured_on['precision']}, stored as {measured_on['dtype']}; "
@@ -111,7 +111,7 @@ def vector_words(measured_on: MeasuredOn) -> str:
 
 
 def evaluation_notes(measured_on: MeasuredOn) -> list[str]:
-    """What a reader of the metrics must know: training images, items left out, and cautions of the protocol."""
+    """Notes on an evaluation: training images, items left out, and cautions of the protocol."""
     caution = PROTOCOLS[measured_on["protocol"]].caution
     return [
         _training_note(measured_on),
@@ -127,7 +127,7 @@ def _training_note(measured_on: MeasuredOn) -> str:
         return "training images unknown; record them with 'clipstore model trained'"
     if not seen:
         return "no known overlap with the training images"
-    consequence = "candidates, not queries" if measured_on["unseen"] else "metrics over all queries are optimistic"
+    consequence = "used as candidates only" if measured_on["unseen"] else "metrics over all queries are optimistic"
     return f"TRAINED ON {seen / measured_on['images']:.1%} of these images ({seen:,}): {consequence}"
 
 
@@ -139,7 +139,7 @@ def _query_notes(measured_on: MeasuredOn) -> Iterator[str]:
         )
     images, captions = measured_on["images_without_positive"], measured_on["captions_without_positive"]
     if images or captions:
-        yield f"{images:,} images and {captions:,} captions have no positive in the gallery: candidates, not queries"
+        yield f"{images:,} images and {captions:,} captions have no positive in the gallery: used as candidates only"
     if measured_on["lost_positives"]:
         yield f"{measured_on['lost_positives']:,} positives of {measured_on['protocol']} are not in the gallery"
 
@@ -158,7 +158,7 @@ def _missing_notes(measured_on: MeasuredOn) -> Iterator[str]:
         "embedded yet"
     )
     if PROTOCOLS[measured_on["protocol"]].extended:
-        yield f"PARTIAL: {query_words(measured_on)}; {measured_on['protocol']} has more on coco/test"
+        yield f"PARTIAL: {describe_queries(measured_on)}; the full {measured_on['protocol']} query set needs coco/test"
 
 
 def print_hubness(results: Sequence[Mapping[str, Any]]) -> None:
@@ -179,7 +179,7 @@ def hubness_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
     for result in results:
         lines.append(
             f"{result['model']} on {result['split']} ({result['gallery_digest'][:12]}): {result['images']:,} images, "
-            f"{result['captions']:,} captions, the first ten places of each query"
+            f"{result['captions']:,} captions, top 10 of each query"
         )
         if bank := result["bank"]:
             lines.append(

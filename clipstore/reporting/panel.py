@@ -1,6 +1,6 @@
 """The panel of `clipstore retrieve`: an image with a row per query and a column per model, drawn with Pillow.
 
-The panel is composed of small images, placed beside and below one another.
+The panel is composed of small images, placed next to and below one another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ THUMBNAIL_SIDE = 400  # pixels of the longer side of a thumbnail, at least the l
 _MAX_QUERIES, _MAX_HITS = 20, 10  # shown, so that a panel stays readable
 _MARGIN, _GAP, _PAD = 32, 16, 8
 _QUERY_COLUMN, _MODEL_COLUMN, _COLUMN_GAP = 280, 600, 32
-_SMALL, _LARGE = 64, 178  # sides of a hit's thumbnail: beside its caption, and alone
+_SMALL, _LARGE = 64, 178  # sides of a hit's thumbnail: next to its caption, and alone
 _PER_LINE = 3  # image hits in a line
 _BACKGROUND, _FOREGROUND, _PALE, _LINE, _EMPTY = "#ffffff", "#1f2328", "#59636e", "#d1d9e0", "#eaeef2"
 _RIGHT = "#116329"
@@ -106,15 +106,15 @@ def _hits(kind: str, hits: Sequence[Row], thumbnails: Thumbnails) -> Image.Image
     if kind == "image":
         return _stack([_caption_hit(hit, thumbnails) for hit in hits])
     tiles = [_image_hit(hit, thumbnails) for hit in hits]
-    return _stack([_beside(tiles[at : at + _PER_LINE], _PAD) for at in range(0, len(tiles), _PER_LINE)])
+    return _stack([_side_by_side(tiles[at : at + _PER_LINE], _PAD) for at in range(0, len(tiles), _PER_LINE)])
 
 
 def _caption_hit(hit: Row, thumbnails: Thumbnails) -> Image.Image:
-    """A caption, beside its image."""
+    """A caption, next to its image."""
     width = _MODEL_COLUMN - 2 * _PAD - _SMALL - _GAP
     text = [_score(hit), _text(hit["caption"], _TEXT, width, lines=_CAPTION_LINES)]
     image = _square(_thumbnail(hit["photo"], _SMALL, thumbnails), _SMALL)
-    return _framed(_beside([image, _stack(text, gap=2)]), _MODEL_COLUMN, right=hit["right"])
+    return _framed(_side_by_side([image, _stack(text, gap=2)]), _MODEL_COLUMN, right=hit["right"])
 
 
 def _image_hit(hit: Row, thumbnails: Thumbnails) -> Image.Image:
@@ -125,7 +125,7 @@ def _image_hit(hit: Row, thumbnails: Thumbnails) -> Image.Image:
 def _score(hit: Row) -> Image.Image:
     """The position and score of a hit, and a mark if it is right."""
     text = _text(f"{hit['position']}.  {hit['score']:.4f}", _NOTE, _LARGE, ink=_PALE)
-    return _beside([text, _mark()], gap=_PAD) if hit["right"] else text
+    return _side_by_side([text, _mark()], gap=_PAD) if hit["right"] else text
 
 
 @cache
@@ -176,7 +176,7 @@ def _rule(width: int) -> Image.Image:
 def _columns(query: Image.Image, results: Sequence[Image.Image]) -> Image.Image:
     """A row of the panel: the query, and the result of each model, each padded to the width of its column."""
     padded = [_padded(query, _QUERY_COLUMN), *(_padded(result, _MODEL_COLUMN) for result in results)]
-    return _beside(padded, _COLUMN_GAP)
+    return _side_by_side(padded, _COLUMN_GAP)
 
 
 def _padded(part: Image.Image, width: int) -> Image.Image:
@@ -186,7 +186,7 @@ def _padded(part: Image.Image, width: int) -> Image.Image:
     return padded
 
 
-def _beside(parts: Sequence[Image.Image], gap: int = _GAP) -> Image.Image:
+def _side_by_side(parts: Sequence[Image.Image], gap: int = _GAP) -> Image.Image:
     """Images from left to right, aligned at the top."""
     width = sum(part.width for part in parts) + gap * (len(parts) - 1)
     sheet = Image.new("RGB", (width, max(part.height for part in parts)), _BACKGROUND)
@@ -211,7 +211,7 @@ def _stack(parts: Sequence[Image.Image], gap: int = _PAD) -> Image.Image:
 def _text(
     text: str, size: int, width: int, *, ink: str = _FOREGROUND, paper: str = _BACKGROUND, lines: int | None = None
 ) -> Image.Image:
-    """A text wrapped to this width, cut after so many `lines`."""
+    """A text wrapped to this width, truncated to `lines` lines."""
     font, step = _font(size), round(size * _LEADING)
     wrapped = _wrap(_drawable(text), font, width, lines)
     longest = max((font.getlength(line) for line in wrapped), default=0)
@@ -258,14 +258,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _drawable(text: str) -> str:
-    """A text in the characters of the font: accents that it lacks are dropped, other characters become a box."""
+    """A text in the characters of the font: missing accents are dropped, other missing characters become a box."""
     text = text.encode(errors="replace").decode()
     return "".join(_substitute(character) for character in unicodedata.normalize("NFC", text))
 
 
 @cache
 def _substitute(character: str) -> str:
-    """The character, or what is drawn instead of one that the font lacks."""
+    """The character, or its replacement if the font does not have it."""
     if character.isspace():
         return " "
     if _has_glyph(character):

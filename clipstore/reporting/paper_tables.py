@@ -15,10 +15,10 @@ from clipstore.reporting.comparison import caution_notes, method_notes
 from clipstore.reporting.metrics import (
     DIRECTIONS,
     RETRIEVED,
+    describe_gallery,
+    describe_queries,
+    describe_vectors,
     evaluation_notes,
-    gallery_words,
-    query_words,
-    vector_words,
 )
 
 _COLUMNS = {
@@ -106,7 +106,7 @@ def _metric_table(evaluations: Sequence[Row]) -> _PaperTable:
     }
     return _PaperTable(
         key=_key(measured_on),
-        caption=f"Retrieval on {gallery_words(measured_on)}; {query_words(measured_on)}. R@K in percent.",
+        caption=f"Retrieval on {describe_gallery(measured_on)}; {describe_queries(measured_on)}. R@K in percent.",
         text_columns=1,
         columns=[("", "model"), *((group, title) for group, title, _ in metrics)],
         rows=[[evaluation["model"], *row] for evaluation, row in zip(evaluations, rows, strict=True)],
@@ -139,7 +139,7 @@ def _metric_columns(evaluations: Sequence[Row]) -> list[tuple[str, str, str]]:
 def _remarks(evaluations: Sequence[Row]) -> list[tuple[str, str]]:
     """The provenance of the vectors, and notes: first what holds for all models, then what holds for each."""
     lines = [
-        [vector_words(evaluation["measured_on"]), *evaluation_notes(evaluation["measured_on"])]
+        [describe_vectors(evaluation["measured_on"]), *evaluation_notes(evaluation["measured_on"])]
         for evaluation in evaluations
     ]
     common = [line for line in lines[0] if all(line in own for own in lines)]
@@ -178,7 +178,7 @@ def _difference_table(comparison: Row) -> _PaperTable:
     marks = ", ".join(f"{mark} p < {level}" for level, mark in reversed(_LEVELS.items()))
     return _PaperTable(
         key=_key(measured_on, f" against {baseline}"),
-        caption=f"Differences to the baseline {baseline} on {gallery_words(measured_on)}. Recall in percent.",
+        caption=f"Differences to the baseline {baseline} on {describe_gallery(measured_on)}. Recall in percent.",
         text_columns=3,
         columns=[("", title) for title in titles],
         rows=[_difference_row(model["model"], row) for model in comparison["models"] for row in model["differences"]],

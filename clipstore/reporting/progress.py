@@ -60,7 +60,7 @@ class ProgressDisplay(Protocol):
         """Show the progress of a task."""
 
     def print_line(self, line: str) -> None:
-        """Print a line that stays on the screen."""
+        """Print a permanent line."""
 
 
 class _Bars:

@@ -38,7 +38,7 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 
 
 def write_report(file: Path, title: str, content: Row, thumbnails: Iterable[bytes | None], *, inline: bool) -> int:
-    """Write the page, with its thumbnails (WebP, in the order of `content["images"]`) inline or in a folder beside it.
+    """Write the page, with its thumbnails (WebP, in the order of `content["images"]`) inline or in a folder next to it.
 
     Returns the number of images without a thumbnail (None).
 

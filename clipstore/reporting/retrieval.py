@@ -34,13 +34,13 @@ def hit_rows(result: Row) -> list[Row]:
 
 
 def skipped_notes(result: Row) -> list[str]:
-    """The queries that failed, and the texts of which a model read only the beginning; a line each."""
+    """The queries that failed, and the texts that were truncated to a model's token limit; a line each."""
     lines = [
         f"{failure['query']}: skipped for {', '.join(failure['models'])}: {failure['reason']}"
         for failure in result["failures"]
     ]
     lines += [
-        f"longer than {', '.join(models)} reads, searched by its beginning: {query['query']}"
+        f"truncated to the token limit of {', '.join(models)}: {query['query']}"
         for query in result["queries"]
         if (models := [answer["model"] for answer in query["answers"] if answer["cut"]])
     ]
@@ -49,11 +49,11 @@ def skipped_notes(result: Row) -> list[str]:
 
 def _limits(result: Row) -> list[str]:
     """How many captions or images of each gallery are printed per query."""
-    kinds = {query["kind"] for query in result["queries"]}
+    kinds = {query["kind"] for query in result["queries"]}  # in JSON, a text query has the kind "sentence"
     return [
-        f"{model['model']}: {of_total(min(result['top'], total), total)} {items} for each {kind}"
+        f"{model['model']}: {of_total(min(result['top'], total), total)} {items} per {name}"
         for model in result["models"]
-        for kind, items in (("image", "captions"), ("sentence", "images"))
+        for kind, name, items in (("image", "image", "captions"), ("sentence", "text", "images"))
         if kind in kinds and (total := model["measured_on"][items])
     ]
 
@@ -63,18 +63,20 @@ def retrieval_notes(result: Row) -> list[str]:
     return [f"{model['model']} on {_gallery(model['measured_on'])}" for model in result["models"]]
 
 
-def _gallery(stamp: Row) -> str:
+def _gallery(provenance: Row) -> str:
     parts = [
-        f"{stamp['split']} ({stamp['split_digest'][:12]}): {stamp['images']:,} images, {stamp['captions']:,} captions",
-        f"{stamp['precision']}, stored as {stamp['dtype']}",
-        f"image tower {stamp['image_fingerprint'][:12]}, text tower {stamp['text_fingerprint'][:12]}",
+        f"{provenance['split']} ({provenance['split_digest'][:12]}): {_counts(provenance)}",
+        f"{provenance['precision']}, stored as {provenance['dtype']}",
+        f"image tower {provenance['image_fingerprint'][:12]}, text tower {provenance['text_fingerprint'][:12]}",
     ]
-    if stamp["left_out_images"] or stamp["left_out_captions"]:
-        parts.append(f"left out: {stamp['left_out_images']:,} images, {stamp['left_out_captions']:,} captions")
-    if stamp["pending_images"] or stamp["pending_captions"]:
-        parts.append(
-            f"PARTIAL: {stamp['pending_images']:,} images, {stamp['pending_captions']:,} captions not embedded yet"
-        )
-    if stamp["seen_images"]:
-        parts.append(f"TRAINED ON {stamp['seen_images']:,} of these images")
+    if provenance["left_out_images"] or provenance["left_out_captions"]:
+        parts.append(f"left out: {_counts(provenance, 'left_out_')}")
+    if provenance["pending_images"] or provenance["pending_captions"]:
+        parts.append(f"PARTIAL: {_counts(provenance, 'pending_')} not embedded yet")
+    if provenance["seen_images"]:
+        parts.append(f"TRAINED ON {provenance['seen_images']:,} of these images")
     return "; ".join(parts)
+
+
+def _counts(provenance: Row, prefix: str = "") -> str:
+    return f"{provenance[f'{prefix}images']:,} images, {provenance[f'{prefix}captions']:,} captions"

@@ -9,7 +9,7 @@ from clipstore.reporting.tables import console, of_total, print_table, terminal_
 
 _LENGTHS = ((0, 5), (6, 8), (9, 11), (12, 15), (16, 20), (21, 30), (31, 40))  # words per caption, both ends included
 _BAR = 40  # characters of the longest bar, if the terminal is wide enough
-_BESIDE_BAR = 30  # characters of the columns beside it
+_BAR_OFFSET = 30  # characters of the columns next to it
 _CATEGORIES = 10
 
 
@@ -72,5 +72,5 @@ def _bars(rows: Sequence[Row], name: str, count: str) -> list[Row]:
     """Rows with a bar each, scaled to the width of the terminal."""
     largest = max((row[count] for row in rows), default=1)
     width = terminal_width()
-    longest = _BAR if width is None else max(1, min(_BAR, width - _BESIDE_BAR))
+    longest = _BAR if width is None else max(1, min(_BAR, width - _BAR_OFFSET))
     return [{name: str(row[name]), count: row[count], "": "█" * round(longest * row[count] / largest)} for row in rows]

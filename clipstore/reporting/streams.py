@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import TextIO
 
-READABLE = "clipstore.readable"  # an error handler that replaces characters which the encoding lacks
+READABLE = "clipstore.readable"  # an error handler that replaces characters that the stream cannot encode
 
 # Typographic characters in clipstore's output, and their replacements in ASCII.
 _ASCII = {
@@ -33,7 +33,7 @@ def printable(text: str, encoding: str | None) -> str:
 
 
 def never_fail(*streams: TextIO | None) -> None:
-    """Make streams replace characters that their encoding lacks, instead of raising an error."""
+    """Make streams replace characters that they cannot encode, instead of raising an error."""
     for stream in streams:
         if stream is not None and hasattr(stream, "reconfigure"):  # streams of a notebook have no encoding
             stream.reconfigure(errors=READABLE)

@@ -119,8 +119,8 @@ def print_json(result: Any) -> None:
 def plain(value: Any) -> Any:
     """A value as JSON has it: NaN and infinity are None, and the decimals of DuckDB's sums are numbers.
 
-    A decimal with more digits than a float holds is a string. Mappings are dicts, sequences are lists, and everything
-    else that JSON lacks (paths, times) is a string.
+    A decimal that no float represents is a string. Mappings are dicts, sequences are lists, and all other
+    values (paths, times) are strings.
     """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
@@ -204,7 +204,7 @@ def _fit(columns: Sequence[_Column], width: int | None, gap: int, *, whole: bool
 
 
 def _distribute(least: Sequence[int], most: Sequence[int], room: float) -> list[int]:
-    """Column widths between `least` and `most` that use `room` more than the least: narrow columns are served first."""
+    """Column widths from `least` to `most` that use `room` more than the least; narrow columns are widened first."""
     widths = list(least)
     by_need = sorted(range(len(widths)), key=lambda column: most[column] - least[column])
     for number, column in enumerate(by_need):
@@ -256,7 +256,7 @@ def _print_records(columns: Sequence[_Column], width: int) -> None:
 
 
 def _print_csv(names: Sequence[str], rows: Sequence[Row]) -> None:
-    """Print CSV; with a warning on stderr if the encoding of stdout lacks some of its characters."""
+    """Print CSV; with a warning on stderr if stdout cannot encode some of its characters."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
@@ -264,7 +264,7 @@ def _print_csv(names: Sequence[str], rows: Sequence[Row]) -> None:
     sys.stdout.write(text.getvalue())
     if printable(text.getvalue(), _encoding()) != text.getvalue():
         sys.stderr.write(
-            f"clipstore: {_encoding()} lacks characters of this CSV, which are escaped: set PYTHONIOENCODING=utf-8\n"
+            f"clipstore: {_encoding()} cannot encode some characters, which are escaped: set PYTHONIOENCODING=utf-8\n"
         )
 
 

@@ -1,4 +1,4 @@
-"""Output of a training: a line per epoch while it runs, and a table at the end."""
+"""Output of a training run: a line per epoch while it runs, and a table at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def epoch_line(model: str, epoch: Row) -> str:
 
 
 def print_training(training: Row) -> None:
-    """Print every epoch, the provenance of the training, its result, and the next command."""
+    """Print every epoch, the provenance of the run, its result, and the next command."""
     print_table(epoch_rows(training))
     out = console()
     for note in _notes(training):
@@ -50,7 +50,7 @@ def _notes(training: Row) -> list[str]:
 
 
 def epoch_rows(training: Row) -> list[Row]:
-    """The epochs of a training as rows of a table; the best is marked."""
+    """The epochs of a training run as rows of a table; the best is marked."""
     return [_epoch_row(epoch, training["best"]) for epoch in training["history"]]
 
 

@@ -44,7 +44,5 @@ def split_id(session: Session, name: str) -> int:
     """
     splits = {row["name"]: int(row["split_id"]) for row in session.rows("split/list")}
     if name not in splits:
-        raise NotFoundError.of(
-            "split", name, splits, otherwise="'clipstore ingest' and 'clipstore split' create splits"
-        )
+        raise NotFoundError.of("split", name, splits, hint="'clipstore ingest' and 'clipstore split' create splits")
     return splits[name]

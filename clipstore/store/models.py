@@ -30,7 +30,7 @@ def find_model(store: Store, name: str) -> Model:
             return model_of(recorded[name])
         if not is_path(name):
             message = "add one with 'clipstore model add' or a job file jobs/NAME.toml"
-            raise NotFoundError.of("model", name, {*job_files(), *recorded}, otherwise=message)
+            raise NotFoundError.of("model", name, {*job_files(), *recorded}, hint=message)
     job = find_job(store, name)
     if awaits_training(store, job):
         message = f"{job.model.name} is not trained in this store yet: run 'clipstore train --model {name}' first"

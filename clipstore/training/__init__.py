@@ -1,6 +1,6 @@
 """Contrastive training: towers + image features (or pixels) + captions -> an adapter.
 
-Uses no catalog and no model files: the caller supplies the model in training, the images and the validation.
+It does not access the catalog or model files: the caller supplies the model in training, images and validation.
 """
 
 from clipstore.training.batches import TrainingCaptions

@@ -53,7 +53,7 @@ def batches(captions: int, training: Training, epoch: int, negatives: Ints) -> I
 
     With hard negatives, each of these captions adds up to `training.hard_negatives` rows drawn from its row of
     `negatives` (R, any; padded with -1), unless the batch has them already. A batch then has fewer captions to start
-    with, so that it holds about `training.batch` in total.
+    with, so that it contains about `training.batch` in total.
     """
     rng = np.random.default_rng([training.seed, epoch])
     order = rng.permutation(captions)

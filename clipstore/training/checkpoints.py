@@ -14,7 +14,7 @@ from clipstore.files import flush
 from clipstore.records import Lora, Training
 from clipstore.training_files import TRAINING_RECORD
 
-# Settings of [train] that may be greater than the checkpoint's: they extend a training.
+# Settings of [train] that may be greater than the checkpoint's: they extend a training run.
 _EXTENDABLE = ("epochs", "patience")
 
 JsonObject = dict[str, Any]
@@ -71,7 +71,7 @@ def write_record(folder: Path, record: JsonObject) -> None:
 def read_record(folder: Path, expected: JsonObject) -> JsonObject | None:
     """The training.json of a checkpoint that is to be resumed; None if there is no checkpoint.
 
-    `expected` is the record of the training now, without its position. More epochs or more patience than in the
+    `expected` is the record of this run, without its position. More epochs or more patience than in the
     checkpoint are allowed: see `extensions`.
 
     Raises:
@@ -88,8 +88,8 @@ def read_record(folder: Path, expected: JsonObject) -> JsonObject | None:
         raise TrainingError(message) from error
     if differences:
         message = (
-            f"the checkpoint {folder} was trained with {' and with '.join(differences)}: start from scratch with "
-            "--restart, or undo the change"
+            f"the checkpoint {folder} does not match: {', '.join(differences)}; start from scratch with --restart, or "
+            "undo the change"
         )
         raise TrainingError(message)
     return record
@@ -102,24 +102,24 @@ def extensions(record: JsonObject, expected: JsonObject) -> dict[str, tuple[int,
 
 
 def _differences(record: JsonObject, expected: JsonObject) -> list[str]:
-    """The differences between the training.json of a checkpoint and that of the training now, in words."""
+    """What differs between the training.json of a checkpoint and that of this run, as messages name it."""
     differences = []
     if record["base_digest"] != expected["base_digest"]:
-        differences.append("another base: the weights differ")
+        differences.append("base weights")
     before, now = _flat_settings(record["training"]), _flat_settings(expected["training"])
     settings = _changed_keys(before, now, extendable=_EXTENDABLE)
     if settings:
-        differences.append(f"other settings of [train] ({settings})")
+        differences.append(f"settings of [train] ({settings})")
     texts = _changed_keys(record["text"], expected["text"])
     if texts:
-        differences.append(f"another prompt, cleaning of captions or orientation of images ({texts})")
+        differences.append(f"prompt, caption cleaning or image orientation ({texts})")
     recorded_splits = record["splits"]
     splits = [name for name, digest in expected["splits"].items() if recorded_splits.get(name, digest) != digest]
     if splits:
-        differences.append(f"other images or captions in {' and '.join(sorted(splits))}")
+        differences.append(f"images or captions in {' and '.join(sorted(splits))}")
     if record["training_images"] != expected["training_images"]:
         counts = f"{record['training_images']['count']}, now {expected['training_images']['count']}"
-        differences.append(f"other training images ({counts})")
+        differences.append(f"training images ({counts})")
     return differences
 
 

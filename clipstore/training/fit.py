@@ -25,6 +25,8 @@ from clipstore.training_files import BEST, LAST, METRICS, STATE, TRAINING_IMAGES
 
 Ints = NDArray[np.int64]
 
+_NEGATIVES_KEY = "wrong"  # of the hard negatives in state.pt, as in existing checkpoints
+
 
 class SavedLearner(Learner, Protocol):
     """A learner whose weights can be saved to a folder."""
@@ -66,7 +68,7 @@ class FitInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """The course of a training.
+    """The course of a training run.
 
     Attributes:
         history: every epoch, epoch 0 (the base) first.
@@ -113,7 +115,7 @@ def left_to_train(folder: Path, record: dict[str, Any], training: Training) -> b
 
 
 class _FitLoop:
-    """The state of a training: optimizer, position and hard negatives."""
+    """The state of a training run: optimizer, position and hard negatives."""
 
     def __init__(
         self, learner: SavedLearner, captions: TrainingCaptions, training: Training, inputs: FitInputs
@@ -137,8 +139,8 @@ class _FitLoop:
         state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
         self._optimizer.load_state_dict(state["optimizer"])
         set_random_state(state["random"])
-        if state["wrong"] is not None:
-            self._negatives = state["wrong"].numpy()
+        if state[_NEGATIVES_KEY] is not None:
+            self._negatives = state[_NEGATIVES_KEY].numpy()
         self.position = Position.of(record)
         self.extended = checkpoints.extensions(record, self._inputs.record)
         if self.extended:
@@ -228,7 +230,7 @@ class _FitLoop:
         return self._negatives
 
     def _save(self, name: str) -> None:
-        """Write a checkpoint: `best` holds what using the model needs, `last` also what resuming needs."""
+        """Write a checkpoint: `best` contains what using the model needs, `last` also what resuming needs."""
         if not all(bool(weight.isfinite().all()) for weight in self._weights):
             self._stop("a weight is not finite")
 
@@ -243,11 +245,11 @@ class _FitLoop:
         checkpoints.replace_folder(self._inputs.folder / name, fill)
 
     def _state(self) -> bytes:
-        """The contents of state.pt: optimizer, random number generators, and hard negatives under their old name."""
+        """The contents of state.pt: optimizer, random number generators, and hard negatives."""
         state = {
             "optimizer": self._optimizer.state_dict(),
             "random": random_state(),
-            "wrong": None if self._negatives is None else torch.from_numpy(self._negatives),
+            _NEGATIVES_KEY: None if self._negatives is None else torch.from_numpy(self._negatives),
         }
         buffer = io.BytesIO()  # torch would raise a RuntimeError for a full disk
         torch.save(state, buffer)

@@ -1,4 +1,4 @@
-"""Where a training is: its epochs so far, the position in the current one, and the learning rate there."""
+"""The position of a training run: its epochs so far, the steps of the current one, and the learning rate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Epoch:
 
 @dataclass(kw_only=True)
 class Position:
-    """The position of a training: the current epoch, its completed steps, the sum of their losses, their duration."""
+    """The position of a training run: the current epoch, its completed steps, their total loss and duration."""
 
     epoch: int = 1
     step: int = 0
@@ -57,7 +57,7 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The steps of a training, and their learning rates."""
+    """The steps of a training run, and their learning rates."""
 
     training: Training
     steps: int  # per epoch
@@ -81,22 +81,19 @@ class Schedule:
         return training.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
 
     def extension_note(self, position: Position, extended: dict[str, tuple[int, int]]) -> str:
-        """A sentence on a training that is extended: from where, and with which learning rate it continues."""
+        """A note on a training run that is extended: the epoch and the learning rate at which it continues."""
         training = self.training
         changes = " and ".join(f"{key} {before} -> {now}" for key, (before, now) in extended.items())
         stopped_by = position.stopped_by(training)
         if stopped_by:
-            return f"{changes}, but nothing is left to train: it was stopped by {stopped_by}, so raise {stopped_by}"
+            return f"{changes}, but training already finished (limit: {stopped_by}): raise {stopped_by}"
         note = (
             f"{changes}: training continues in epoch {position.epoch} at the learning rate "
             f"{self.rate(position.epoch, position.step):.3g}"
         )
         if training.decay == "none" or "epochs" not in extended:
-            return f"{note}, as in an uninterrupted training"
-        return (
-            f"{note}, of a {training.decay} over {training.epochs} epochs; the former epochs had a {training.decay} "
-            f"over {extended['epochs'][0]}"
-        )
+            return f"{note}, as in an uninterrupted run"
+        return f"{note}, {training.decay} decay over {training.epochs} epochs (previously {extended['epochs'][0]})"
 
 
 def metrics_csv(history: list[Epoch]) -> str:

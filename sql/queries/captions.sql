@@ -1,4 +1,4 @@
--- The captions of a split, image by image in its order.
+-- The captions of a split, in split order.
 SELECT splits.name AS split, captions.image_id, file_name, caption_id, captions.source_id, text,
     count(*) OVER () AS total_rows
 FROM splits

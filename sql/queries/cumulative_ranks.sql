@@ -1,4 +1,4 @@
--- The share of queries that have a positive among the first k, for k up to 1,000: Recall@k as a curve.
+-- Recall@k for k up to 1,000: the share of queries with a positive in the top k.
 WITH places AS (
     SELECT unnest([1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100, 200, 300, 500, 700, 1000]) AS k
 ),

@@ -1,4 +1,4 @@
--- Texts of several captions, the most frequent first.
+-- Texts shared by several captions, the most frequent first.
 SELECT captions.text, count(*) AS captions, count(DISTINCT captions.image_id) AS images, count(*) OVER () AS total_rows
 FROM captions
 WHERE $split IS NULL OR image_id IN (

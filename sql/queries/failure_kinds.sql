@@ -1,4 +1,4 @@
--- Failures by kind: the share of each kind among the failures and among all queries, in the order of the rules.
+-- Failures by kind: the share of each kind among the failures and among all queries, in rule order.
 WITH query_counts AS (
     SELECT evaluation_id, model, split, direction, count(*) AS queries
     FROM query_ranks

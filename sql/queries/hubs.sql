@@ -1,4 +1,4 @@
--- Items that are retrieved most often: the number of queries with the item in the first k (at most 10), and the mean.
+-- Items that are retrieved most often: the number of queries with the item in the top k (at most 10), and the mean.
 WITH retrieved AS (
     SELECT evaluation_id, direction, item_id, count(*) AS times
     FROM hits

@@ -1,4 +1,4 @@
--- The images of a split in its order: path, number of captions, categories, and the problem of an unreadable file.
+-- The images of a split, in split order: path, number of captions, categories, and the problem of an unreadable file.
 SELECT
     splits.name AS split,
     images.image_id,

@@ -1,4 +1,4 @@
--- Items by the number of queries that have them in the first k (at most 10), in bins.
+-- Items by the number of queries with the item in the top k (at most 10), in bins.
 WITH bins (place, times, low, high) AS (
     VALUES (1, '0', 0, 1), (2, '1', 1, 2), (3, '2-5', 2, 6), (4, '6-10', 6, 11), (5, '11-20', 11, 21),
         (6, '21-50', 21, 51), (7, '51-100', 51, 101), (8, '101-200', 101, 201), (9, '201-500', 201, 501),

@@ -1,4 +1,4 @@
--- Text to image by the number of words of the caption.
+-- Text-to-image metrics by caption length (number of words).
 WITH queries AS (
     SELECT
         query_ranks.*, model, split,

@@ -1,4 +1,4 @@
--- The first k hits of every query (at most 10) with their scores; correct: the hit is a positive.
+-- The top k hits of every query (at most 10) with their scores; correct: the hit is a positive.
 SELECT
     model,
     split,

@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS images (
     height INTEGER,
     size BIGINT,                        -- bytes
     modified_ns BIGINT,                 -- modification time in nanoseconds
-    content VARCHAR,                    -- null: the file was not read yet
+    content VARCHAR,                    -- null: the file has not been read yet
     problem VARCHAR                     -- why the image file cannot be read; null: readable, or not checked yet
 );
 
@@ -159,8 +159,8 @@ CREATE TABLE IF NOT EXISTS evaluations (
     peak_memory BIGINT NOT NULL,        -- peak memory of the whole process in bytes
     evaluated_at TIMESTAMPTZ NOT NULL,
     caption_set VARCHAR DEFAULT 'all',  -- all, first5
-    images_without_positive BIGINT DEFAULT 0, -- images in the gallery that are no query
-    captions_without_positive BIGINT DEFAULT 0, -- captions in the gallery that are no query
+    images_without_positive BIGINT DEFAULT 0, -- images in the gallery without a positive, not used as queries
+    captions_without_positive BIGINT DEFAULT 0, -- captions in the gallery without a positive, not used as queries
     lost_positives BIGINT DEFAULT 0,    -- positives of the protocol that are not in the gallery
     seen_images BIGINT,                 -- images in the gallery that the model was trained on; null: unknown
     screen VARCHAR,                     -- precision of the matrix product: bf16, fp32, fp64

@@ -526,10 +526,10 @@ def test_an_adapter_of_another_base_is_added_with_a_warning(tiny: Path, tmp_path
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
     stderr = cli("model", "add", "other", "--base", other, "--adapter", adapter).stderr
     assert stderr.startswith("clipstore: warning: ")
-    assert f"names the base {tiny}, whose weights are not those of {other}" in stderr
+    assert f"names the base {tiny}, whose weights differ from those of {other}" in stderr
     edit_json(adapter / "adapter_config.json", base_model_name_or_path="org/no-such-clip")
     stderr = cli("model", "add", "far", "--base", tiny, "--adapter", adapter).stderr
-    assert "org/no-such-clip, which is not on this machine" in stderr
+    assert "org/no-such-clip, which is not available locally" in stderr
 
 
 def test_embed_warns_of_an_adapter_of_another_base(
@@ -551,7 +551,7 @@ def test_embed_warns_of_an_adapter_of_another_base(
     monkeypatch.chdir(tmp_path)
     cli("ingest", "coco", scenes)
     cli("embed", "--model", "own", "--model", "other", "--split", "coco/val", "--memory", "1MB")
-    warning = f"other: the adapter {adapter} names the base {tiny}, whose weights are not those of {other}"
+    warning = f"other: the adapter {adapter} names the base {tiny}, whose weights differ from those of {other}"
     assert caplog.messages == [f"clipstore: warning: {warning}"]
     caplog.clear()
     cli("embed", "--model", "other", "--split", "coco/val")  # nothing is left to do
@@ -589,13 +589,13 @@ def test_an_open_clip_folder_is_refused_by_name(tmp_path: Path, cli: Run) -> Non
 def test_an_adapter_in_the_folder_of_a_base_is_refused(tiny: Path, tmp_path: Path, cli: Run) -> None:
     copy = Path(shutil.copytree(tiny, tmp_path / "clip"))
     build_lora(tiny, copy, targets=["q_proj"])
-    assert "holds a PEFT adapter" in cli("model", "add", "m", "--base", copy, code=1).stderr
+    assert "contains both weights and a PEFT adapter" in cli("model", "add", "m", "--base", copy, code=1).stderr
 
 
 def test_pixels_of_another_size_are_refused(tiny: Path, tmp_path: Path, cli: Run) -> None:
     copy = Path(shutil.copytree(tiny, tmp_path / "clip"))
     edit_json(copy / "preprocessor_config.json", size=48, crop_size=48)
     stderr = cli("model", "add", "m", "--base", copy, code=1).stderr
-    assert "makes images of 48 x 48 pixels, and the model takes 32 x 32" in stderr
+    assert "produces images of 48 x 48 pixels, but the model expects 32 x 32" in stderr
     with pytest.raises(ModelError, match="48 x 48"):
         fingerprint_towers(model_of(copy), "fp32")

@@ -109,7 +109,7 @@ def test_embed_encodes_and_counts_captions_with_special_tokens(
 
 def test_embed_reports_captions_with_special_tokens(cli: Run, captions_csv: Path) -> None:
     cli("ingest", "csv", captions_csv, "--name", "c")
-    assert "<|endoftext|>, which is encoded as plain text: 1" in cli("embed", "--model", "demo").stdout
+    assert "1 captions contain a special token such as <|endoftext|>" in cli("embed", "--model", "demo").stdout
 
 
 def test_retrieve_reports_truncated_queries(cli: Run, cli_json: RunJson, captions_csv: Path) -> None:
@@ -120,7 +120,7 @@ def test_retrieve_reports_truncated_queries(cli: Run, cli_json: RunJson, caption
     words = ("retrieve", LONG.strip(), new, short, "--model", "demo", "--split", "c/all")
     truncated = {query["query"]: query["answers"][0]["cut"] for query in cli_json(*words)["queries"]}
     assert truncated == {LONG.strip(): True, new: True, short: False}
-    notes = [line for line in cli(*words).stderr.splitlines() if line.startswith("longer than demo reads")]
+    notes = [line for line in cli(*words).stderr.splitlines() if line.startswith("truncated to the token limit of demo")]
     assert [line.split(": ", 1)[1] for line in notes] == [LONG.strip(), new]
     (image,) = cli_json("retrieve", captions_csv.parent / "0.png", "--model", "demo", "--split", "c/all")["queries"]
     assert image["answers"][0]["cut"] is False

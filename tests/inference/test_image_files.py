@@ -207,7 +207,7 @@ def test_the_reason_of_a_damaged_png_does_not_name_its_text_chunk() -> None:
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
         (b"%PDF-1.7\n", "PDF"),
         (b"\x1f\x8b\x08" + bytes(20), "a gzip file"),
-        (b"neither", "not an image that Pillow knows"),
+        (b"neither", "not an image recognised by Pillow"),
     ],
 )
 def test_files_of_other_formats_are_named(content: bytes, reason: str) -> None:

@@ -56,7 +56,7 @@ def test_an_extended_cosine_spans_all_epochs(workspace: Path, store: Path, cli: 
     cli("train", "--model", "tuned")
     write_job("tuned", f"{settings}3")
     stderr = cli("train", "--model", "tuned").stderr
-    assert "of a cosine over 3 epochs; the former epochs had a cosine over 1" in stderr
+    assert "cosine decay over 3 epochs (previously 1)" in stderr
     rates, whole = ([row["learning_rate"] for row in metrics_csv(at, "tuned")] for at in (store, tmp_path / "whole"))
     assert rates[2:] == whole[2:]
     assert float(rates[1]) < float(whole[1])  # the cosine of the first training ended after its epoch
@@ -72,7 +72,7 @@ def _half_cosine(step: int, warmup: int, total: int) -> float:
 def test_an_extension_without_effect_names_the_setting_to_raise(trained: Trained, cli: Run) -> None:
     write_job("tuned", "patience = 9")
     stderr = cli("train", "--model", "tuned").stderr
-    assert "nothing is left to train" in stderr
+    assert "training already finished (limit: " in stderr
     assert "raise epochs" in stderr
 
 
@@ -100,7 +100,7 @@ def test_an_extension_deletes_evaluations(trained: Trained, cli: Run, sql: Run) 
 def test_changed_settings_are_named(trained: Trained, cli: Run, train: str, lora: str, words: list[str]) -> None:
     write_job("tuned", train, lora=lora)
     stderr = cli("train", "--model", "tuned", code=1).stderr
-    for expected in ("other settings of [train]", *words, "--restart"):
+    for expected in ("settings of [train]", *words, "--restart"):
         assert expected in stderr
 
 

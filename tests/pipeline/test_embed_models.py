@@ -241,7 +241,7 @@ def test_missing_and_truncated_weights_are_an_error_of_one_line(scene_store: Pat
     error = cli("embed", "--model", "headed", code=1).stderr
     assert "model.safetensors is not a safetensors file, or is cut short" in error
     (other_head / "model.safetensors").unlink()
-    assert "has no model.safetensors" in cli("embed", "--model", "headed", code=1).stderr
+    assert "no model.safetensors" in cli("embed", "--model", "headed", code=1).stderr
 
 
 def test_items_are_embedded_again_after_a_change_of_weights(

@@ -269,8 +269,8 @@ def test_each_row_of_the_table_names_its_query_and_model(cli: Run, place: Path) 
     assert [row[row.index("1") - 1] for row in rows if "1" in row[:7]] == ["demo", "worded"] * 2
     assert "yes" in out
     assert [line for line in out.splitlines() if line.startswith("worded: ")] == [
-        "worded: 3 of 120 captions for each image",
-        "worded: 3 of 24 images for each sentence",
+        "worded: 3 of 120 captions per image",
+        "worded: 3 of 24 images per text",
     ]
     assert "24 images, 120 captions" in out
 
@@ -292,7 +292,7 @@ def test_a_damaged_image_is_reported_and_skipped(cli: Run, place: Path, tmp_path
     assert damaged["query"] == str(tmp_path / "b.jpg")
     assert damaged["reason"].startswith("damaged: ")
     assert damaged["models"] == ["demo", "worded"]
-    assert unknown["reason"] == "not an image that Pillow knows"
+    assert unknown["reason"]== "not an image recognised by Pillow"
     assert empty == {"query": "!!", "reason": "the caption is empty", "models": ["worded"]}
     lines = output.stderr.splitlines()
     assert len(lines) == 3

@@ -27,8 +27,8 @@ def test_the_bottleneck_is_named_with_its_remedy() -> None:
     cores = os.cpu_count() or 1
     (note,) = summary_notes([SUMMARY | {"clock": CLOCK | {"decode": 19.0 * cores}}])
     assert "the model waited 80% of the time" in note
-    assert "images to be decoded: use more cores" in note
+    assert "image decoding: use more cores" in note
     (note,) = summary_notes([SUMMARY | {"clock": CLOCK | {"forward": 19.0, "wait": 1.0}}])
     assert "the model was busy 95% of the time" in note
     (note,) = summary_notes([SUMMARY | {"clock": CLOCK | {"read": 19.0 * 32, "decode": 1.0}}])
-    assert "image files to be read: move them to a nearer" in note
+    assert "image file reads: move the files to a nearer" in note

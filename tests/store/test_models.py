@@ -107,7 +107,7 @@ def test_config_without_a_model_type_is_an_error(workspace_folder: Path, cli: Ru
     shutil.copytree(BUNDLED, workspace_folder / "copy")
     (workspace_folder / "copy" / "config.json").write_text("{}")
     error = cli("model", "add", "custom", "--base", "copy", code=1).stderr
-    assert "is no model that transformers knows (no model_type)" in error
+    assert "is not recognised by transformers (no model_type)" in error
 
 
 def test_old_vectors_of_a_changed_job_are_not_ranked(workspace_folder: Path, cli: Run) -> None:

@@ -17,7 +17,7 @@ from clipstore.pipeline.report.selection import ReportSplit, concat_results, que
 from clipstore.pipeline.stats import split_stats
 from clipstore.records import Row
 from clipstore.reporting.comparison import comparison_notes
-from clipstore.reporting.metrics import evaluation_notes, gallery_words, query_words, vector_words
+from clipstore.reporting.metrics import describe_gallery, describe_queries, describe_vectors, evaluation_notes
 from clipstore.reporting.tables import total_rows
 from clipstore.store.layout import Store
 from clipstore.training_files import METRICS
@@ -31,7 +31,7 @@ def metrics(split: ReportSplit) -> Row:
     return {
         **split.query_all_protocols("metrics").section(),
         "seen": split.query_all_protocols("seen").section(),
-        "stamps": [_provenance(evaluation) for evaluation in split.evaluations],
+        "provenance": [_provenance(evaluation) for evaluation in split.evaluations],
     }
 
 
@@ -43,8 +43,8 @@ def _provenance(evaluation: Row) -> Row:
         "caption_set": measured_on["caption_set"],
         "unseen": measured_on["unseen"],
         "gallery_digest": measured_on["gallery_digest"],
-        "gallery": f"{gallery_words(measured_on)}; {query_words(measured_on)}",
-        "vectors": vector_words(measured_on),
+        "gallery": f"{describe_gallery(measured_on)}; {describe_queries(measured_on)}",
+        "vectors": describe_vectors(measured_on),
         "notes": evaluation_notes(measured_on),
     }
 

@@ -39,9 +39,9 @@ const galleryKey = (row) => JSON.stringify([row.protocol, row.caption_set, Boole
 function metricsSection(split) {
   const galleries = grouped(split.metrics.rows, galleryKey);
   const parts = [...galleries].map(([key, rows]) => {
-    const stamps = split.metrics.stamps.filter((stamp) => galleryKey(stamp) === key);
+    const provenance = split.metrics.provenance.filter((evaluation) => galleryKey(evaluation) === key);
     const heading = `Protocol ${rows[0].protocol}, ${CAPTION_SETS[rows[0].caption_set]}${rows[0].unseen ? ", unseen images only" : ""}`;
-    return part(heading, metricTable(heading, inOrder(split, rows)), stampList(inOrder(split, stamps)));
+    return part(heading, metricTable(heading, inOrder(split, rows)), provenanceList(inOrder(split, provenance)));
   });
   return [parts, seenPart(split), commands([...split.metrics.commands, ...(split.metrics.seen.rows.length ? split.metrics.seen.commands : [])])];
 }
@@ -76,9 +76,9 @@ function bestOf(rows, metric, least) {
   };
 }
 
-function stampList(stamps) {
-  const galleries = [...new Set(stamps.map((stamp) => stamp.gallery))].map((words) => element("li", {}, words));
-  const models = stamps.map((stamp) => element("li", {}, element("b", {}, stamp.model), `: ${[stamp.vectors, ...stamp.notes].join("; ")}`));
+function provenanceList(provenance) {
+  const galleries = [...new Set(provenance.map((evaluation) => evaluation.gallery))].map((words) => element("li", {}, words));
+  const models = provenance.map((evaluation) => element("li", {}, element("b", {}, evaluation.model), `: ${[evaluation.vectors, ...evaluation.notes].join("; ")}`));
   return element("ul", { class: "notes" }, galleries, models);
 }
 
@@ -393,7 +393,7 @@ function hubsSection(split) {
   ];
   return [
     table("Hubness", columns, inOrder(split, hubness.rows)),
-    part("Items by the number of queries that have them among the first ten", legend(split.models), byDirection(times.rows, (words, directionRows) => {
+    part("Items by the number of queries that have them in the top 10", legend(split.models), byDirection(times.rows, (words, directionRows) => {
       const occurring = bins.filter((bin) => directionRows.some((row) => row.times === bin));
       const value = (modelRows, bin) => modelRows.find((row) => row.times === bin)?.share ?? 0;
       const label = `The share of items by the number of queries that retrieve them, ${words}; the table below has the values`;
