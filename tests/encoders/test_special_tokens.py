@@ -120,7 +120,7 @@ def test_retrieve_reports_truncated_queries(cli: Run, cli_json: RunJson, caption
     words = ("retrieve", LONG.strip(), new, short, "--model", "demo", "--split", "c/all")
     truncated = {query["query"]: query["answers"][0]["cut"] for query in cli_json(*words)["queries"]}
     assert truncated == {LONG.strip(): True, new: True, short: False}
-    notes = [line for line in cli(*words).stderr.splitlines() if line.startswith("truncated to the token limit of demo")]
+    notes = [line for line in cli(*words).stderr.splitlines() if line.startswith("truncated to the token limit")]
     assert [line.split(": ", 1)[1] for line in notes] == [LONG.strip(), new]
     (image,) = cli_json("retrieve", captions_csv.parent / "0.png", "--model", "demo", "--split", "c/all")["queries"]
     assert image["answers"][0]["cut"] is False
