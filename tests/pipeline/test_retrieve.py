@@ -292,7 +292,7 @@ def test_a_damaged_image_is_reported_and_skipped(cli: Run, place: Path, tmp_path
     assert damaged["query"] == str(tmp_path / "b.jpg")
     assert damaged["reason"].startswith("damaged: ")
     assert damaged["models"] == ["demo", "worded"]
-    assert unknown["reason"]== "not an image recognised by Pillow"
+    assert unknown["reason"] == "not an image recognised by Pillow"
     assert empty == {"query": "!!", "reason": "the caption is empty", "models": ["worded"]}
     lines = output.stderr.splitlines()
     assert len(lines) == 3
