@@ -1,8 +1,8 @@
 """The folder in which tests run the commands of the documentation: small data under the names that the pages use.
 
-data/coco, data/flickr8k     what the pages call /data/coco and /data/flickr8k
-data/photos, data/test_photos, models/clip-vit-base-patch32, runs/tuned/best
-dataset_coco.json, captions.csv, images.npy, image_ids.npy, captions.npy, caption_ids.npy
+data/, models/               what the pages call /data and /models
+runs/tuned/best              an adapter
+dataset_coco.json, captions.csv, question.sql, and .npy files for an import
 jobs/                        the packaged jobs, on the bundled model and with one epoch
 store/                       ingested, trained, embedded and evaluated
 demo/store/                  the same
@@ -33,7 +33,7 @@ WITH_FILE = 130  # images of Karpathy's test split that have a file: at least 10
 
 
 def build(root: Path) -> None:
-    """Build the folder; takes some 15 seconds."""
+    """Build the folder, which is the current one; takes some 15 seconds."""
     _write_coco(root / "data" / "coco")
     _write_scenes(root / "demo" / "scenes")
     _write_karpathy(root / "dataset_coco.json", root / "data" / "coco")
