@@ -7,6 +7,7 @@ images and 1,332 captions. CxC (Parekh et al., 2021): pairs that annotators rate
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -49,6 +50,7 @@ def _folder() -> Path | None:
     return Path(spec.submodule_search_locations[0]) / "data"
 
 
+@cache
 def _read(file: Path, columns: tuple[str, str]) -> pa.Table:
     content = read_json(file, _IDS, "a file of eccv-caption")
     pairs = [(query, str(positive)) for query, positives in content.items() for positive in positives]
