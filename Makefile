@@ -11,7 +11,7 @@ PARALLEL := --numprocesses auto --dist worksteal
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/.installed  ## draw a small data set, embed, rank and query it (a few minutes with the install)
+demo: .venv/.installed  ## draw a small dataset, embed, rank and query it (a few minutes with the install)
 	.venv/bin/clipstore demo demo
 	@echo 'To type these commands yourself: source .venv/bin/activate'
 

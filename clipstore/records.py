@@ -40,7 +40,7 @@ class Annotations:
     categories        source_id string, name string, supercategory string
     image_categories  image string, category string (a category's source_id), instances int32
 
-    `file_name` identifies an image within its data set: its path below the source's root, with forward slashes, or an
+    `file_name` identifies an image within its dataset: its path below the source's root, with forward slashes, or an
     absolute path. `path` is the absolute path of the image file. Both category tables are None if the source has no
     categories at all, and empty if it states that there are none. `warnings` are lines for the user.
     """

@@ -5,9 +5,9 @@
 INSERT INTO evaluations BY NAME SELECT * FROM staged_evaluation;
 
 -- name: add_extra_positives
--- The pairs of a split that are positives by eccv-caption and not by the data set.
+-- The pairs of a split that are positives by eccv-caption and not by the dataset.
 --
--- Source ids of other data sets can be equal to COCO's: a caption is COCO's if the pair of it and its image is a known
+-- Source ids of other datasets can be equal to COCO's: a caption is COCO's if the pair of it and its image is a known
 -- positive.
 INSERT INTO extra_positives
 WITH items AS (
@@ -117,7 +117,7 @@ WHERE split_id = $split_id AND (image_id IN (SELECT image_id FROM other)
     OR content IN (SELECT content FROM other WHERE content IS NOT NULL));
 
 -- name: is_coco
--- A row if the images of a split can have COCO's ids: the data set has COCO's layout or Karpathy's.
+-- A row if the images of a split can have COCO's ids: the dataset has COCO's layout or Karpathy's.
 SELECT dataset_id FROM splits JOIN datasets USING (dataset_id)
 WHERE split_id = $split_id AND kind IN ('coco', 'karpathy');
 

@@ -20,7 +20,7 @@ CROSS JOIN this_source
 ANTI JOIN categories ON categories.dataset_id = this_source.dataset_id AND categories.source_id = staged.source_id;
 
 -- name: add_dataset
--- Adds the data set, unless it exists.
+-- Adds the dataset, unless it exists.
 INSERT INTO datasets (dataset_id, name, kind, root, cleaned)
 SELECT coalesce((SELECT max(dataset_id) FROM datasets), 0) + 1, $name, $kind, $root, $cleaned
 WHERE NOT EXISTS (FROM datasets WHERE name = $name);
@@ -122,11 +122,11 @@ SEMI JOIN (
 ) USING (image_id);
 
 -- name: dataset
--- Returns the name of the data set, and whether its captions were cleaned.
+-- Returns the name of the dataset, and whether its captions were cleaned.
 SELECT name, cleaned FROM this_source;
 
 -- name: datasets
--- Returns the data sets: the source of the last ingest, and the number of splits, images and captions.
+-- Returns the datasets: the source of the last ingest, and the number of splits, images and captions.
 SELECT
     name AS dataset, kind, root, cleaned,
     (SELECT count(*) FROM splits WHERE splits.dataset_id = datasets.dataset_id AND drawn_from IS NULL) AS splits,
@@ -263,7 +263,7 @@ EXCEPT
 SELECT model_id, content FROM training_contents;
 
 -- name: set_kind
--- Sets the kind of the data set to that of a source which replaces others.
+-- Sets the kind of the dataset to that of a source which replaces others.
 UPDATE datasets SET kind = $kind WHERE dataset_id = (SELECT dataset_id FROM this_source) AND kind != $kind;
 
 -- name: set_root
@@ -271,7 +271,7 @@ UPDATE datasets SET kind = $kind WHERE dataset_id = (SELECT dataset_id FROM this
 UPDATE datasets SET root = $root WHERE name = $name AND root != $root;
 
 -- name: set_source
--- Sets the data set and the source of the statements that follow.
+-- Sets the dataset and the source of the statements that follow.
 CREATE OR REPLACE TEMP TABLE this_source AS
 SELECT dataset_id, name, kind, cleaned, $source AS source FROM datasets WHERE name = $name;
 
@@ -297,7 +297,7 @@ GROUP BY splits.name
 ORDER BY splits.name;
 
 -- name: take_over_splits
--- Makes the source the owner of a split of the data set (null: of all its splits), whatever source they are from.
+-- Makes the source the owner of a split of the dataset (null: of all its splits), whatever source they are from.
 UPDATE splits
 SET source = this_source.source
 FROM this_source

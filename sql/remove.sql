@@ -1,15 +1,15 @@
--- Statements of the removal of models, splits, data sets and evaluations.
+-- Statements of the removal of models, splits, datasets and evaluations.
 
 -- name: delete_captions
 -- Deletes the captions of the images in removed_images.
 DELETE FROM captions WHERE image_id IN (SELECT image_id FROM removed_images);
 
 -- name: delete_categories
--- Deletes the categories of a data set.
+-- Deletes the categories of a dataset.
 DELETE FROM categories WHERE dataset_id IN (SELECT dataset_id FROM datasets WHERE name = $dataset);
 
 -- name: delete_dataset
--- Deletes a data set.
+-- Deletes a dataset.
 DELETE FROM datasets WHERE name = $dataset;
 
 -- name: delete_extra_positives
@@ -64,7 +64,7 @@ ORDER BY models.name, splits.name, evaluation_id;
 SELECT evaluation_id FROM evaluations WHERE split_id IN (SELECT unnest($splits::BIGINT[]));
 
 -- name: find_images_of_dataset
--- Collects the images of a data set.
+-- Collects the images of a dataset.
 CREATE OR REPLACE TEMP TABLE removed_images AS
 SELECT image_id FROM images JOIN datasets USING (dataset_id) WHERE datasets.name = $dataset;
 
@@ -121,6 +121,6 @@ WHERE splits.name = $name OR split_part(splits.name, '/', 1) = $name
 ORDER BY splits.name;
 
 -- name: splits_of_dataset
--- Returns the splits of a data set, including those drawn from it.
+-- Returns the splits of a dataset, including those drawn from it.
 SELECT split_id, splits.name, drawn_from FROM splits JOIN datasets USING (dataset_id) WHERE datasets.name = $dataset
 ORDER BY splits.name;

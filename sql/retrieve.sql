@@ -5,7 +5,7 @@
 SELECT caption_id, text FROM captions SEMI JOIN hit_captions USING (caption_id);
 
 -- name: hit_images
--- The image files of hits, and the ids of those images in their data set.
+-- The image files of hits, and the ids of those images in their dataset.
 SELECT image_id, source_id, path FROM images SEMI JOIN hit_images USING (image_id);
 
 -- name: images_of_queries

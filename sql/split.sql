@@ -29,8 +29,8 @@ WHERE place >= $first AND place < $stop;
 SELECT split_id, name, dataset_id, drawn_from FROM splits ORDER BY name;
 
 -- name: of_group
--- Returns the data set and the splits that use a name as that of their group.
-SELECT 'data set' AS kind, name, NULL AS drawn_from FROM datasets WHERE name = $name
+-- Returns the dataset and the splits that use a name as that of their group.
+SELECT 'dataset' AS kind, name, NULL AS drawn_from FROM datasets WHERE name = $name
 UNION ALL
 SELECT 'split', name, drawn_from FROM splits WHERE split_part(name, '/', 1) = $name
 ORDER BY ALL;

@@ -1,4 +1,4 @@
-"""Helpers of several test files: commands in this process and in others, training jobs, and the golden data set."""
+"""Helpers of several test files: commands in this process and in others, training jobs, and the golden dataset."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def metrics_csv(store: Path, name: str) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
-# ---- the golden data set: unit vectors whose dot products are exact, so that equal scores tie ----
+# ---- the golden dataset: unit vectors whose dot products are exact, so that equal scores tie ----
 
 E1, E2, E3, E4 = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)
 HALVES = (0.5, 0.5, 0.5, 0.5)
@@ -166,7 +166,7 @@ CAPTIONS = {"a": {"a1": E1, "a2": E1, "a3": E3}, "b": {"b1": E1}, "c": {"c1": E2
 
 
 def write_dataset(folder: Path, name: str, captions: Captions) -> Path:
-    """Write a CSV data set whose image files do not exist; a caption's text is its id."""
+    """Write a CSV dataset whose image files do not exist; a caption's text is its id."""
     file = folder / f"{name}.csv"
     rows = [(f"{image}.jpg", text, image, text) for image, texts in captions.items() for text in texts]
     with file.open("w", newline="") as out:

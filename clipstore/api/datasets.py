@@ -1,4 +1,4 @@
-"""Methods of `EmbeddingStore` on data sets and splits."""
+"""Methods of `EmbeddingStore` on datasets and splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clipstore.api.results import Result
 
 
 class DatasetMethods(StoreMethods):
-    """Draw, describe, export and remove splits and data sets."""
+    """Draw, describe, export and remove splits and datasets."""
 
     @checked
     def split(
@@ -50,7 +50,7 @@ class DatasetMethods(StoreMethods):
 
     @checked
     def datasets(self) -> Result:
-        """List the data sets.
+        """List the datasets.
 
         Returns:
             What `clipstore dataset list --json` prints: "datasets", a row for each with its source and its numbers of
@@ -144,7 +144,7 @@ class DatasetMethods(StoreMethods):
         """Remove a split with its evaluations, and the images that no other split has. There is no confirmation.
 
         Args:
-            name: A split of a data set, such as "coco/val2017", or a group of drawn splits, such as "20k".
+            name: A split of a dataset, such as "coco/val2017", or a group of drawn splits, such as "20k".
             dry_run: Only report what would be removed.
 
         Returns:
@@ -153,7 +153,7 @@ class DatasetMethods(StoreMethods):
 
         Raises:
             NotFoundError: There is no such split.
-            RemovalError: Other splits were drawn from it, or it is the only one of its data set.
+            RemovalError: Other splits were drawn from it, or it is the only one of its dataset.
 
         Example:
             >>> store.remove_split("20k", dry_run=True)["removed"]
@@ -164,19 +164,19 @@ class DatasetMethods(StoreMethods):
 
     @checked
     def remove_dataset(self, name: str, *, dry_run: bool = False) -> Result:
-        """Remove a data set with its images, captions, splits and evaluations. There is no confirmation.
+        """Remove a dataset with its images, captions, splits and evaluations. There is no confirmation.
 
         Its files and its vectors stay: vectors are reused when it is ingested again.
 
         Args:
-            name: The data set.
+            name: The dataset.
             dry_run: Only report what would be removed.
 
         Returns:
             What `clipstore dataset remove --json` prints: "what", "removed" and "remains", as in `remove_split`.
 
         Raises:
-            NotFoundError: There is no such data set.
+            NotFoundError: There is no such dataset.
 
         Example:
             >>> store.remove_dataset("flickr8k")

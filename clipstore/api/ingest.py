@@ -34,7 +34,7 @@ class IngestMethods(StoreMethods):
 
         Args:
             root: The folder with annotations/captions_<split>.json and the images in <split>/.
-            name: The name of the data set; splits are named NAME/SPLIT.
+            name: The name of the dataset; splits are named NAME/SPLIT.
             split: One or several splits, such as "val2017"; None: all whose annotations exist.
             images: The folder of the image files. Default: ROOT/<split>. Files may be missing: they are counted.
             clean: Clean the captions: lower case, only [a-z0-9 .,'], whitespace collapsed. Repeated captions within an
@@ -48,7 +48,7 @@ class IngestMethods(StoreMethods):
         Raises:
             DatasetError: The annotations are missing or malformed, or differ from those of another place under the
                 same name (and not `replace`).
-            BadNameError: The data set or a split has a name that is not allowed.
+            BadNameError: The dataset or a split has a name that is not allowed.
 
         Example:
             >>> store.ingest_coco("/data/coco", split="val2017")["splits"]
@@ -72,7 +72,7 @@ class IngestMethods(StoreMethods):
 
         Args:
             root: The folder with the captions file, the image folder and the split lists.
-            name: The name of the data set. Default: "flickr8k" or "flickr30k", by the captions file.
+            name: The name of the dataset. Default: "flickr8k" or "flickr30k", by the captions file.
             images: The folder of the image files. Default: a well-known one below `root`.
             clean: See `ingest_coco`.
             replace: See `ingest_coco`.
@@ -101,7 +101,7 @@ class IngestMethods(StoreMethods):
         Args:
             file: The JSON file.
             root: The folder that the image paths in the file start at.
-            name: The name of the data set. Default: the name in the file.
+            name: The name of the dataset. Default: the name in the file.
             clean: See `ingest_coco`.
             replace: See `ingest_coco`.
 
@@ -135,7 +135,7 @@ class IngestMethods(StoreMethods):
         Args:
             file: The file. Its columns are image_path, caption and, optionally, image_id, caption_id and split.
                 Without a split column, all rows are NAME/all.
-            name: The name of the data set. Default: the file's name without its suffix.
+            name: The name of the dataset. Default: the file's name without its suffix.
             images: The folder that relative image paths start at. Default: the folder of the file.
             clean: See `ingest_coco`.
             replace: See `ingest_coco`.

@@ -103,7 +103,7 @@ class VectorMethods(StoreMethods):
             model: The model.
             split: The split.
             kind: "images" or "captions".
-            ids: "source": the data set's own ids, int64 where all are integers, else strings. "catalog": `image_id` or
+            ids: "source": the dataset's own ids, int64 where all are integers, else strings. "catalog": `image_id` or
                 `caption_id` of the catalog (int64), for joins in SQL.
 
         Returns:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def dataset() -> None:
-    """List or remove the data sets of a store.
+    """List or remove the datasets of a store.
 
     Example: clipstore dataset list
     """
@@ -25,7 +25,7 @@ def dataset() -> None:
 @store_option
 @json_option
 def list_datasets(store: Store, *, as_json: bool) -> None:
-    """List the data sets and their sources.
+    """List the datasets and their sources.
 
     Example: clipstore dataset list
     """
@@ -36,7 +36,7 @@ def list_datasets(store: Store, *, as_json: bool) -> None:
     if as_json:
         print_json({"datasets": rows})
     else:
-        print_table(rows, empty="no data sets")
+        print_table(rows, empty="no datasets")
 
 
 @dataset.command("remove")
@@ -45,7 +45,7 @@ def list_datasets(store: Store, *, as_json: bool) -> None:
 @store_option
 @json_option
 def remove(name: str, store: Store, *, yes: bool, as_json: bool) -> None:
-    """Remove a data set with its splits and evaluations.
+    """Remove a dataset with its splits and evaluations.
 
     Removes its images, captions and categories, all of its splits (including those drawn from it), and the
     evaluations on them. Its files remain, and so do its vectors: after another ingest it needs no embedding.

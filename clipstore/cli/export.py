@@ -35,7 +35,7 @@ def vectors(model: str, split: str, folder: Path, store: Store, *, partial: bool
 
     In the layout of clip-retrieval, one row per caption: FOLDER/img_emb/img_emb_0.npy,
     FOLDER/text_emb/text_emb_0.npy, FOLDER/metadata/metadata_0.parquet. The metadata identify items by the
-    ids of their data set, image_source_id and caption_source_id, as 'clipstore import' reads them.
+    ids of their dataset, image_source_id and caption_source_id, as 'clipstore import' reads them.
 
     Example: clipstore export vectors --model demo --split scenes/val out
     """

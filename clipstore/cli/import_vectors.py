@@ -37,7 +37,7 @@ def import_vectors(
 ) -> None:
     """Import precomputed vectors as the model NAME.
 
-    Vectors are scaled to unit length. Ids are those of the split's data set (such as COCO's image and
+    Vectors are scaled to unit length. Ids are those of the split's dataset (such as COCO's image and
     annotation ids), integers or strings.
 
     \b

@@ -25,7 +25,7 @@ _clean = click.option(
 _replace = click.option(
     "--replace",
     is_flag=True,
-    help="Replace the data of another source under the same name; an empty source empties the data set. Images "
+    help="Replace the data of another source under the same name; an empty source empties the dataset. Images "
     "that are in no split any more are removed, and so are evaluations of splits that change (they are listed).",
 )
 
@@ -48,7 +48,7 @@ def ingest() -> None:
 
 @ingest.command("coco")
 @click.argument("root", type=_PATH)
-@click.option("--name", default="coco", show_default=True, help="The name of the data set.")
+@click.option("--name", default="coco", show_default=True, help="The name of the dataset.")
 @click.option("--split", "splits", multiple=True, help="A split, such as val2017; may be repeated. [default: all]")
 @_images("The folder of the image files, or of a folder for each split. [default: ROOT/<split>]")
 @_clean
@@ -81,7 +81,7 @@ def coco(
 
 @ingest.command("flickr")
 @click.argument("root", type=_PATH)
-@click.option("--name", help="The name of the data set. [default: flickr8k or flickr30k, by the captions file]")
+@click.option("--name", help="The name of the dataset. [default: flickr8k or flickr30k, by the captions file]")
 @_images("The folder of the image files. [default: detected below ROOT]")
 @_clean
 @_replace
@@ -92,7 +92,7 @@ def flickr(
 ) -> None:
     """Ingest Flickr8k or Flickr30k captions, images and splits.
 
-    The layout of these data sets: a captions file, the image folder, split lists. The captions file is
+    The layout of these datasets: a captions file, the image folder, split lists. The captions file is
     Flickr8k.token.txt or captions.txt, or Flickr30k's results_20130124.token or results.csv. Creates
     NAME/train, NAME/dev and NAME/test if their lists exist, and NAME/all.
 
@@ -107,7 +107,7 @@ def flickr(
 @ingest.command("karpathy")
 @click.argument("file", type=_PATH)
 @click.argument("root", type=_PATH)
-@click.option("--name", help="The name of the data set. [default: the name in the file]")
+@click.option("--name", help="The name of the dataset. [default: the name in the file]")
 @_clean
 @_replace
 @store_option
@@ -130,7 +130,7 @@ def karpathy(
 
 @ingest.command("csv")
 @click.argument("file", type=_PATH)
-@click.option("--name", help="The name of the data set. [default: the name of the file]")
+@click.option("--name", help="The name of the dataset. [default: the name of the file]")
 @_images("The folder that relative paths start from. [default: the folder of FILE]")
 @_clean
 @_replace

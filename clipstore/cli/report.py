@@ -59,7 +59,7 @@ def report(store: Store, form: str, *, as_json: bool, **options: Any) -> None:
 
     The page opens offline. It has the metrics, their comparison, failures by category, caption length and
     kind, a gallery of failures, fixes and regressions, a map of the embeddings, training, and statistics
-    of the data set. Each section shows the query that produces its numbers.
+    of the dataset. Each section shows the query that produces its numbers.
 
     Example: clipstore report --split coco/val2017 --model pretrained --model full
     """

@@ -59,7 +59,7 @@ split = DefaultGroup(draw)
 def remove(name: str | None, origin: str | None, store: Store, *, yes: bool, as_json: bool) -> None:
     """Remove a split, with its evaluations.
 
-    NAME is a split of a data set, such as coco/val2017, or a group of drawn splits, such as 20k. A split
+    NAME is a split of a dataset, such as coco/val2017, or a group of drawn splits, such as 20k. A split
     can be removed only after the splits drawn from it. Images in no other split are removed too.
 
     Example: clipstore split remove 20k --yes

@@ -1,4 +1,4 @@
-"""Flickr8k, Flickr30k and data sets of the same layout: a captions file, an image folder, split lists.
+"""Flickr8k, Flickr30k and datasets of the same layout: a captions file, an image folder, split lists.
 
 Flickr8k.token.txt and Flickr_8k.*Images.txt come from Hodosh, Young and Hockenmaier's release, and captions.txt is its
 CSV form on Kaggle. results_20130124.token and results.csv are the two forms of Flickr30k.
@@ -18,7 +18,7 @@ from clipstore.datasets.files import list_folder, read_lines
 from clipstore.errors import DatasetError
 from clipstore.records import Annotations
 
-# The captions files, by name, and the data set of each; the first that exists is read.
+# The captions files, by name, and the dataset of each; the first that exists is read.
 CAPTION_FILES = {
     "Flickr8k.token.txt": "flickr8k",
     "captions.txt": "flickr8k",

@@ -35,7 +35,7 @@ class _File(msgspec.Struct):
 
 
 def read(file: Path, root: Path) -> tuple[str | None, Annotations]:
-    """The data set's name if `file` states one, and its images, captions and splits; images are below `root`.
+    """The dataset's name if `file` states one, and its images, captions and splits; images are below `root`.
 
     An image is ROOT/filepath/filename; without a filepath, ROOT/filename or in a well-known Flickr folder. Its id is
     its cocoid, else its filename, or its filepath/filename in a file where filenames repeat.

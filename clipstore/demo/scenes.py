@@ -1,6 +1,6 @@
-"""Draw scenes of coloured shapes with five captions each, and write them as a COCO data set.
+"""Draw scenes of coloured shapes with five captions each, and write them as a COCO dataset.
 
-A scene depends on the seed and its number alone, so a larger data set begins with a smaller one of the same seed.
+A scene depends on the seed and its number alone, so a larger dataset begins with a smaller one of the same seed.
 Pictures and captions use separate random numbers: the wording does not change the pictures.
 """
 
@@ -42,7 +42,7 @@ def draw_dataset(
     first: int = 1,
     shares: Mapping[str, float] = EVEN_SHARES,
 ) -> None:
-    """Write scenes `first` to `first + images - 1` of `seed` under `root` as one split of a COCO data set.
+    """Write scenes `first` to `first + images - 1` of `seed` under `root` as one split of a COCO dataset.
 
     Two splits of one seed share no scene and no id if their numbers do not overlap. `shares` has the relative frequency
     of each wording among the captions.

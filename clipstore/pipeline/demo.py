@@ -1,4 +1,4 @@
-"""`clipstore demo`: from a drawn data set to fine-tuned models and their failures, by the functions of the commands."""
+"""`clipstore demo`: from a drawn dataset to fine-tuned models and their failures, by the functions of the commands."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SUBSET_SHARE = 6  # SUBSET has one in so many of the training scenes
 def run_demo(
     folder: Path, *, images: int, seed: int, on_progress: Progress, on_epoch: Callable[[str, Any], None]
 ) -> Row:
-    """Draw a data set into `folder`, then ingest, train, embed, evaluate and query; the results of all steps.
+    """Draw a dataset into `folder`, then ingest, train, embed, evaluate and query; the results of all steps.
 
     `images` scenes are held out, and five times as many are drawn for training. `folder` gets the scenes in COCO's
     layout and a store. A second call with the same arguments reuses the store.

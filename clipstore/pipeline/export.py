@@ -29,7 +29,7 @@ def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, p
 
     FOLDER/img_emb/img_emb_0.npy and FOLDER/text_emb/text_emb_0.npy have the shape (rows, D): row i of them is the
     vector of the image and of the caption in row i of FOLDER/metadata/metadata_0.parquet, which has the columns
-    image_path, caption, image_source_id and caption_source_id. The ids are those of the data set, as `import_vectors`
+    image_path, caption, image_source_id and caption_source_id. The ids are those of the dataset, as `import_vectors`
     reads them.
 
     Returns the number of rows, of images and captions left out, and warnings.

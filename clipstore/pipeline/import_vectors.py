@@ -175,7 +175,7 @@ def _check_name(session: Session, name: str) -> None:
 def _contents(ids: list[str], keys: dict[str, str], unknown: str) -> list[str]:
     for name in ids:
         if name not in keys:
-            message = f"{unknown} with the source id {name}: ids are those of the data set's own files"
+            message = f"{unknown} with the source id {name}: ids are those of the dataset's own files"
             raise VectorError(message)
     return [keys[name] for name in ids]
 

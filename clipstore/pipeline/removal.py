@@ -1,4 +1,4 @@
-"""Remove models, splits, data sets and evaluations from the catalog, with everything that depends on them.
+"""Remove models, splits, datasets and evaluations from the catalog, with everything that depends on them.
 
 Vectors remain in their shards: `clipstore gc` removes those of fingerprints that no model has.
 """
@@ -91,14 +91,14 @@ def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: boo
 
 
 def remove_split(store: Store, name: str, *, dry_run: bool = False) -> Removal:
-    """Remove a split of a data set, or a group of drawn splits by the name of the group, with their evaluations.
+    """Remove a split of a dataset, or a group of drawn splits by the name of the group, with their evaluations.
 
     Images in no other split, and their captions, are removed too.
 
     Raises:
         NotFoundError: there is no such split.
         RemovalError: other splits were drawn from it, it is one of a group of drawn splits, it is the only split of its
-            data set, or the name is that of a data set.
+            dataset, or the name is that of a dataset.
     """
     with store.catalog.write(commit=not dry_run) as session:
         rows = session.rows("remove/splits_named", name=name)
@@ -120,17 +120,17 @@ def remove_split(store: Store, name: str, *, dry_run: bool = False) -> Removal:
 
 
 def remove_dataset(store: Store, name: str, *, dry_run: bool = False) -> Removal:
-    """Remove a data set with its images, captions, categories, splits (including drawn ones) and evaluations.
+    """Remove a dataset with its images, captions, categories, splits (including drawn ones) and evaluations.
 
     Raises:
-        NotFoundError: there is no such data set.
+        NotFoundError: there is no such dataset.
     """
     with store.catalog.write(commit=not dry_run) as session:
         names = [row["dataset"] for row in session.rows("ingest/datasets")]
         if name not in names:
-            raise NotFoundError.of("data set", name, names, hint="'clipstore dataset list' lists them")
+            raise NotFoundError.of("dataset", name, names, hint="'clipstore dataset list' lists them")
         splits = session.rows("remove/splits_of_dataset", dataset=name)
-        removal = Removal(what=f"the data set {name}")
+        removal = Removal(what=f"the dataset {name}")
         ids = [row["split_id"] for row in splits]
         _remove_split_evaluations(session, ids, removal)
         session.run("remove/find_images_of_dataset", dataset=name)
@@ -232,7 +232,7 @@ def _check_split(session: Session, name: str, rows: list[Row]) -> None:
             )
             raise RemovalError(message)
     if not first["drawn_from"] and "/" not in name:
-        message = f"{name!r} is a data set: 'clipstore dataset remove {name}' removes it, or name one split of it"
+        message = f"{name!r} is a dataset: 'clipstore dataset remove {name}' removes it, or name one split of it"
         raise RemovalError(message)
     drawn = [row["name"] for row in session.rows("remove/drawn_from", splits=[row["split_id"] for row in rows])]
     if drawn:

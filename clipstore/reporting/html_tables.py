@@ -1,4 +1,4 @@
-"""Tables and notes as HTML for notebooks. All text is escaped: captions, names and paths come from data sets."""
+"""Tables and notes as HTML for notebooks. All text is escaped: captions, names and paths come from datasets."""
 
 from __future__ import annotations
 

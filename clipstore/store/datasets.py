@@ -1,4 +1,4 @@
-"""The data sets in the catalog."""
+"""The datasets in the catalog."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from clipstore.store.layout import Store
 
 
 def list_datasets(store: Store) -> list[Row]:
-    """The data sets of a store: the source that each was ingested from, and the number of its items.
+    """The datasets of a store: the source that each was ingested from, and the number of its items.
 
     Raises:
         NotFoundError: there is no store.

@@ -190,7 +190,7 @@ def read_vectors(
 ) -> tuple[NDArray[np.int64 | np.str_], NDArray[np.floating[Any]]]:
     """The ids (N,) and the vectors (N, D) of the "images" or the "captions" of a split that have a vector.
 
-    `ids` is "source" for the ids of the data set, which `import_vectors` takes (see `source_ids`), or "catalog" for the
+    `ids` is "source" for the ids of the dataset, which `import_vectors` takes (see `source_ids`), or "catalog" for the
     image_id or caption_id of the catalog, int64, for joins in SQL.
 
     Raises:

@@ -1,4 +1,4 @@
--- Metrics by image category, if the data set has categories; lowest Recall@1 first.
+-- Metrics by image category, if the dataset has categories; lowest Recall@1 first.
 WITH queries AS (
     SELECT
         query_ranks.*, model, split,

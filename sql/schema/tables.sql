@@ -1,4 +1,4 @@
--- The tables of a catalog. Ids are assigned by the catalog; a source_id is the id in the files of the data set.
+-- The tables of a catalog. Ids are assigned by the catalog; a source_id is the id in the files of the dataset.
 
 -- The format of the catalog, in one row.
 CREATE TABLE IF NOT EXISTS store_format (
@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS store_format (
     schema_digest VARCHAR               -- SHA-256 of the statements that created tables, macros and views
 );
 
--- Data sets.
+-- Datasets.
 CREATE TABLE IF NOT EXISTS datasets (
     dataset_id BIGINT NOT NULL,
     name VARCHAR NOT NULL,
@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS images (
     image_id BIGINT NOT NULL,
     dataset_id BIGINT NOT NULL,
     source_id VARCHAR NOT NULL,
-    file_name VARCHAR NOT NULL,         -- relative to the data set's root, or absolute; unique in the data set
+    file_name VARCHAR NOT NULL,         -- relative to the dataset's root, or absolute; unique in the dataset
     path VARCHAR NOT NULL,
     width INTEGER,
     height INTEGER,
@@ -209,7 +209,7 @@ CREATE TABLE IF NOT EXISTS hits (
     score DOUBLE NOT NULL
 );
 
--- Additional positive pairs, which the data set itself does not list.
+-- Additional positive pairs, which the dataset itself does not list.
 CREATE TABLE IF NOT EXISTS extra_positives (
     source VARCHAR NOT NULL,            -- eccv, cxc
     image_id BIGINT NOT NULL,

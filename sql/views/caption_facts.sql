@@ -1,6 +1,6 @@
 -- The facts that some captions state (`caption_ids`: a list), as far as the lists of `words` cover them: one row per fact.
 --
--- list 'category': `value` is a category of the caption's data set (one of COCO's if it has none).
+-- list 'category': `value` is a category of the caption's dataset (one of COCO's if it has none).
 -- colour, size, count: `about` is what follows: a category within four words without a link, relation or posture between
 -- them (for colour and size also without 'of': "a black and white photo of a dog"), else the next word that is in no
 -- list. Of several counts before a thing ("a couple of dogs") the last applies.

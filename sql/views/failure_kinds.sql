@@ -18,7 +18,7 @@ FROM (VALUES
 --                      the right one: it is the caption's own image, it has the same file, or four fifths of the
 --                      captions of either image are captions of the other.
 --  3 extra_positive    People or models found later that the caption fits the image: the pair is in extra_positives,
---                      which `clipstore eval` fills if the package eccv-caption covers the data set.
+--                      which `clipstore eval` fills if the package eccv-caption covers the dataset.
 --  4 hub               The returned item is retrieved far more often among ten places than by chance (hub_threshold).
 --  5 wrong_attribute, wrong_count, wrong_relation
 --                      Every category that the caption mentions is present (in the annotated instances or the captions

@@ -26,7 +26,7 @@ ARRAYS = {
 
 @pytest.fixture
 def embedding_store(store: Path, tmp_path: Path) -> EmbeddingStore:
-    """A store with a data set of three images, and the model m with vectors of two of them."""
+    """A store with a dataset of three images, and the model m with vectors of two of them."""
     embedding_store = clipstore.open(store)
     embedding_store.ingest_csv(write_dataset(tmp_path, "d", CAPTIONS))
     embedding_store.import_vectors("m", "d/all", **ARRAYS)

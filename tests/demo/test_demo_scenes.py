@@ -1,4 +1,4 @@
-"""The drawn data set is well-formed and reproducible, and the bundled model works on it."""
+"""The drawn dataset is well-formed and reproducible, and the bundled model works on it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _files(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-# ---- the data set ----
+# ---- the dataset ----
 
 
 def test_the_same_seed_gives_the_same_bytes(coco: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def prepared_scenes(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def scene_files(prepared_scenes: Path, scenes: Path) -> Path:
-    """The data set of `scene_store`, 24 images and 120 captions, restored after changes by other tests."""
+    """The dataset of `scene_store`, 24 images and 120 captions, restored after changes by other tests."""
     shutil.rmtree(prepared_scenes / "scenes")
     return Path(shutil.copytree(scenes, prepared_scenes / "scenes"))
 

@@ -32,7 +32,7 @@ METRICS = ("recall@1", "recall@5", "recall@10", "mrr", "mean_rank")
 
 
 def write_csv(folder: Path, name: str, owners: Mapping[str, Any]) -> Path:
-    """A data set of captions {id: its image}; the image files do not exist."""
+    """A dataset of captions {id: its image}; the image files do not exist."""
     file = folder / f"{name}.csv"
     with file.open("w", newline="") as out:
         rows = [(f"{image}.jpg", f"this is {caption}", image, caption) for caption, image in owners.items()]

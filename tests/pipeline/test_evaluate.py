@@ -286,7 +286,7 @@ def test_metrics_equal_the_mean_over_all_orders(
 
 @pytest.fixture(scope="module")
 def golden_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the golden data set and an evaluation of the model m-golden. Copy it before changing it."""
+    """A store with the golden dataset and an evaluation of the model m-golden. Copy it before changing it."""
     store = tmp_path_factory.mktemp("golden") / "store"
     assert measure_in(store, IMAGES, CAPTIONS) == exactly(GOLDEN)
     return store
@@ -332,7 +332,7 @@ def test_provenance(cli_json: RunJson, sql: Ask, golden: str) -> None:
 def test_digest_depends_on_the_content_of_the_split(
     cli: Run, cli_json: RunJson, golden: str, import_vectors: Run, tmp_path: Path
 ) -> None:
-    """Equal content of another data set has the same digest; another caption changes it."""
+    """Equal content of another dataset has the same digest; another caption changes it."""
     digest = evaluated(cli_json, "--split", golden)["measured_on"]["split_digest"]
     other = write_dataset(tmp_path, "other", CAPTIONS)
     digests = []
@@ -469,7 +469,7 @@ def test_all_images_may_be_missing(cli: Run, tmp_path: Path) -> None:
 
 @pytest.fixture
 def sized(cli: Run, import_vectors: Run, tmp_path: Path) -> Callable[[int], None]:
-    """A data set of N images with five captions each, and vectors of width 512 of the model m."""
+    """A dataset of N images with five captions each, and vectors of width 512 of the model m."""
 
     def make(images: int) -> None:
         rng = np.random.default_rng(0)

@@ -46,7 +46,7 @@ class Example(NamedTuple):
 
 
 def write_coco(root: Path, images: Sequence[Example], categories: Sequence[str]) -> list[tuple[int, list[int]]]:
-    """Write images as a COCO data set with the split val; the id of each and the ids of its captions."""
+    """Write images as a COCO dataset with the split val; the id of each and the ids of its captions."""
     ids = []
     captions: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
@@ -202,7 +202,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def classified(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kind]:
-    """The kind and detail of each case, all in one data set."""
+    """The kind and detail of each case, all in one dataset."""
     root = tmp_path_factory.mktemp("classified")
     rows = classify(root / "store", root / "pairs", [(Example([case[0]]), Example(case[1])) for case in CASES.values()])
     return {case: (row["kind"], row["detail"]) for case, row in zip(CASES, rows, strict=True)}
@@ -229,7 +229,7 @@ def test_images_with_few_common_captions_are_not_near_duplicates(fail: Any) -> N
 
 @pytest.fixture
 def fail_all(store: Path, tmp_path: Path) -> Callable[..., list[Kind]]:
-    """Classify the failures of several pairs of images in one data set; their kinds and details."""
+    """Classify the failures of several pairs of images in one dataset; their kinds and details."""
 
     def run(*pairs: Pair, categories: Sequence[str]) -> list[Kind]:
         rows = classify(store, tmp_path / "pairs", pairs, categories)

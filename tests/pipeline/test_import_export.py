@@ -24,7 +24,7 @@ CAPTIONS = {"a1": [1.0, 0.0], "a2": [0.0, 2.0], "b1": [0.0, 1.0], "c1": [1.0, 1.
 
 @pytest.fixture(autouse=True)
 def split(cli: Run, tmp_path: Path) -> str:
-    """A data set d of three images with two, one and two captions; the name of its split."""
+    """A dataset d of three images with two, one and two captions; the name of its split."""
     rows = [(f"{key[0]}.jpg", f"caption {key}", key[0], key) for key in CAPTIONS]
     with (tmp_path / "d.csv").open("w", newline="") as out:
         csv.writer(out).writerows([("image_path", "caption", "image_id", "caption_id"), *rows])

@@ -1,4 +1,4 @@
-"""Removal of models, splits, data sets and evaluations; gc and info."""
+"""Removal of models, splits, datasets and evaluations; gc and info."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SIZE = 8
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with d.csv, e.csv and a store. Copy the store before changing it.
 
-    The store has the data sets d (splits a and b) and e (split all), with 8 images per split and one caption each, and
+    The store has the datasets d (splits a and b) and e (split all), with 8 images per split and one caption each, and
     the models m and n, imported and evaluated on all three splits.
     """
     root = tmp_path_factory.mktemp("removal")
@@ -140,7 +140,7 @@ def test_model_remove_keeps_the_adapter_without_the_option(cli: Run, cli_json: R
     assert not adapter.exists()
 
 
-# ---- splits and data sets ----
+# ---- splits and datasets ----
 
 
 def test_split_remove_deletes_images_and_evaluations(cli_json: Run, count: Run) -> None:
@@ -167,7 +167,7 @@ def test_split_remove_of_a_group_removes_all_its_splits(cli: Run, cli_json: Run,
         ("g/train", "g/train was drawn together with g/val: remove the group with 'clipstore split remove g'"),
         ("g", "h/train, h/val were drawn from g: remove them first with 'clipstore split remove h'"),
         ("d/a", "g/train, g/val were drawn from d/a: remove them first with 'clipstore split remove g'"),
-        ("d", "'d' is a data set: 'clipstore dataset remove d'"),
+        ("d", "'d' is a dataset: 'clipstore dataset remove d'"),
         ("e/all", "e/all is the only split of e: 'clipstore dataset remove e'"),
         ("d/c", "unknown split 'd/c'"),
     ):
@@ -184,7 +184,7 @@ def test_dataset_remove_deletes_drawn_splits_too(cli: Run, cli_json: Run, count:
     cli("split", "g", "--from", "d/a")
     before, vectors = count(), count()["vectors"]
     result = cli("dataset", "remove", "d", "--yes").stdout
-    assert "removed the data set d with d/a, d/b, g/train, g/val: 4 evaluations" in result
+    assert "removed the dataset d with d/a, d/b, g/train, g/val: 4 evaluations" in result
     after = count()
     assert after["vectors"] == vectors
     assert {table: after[table] for table in ("datasets", "splits", "images", "captions", "evaluations")} == {
@@ -195,7 +195,7 @@ def test_dataset_remove_deletes_drawn_splits_too(cli: Run, cli_json: Run, count:
         "evaluations": 2,
     }
     assert [row["dataset"] for row in cli_json("dataset", "list")["datasets"]] == ["e"]
-    assert "unknown data set 'd'" in cli("dataset", "remove", "d", "--yes", code=1).stderr
+    assert "unknown dataset 'd'" in cli("dataset", "remove", "d", "--yes", code=1).stderr
     cli("ingest", "csv", folder / "d.csv")  # its vectors remain
     assert len(cli_json("eval", "--split", "d/a")["evaluations"]) == 2
     assert removed_rows(before, count()).keys() <= {"splits", "split_images", "evaluations", "ranks", "hits"}

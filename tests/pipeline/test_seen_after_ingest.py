@@ -17,7 +17,7 @@ IMAGES = 6
 
 @pytest.fixture
 def trained(cli: Run, tmp_path: Path) -> None:
-    """The data sets a and b with the same six image files under other names; demo was trained on a."""
+    """The datasets a and b with the same six image files under other names; demo was trained on a."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for number in range(IMAGES):

@@ -1,4 +1,4 @@
-"""Exported ids are the source ids of the data set: exports can be imported, whatever the ids look like."""
+"""Exported ids are the source ids of the dataset: exports can be imported, whatever the ids look like."""
 
 from __future__ import annotations
 

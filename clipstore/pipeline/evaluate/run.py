@@ -123,7 +123,7 @@ def _evaluate_model(
 
 
 def _save_extra_positives(session: Session, split: str) -> None:
-    """Store the pairs of a COCO split that are positives by eccv-caption and not by the data set."""
+    """Store the pairs of a COCO split that are positives by eccv-caption and not by the dataset."""
     target_split_id = split_id(session, split)
     positives = all_positives() if session.row("evaluate/is_coco", split_id=target_split_id) else None
     if positives is not None:

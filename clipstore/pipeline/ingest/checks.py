@@ -17,13 +17,13 @@ _MAX_SIZE_CHECKS = 2000  # image files with a new path whose sizes are compared
 
 
 def check_dataset_name(name: str, *, source: Path | None = None) -> None:
-    """Check the name of a data set; `source` is the file that the name is from, None if the user gave it.
+    """Check the name of a dataset; `source` is the file that the name is from, None if the user gave it.
 
     Raises:
         BadNameError: the name is not allowed.
     """
     try:
-        check_name("data set", name)
+        check_name("dataset", name)
     except BadNameError as error:
         if source is None:
             raise
@@ -70,10 +70,10 @@ def check_not_drawn(session: Session, name: str) -> None:
 
 
 def check_cleaned(session: Session, *, cleaned: bool) -> None:
-    """Refuse to mix cleaned captions with others in one data set.
+    """Refuse to mix cleaned captions with others in one dataset.
 
     Raises:
-        DatasetError: the stored captions of the data set were cleaned and those of the source are not, or vice versa.
+        DatasetError: the stored captions of the dataset were cleaned and those of the source are not, or vice versa.
     """
     stored = session.rows("ingest/dataset")[0]
     if stored["cleaned"] != cleaned:

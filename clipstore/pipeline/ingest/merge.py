@@ -54,7 +54,7 @@ _CATEGORY_STEPS: tuple[Step, ...] = (  # of a source that states categories
 
 
 def merge(session: Session, source: Annotations) -> tuple[Counter[str], list[str]]:
-    """Merge a source into the data set of `ingest/set_source`.
+    """Merge a source into the dataset of `ingest/set_source`.
 
     `source.images` has the boolean column `present`: whether the image file exists.
 

@@ -39,7 +39,7 @@ class IngestOptions:
     Attributes:
         clean: clean captions (see `clean_captions` in sql/ingest.sql) and ingest nothing that cleaning drops.
         replace: let a source replace the data that another source gave under the same name, and let an empty source
-            empty the data set.
+            empty the dataset.
         images: the folder of the image files, if it is not the usual one of the source.
     """
 
@@ -53,7 +53,7 @@ class IngestResult:
     """The result of an ingest.
 
     Attributes:
-        dataset: the name of the data set.
+        dataset: the name of the dataset.
         changes: rows added, changed or removed, by description, such as "images added".
         cleaned: images and captions that cleaning dropped, by description; None: without cleaning.
         splits: name, images and captions of the splits of the sources.
@@ -81,7 +81,7 @@ class IngestResult:
 
 
 class _Target(NamedTuple):
-    """The data set that is written: its name, the kind of its source, and the folder of the source."""
+    """The dataset that is written: its name, the kind of its source, and the folder of the source."""
 
     name: str
     kind: str
@@ -100,8 +100,8 @@ def ingest_coco(
 
     Raises (all `ingest_*`):
         DatasetError: a source is missing or malformed; it is empty, or differs from what another source gave (and not
-            `replace`); or the name belongs to drawn splits or to a data set with another setting of `clean`.
-        BadNameError: the name of the data set or of a split is not allowed.
+            `replace`); or the name belongs to drawn splits or to a dataset with another setting of `clean`.
+        BadNameError: the name of the dataset or of a split is not allowed.
         CatalogError: the catalog cannot be written.
     """
     checks.check_dataset_name(name)
@@ -134,7 +134,7 @@ def ingest_karpathy(
     _check_writable(store)
     stated, annotations = karpathy.read(file, root)
     if not (name or stated):
-        message = f"{file} does not name its data set: give a --name"
+        message = f"{file} does not name its dataset: give a --name"
         raise DatasetError(message)
     checks.check_dataset_name(name or stated or "", source=None if name else file)
     return _ingest(store, {file: annotations}, _Target(name or stated or "", "karpathy", root), options)

@@ -103,7 +103,7 @@ def _top_rows(
 def _describe_items(store: Store, batch: QueryBatch, rows: NDArray[np.int64]) -> dict[int, Row]:
     """The columns of a hit that describe its item, by row of the gallery.
 
-    `item_id` and `image_id` are the catalog's ids; `source_id` and `image_source_id` are the data set's.
+    `item_id` and `image_id` are the catalog's ids; `source_id` and `image_source_id` are the dataset's.
     """
     table = batch.gallery.table.take(pa.array(rows))
     key = "caption_id" if batch.kind == "image" else "image_id"

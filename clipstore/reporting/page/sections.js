@@ -242,7 +242,7 @@ function changeTable(comparison) {
 
 function categoriesSection(split) {
   const { rows } = split.categories;
-  if (!rows.length) return [empty("The data set has no categories.")];
+  if (!rows.length) return [empty("The dataset has no categories.")];
   const last = split.models.at(-1);
   const columns = [
     { title: "category", head: true, of: (row) => row.category },
@@ -421,7 +421,7 @@ function mostRetrieved(split, rows) {
 
 const binStart = (bin) => parseInt(bin.replace("above", ""), 10) + (bin.startsWith("above") ? 0.5 : 0);
 
-// ---- training, the data set, items that failed ----
+// ---- training, the dataset, items that failed ----
 
 function trainingSection(split) {
   const trained = split.training;
@@ -510,7 +510,7 @@ function problemsSection() {
   if (!rows.length) return [empty("No image or caption of the store failed."), commands(content.item_failures.commands)];
   const columns = [
     { title: "item", head: true, wide: true, of: (row) => row.item },
-    { title: "data set", of: (row) => row.dataset },
+    { title: "dataset", of: (row) => row.dataset },
     { title: "model", of: (row) => row.model ?? "any" },
     { title: "tower", of: (row) => row.tower },
     { title: "reason", wide: true, of: (row) => row.reason },
