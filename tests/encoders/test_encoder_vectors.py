@@ -162,5 +162,5 @@ def test_an_image_above_the_limit_is_refused_whatever_the_filters() -> None:
     for action in ("ignore", "error"):
         with warnings.catch_warnings():
             warnings.simplefilter(action)
-            with pytest.raises(ImageError, match=f"more than {MAX_PIXELS} pixels"):
+            with pytest.raises(ImageError, match=f"{MAX_PIXELS}"):
                 decode_image(data)

@@ -263,7 +263,7 @@ def test_a_packaged_job_does_not_replace_a_recorded_job_of_another_folder(
         assert "the packaged job" in stderr
         assert "base 'bundled:demo' (not 'openai/clip-vit-base-patch32') and clean True (not False)" in stderr
     rows = {row["name"]: row for row in cli_json("model", "list")["models"]}
-    assert "job file of another folder" in rows["pretrained"]["problem"]
+    assert "job of another folder" in rows["pretrained"]["problem"]
     monkeypatch.chdir(workspace)
     assert cli_json("model", "show", "pretrained")["base"] == "bundled:demo"
 
