@@ -37,7 +37,7 @@ class TrainingMethods(StoreMethods):
     def train(
         self, model: str, *, restart: bool = False, device: str | None = None, progress: ShowProgress = None
     ) -> TrainResult:
-        """Fine-tune a model by LoRA as its job describes, or resume a training that was interrupted.
+        """Fine-tune a model by LoRA as its job describes, or resume a training run that was interrupted.
 
         Args:
             model: A job with a table [train]: its name or the path of its file.

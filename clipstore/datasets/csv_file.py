@@ -107,7 +107,7 @@ def _without_split(file: Path, rows: list[_Row]) -> list[str]:
         return []
     image, number = list(others.items())[-1]
     return [
-        f"{file}: {len(others):,} images have no split, {image!r} (row {number}) the first: they are in the split 'all'"
+        f"{file}: {len(others):,} images have no split (first: {image!r}, row {number}): they are in the split 'all'"
     ]
 
 

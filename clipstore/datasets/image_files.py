@@ -66,7 +66,7 @@ def contains_any(folder: Path, names: Sequence[str]) -> bool:
 
 
 def nearest_folder(root: Path, names: Sequence[str]) -> Path | None:
-    """The nearest folder with images of these names: `root`, the folders below it, then those beside it."""
+    """The nearest folder with images of these names: `root`, the folders below it, then its sibling folders."""
     return next((folder for folder in _nearby(root) if contains_any(folder, names)), None)
 
 

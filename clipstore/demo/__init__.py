@@ -1,1 +1,1 @@
-"""The demo: a drawn dataset in COCO's format, and a small CLIP pretrained on such scenes."""
+"""The demo: a synthetic dataset in COCO's format, and a small CLIP pretrained on such scenes."""

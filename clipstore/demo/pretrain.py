@@ -1,4 +1,4 @@
-"""Pretrain the small CLIP of the demo on drawn scenes and save it in Hugging Face format.
+"""Pretrain the small CLIP of the demo on synthetic scenes and save it in Hugging Face format.
 
     python -m clipstore.demo.pretrain OUT_DIR [--scenes N] [--steps N] [--seed S]
 
@@ -67,7 +67,7 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus:
-    """The drawn scenes, preprocessed and tokenized."""
+    """The synthetic scenes, preprocessed and tokenized."""
 
     pixels: NDArray[np.uint8]  # (N, 3, side, side), before normalisation
     tokens: NDArray[np.int64]  # (N, captions, longest), padded

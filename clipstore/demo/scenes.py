@@ -25,7 +25,7 @@ CAPTIONS = 5  # per scene
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One drawn scene: its number (from 1), picture and captions."""
+    """One synthetic scene: its number (from 1), picture and captions."""
 
     number: int
     scene: Scene

@@ -1,4 +1,4 @@
-"""`clipstore demo`: from a drawn dataset to fine-tuned models and their failures, by the functions of the commands."""
+"""`clipstore demo`: from a synthetic dataset to fine-tuned models and their failures, by the commands' functions."""
 
 from __future__ import annotations
 

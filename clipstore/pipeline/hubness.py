@@ -59,10 +59,10 @@ def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOpti
     with store.catalog.read() as session:
         if options.bank is not None:
             split_id(session, options.bank)  # an unknown bank is an error, not a reason to skip a model
-        ready, skipped = prepare_models(
+        prepared_models, skipped = prepare_models(
             store, session, names, split, lambda model: _prepare(store, session, model, split, options)
         )
-    return [_rank_model(model, prepared, split, options) for model, prepared in ready], skipped
+    return [_rank_model(model, prepared, split, options) for model, prepared in prepared_models], skipped
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,7 +122,7 @@ def _check_finite(label: str, rows: NDArray[Any], ids: list[str]) -> None:
         finite = np.isfinite(rows[start : start + _ROWS_PER_SHARD]).all(axis=1)
         if not finite.all():
             row = start + int(np.argmin(finite))
-            message = f"{label}: vector {row}, of the id {ids[row]}, holds NaN or infinity: nothing was imported"
+            message = f"{label}: vector {row}, of the id {ids[row]}, contains NaN or infinity: nothing was imported"
             raise VectorError(message)
 
 

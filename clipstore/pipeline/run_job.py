@@ -19,7 +19,7 @@ from clipstore.waiting import wait_without_limit
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """The result of a job; `trained` is None for a job without a training."""
+    """The result of a job; `trained` is None for a job without a section [train]."""
 
     job: Path
     trained: TrainSummary | None
@@ -32,7 +32,7 @@ class JobResult:
 
 
 def run_job(store: Store, word: str, options: TrainOptions) -> JobResult:
-    """Train a job's model if the job has a training, embed the splits of its evaluation, and evaluate.
+    """Train a job's model if the job has a section [train], embed the splits of its evaluation, and evaluate.
 
     `word` is the job's name or the path of its file. Without a table [eval], the validation split is evaluated.
 

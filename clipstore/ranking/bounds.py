@@ -159,7 +159,7 @@ def margins(terms: torch.Tensor, greatest: torch.Tensor) -> torch.Tensor:
     return greatest @ terms.T
 
 
-def best_precision(device: str) -> str:
+def screen_precision(device: str) -> str:
     """The fastest precision that the device multiplies natively and that satisfies the assumptions of the bound."""
     native = ["bf16", "fp32", "fp64"] if has_native_bf16(device) else ["fp32", "fp64"]
     return next(name for name in native if name == "fp64" or trusted(name, device))

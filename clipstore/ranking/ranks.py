@@ -103,7 +103,7 @@ def rank_pairs(  # noqa: PLR0913
     if screen not in ("auto", *bounds.PRECISIONS):
         message = f"unknown screen {screen!r}: use auto, {', '.join(bounds.PRECISIONS)}"
         raise VectorError(message)
-    name = bounds.best_precision(device) if screen == "auto" else screen
+    name = bounds.screen_precision(device) if screen == "auto" else screen
     if not bounds.trusted(name, device):
         message = f"products in {name} failed the accuracy self-test on this machine: use the screen auto"
         raise VectorError(message)

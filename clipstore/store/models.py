@@ -17,7 +17,7 @@ from clipstore.training_files import BEST
 def find_model(store: Store, name: str) -> Model:
     """Returns the model of a name: ./jobs/NAME.toml, else the packaged job, else the recorded model.
 
-    `name` can also be the path of a job file. The model of a job with a training is the one that was trained in
+    `name` can also be the path of a job file. The model of a job with a section [train] is the one that was trained in
     this store.
 
     Raises:
@@ -71,7 +71,7 @@ def find_job(store: Store, name: str) -> Job:
 
 
 def job_model(store: Store, job: Job) -> Model:
-    """Returns the model of a job. If the job has a training, its adapter is the one that the training writes."""
+    """Returns the model of a job. If the job has a section [train], its adapter is that of the training run."""
     return replace(job.model, adapter=str(store.adapters / job.model.name / BEST)) if job.training else job.model
 
 

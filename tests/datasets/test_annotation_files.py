@@ -427,6 +427,6 @@ def test_images_without_a_split_beside_others_are_reported(tmp_path: Path) -> No
     file = tmp_path / "part.csv"
     file.write_text("image_path,caption,split\n1.jpg,a man,val\n2.jpg,a dog,\n1.jpg,the same man,\n3.jpg,a cat,\n")
     (warning,) = csv_file.read(file).warnings
-    assert warning.endswith("2 images have no split, '2.jpg' (row 3) the first: they are in the split 'all'")
+    assert warning.endswith("2 images have no split (first: '2.jpg', row 3): they are in the split 'all'")
     file.write_text("image_path,caption,split\n1.jpg,a man,\n2.jpg,a dog,\n")
     assert csv_file.read(file).warnings == ()

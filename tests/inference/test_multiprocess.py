@@ -26,7 +26,7 @@ IMAGES = 150
 
 @pytest.fixture(scope="module")
 def large_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn dataset whose images fill two shards."""
+    """A synthetic dataset whose images fill two shards."""
     root = tmp_path_factory.mktemp("large")
     draw_dataset(root, images=1100, seed=5, split="val")
     return root
@@ -34,7 +34,7 @@ def large_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn dataset whose images fill two of `small_shards`."""
+    """A synthetic dataset whose images fill two of `small_shards`."""
     root = tmp_path_factory.mktemp("small")
     draw_dataset(root, images=IMAGES, seed=5, split="val")
     return root

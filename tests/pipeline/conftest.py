@@ -1,4 +1,4 @@
-"""Stores of the drawn scenes that tests of embedding copy."""
+"""Stores of the synthetic scenes that tests of embedding copy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from helpers import run_command
 
 @pytest.fixture(scope="session")
 def prepared_scenes(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a copy of the drawn scenes and the stores `ingested` and `embedded` of it."""
+    """A folder with a copy of the synthetic scenes and the stores `ingested` and `embedded` of it."""
     place = tmp_path_factory.mktemp("prepared_scenes")
     shutil.copytree(scenes, place / "scenes")
     run_command(place / "ingested", "ingest", "coco", place / "scenes")
@@ -29,13 +29,13 @@ def scene_files(prepared_scenes: Path, scenes: Path) -> Path:
 
 @pytest.fixture
 def scene_store(prepared_scenes: Path, scene_files: Path, store: Path) -> Path:
-    """This test's store, with the drawn scenes ingested."""
+    """This test's store, with the synthetic scenes ingested."""
     assert scene_files
     return Path(shutil.copytree(prepared_scenes / "ingested", store))
 
 
 @pytest.fixture
 def embedded_store(prepared_scenes: Path, scene_files: Path, store: Path) -> Path:
-    """This test's store, with the drawn scenes ingested and embedded with the bundled model."""
+    """This test's store, with the synthetic scenes ingested and embedded with the bundled model."""
     assert scene_files
     return Path(shutil.copytree(prepared_scenes / "embedded", store))

@@ -258,7 +258,7 @@ def test_a_caption_without_a_category_is_classified_by_its_image(fail_all: Any) 
 
 
 def test_a_data_set_has_its_own_categories(fail_all: Any) -> None:
-    """In the drawn scenes, disc is a synonym of the category circle, and dog is not a category."""
+    """In the synthetic scenes, disc is a synonym of the category circle, and dog is not a category."""
     other = Example(["a blue dot"], {"circle": 1})
     queries = Example(["a crimson disc and a dog"], {"circle": 1}), Example(["a sparkle"])
     assert fail_all(*((query, other) for query in queries), categories=["circle", "star"]) == [

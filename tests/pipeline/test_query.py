@@ -29,7 +29,7 @@ Sql = Callable[[str], list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def annotations(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn scenes with repeated and misplaced captions, a missing image file and a truncated one."""
+    """The synthetic scenes with repeated and misplaced captions, a missing image file and a truncated one."""
     root = shutil.copytree(scenes, tmp_path_factory.mktemp("query") / "scenes")
     file = root / "annotations" / "captions_val.json"
     content = json.loads(file.read_text())

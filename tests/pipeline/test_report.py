@@ -39,7 +39,7 @@ NASTY = [
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with 30 drawn scenes, some captions with markup, and three models evaluated on them: the bundled one, one
+    """A store with 30 synthetic scenes, some captions with markup, and three evaluated models: the bundled one, one
     fine-tuned on half of the scenes, and imported vectors.
     """
     root = tmp_path_factory.mktemp("report")

@@ -75,7 +75,7 @@ def printed(width: int | None, call: Callable[[], object]) -> str:
 
 @pytest.fixture(scope="module")
 def place(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of drawn scenes: the bundled model and two imported ones, evaluated; a drawn split; and a second dataset
+    """A store of synthetic scenes: the bundled model and two imported ones, evaluated; a drawn split; a second dataset
     whose first two image files are missing.
     """
     root = tmp_path_factory.mktemp("tables")

@@ -129,7 +129,7 @@ def _check_categories(session: Session, file: Path, source: Annotations) -> None
     session.stage(staged_categories=source.categories)
     for row in session.rows("ingest/conflicting_categories"):
         number, stored, name = row["source_id"], row["stored"], row["name"]
-        _refuse(f"the category {number!r} of the categories beside {file} is {name!r}, and {stored!r} at other images")
+        _refuse(f"the category {number!r} of the folder of {file} is {name!r}, and {stored!r} at other images")
 
 
 def _same_file(source: str, file: Path) -> bool:

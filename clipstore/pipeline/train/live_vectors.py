@@ -65,7 +65,7 @@ class LiveVectors:
         encoded = encode_rows(plan, self._settings(plan))
         if encoded.failures:
             first, reason = next(iter(encoded.failures.items()))
-            message = f"{len(encoded.failures)} items cannot be encoded, {first[:12]} the first: {reason}"
+            message = f"{len(encoded.failures)} items cannot be encoded; first: {first[:12]}: {reason}"
             raise TrainingError(message)
         vectors = shards.normalize(encoded.vectors, "float32")
         return items.with_vectors(vectors[contents.indices.to_numpy()])

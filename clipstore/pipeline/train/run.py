@@ -53,7 +53,7 @@ _SOFTWARE = ("clipstore", "torch", "transformers", "peft", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Options of a training.
+    """Options of a training run.
 
     Attributes:
         restart: start from scratch, deleting the job's earlier checkpoints.
@@ -89,7 +89,7 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSummary:
-    """The result of a training.
+    """The result of a training run.
 
     Attributes:
         job: the job file.
