@@ -12,13 +12,16 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from clipstore.catalog_files import REBUILD, check_header, new_catalog_file
 from clipstore.errors import CatalogError, NotFoundError
 from clipstore.records import Row
 from clipstore.rwlock import Holder, ReadWriteLock
@@ -27,8 +30,9 @@ from clipstore.waiting import BusyWait
 
 BUSY_TIMEOUT_SECONDS = 10.0
 
-MIGRATIONS = {2: "schema/migrations/2"}  # by the format version that each leads to, in order
+MIGRATIONS = {2: "schema/migrations/2", 3: "schema/migrations/3"}  # by the format version that each leads to, in order
 FORMAT_VERSION = max(MIGRATIONS)
+_RELEASE = version("clipstore")
 
 # The settings with which DuckDB installs and loads extensions by itself, and the statement that sets each.
 _NETWORK_SETTINGS = {"autoinstall": "catalog/set_autoinstall", "autoload": "catalog/set_autoload"}
@@ -38,12 +42,26 @@ _CAN_REACH_NETWORK = {"ATTACH", "LOAD", "SET", "OTHER"}
 _CONFLICT = "with a different configuration"  # DuckDB's message for a file that is open in another mode
 _HELD_BY_THREAD = "in use by another thread of this process: wait for it to end"
 
+# What DuckDB says of a damaged file, and the kinds of its errors that have no other cause in our own statements than a
+# damaged file or an error of DuckDB itself.
+_DAMAGE = ("Corrupt database file", "not a valid DuckDB database file")
+_SHORT_FILE = "Could not read enough bytes"
+_DAMAGE_KINDS = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+_OTHER_CAUSES = (
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.TransactionException,
+    duckdb.InterruptException,
+)
+
 
 class Session:
     """An open catalog, valid within the block of `Catalog.read` or `Catalog.write`."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, *, allow_network: bool = False) -> None:
-        self._connection, self._allow_network = connection, allow_network
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, *, file: Path | None = None, allow_network: bool = False
+    ) -> None:
+        self._connection, self._file, self._allow_network = connection, file, allow_network
         self._extensions_checked = False  # whether the loaded extensions have been checked
 
     def stage(self, **tables: pa.Table) -> None:
@@ -84,7 +102,8 @@ class Session:
                 self._check_offline(statements[0])
             return self._result(text, parameters or {})
         except duckdb.Error as error:
-            raise CatalogError(_network_hint(error)) from error
+            damage = self._file and _damage(self._file, error)
+            raise CatalogError(damage or _network_hint(error)) from error
 
     def _check_offline(self, parsed: duckdb.Statement) -> None:
         """Reject a statement that could load an extension or open a network address in spite of the settings.
@@ -185,31 +204,33 @@ class Catalog:
             raise NotFoundError(self._no_store())
         with self._open(read_only=True, allow_network=allow_network) as connection:
             stamp = self._stamp(connection)
-            if stamp is None:  # a first ingest that failed leaves a catalog without tables
+            if stamp is None:  # in earlier versions, a first ingest that failed left a catalog without tables
                 raise NotFoundError(self._no_store())
             if _is_current(stamp):
-                yield Session(connection, allow_network=allow_network)
+                yield Session(connection, file=self.path, allow_network=allow_network)
                 return
         self._upgrade()
         with self._open(read_only=True, allow_network=allow_network) as connection:
-            yield Session(connection, allow_network=allow_network)
+            yield Session(connection, file=self.path, allow_network=allow_network)
 
     @contextmanager
     def write(self, *, create: bool = False, commit: bool = True) -> Iterator[Session]:
         """Open for writing, in one transaction: it is committed when the block ends, and rolled back on an error.
 
-        With `create`, a store that does not exist is created. Without `commit`, the transaction is rolled back in any
-        case: a dry run.
+        With `create`, a store that does not exist is created: its catalog gets its name when the block has ended, so
+        that it is complete. Without `commit`, the transaction is rolled back in any case: a dry run.
         """
-        if create:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        elif not self.path.exists():
+        exists = self.path.exists()
+        if not (create or exists):
             raise NotFoundError(self._no_store())
-        with self._open(read_only=False) as connection:
+        with (
+            nullcontext(self.path) if exists else new_catalog_file(self.path, BUSY_TIMEOUT_SECONDS) as file,
+            self._open(read_only=False, file=file) as connection,
+        ):
             connection.begin()
             _migrate(connection, self._stamp(connection))
             try:
-                yield Session(connection)
+                yield Session(connection, file=self.path)
             except BaseException:
                 connection.rollback()
                 raise
@@ -217,6 +238,8 @@ class Catalog:
                 connection.commit()
             else:
                 connection.rollback()
+            if file != self.path:
+                connection.execute(statement("catalog/checkpoint"))
 
     def check_writable(self) -> None:
         """Check that the catalog can be written now, before long work whose result it will store."""
@@ -235,32 +258,41 @@ class Catalog:
         return f"no store at {self.path.parent}: start with 'clipstore ingest', or name another store with --store"
 
     @contextmanager
-    def _open(self, *, read_only: bool, allow_network: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _open(
+        self, *, read_only: bool, allow_network: bool = False, file: Path | None = None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the catalog, or the `file` in which it is created; errors of DuckDB become a CatalogError."""
         state, wait = _ProcessState.of(self.path), BusyWait(f"the catalog {self.path}", BUSY_TIMEOUT_SECONDS)
         # A statement that may reach the network runs alone in the process: its settings apply to all connections.
         exclusive = not read_only or allow_network
         with state.lock.writing(lambda: wait(_HELD_BY_THREAD)) if exclusive else state.lock.reading() as holder:
-            connection = self._connect(state.lock, holder, wait, read_only=read_only)
+            connect = partial(self._connect, file or self.path, state.lock, holder, wait)
             try:
-                connection.execute(statement("catalog/connection_settings"))
-                if allow_network:
-                    yield connection
-                else:
-                    with state.offline(connection):
+                with closing(connect(read_only=read_only)) as connection:
+                    connection.execute(statement("catalog/connection_settings"))
+                    with nullcontext() if allow_network else state.offline(connection):
                         yield connection
-            except duckdb.Error as error:  # most often a full disk
-                message = f"error in the catalog {self.path}: {_one_line(error)}"
-                raise CatalogError(message) from error
-            finally:
-                connection.close()
+            except duckdb.Error as error:
+                raise self._failure(error) from error
+
+    def _failure(self, error: duckdb.Error) -> CatalogError:
+        """The error for a failed statement of clipstore: a damaged file, a full disk, or a fault of DuckDB."""
+        damage = _damage(self.path, error)
+        if damage is None:
+            damage = f"error in the catalog {self.path}: {_one_line(error)}"
+            if not isinstance(error, _OTHER_CAUSES):  # our statements are valid in an undamaged catalog
+                damage += f"; if it comes again, the file may be damaged: {REBUILD}"
+        return CatalogError(damage)
 
     def _connect(
-        self, lock: ReadWriteLock, holder: Holder, wait: BusyWait, *, read_only: bool
+        self, file: Path, lock: ReadWriteLock, holder: Holder, wait: BusyWait, *, read_only: bool
     ) -> duckdb.DuckDBPyConnection:
         """Connect. Wait while another process, or an unshareable connection of this process, has the file open."""
+        if file.exists():
+            self._check_header(file)
         while True:
             try:
-                connection = duckdb.connect(str(self.path), read_only=read_only)
+                connection = duckdb.connect(str(file), read_only=read_only)
             except duckdb.Error as error:
                 failure: duckdb.Error = error
             else:
@@ -269,7 +301,7 @@ class Catalog:
                 return connection
             if read_only and _CONFLICT in str(failure):  # the file is open read-write: share that without writing
                 try:
-                    connection = duckdb.connect(str(self.path))
+                    connection = duckdb.connect(str(file))
                 except duckdb.Error as error:
                     failure = error
                 else:
@@ -278,6 +310,13 @@ class Catalog:
                     return connection
             wait(self._holder_of_file(failure, lock, read_only=read_only), failure)
             time.sleep(0.05)
+
+    def _check_header(self, file: Path) -> None:
+        try:
+            check_header(file)
+        except OSError as error:
+            message = f"cannot open the catalog {file}: {error.strerror}"
+            raise CatalogError(message) from error
 
     def _holder_of_file(self, error: duckdb.Error, lock: ReadWriteLock, *, read_only: bool) -> str:
         """Describes what has the file open, and what to do about it.
@@ -304,11 +343,11 @@ class Catalog:
             )
         if "already attached" in text:
             return "attached by another connection of this process: detach it there, or close that connection"
-        message = f"cannot open the catalog {self.path}: {_one_line(error)}"
+        message = _damage(self.path, error) or f"cannot open the catalog {self.path}: {_one_line(error)}"
         raise CatalogError(message) from error
 
     def _stamp(self, connection: duckdb.DuckDBPyConnection) -> Row | None:
-        """Returns the row of store_format (version and schema digest), or None for an empty database.
+        """Returns the row of store_format (version, schema digest, release), or None for an empty database.
 
         Raises:
             CatalogError: a newer version of clipstore wrote the catalog.
@@ -318,9 +357,11 @@ class Catalog:
         except duckdb.CatalogException:  # an empty database has no such table
             return None
         if stamp["version"] > FORMAT_VERSION:
+            release = stamp.get("release")
+            remedy = f"clipstore {release} or a later one" if release else "a newer clipstore"
             message = (
-                f"the store {self.path.parent} has format {stamp['version']}, and this clipstore reads formats up to "
-                f"{FORMAT_VERSION}: install a newer clipstore"
+                f"the store {self.path.parent} has format {stamp['version']}, and this clipstore {_RELEASE} reads "
+                f"formats up to {FORMAT_VERSION}: install {remedy}"
             )
             raise CatalogError(message)
         return stamp
@@ -349,17 +390,30 @@ def _migrate(connection: duckdb.DuckDBPyConnection, stamp: Row | None) -> None:
     """
     if stamp and _is_current(stamp):
         return
-    for version, name in MIGRATIONS.items():
-        if stamp and stamp["version"] < version:
+    for format_version, name in MIGRATIONS.items():
+        if stamp and stamp["version"] < format_version:
             connection.execute(statement(name))
     _create_schema(connection)
     connection.execute(statement("catalog/delete_stamp"))
-    connection.execute(statement("catalog/stamp"), {"version": FORMAT_VERSION, "digest": schema_digest()})
+    new_stamp = {"version": FORMAT_VERSION, "digest": schema_digest(), "release": _RELEASE}
+    connection.execute(statement("catalog/stamp"), new_stamp)
 
 
 def _create_schema(connection: duckdb.DuckDBPyConnection, schema: Sequence[str] = SCHEMA) -> None:
     for name in schema:
         connection.execute(statement(name))
+
+
+def _damage(file: Path, error: duckdb.Error) -> str | None:
+    """The message for an error of DuckDB that means that the file is damaged, else None."""
+    text = str(error)
+    short = _SHORT_FILE in text and str(file) in text
+    if short or any(sign in text for sign in _DAMAGE):
+        return f"the catalog {file} is damaged ({_one_line(error)}): {REBUILD}"
+    if isinstance(error, _DAMAGE_KINDS):
+        reason = f"DuckDB failed on the catalog {file} ({_one_line(error)})"
+        return f"{reason}; if it comes again, the file is damaged: {REBUILD}"
+    return None
 
 
 def _one_line(error: Exception) -> str:

@@ -85,6 +85,8 @@ class NotFoundError(ClipstoreError):
 
 
 _NAME = re.compile(r"\w[\w.+-]*")
+_PATH_NAME = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*")
+_LONGEST_NAME = 200  # bytes: temporary names and suffixes are added to it, and file systems allow 255
 
 
 def check_name(kind: str, name: str) -> None:
@@ -93,9 +95,31 @@ def check_name(kind: str, name: str) -> None:
     Raises:
         BadNameError: the name is not allowed.
     """
-    if not _NAME.fullmatch(name):
-        message = f"a {kind} cannot be named {name!r}: use only letters, digits and . _ + -"
+    if not _NAME.fullmatch(name) or not is_path_name(name):
+        message = f"a {kind} cannot be named {name!r}: use only letters, digits and . _ + -, and at most 200 bytes"
         raise BadNameError(message)
+
+
+def is_path_name(name: str) -> bool:
+    """Whether a name can be that of a file or folder: it stays in its folder and is not hidden."""
+    return bool(_PATH_NAME.fullmatch(name)) and len(name.encode(errors="replace")) <= _LONGEST_NAME
+
+
+def path_name(kind: str, name: str) -> str:
+    """A name that becomes part of a path: of a job, a model, a fingerprint. Called where the path is made.
+
+    It is less strict than `check_name`, so that every name that earlier versions allowed and that is safe stays usable.
+
+    Raises:
+        BadNameError: the name could lead out of its folder, is hidden, empty or too long.
+    """
+    if not is_path_name(name):
+        message = (
+            f"the {kind} name {name!r} cannot be part of a path: it must not begin with '.', contain a slash, a "
+            "backslash or a control character, or be longer than 200 bytes"
+        )
+        raise BadNameError(message)
+    return name
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

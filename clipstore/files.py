@@ -1,9 +1,13 @@
-"""Reading files that users name (regular files only: a named pipe or a device would block), and flushing to disk."""
+"""Reading files that users name (regular files only: a named pipe or a device would block), writing files whole, and
+removing folders.
+"""
 
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +53,67 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def temporary_path(path: Path) -> Path:
+    """The name under which this process writes a file before it is renamed to `path`, in the same folder."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files (see `temporary_path`) of a file that processes which have ended left."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
+        number = leftover.name.removeprefix(f".{path.name}.").split(".")[0]
+        if number.isdecimal() and not _is_running(int(number)):
+            leftover.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, flush it, and rename it: `path` has its former or the new content.
+
+    Raises:
+        OSError: it cannot be written; `path` is unchanged.
+    """
+    temporary = temporary_path(path)
+    try:
+        temporary.write_bytes(content)
+        flush(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    flush(path.parent)
+
+
+def check_removable(folder: Path) -> None:
+    """Refuse a folder that is a symbolic link: what it points to is not removed.
+
+    Raises:
+        OSError: it is one.
+    """
+    if folder.is_symlink():
+        reason = "it is a symbolic link, and what it points to is not removed: remove the link yourself"
+        raise OSError(errno.EINVAL, reason, str(folder))
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with its content, if it exists. Symbolic links in it are removed and not followed.
+
+    Raises:
+        OSError: it is a symbolic link itself, or cannot be removed.
+    """
+    check_removable(folder)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only checks that the process exists
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it exists and belongs to another user
+    return True
 
 
 def _check_mode(path: Path, mode: int) -> None:

@@ -31,7 +31,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from clipstore.errors import JobError, NotFoundError, nearest
+from clipstore.errors import BadNameError, JobError, NotFoundError, nearest, path_name
 from clipstore.files import read_regular
 from clipstore.records import Job, JobEvaluation, Lora, Model, Training
 from clipstore.resources import packaged_folder
@@ -142,6 +142,7 @@ class _Reader:
         if not isinstance(self._tables.get("model"), dict):
             message = f"{self._file}: a job needs a table [model] with at least a base"
             raise JobError(message)
+        self._check_name()
         settings = self._tables["model"]
         if "name" in settings:
             self._fail("model", "name", f"unknown key 'name': the name is that of the file, {self._file.stem}")
@@ -153,6 +154,14 @@ class _Reader:
         if training and not training.lora.towers:
             self._fail("train.lora", "towers", 'a LoRA needs a tower: towers = ["text"], or with "vision"')
         return Job(file=self._file, model=model, training=training, evaluation=self._optional("eval", JobEvaluation))
+
+    def _check_name(self) -> None:
+        """Refuse a file whose name cannot be that of a model, for which training makes a folder."""
+        try:
+            path_name("job", self._file.stem)
+        except BadNameError as error:
+            message = f"{self._file}: {error}; rename the file"
+            raise JobError(message) from error
 
     def _optional(self, table: str, record: type[Record]) -> Record | None:
         if table not in self._tables:

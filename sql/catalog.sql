@@ -4,6 +4,10 @@
 -- Begins a read-only transaction on a read-write connection.
 BEGIN TRANSACTION READ ONLY;
 
+-- name: checkpoint
+-- Writes the log of changes into the database file.
+CHECKPOINT;
+
 -- name: delete_stamp
 -- Deletes the format of the catalog.
 DELETE FROM store_format;
@@ -37,5 +41,5 @@ SET autoinstall_known_extensions = $value;
 SET autoload_known_extensions = $value;
 
 -- name: stamp
--- Records the format of the catalog and the digest of its schema statements.
-INSERT INTO store_format VALUES ($version, $digest);
+-- Records the format of the catalog, the digest of its schema statements, and the release of clipstore.
+INSERT INTO store_format (version, schema_digest, release) VALUES ($version, $digest, $release);

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from clipstore.catalog import FORMAT_VERSION
-from clipstore.errors import NotFoundError
+from clipstore.errors import NotFoundError, is_path_name
 from clipstore.records import Row
 from clipstore.store.layout import Store
 
@@ -37,7 +37,7 @@ def store_info(store: Store) -> Row:
     except NotFoundError:
         return {"store": None, "folder": str(store.root), **shared}
     for row in models:
-        row["adapter_bytes"] = folder_bytes(store.adapters / row["model"])
+        row["adapter_bytes"] = folder_bytes(store.adapter(row["model"])) if is_path_name(row["model"]) else 0
     return {
         "store": str(store.root),
         "folder": str(store.root),

@@ -5,13 +5,13 @@ Vectors remain in their shards: `clipstore gc` removes those of fingerprints tha
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from clipstore.catalog import Session
-from clipstore.errors import NotFoundError, RemovalError
+from clipstore.errors import NotFoundError, RemovalError, is_path_name
+from clipstore.files import check_removable, remove_folder
 from clipstore.jobs import is_path, job_file, job_files
 from clipstore.records import Row
 from clipstore.store.evaluations import delete_evaluations
@@ -64,9 +64,12 @@ def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: boo
     Raises:
         NotFoundError: the store has no such model.
         TrainingError: it is being trained.
+        OSError: its adapter is a symbolic link (with `adapter`).
     """
     name = job_file(name).stem if is_path(name) else name
-    folder = store.adapters / name
+    folder = store.adapter(name) if is_path_name(name) else None  # an earlier version allowed other job names
+    if folder and adapter:
+        check_removable(folder)
     with _training_locked(store, name):
         with store.catalog.write(commit=not dry_run) as session:
             row = session.row("model/find", name=name)
@@ -79,11 +82,11 @@ def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: boo
                 count = session.run(statement, model_id=row["model_id"])
                 removal.removed["training images"] = removal.removed.get("training images", 0) + count
             session.run("model/delete", model_id=row["model_id"])
-        if folder.is_dir() and adapter:
+        if folder and folder.is_dir() and adapter:
             removal.removed["adapter files"] = sum(file.is_file() for file in folder.rglob("*"))
             if not dry_run:
-                shutil.rmtree(folder)
-        elif folder.is_dir():
+                remove_folder(folder)
+        elif folder and folder.is_dir():
             removal.remains.append(f"its adapter {folder}; --adapter removes it too")
     if name in job_files():
         removal.remains.append(f"the job {job_files()[name]}, which defines {name!r} from now on")
@@ -186,7 +189,7 @@ def _evaluation_name(row: Row) -> str:
 @contextmanager
 def _training_locked(store: Store, name: str) -> Iterator[None]:
     """Hold the training lock of a model that this store trains; do nothing for another."""
-    if not (store.adapters / f".{name}.lock").exists() and not (store.adapters / name).exists():
+    if not is_path_name(name) or not ((store.adapters / f".{name}.lock").exists() or store.adapter(name).exists()):
         yield
         return
     with training_lock(store, name):

@@ -6,14 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipstore.catalog import Catalog, Session
-from clipstore.errors import NotFoundError
+from clipstore.catalog_files import check_store_path
+from clipstore.errors import NotFoundError, path_name
 
 
 @dataclass(frozen=True)
 class Store:
-    """The paths of a store. Constructing it does not access the disk."""
+    """The paths of a store. Constructing it does not access the disk.
+
+    Raises:
+        CatalogError: DuckDB would read the path of the catalog as another one.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        check_store_path(self.root)
 
     @property
     def catalog(self) -> Catalog:
@@ -29,6 +37,14 @@ class Store:
     def adapters(self) -> Path:
         """The folder of trained adapters, with a folder for each model."""
         return self.root / "adapters"
+
+    def adapter(self, name: str) -> Path:
+        """The folder of the adapter of the model `name`.
+
+        Raises:
+            BadNameError: the name cannot be that of a folder.
+        """
+        return self.adapters / path_name("model", name)
 
     @property
     def reports(self) -> Path:

@@ -23,9 +23,11 @@ def training_lock(store: Store, name: str) -> Iterator[None]:
 
     Raises:
         TrainingError: another process is training the model. The message has its process id.
+        BadNameError: the name cannot be that of a folder.
     """
-    file = store.adapters / f".{name}.lock"
-    conflict = f"{name} is being trained by {{holder}} in {store.adapters / name}: wait for it to end, or stop it"
+    folder = store.adapter(name)
+    file = folder.with_name(f".{name}.lock")
+    conflict = f"{name} is being trained by {{holder}} in {folder}: wait for it to end, or stop it"
     with _lock(file, fcntl.LOCK_EX, TrainingError, conflict):
         yield
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
-from clipstore.errors import NotFoundError
+from clipstore.errors import NotFoundError, is_path_name, path_name
 from clipstore.records import Model, Row, Tower
 from clipstore.store.layout import Store
 from clipstore.training_files import BEST
@@ -23,7 +23,13 @@ def model_of(row: Row) -> Model:
 
 
 def tower_of(row: Row) -> Tower:
-    """The tower that a row describes."""
+    """The tower that a row describes.
+
+    Raises:
+        BadNameError: a fingerprint, which is the name of a folder of shards, is no name of a folder.
+    """
+    for fingerprint in filter(None, (row["fingerprint"], row["backbone"])):
+        path_name("fingerprint", fingerprint)
     return Tower(**{name: row[name] for name in _TOWER_FIELDS})
 
 
@@ -36,7 +42,9 @@ def recorded_models(store: Store) -> dict[str, Row]:
     with suppress(NotFoundError), store.catalog.read() as session:
         rows = {row["name"]: row for row in session.rows("model/list")}
     for name, row in rows.items():
-        adapter = store.adapters / name / BEST
+        if not is_path_name(name):  # an earlier version allowed such job files
+            continue
+        adapter = store.adapter(name) / BEST
         if row["adapter"] and Path(row["adapter"]).parts[-3:] == adapter.parts[-3:] and adapter.is_dir():
             row["adapter"] = str(adapter)
     return rows

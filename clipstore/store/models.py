@@ -72,7 +72,7 @@ def find_job(store: Store, name: str) -> Job:
 
 def job_model(store: Store, job: Job) -> Model:
     """Returns the model of a job. If the job has a section [train], its adapter is that of the training run."""
-    return replace(job.model, adapter=str(store.adapters / job.model.name / BEST)) if job.training else job.model
+    return replace(job.model, adapter=str(store.adapter(job.model.name) / BEST)) if job.training else job.model
 
 
 def check_name_conflict(store: Store, model: Model, file: Path) -> None:

@@ -20,3 +20,7 @@ ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS asked_images BIGINT;
 ALTER TABLE IF EXISTS training_photos RENAME TO training_contents;
 UPDATE images SET problem = replace(problem, 'the photo ', 'the image file ') WHERE starts_with(problem, 'the photo ');
 DROP MACRO TABLE IF EXISTS asked_evaluations;
+
+-- name: 3
+-- The release of clipstore that wrote the catalog, which a refusal of a later format names.
+ALTER TABLE IF EXISTS store_format ADD COLUMN IF NOT EXISTS release VARCHAR;

@@ -3,7 +3,8 @@
 -- The format of the catalog, in one row.
 CREATE TABLE IF NOT EXISTS store_format (
     version INTEGER NOT NULL,           -- number of the last migration (see migrations.sql)
-    schema_digest VARCHAR               -- SHA-256 of the statements that created tables, macros and views
+    schema_digest VARCHAR,              -- SHA-256 of the statements that created tables, macros and views
+    release VARCHAR                     -- release of clipstore that created or upgraded the catalog
 );
 
 -- Datasets.

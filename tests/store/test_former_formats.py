@@ -1,4 +1,4 @@
-"""A store that an earlier version wrote opens, keeps its rows and gives the same metrics (see format_1/README.md)."""
+"""A store that an earlier version wrote opens, keeps its rows and gives the same metrics (see format_*/README.md)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from clipstore.catalog import FORMAT_VERSION, MIGRATIONS, Catalog, scratch
 Run = Callable[..., Result]
 FORMER = Path(__file__).parent / "format_1"
 METRICS = json.loads((FORMER / "metrics.json").read_text(encoding="utf-8"))
+FORMATS = range(1, FORMAT_VERSION)
 
 RELATIONS = (
     "SELECT table_name, column_name, data_type, column_default, is_nullable FROM duckdb_columns() WHERE NOT internal",
@@ -33,13 +35,19 @@ RELATIONS = (
 )
 
 
+def former_store(number: int, store: Path) -> Path:
+    """Unpack the store of a former format to `store`; returns its catalog."""
+    former = FORMER.with_name(f"format_{number}")
+    shutil.copytree(former / "shards", store / "shards")
+    file = store / "catalog.duckdb"
+    file.write_bytes(gzip.decompress((former / "catalog.duckdb.gz").read_bytes()))
+    return file
+
+
 @pytest.fixture
 def file(store: Path) -> Path:
     """The catalog of a store of format 1."""
-    shutil.copytree(FORMER / "shards", store / "shards")
-    file = store / "catalog.duckdb"
-    file.write_bytes(gzip.decompress((FORMER / "catalog.duckdb.gz").read_bytes()))
-    return file
+    return former_store(1, store)
 
 
 def version(file: Path) -> int:
@@ -55,16 +63,24 @@ def killed(program: str, file: Path) -> None:
     assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
 
 
-@pytest.mark.usefixtures("file")
-def test_metrics_are_the_same(cli_json: Callable[..., Any]) -> None:
-    assert cli_json("query", "metrics") == METRICS
+@pytest.mark.parametrize("number", FORMATS)
+def test_metrics_are_the_same(cli_json: Callable[..., Any], store: Path, number: int) -> None:
+    file = former_store(number, store)
+    assert version(file) == number
+    metrics = json.loads((FORMER.with_name(f"format_{number}") / "metrics.json").read_text(encoding="utf-8"))
+    assert cli_json("query", "metrics") == metrics
+    assert version(file) == FORMAT_VERSION
 
 
-@pytest.mark.usefixtures("file")
-def test_metrics_are_the_same_when_evaluated_again(cli: Run, cli_json: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("number", FORMATS)
+def test_metrics_are_the_same_when_evaluated_again(
+    cli: Run, cli_json: Callable[..., Any], store: Path, number: int
+) -> None:
+    former_store(number, store)
+    metrics = json.loads((FORMER.with_name(f"format_{number}") / "metrics.json").read_text(encoding="utf-8"))
     for words in (["--model", "imported"], ["--protocol", "paired-rows", "--captions", "first5"], ["--unseen"]):
         cli("eval", "--model", "demo", "--split", "scenes/val", *words)
-    assert sorted(cli_json("query", "metrics"), key=json.dumps) == sorted(METRICS, key=json.dumps)
+    assert sorted(cli_json("query", "metrics"), key=json.dumps) == sorted(metrics, key=json.dumps)
 
 
 def test_a_first_command_that_writes_upgrades_too(cli: Run, cli_json: Callable[..., Any], file: Path) -> None:
@@ -74,8 +90,9 @@ def test_a_first_command_that_writes_upgrades_too(cli: Run, cli_json: Callable[.
     assert cli_json("info")["counts"]["splits"] == 5
 
 
-def test_an_upgraded_catalog_is_like_a_new_one(file: Path) -> None:
-    with Catalog(file).read() as upgraded, scratch() as new:
+@pytest.mark.parametrize("number", FORMATS)
+def test_an_upgraded_catalog_is_like_a_new_one(store: Path, number: int) -> None:
+    with Catalog(former_store(number, store)).read() as upgraded, scratch() as new:
         for relations in RELATIONS:
             ordered = f"{relations} ORDER BY ALL"
             assert upgraded.sql(ordered).to_pylist() == new.sql(ordered).to_pylist()
@@ -129,3 +146,12 @@ def test_a_later_format_is_refused(cli: Run, file: Path) -> None:
         connection.execute(f"UPDATE store_format SET version = {FORMAT_VERSION + 1}")
     assert "install a newer clipstore" in cli("query", "metrics", code=1).stderr
     assert version(file) == FORMAT_VERSION + 1
+
+
+def test_a_refused_format_names_the_release_that_reads_it(cli: Run, file: Path) -> None:
+    cli("info")  # upgrades, and records this release
+    with duckdb.connect(str(file)) as connection:
+        connection.execute(f"UPDATE store_format SET version = {FORMAT_VERSION + 1}, release = release || '.post7'")
+    message = cli("query", "metrics", code=1).stderr
+    assert f"format {FORMAT_VERSION + 1}" in message
+    assert f"install clipstore {package_version('clipstore')}.post7 or a later one" in message

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 
-from clipstore.errors import ClipstoreError
+from clipstore.errors import ClipstoreError, is_path_name
 from clipstore.hints import eval_command
 from clipstore.pipeline.compare import CompareOptions, compare
 from clipstore.pipeline.report.items import ReportItems
@@ -101,7 +101,7 @@ def hubs(split: ReportSplit, items: ReportItems) -> Row:
 
 def training(split: ReportSplit) -> list[Row]:
     """The epochs of the models that were trained in this store."""
-    files = {model: split.store.adapters / model / METRICS for model in split.models}
+    files = {model: split.store.adapter(model) / METRICS for model in split.models if is_path_name(model)}
     return [
         {"model": model, **query_store(split.store, "training", {"file": file}).section()}
         for model, file in files.items()

@@ -59,5 +59,5 @@ class TrainJob:
             training=job.training,
             device=device,
             precision=mixed_precision(job.training.precision, device),
-            folder=store.adapters / job.model.name,
+            folder=store.adapter(job.model.name),
         )

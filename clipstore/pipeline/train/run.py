@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from clipstore import choices
 from clipstore.catalog import Session
 from clipstore.encoders.fingerprint import recorded_base_digest
 from clipstore.errors import TrainingError
+from clipstore.files import check_removable, remove_folder
 from clipstore.jobs import is_path
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.pipeline.evaluate.options import EvalOptions
@@ -164,6 +164,8 @@ def _train(
         raise TrainingError(message)
     record = _training_record(job, splits, pairs)
     # Before the catalog is changed: if the checkpoint is refused, the former adapter stays valid.
+    if options.restart:
+        check_removable(job.folder)
     incomplete = options.restart or left_to_train(job.folder, record, training)
     _record_training(store, job, restart=options.restart, incomplete=incomplete)
     options.on_begin()
@@ -276,7 +278,7 @@ def _record_training(store: Store, job: TrainJob, *, restart: bool, incomplete: 
         if incomplete:
             delete_model_evaluations(session, model_id)
     if restart:
-        shutil.rmtree(job.folder, ignore_errors=True)
+        remove_folder(job.folder)
 
 
 def _training_record(job: TrainJob, splits: dict[str, Row], pairs: TrainingPairs) -> Row:
