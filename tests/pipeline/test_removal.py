@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from helpers import environment
 
 import clipstore
+from clipstore.catalog import FORMAT_VERSION
 from clipstore.cli import main
 from clipstore.errors import BadNameError, ShardError
 from clipstore.pipeline.gc import collect_garbage
@@ -469,7 +470,7 @@ def test_info_counts_rows_and_bytes(cli: Run, cli_json: Run, count: Run, store: 
     assert result["counts"] == {name: rows.get(name, 0) for name in result["counts"]}
     assert result["counts"]["ranks"] == 6 * 2 * SIZE
     assert result["versions"]["duckdb"] == version("duckdb")
-    assert result["format"] == 2
+    assert result["format"] == FORMAT_VERSION
     sizes = [file.stat().st_size for file in (store / "shards").rglob("*") if file.is_file()]
     assert result["bytes"]["shards"] == sum(sizes)
     models = {row["model"]: row for row in result["models"]}
