@@ -14,7 +14,9 @@ from pathlib import Path
 
 READERS = 32  # threads that read image files: on a network disk they wait far longer than they compute
 
-FileReader = Callable[[Path], bytes]  # `read_regular`, or a replacement for it
+MAX_IMAGE_BYTES = 2**30  # of an image file: the largest image that is decoded has some 700 MB without compression
+
+FileReader = Callable[[Path], bytes]  # `read_image_file`, or a replacement for it
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # where the system has the last two
 _KINDS = {
@@ -34,16 +36,28 @@ def check_regular(path: Path) -> None:
     _check_mode(path, path.stat().st_mode)
 
 
-def read_regular(path: Path) -> bytes:
+def read_regular(path: Path, *, limit: int | None = None) -> bytes:
     """The bytes of a regular file.
 
     Raises:
-        OSError: it is not a regular file (see `check_regular`), or cannot be read.
+        OSError: it is not a regular file (see `check_regular`), is larger than `limit` bytes, or cannot be read.
     """
     check_regular(path)  # before the open, which may have side effects on a device
     with os.fdopen(os.open(path, _FLAGS), "rb") as file:
-        _check_mode(path, os.fstat(file.fileno()).st_mode)  # the path may have changed since
-        return file.read()
+        status = os.fstat(file.fileno())  # the path may have changed since
+        _check_mode(path, status.st_mode)
+        if limit is not None and status.st_size > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {limit // 2**20} MB", str(path))
+        return file.read() or b""  # None where there are no data yet, as in some files of /proc
+
+
+def read_image_file(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        OSError: it is not a regular file, is larger than `MAX_IMAGE_BYTES`, or cannot be read.
+    """
+    return read_regular(path, limit=MAX_IMAGE_BYTES)
 
 
 def flush(path: Path) -> None:

@@ -20,7 +20,7 @@ from clipstore import choices
 from clipstore.bench.items import write_items, write_model
 from clipstore.device import best_precision, checked_device
 from clipstore.encoders.packing import batches_of
-from clipstore.files import read_regular
+from clipstore.files import read_image_file
 from clipstore.inference.prefetch import prefetch_images
 from clipstore.inference.settings import Timings
 from clipstore.pipeline.embed.image_files import check_image_files
@@ -224,7 +224,7 @@ def _delayed(seconds: float) -> Callable[[Path], bytes]:
 
     def read(path: Path) -> bytes:
         time.sleep(seconds)
-        return read_regular(path)
+        return read_image_file(path)
 
     return read
 

@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from clipstore.encoders.images import Preprocessing, apply_orientation, decode_image, preprocess
+from clipstore.encoders.decoding import apply_orientation, decoded_image
+from clipstore.encoders.images import Preprocessing, preprocess
 from clipstore.errors import ImageError
-from clipstore.files import READERS, FileReader, read_regular
+from clipstore.files import READERS, FileReader, read_image_file
 from clipstore.inference.settings import Timings
 from clipstore.records import ImageFile
 
@@ -37,7 +39,7 @@ def prefetch_images(
     preprocessings: Sequence[Preprocessing],
     timings: Timings,
     *,
-    read: FileReader = read_regular,
+    read: FileReader = read_image_file,
 ) -> Generator[tuple[str, list[Pixels]]]:
     """Read and decode image files ahead of the consumer.
 
@@ -95,14 +97,14 @@ def _decode(reading: Future[tuple[bytes | str, float]], key: str, preprocessings
 
 def _preprocess(content: bytes, preprocessings: Sequence[Preprocessing]) -> list[Pixels]:
     try:
-        image = decode_image(content)
+        with decoded_image(content) as image:
+            return [_preprocess_one(image, content, preprocessing) for preprocessing in preprocessings]
     except ImageError as error:
         return [str(error)] * len(preprocessings)
-    pixels: list[Pixels] = []
-    for preprocessing in preprocessings:
-        try:
-            oriented = apply_orientation(image, content) if preprocessing.exif_orientation else image
-            pixels.append(preprocess(oriented, preprocessing))
-        except ImageError as error:
-            pixels.append(str(error))
-    return pixels
+
+
+def _preprocess_one(image: Image.Image, content: bytes, preprocessing: Preprocessing) -> Pixels:
+    try:
+        return preprocess(apply_orientation(image, content) if preprocessing.exif_orientation else image, preprocessing)
+    except ImageError as error:
+        return str(error)

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipstore.files import FileReader, read_regular
+from clipstore.files import FileReader, read_image_file
 from clipstore.inference.batches import BatchSplitter
 from clipstore.records import Model
 
@@ -51,4 +51,4 @@ class EncodeSettings:
     store_dtype: str = "float32"
     timings: Timings = field(default_factory=Timings)
     splitter: BatchSplitter = field(default_factory=BatchSplitter)
-    read: FileReader = read_regular
+    read: FileReader = read_image_file

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from clipstore.encoders.images import apply_orientation, decode_image
+from clipstore.encoders.decoding import apply_orientation, decoded_image
 from clipstore.errors import ImageError
-from clipstore.files import read_regular
+from clipstore.files import read_image_file
 
 REPORT_SIDE = 160  # pixels of the longer side
 _QUALITY = 70
@@ -18,12 +18,13 @@ _QUALITY = 70
 def thumbnail(path: Path, side: int) -> Image.Image | None:
     """An image file, upright, its longer side at most `side` pixels; None if it is missing or unreadable."""
     try:
-        data = read_regular(path)
-        image = apply_orientation(decode_image(data, min_side=2 * side), data)
+        data = read_image_file(path)
+        with decoded_image(data, min_side=2 * side) as image:
+            upright = apply_orientation(image, data)
+            upright.thumbnail((side, side), Image.Resampling.LANCZOS)
+            return upright
     except (OSError, ImageError):
         return None
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return image
 
 
 def webp_thumbnail(path: Path) -> bytes | None:

@@ -29,7 +29,7 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 from transformers.utils import logging
 
-from clipstore.encoders.images import MAX_PIXELS, decode_image
+from clipstore.encoders.decoding import MAX_PIXELS, decode_image
 from clipstore.errors import ImageError, ModelError
 
 COSINE = 0.99999

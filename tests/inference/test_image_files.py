@@ -20,8 +20,9 @@ from transformers import CLIPImageProcessorPil
 
 import clipstore
 from clipstore.demo import scenes
+from clipstore.encoders.decoding import apply_orientation, decode_image
 from clipstore.encoders.fingerprint import files_key, fingerprint_towers
-from clipstore.encoders.images import Preprocessing, apply_orientation, decode_image, decode_pixels, read_preprocessing
+from clipstore.encoders.images import Preprocessing, decode_pixels, read_preprocessing
 from clipstore.errors import ImageError
 from clipstore.pipeline.thumbnails import thumbnail, webp_thumbnail
 from clipstore.records import Model
@@ -207,7 +208,7 @@ def test_the_reason_of_a_damaged_png_does_not_name_its_text_chunk() -> None:
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
         (b"%PDF-1.7\n", "PDF"),
         (b"\x1f\x8b\x08" + bytes(20), "a gzip file"),
-        (b"neither", "not an image recognised by Pillow"),
+        (b"neither", "not an image of a supported format"),
     ],
 )
 def test_files_of_other_formats_are_named(content: bytes, reason: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from clipstore.files import READERS, FileReader, check_regular, read_regular
+from clipstore.files import READERS, FileReader, check_regular, read_image_file
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
 from clipstore.store.layout import Store
@@ -33,7 +33,7 @@ def check_image_files(
     splits: list[int] | None,
     on_progress: Progress = no_progress,
     *,
-    read: FileReader = read_regular,
+    read: FileReader = read_image_file,
 ) -> None:
     """Update what the catalog records of the image files of some splits (ids; None: all).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clipstore import choices
-from clipstore.files import FileReader, read_regular
+from clipstore.files import FileReader, read_image_file
 from clipstore.progress import Progress, no_progress
 
 
@@ -35,7 +35,7 @@ class EmbedOptions:
     retry_failed: bool = False
     dry_run: bool = False
     on_progress: Progress = no_progress
-    read: FileReader = read_regular
+    read: FileReader = read_image_file
 
     def __post_init__(self) -> None:
         choices.check(self)

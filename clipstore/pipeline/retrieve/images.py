@@ -24,7 +24,7 @@ from urllib.request import (
 )
 
 from clipstore.errors import ImageError
-from clipstore.files import READERS, read_regular
+from clipstore.files import READERS, read_image_file
 from clipstore.pipeline.retrieve.queries import Query
 
 _MAX_BYTES = 64 * 2**20  # of a downloaded image
@@ -44,7 +44,7 @@ def _load(query: Query, folder: Path) -> tuple[Query, str | None]:
     if query.kind == "sentence":
         return query, None
     try:
-        data = read_regular(query.path) if query.path else _download(query.name)
+        data = read_image_file(query.path) if query.path else _download(query.name)
         content = hashlib.sha256(data).hexdigest()
         path = query.path or folder / content
         if not query.path:

@@ -17,7 +17,7 @@ from clipstore import shards
 from clipstore.catalog import Session
 from clipstore.encoders.images import Preprocessing, decode_pixels
 from clipstore.errors import ImageError, TrainingError
-from clipstore.files import read_regular
+from clipstore.files import read_image_file
 from clipstore.records import Model
 from clipstore.store.layout import Store, split_id
 from clipstore.store.towers import recorded_towers
@@ -90,7 +90,7 @@ class TrainingPairs:
 
         def decode(number: int) -> NDArray[np.uint8]:
             try:
-                return decode_pixels(read_regular(Path(paths[number])), preprocessing)
+                return decode_pixels(read_image_file(Path(paths[number])), preprocessing)
             except (OSError, ImageError) as error:
                 message = f"the image file {paths[number]} can no longer be read ({error}): restore it, and train again"
                 raise TrainingError(message) from error
