@@ -14,14 +14,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from clipstore.catalog_files import REBUILD, check_header, new_catalog_file
+from clipstore.catalog_files import REBUILD, check_header, has_header_size, new_catalog_file
 from clipstore.errors import CatalogError, NotFoundError
 from clipstore.records import Row
 from clipstore.rwlock import Holder, ReadWriteLock
@@ -37,8 +39,21 @@ _RELEASE = version("clipstore")
 # The settings with which DuckDB installs and loads extensions by itself, and the statement that sets each.
 _NETWORK_SETTINGS = {"autoinstall": "catalog/set_autoinstall", "autoload": "catalog/set_autoload"}
 
-_ALLOW = "--allow-network (in Python allow_network=True) permits extensions and network addresses"
-_CAN_REACH_NETWORK = {"ATTACH", "LOAD", "SET", "OTHER"}
+# The configuration of a connection whose statements reach neither files nor the network, except the catalog itself.
+_RESTRICTED: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,
+}
+
+_ALLOW_NETWORK = "--allow-network (in Python allow_network=True) permits extensions and network addresses"
+_ALLOW = f"--allow-files (in Python allow_files=True) permits local files, {_ALLOW_NETWORK}"
+_CHANGES_SETTINGS = {"ATTACH", "LOAD", "SET", "OTHER"}  # kinds of statements
+_DISABLED = re.compile(r"disabled (by|through) configuration|configuration has been locked")
+_NO_SUCH_FILE = re.compile(
+    r"Table with name \S*[/\\.:*]\S* does not exist!"
+)  # a path or an address in place of a table
 _CONFLICT = "with a different configuration"  # DuckDB's message for a file that is open in another mode
 _HELD_BY_THREAD = "in use by another thread of this process: wait for it to end"
 
@@ -55,13 +70,42 @@ _OTHER_CAUSES = (
 )
 
 
+class Access(Enum):
+    """What the statements of a session may reach beside the catalog; each includes those before it.
+
+    Attributes:
+        NONE: no files and no network.
+        FILES: local files.
+        NETWORK: extensions of DuckDB and network addresses.
+    """
+
+    NONE = 0
+    FILES = 1
+    NETWORK = 2
+
+    @classmethod
+    def of(cls, *, allow_files: bool, allow_network: bool) -> Access:
+        """The access that two options allow."""
+        if allow_network:
+            return cls.NETWORK
+        return cls.FILES if allow_files else cls.NONE
+
+
 class Session:
-    """An open catalog, valid within the block of `Catalog.read` or `Catalog.write`."""
+    """An open catalog, valid within the block of `Catalog.read` or `Catalog.write`.
+
+    `restricted` says whether DuckDB keeps statements from files and the network by the connection's configuration.
+    """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, *, file: Path | None = None, allow_network: bool = False
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        access: Access = Access.NONE,
+        *,
+        file: Path | None = None,
+        restricted: bool = True,
     ) -> None:
-        self._connection, self._file, self._allow_network = connection, file, allow_network
+        self._connection, self._file, self._access, self._restricted = connection, file, access, restricted
         self._extensions_checked = False  # whether the loaded extensions have been checked
 
     def stage(self, **tables: pa.Table) -> None:
@@ -86,49 +130,66 @@ class Session:
         """The result of a named statement as an Arrow table."""
         return self._result(statement(name), parameters)
 
-    def sql(self, text: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
-        """The result of a statement that a user wrote.
+    def sql(self, text: str, parameters: Mapping[str, object] | None = None, *, own: bool = False) -> pa.Table:
+        """The result of a statement that a user wrote, or of clipstore's `own` with a user's parameters.
 
         Raises:
-            CatalogError: it is not exactly one statement, it could reach the network without permission, or DuckDB
-                rejects it.
+            CatalogError: it is not exactly one statement, it could reach files or the network without permission, or
+                DuckDB rejects it.
         """
         try:
             statements = duckdb.extract_statements(text)
             if len(statements) != 1:
                 message = "give exactly one SQL statement"
                 raise CatalogError(message)
-            if not self._allow_network:
-                self._check_offline(statements[0])
+            if self._access is not Access.NETWORK:
+                self._check_access(statements[0], own=own)
             return self._result(text, parameters or {})
         except duckdb.Error as error:
             damage = self._file and _damage(self._file, error)
-            raise CatalogError(damage or _network_hint(error)) from error
+            raise CatalogError(damage or self._with_hint(error)) from error
 
-    def _check_offline(self, parsed: duckdb.Statement) -> None:
-        """Reject a statement that could load an extension or open a network address in spite of the settings.
+    def _check_access(self, parsed: duckdb.Statement, *, own: bool) -> None:
+        """Reject a statement that could reach what the session's access excludes, in spite of the settings.
 
         Raises:
             CatalogError: the message names the option that allows it.
         """
+        if self._access is Access.NONE and not (self._restricted or own):
+            message = (
+                f"another connection of this process has the catalog open without limits on files: close it; {_ALLOW}"
+            )
+            raise CatalogError(message)
         try:
             kind = parsed.type.name
         except ValueError:  # a kind that the Python module lacks, such as UPDATE EXTENSIONS
             kind = "OTHER"
         imports = kind == "PRAGMA" and "import" in parsed.query.lower()  # runs the statements of a file
-        if kind in _CAN_REACH_NETWORK or imports:
-            message = f"statements that attach databases, load extensions or change settings are refused; {_ALLOW}"
+        if kind in _CHANGES_SETTINGS or imports:
+            message = (
+                f"statements that attach databases, load extensions or change settings are refused; {_ALLOW_NETWORK}"
+            )
             raise CatalogError(message)
-        if self._extensions_checked:
+        if self._restricted or self._extensions_checked:
             return
         loaded = self.table("catalog/loaded_extensions").column(0).to_pylist()
         if loaded:
             message = (
                 f"another connection of this process has loaded the extensions {', '.join(loaded)} into this database; "
-                f"{_ALLOW}"
+                f"{_ALLOW_NETWORK}"
             )
             raise CatalogError(message)
         self._extensions_checked = True
+
+    def _with_hint(self, error: duckdb.Error) -> str:
+        """The message for a failed statement of a user, with the option that allows it where access is the cause."""
+        text = _one_line(error)
+        needs_extension = re.match(r"(.*?)\W*(Please try installing|Install it first)", text)
+        if needs_extension:
+            return f"{needs_extension[1]}; {_ALLOW_NETWORK}"
+        if self._restricted and (_DISABLED.search(text) or _NO_SUCH_FILE.search(text)):
+            return f"{text}; {_ALLOW}"
+        return text
 
     def _result(self, text: str, parameters: Mapping[str, object]) -> pa.Table:
         relation = self._connection.sql(text, params=dict(parameters) or None)
@@ -155,8 +216,24 @@ class _ProcessState:
         return _STATES.setdefault((os.getpid(), path.resolve()), _ProcessState())
 
     @contextmanager
-    def offline(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        """Keep DuckDB from installing or loading extensions, without which it opens no network address.
+    def settings(self, connection: duckdb.DuckDBPyConnection, access: Access) -> Iterator[None]:
+        """Apply clipstore's settings to a connection.
+
+        Those of a restricted connection are locked. A connection of DuckDB's default configuration is kept from
+        installing and loading extensions, without which it opens no network address, unless `access` includes that.
+        """
+        restricted = _is_restricted(connection)
+        with self._mutex:
+            if not (restricted and connection.sql(statement("catalog/is_locked")).fetchall()[0][0]):
+                connection.execute(statement("catalog/connection_settings"))
+                if restricted:
+                    connection.execute(statement("catalog/lock_settings"))
+        with nullcontext() if restricted or access is Access.NETWORK else self._offline(connection):
+            yield
+
+    @contextmanager
+    def _offline(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Keep DuckDB from installing or loading extensions.
 
         The settings apply to all connections of the process to this file. The last connection restores them, for
         connections that were made without clipstore.
@@ -195,23 +272,23 @@ class Catalog:
     path: Path
 
     @contextmanager
-    def read(self, *, allow_network: bool = False) -> Iterator[Session]:
+    def read(self, *, access: Access = Access.NONE) -> Iterator[Session]:
         """Open read-only, as many processes may at once. A catalog of an earlier version is upgraded first.
 
-        With `allow_network`, statements may install extensions and open network addresses.
+        Statements reach no file beside the catalog and no network address unless `access` says so.
         """
         if not self.path.exists():
             raise NotFoundError(self._no_store())
-        with self._open(read_only=True, allow_network=allow_network) as connection:
+        with self._open(read_only=True, access=access) as connection:
             stamp = self._stamp(connection)
             if stamp is None:  # in earlier versions, a first ingest that failed left a catalog without tables
                 raise NotFoundError(self._no_store())
             if _is_current(stamp):
-                yield Session(connection, file=self.path, allow_network=allow_network)
+                yield Session(connection, access, file=self.path, restricted=_is_restricted(connection))
                 return
         self._upgrade()
-        with self._open(read_only=True, allow_network=allow_network) as connection:
-            yield Session(connection, file=self.path, allow_network=allow_network)
+        with self._open(read_only=True, access=access) as connection:
+            yield Session(connection, access, file=self.path, restricted=_is_restricted(connection))
 
     @contextmanager
     def write(self, *, create: bool = False, commit: bool = True) -> Iterator[Session]:
@@ -259,19 +336,20 @@ class Catalog:
 
     @contextmanager
     def _open(
-        self, *, read_only: bool, allow_network: bool = False, file: Path | None = None
+        self, *, read_only: bool, access: Access = Access.NONE, file: Path | None = None
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the catalog, or the `file` in which it is created; errors of DuckDB become a CatalogError."""
         state, wait = _ProcessState.of(self.path), BusyWait(f"the catalog {self.path}", BUSY_TIMEOUT_SECONDS)
-        # A statement that may reach the network runs alone in the process: its settings apply to all connections.
-        exclusive = not read_only or allow_network
+        # A statement that may reach files or the network runs alone in the process: its configuration is the file's.
+        exclusive = not read_only or access is not Access.NONE
         with state.lock.writing(lambda: wait(_HELD_BY_THREAD)) if exclusive else state.lock.reading() as holder:
             connect = partial(self._connect, file or self.path, state.lock, holder, wait)
             try:
-                with closing(connect(read_only=read_only)) as connection:
-                    connection.execute(statement("catalog/connection_settings"))
-                    with nullcontext() if allow_network else state.offline(connection):
-                        yield connection
+                with (
+                    closing(connect(read_only=read_only, access=access)) as connection,
+                    state.settings(connection, access),
+                ):
+                    yield connection
             except duckdb.Error as error:
                 raise self._failure(error) from error
 
@@ -285,35 +363,42 @@ class Catalog:
         return CatalogError(damage)
 
     def _connect(
-        self, file: Path, lock: ReadWriteLock, holder: Holder, wait: BusyWait, *, read_only: bool
+        self, file: Path, lock: ReadWriteLock, holder: Holder, wait: BusyWait, *, read_only: bool, access: Access
     ) -> duckdb.DuckDBPyConnection:
-        """Connect. Wait while another process, or an unshareable connection of this process, has the file open."""
+        """Connect. Wait while another process, or an unshareable connection of this process, has the file open.
+
+        A file that this process has open is shared in its mode and configuration: restricted, or DuckDB's default.
+        """
         if file.exists():
-            self._check_header(file)
+            self._check_file(file, header=access is Access.NETWORK)  # otherwise DuckDB installs no extension for it
+        modes = list(
+            product([_RESTRICTED, {}] if access is Access.NONE else [{}], [True, False] if read_only else [False])
+        )
         while True:
-            try:
-                connection = duckdb.connect(str(file), read_only=read_only)
-            except duckdb.Error as error:
-                failure: duckdb.Error = error
-            else:
-                if not read_only:
-                    holder.opened_read_write()
-                return connection
-            if read_only and _CONFLICT in str(failure):  # the file is open read-write: share that without writing
+            for config, mode in modes:
                 try:
-                    connection = duckdb.connect(str(file))
+                    connection = duckdb.connect(str(file), read_only=mode, config=config)
                 except duckdb.Error as error:
-                    failure = error
-                else:
+                    failure: duckdb.Error = error
+                    if _CONFLICT not in str(error):
+                        break
+                    continue
+                if not mode:
                     holder.opened_read_write()
+                if mode != read_only:
                     connection.execute(statement("catalog/begin_read_only"))
-                    return connection
+                return connection
             wait(self._holder_of_file(failure, lock, read_only=read_only), failure)
             time.sleep(0.05)
 
-    def _check_header(self, file: Path) -> None:
+    def _check_file(self, file: Path, *, header: bool) -> None:
+        """Refuse a file that is not a complete DuckDB file; without `header`, as far as its kind and size tell.
+
+        To close a file drops the process's locks on it, so it is not opened where a connection may have it open.
+        """
         try:
-            check_header(file)
+            if header or not has_header_size(file):
+                check_header(file)
         except OSError as error:
             message = f"cannot open the catalog {file}: {error.strerror}"
             raise CatalogError(message) from error
@@ -343,6 +428,7 @@ class Catalog:
             )
         if "already attached" in text:
             return "attached by another connection of this process: detach it there, or close that connection"
+        self._check_file(self.path, header=True)
         message = _damage(self.path, error) or f"cannot open the catalog {self.path}: {_one_line(error)}"
         raise CatalogError(message) from error
 
@@ -376,6 +462,11 @@ def scratch(schema: Sequence[str] = SCHEMA) -> Iterator[Session]:
         yield Session(connection)
     finally:
         connection.close()
+
+
+def _is_restricted(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether a connection's configuration keeps its statements from files and the network."""
+    return not connection.sql(statement("catalog/external_access")).fetchall()[0][0]
 
 
 def _is_current(stamp: Row) -> bool:
@@ -420,10 +511,3 @@ def _one_line(error: Exception) -> str:
     """A message of DuckDB with its hints in one line, without the excerpt of the statement."""
     excerpt = re.compile(r"^LINE \d+:.*\n?.*\^*\s*$", re.MULTILINE)
     return " ".join(excerpt.sub("", str(error)).split())
-
-
-def _network_hint(error: duckdb.Error) -> str:
-    """Returns the message for a failed statement of a user, with the option that allows a missing extension."""
-    text = _one_line(error)
-    needs_extension = re.match(r"(.*?)\W*(Please try installing|Install it first)", text)
-    return f"{needs_extension[1]}; {_ALLOW}" if needs_extension else text

@@ -38,6 +38,16 @@ def check_store_path(folder: Path) -> None:
         raise CatalogError(message) from error
 
 
+def has_header_size(file: Path) -> bool:
+    """Whether a file is large enough for the header of a DuckDB file; it is not opened.
+
+    Raises:
+        OSError: it is not a regular file.
+    """
+    check_regular(file)
+    return file.stat().st_size >= _HEADER_BYTES
+
+
 def check_header(file: Path) -> None:
     """Refuse a file that is no complete DuckDB file, without opening it as one.
 

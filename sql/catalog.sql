@@ -12,9 +12,21 @@ CHECKPOINT;
 -- Deletes the format of the catalog.
 DELETE FROM store_format;
 
+-- name: external_access
+-- Returns whether statements may reach files and the network.
+SELECT current_setting('enable_external_access');
+
 -- name: format
 -- Returns the format of the catalog.
 FROM store_format;
+
+-- name: is_locked
+-- Returns whether the settings are locked.
+SELECT current_setting('lock_configuration');
+
+-- name: lock_settings
+-- Locks the settings: statements cannot change them any more.
+SET lock_configuration = TRUE;
 
 -- name: loaded_extensions
 -- Returns the loaded extensions that are not part of DuckDB itself.

@@ -13,12 +13,13 @@ class CatalogMethods(StoreMethods):
     """Query the catalog, and look after the store."""
 
     @checked
-    def sql(self, statement: str, *, allow_network: bool = False) -> pa.Table:
+    def sql(self, statement: str, *, allow_files: bool = False, allow_network: bool = False) -> pa.Table:
         """Run a SQL statement on the catalog, read-only.
 
         Args:
             statement: One statement of DuckDB's SQL.
-            allow_network: Let DuckDB install and load extensions and open network addresses.
+            allow_files: Let DuckDB read and write files beside the catalog.
+            allow_network: Let DuckDB install and load extensions and open network addresses; includes `allow_files`.
 
         Returns:
             The result as a pyarrow Table: `.to_pylist()` gives dicts, `.to_pandas()` a DataFrame.
@@ -33,17 +34,23 @@ class CatalogMethods(StoreMethods):
         """
         from clipstore.pipeline.query import run_sql
 
-        return run_sql(self._store, statement, allow_network=allow_network)
+        return run_sql(self._store, statement, allow_files=allow_files, allow_network=allow_network)
 
     @checked
     def query(
-        self, name: str | None = None, *, parameters: Parameters | None = None, allow_network: bool = False
+        self,
+        name: str | None = None,
+        *,
+        parameters: Parameters | None = None,
+        allow_files: bool = False,
+        allow_network: bool = False,
     ) -> pa.Table:
         """Run a named query; without a name, list the queries.
 
         Args:
             name: The query.
             parameters: Values by parameter (the options -p KEY=VALUE of the command), such as {"limit": 5}.
+            allow_files: Let a parameter `file` be outside the store's folder of adapters.
             allow_network: See `sql`.
 
         Returns:
@@ -62,7 +69,7 @@ class CatalogMethods(StoreMethods):
         if name is None:
             return list_queries()
         pairs = [f"{key}={value}" for key, value in (parameters or {}).items()]
-        return run_query(self._store, name, pairs, allow_network=allow_network)
+        return run_query(self._store, name, pairs, allow_files=allow_files, allow_network=allow_network)
 
     @checked
     def info(self) -> Result:

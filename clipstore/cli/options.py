@@ -67,11 +67,14 @@ def format_option(command: Command) -> Command:
     )(command)
 
 
-def network_option(command: Command) -> Command:
-    """`--allow-network`, for commands that run SQL."""
-    return click.option(
-        "--allow-network", is_flag=True, help="Let DuckDB install extensions and open network addresses."
-    )(command)
+def access_options(command: Command) -> Command:
+    """`--allow-files` and `--allow-network`, for commands that run SQL."""
+    network = click.option(
+        "--allow-network",
+        is_flag=True,
+        help="Let DuckDB install extensions, open network addresses, and read and write files.",
+    )
+    return click.option("--allow-files", is_flag=True, help="Let DuckDB read and write files.")(network(command))
 
 
 def memory_option(help_text: str) -> Callable[[Command], Command]:

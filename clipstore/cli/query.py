@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import format_option, json_option, network_option, store_option
+from clipstore.cli.options import access_options, format_option, json_option, store_option
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 @click.option("-p", "parameters", multiple=True, metavar="KEY=VALUE", help="A parameter of the query; may be repeated.")
 @format_option
 @json_option
-@network_option
+@access_options
 @store_option
 def query(
-    name: str | None, parameters: tuple[str, ...], form: str, store: Store, *, as_json: bool, allow_network: bool
+    name: str | None, parameters: tuple[str, ...], form: str, store: Store, *, as_json: bool, **access: bool
 ) -> None:
     """Run a named query; without NAME, list them.
 
@@ -29,5 +29,5 @@ def query(
     from clipstore.pipeline.query import list_queries, run_query
     from clipstore.reporting.tables import print_rows
 
-    table = run_query(store, name, parameters, allow_network=allow_network) if name else list_queries()
+    table = run_query(store, name, parameters, **access) if name else list_queries()
     print_rows(table, "json" if as_json else form)

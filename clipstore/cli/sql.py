@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import format_option, json_option, network_option, store_option
+from clipstore.cli.options import access_options, format_option, json_option, store_option
 from clipstore.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -34,20 +34,20 @@ class _Statement(click.Command):
 @click.argument("statement")
 @format_option
 @json_option
-@network_option
+@access_options
 @store_option
-def sql(statement: str, form: str, store: Store, *, as_json: bool, allow_network: bool) -> None:
+def sql(statement: str, form: str, store: Store, *, as_json: bool, **access: bool) -> None:
     """Run a SQL statement on the catalog, read-only.
 
-    The STATEMENT "-" is read from stdin. It may read local files; DuckDB installs or loads no extensions and opens no
-    network addresses without --allow-network.
+    The STATEMENT "-" is read from stdin. DuckDB reads and writes no file beside the catalog without --allow-files; it
+    installs or loads no extension and opens no network address without --allow-network.
 
     Example: clipstore sql "SELECT metric, value FROM metrics WHERE direction = 'text_to_image'"
     """
     from clipstore.pipeline.query import run_sql
     from clipstore.reporting.tables import print_rows
 
-    table = run_sql(store, _read_statement(statement), allow_network=allow_network)
+    table = run_sql(store, _read_statement(statement), **access)
     print_rows(table, "json" if as_json else form)
 
 

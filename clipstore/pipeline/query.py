@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pyarrow as pa
 
-from clipstore.catalog import Session, parameters_of
+from clipstore.catalog import Access, Session, parameters_of
 from clipstore.errors import CatalogError, NotFoundError, nearest
 from clipstore.statements import statement, statement_names
 from clipstore.store.layout import Store
@@ -15,21 +16,27 @@ from clipstore.store.models import model_name
 TOTAL_ROWS = "total_rows"  # a column of the queries that have a limit, and a key of the result's metadata
 
 
-def run_sql(store: Store, text: str, *, allow_network: bool = False) -> pa.Table:
+def run_sql(store: Store, text: str, *, allow_files: bool = False, allow_network: bool = False) -> pa.Table:
     """The result of a user's statement on the catalog, which is opened read-only.
 
-    Installing or loading DuckDB extensions and opening network addresses need `allow_network`.
+    Reading and writing files needs `allow_files`; installing or loading DuckDB extensions and opening network addresses
+    need `allow_network`, which includes files.
 
     Raises:
         CatalogError: DuckDB refuses the statement.
         NotFoundError: there is no store.
     """
-    with store.catalog.read(allow_network=allow_network) as session:
+    access = Access.of(allow_files=allow_files, allow_network=allow_network)
+    with store.catalog.read(access=access) as session:
         return session.sql(text)
 
 
-def run_query(store: Store, name: str, parameters: Iterable[str], *, allow_network: bool = False) -> pa.Table:
+def run_query(
+    store: Store, name: str, parameters: Iterable[str], *, allow_files: bool = False, allow_network: bool = False
+) -> pa.Table:
     """The result of a named query. `parameters` are KEY=VALUE; those left out are null.
+
+    A parameter `file` is a file below the store's folder of adapters; others need `allow_files` or `allow_network`.
 
     If a limit may have left rows out, the metadata of the table has their number without it, `total_rows`.
 
@@ -44,11 +51,15 @@ def run_query(store: Store, name: str, parameters: Iterable[str], *, allow_netwo
     values = _parse_parameters(name, parameters_of(text), parameters)
     if values.get("model"):
         values["model"] = model_name(store, values["model"] or "")
-    with store.catalog.read(allow_network=allow_network) as session:
+    access = Access.of(allow_files=allow_files, allow_network=allow_network)
+    if "file" in values and access is Access.NONE:
+        _check_below_adapters(store, f"parameter file of {name}", values["file"])
+        access = Access.FILES
+    with store.catalog.read(access=access) as session:
         for key, value in values.items():
             if value is not None:
                 _check_value(session, f"parameter {key} of {name}", key, value)
-        return _total_as_metadata(session.sql(text, values))
+        return _total_as_metadata(session.sql(text, values, own=True))
 
 
 def _parse_parameters(name: str, keys: Iterable[str], parameters: Iterable[str]) -> dict[str, str | None]:
@@ -69,6 +80,23 @@ def _parse_parameters(name: str, keys: Iterable[str], parameters: Iterable[str])
     return values
 
 
+def _check_below_adapters(store: Store, parameter: str, file: str | None) -> None:
+    """Check that a file, if one is given, is below the store's folder of adapters.
+
+    Raises:
+        NotFoundError: it is elsewhere, or does not exist.
+    """
+    if not file:
+        return
+    path = Path(file).resolve()
+    if not path.is_file() or not path.is_relative_to(store.adapters.resolve()):
+        message = (
+            f"{parameter}: {file!r} is not a file below {store.adapters}; --allow-files permits other files, "
+            "--allow-network addresses"
+        )
+        raise NotFoundError(message)
+
+
 def _check_value(session: Session, parameter: str, key: str, value: str) -> None:
     """Check a value with the statement KEY of sql/parameters.sql.
 
@@ -81,7 +109,7 @@ def _check_value(session: Session, parameter: str, key: str, value: str) -> None
     text = statement(f"parameters/{key}")
     is_check = "value" in parameters_of(text)
     try:
-        valid = session.sql(text, {"value": value} if is_check else {})["value"].to_pylist()
+        valid = session.sql(text, {"value": value} if is_check else {}, own=True)["value"].to_pylist()
     except CatalogError as error:
         message = f"{parameter}: {error}"
         raise CatalogError(message) from error

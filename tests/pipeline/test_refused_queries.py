@@ -1,4 +1,4 @@
-"""Queries that are refused: unknown values of parameters, and statements that reach the network."""
+"""Queries that are refused: unknown values of parameters, and statements that reach files or the network."""
 
 from __future__ import annotations
 
@@ -243,10 +243,85 @@ def test_the_network_is_reached_if_allowed(cli: Run, store: Path, server: Any, r
     assert len(server.paths) == 3
 
 
-def test_local_files_are_read(cli_json: Callable[..., Any], tmp_path: Path) -> None:
-    file = tmp_path / "x.csv"
+# --- files
+
+
+def test_local_files_are_read_and_written_if_allowed(cli: Run, cli_json: Callable[..., Any], tmp_path: Path) -> None:
+    file, copy = tmp_path / "x.csv", tmp_path / "copy.csv"
     file.write_text("a,b\n1,2\n")
-    assert cli_json("sql", f"FROM read_csv('{file}')") == [{"a": 1, "b": 2}]
+    for option in ("--allow-files", "--allow-network"):
+        assert cli_json("sql", f"FROM read_csv('{file}')", option) == [{"a": 1, "b": 2}]
+        cli("sql", f"COPY (SELECT 1 AS a, 2 AS b) TO '{copy}'", option)
+        assert copy.read_text() == file.read_text()
+        copy.unlink()
+
+
+FILE_STATEMENTS = [
+    "FROM '{file}'",
+    "FROM read_csv('{file}')",
+    "FROM read_text('{file}')",
+    "FROM read_blob('{file}')",
+    "FROM glob('{folder}/*')",
+    "FROM sniff_csv('{file}')",
+    "FROM parquet_metadata('{file}')",
+    "SELECT * FROM query('FROM read_text(''{file}'')')",
+    "COPY (SELECT 1) TO '{folder}/new.csv'",
+    "COPY images FROM '{file}'",
+    "EXPORT DATABASE '{folder}/new'",
+    "IMPORT DATABASE '{folder}'",
+    "ATTACH '{folder}/new.duckdb'",
+    "ATTACH '{folder}/new.duckdb' (READ_ONLY)",
+    "LOAD '{file}'",
+    "INSTALL '{file}'",
+    "SET enable_external_access = true",
+    "RESET enable_external_access",
+    "SET lock_configuration = false",
+    "PRAGMA profiling_output = '{folder}/new.json'",
+    "PRAGMA enable_external_access = true",
+    "CALL enable_logging(storage = 'file', storage_path = '{folder}/new')",
+    "FROM enable_logging(storage = 'file', storage_path = '{folder}/new')",
+    "FROM duckdb_secrets()",
+]
+
+
+@pytest.mark.parametrize("text", FILE_STATEMENTS)
+def test_statements_do_not_reach_files(cli: Run, store: Path, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("hidden\n1\n")
+    error = cli("sql", text.format(file=file, folder=tmp_path), code=1)
+    assert "--allow-files" in error.stderr or "--allow-network" in error.stderr
+    assert "hidden" not in error.output
+    assert list(tmp_path.iterdir()) == [file]
+    with pytest.raises(CatalogError, match="allow_"):
+        clipstore.open(store).sql(text.format(file=file, folder=tmp_path))
+
+
+def test_a_writing_statement_is_refused(cli: Run) -> None:
+    for text in ("DELETE FROM images", "CREATE TABLE x AS SELECT 1", "DROP TABLE images"):
+        assert "read-only" in cli("sql", text, code=1).stderr
+
+
+def test_a_file_of_a_parameter_is_below_the_adapters(cli: Run, evaluated_store: Path, tmp_path: Path) -> None:
+    adapter = evaluated_store / "adapters" / "m"
+    adapter.mkdir(parents=True, exist_ok=True)
+    for file in (adapter / "metrics.csv", tmp_path / "metrics.csv"):
+        file.write_text("epoch,loss\n1,0.5\n")
+    (adapter / "link.csv").symlink_to(tmp_path / "metrics.csv")
+    cli("query", "training", "-p", f"file={adapter / 'metrics.csv'}")
+    for file in (tmp_path / "metrics.csv", adapter / "link.csv", adapter / "../../../metrics.csv", "/etc/passwd"):
+        error = cli("query", "training", "-p", f"file={file}", code=1).stderr
+        assert "parameter file of training: " in error
+        assert "--allow-files" in error
+    cli("query", "training", "-p", f"file={tmp_path / 'metrics.csv'}", "--allow-files")
+
+
+def test_beside_an_unrestricted_connection_statements_need_permission(store: Path) -> None:
+    """DuckDB opens a file once per process, with the configuration of the first connection."""
+    with duckdb.connect(str(store / "catalog.duckdb"), read_only=True):
+        with pytest.raises(CatalogError, match=r"close it; --allow-files \(in Python allow_files=True\)"):
+            clipstore.open(store).sql("SELECT 1 AS one")
+        assert clipstore.open(store).sql("SELECT 1 AS one", allow_files=True).num_rows == 1
+        assert clipstore.open(store).query("metrics").num_rows > 0
 
 
 # --- names in views

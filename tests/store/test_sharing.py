@@ -127,6 +127,15 @@ def test_a_thread_does_not_wait_for_itself(embedding_store: EmbeddingStore, file
     assert embedding_store.sql("SELECT 1 AS one").num_rows == 1
 
 
+def test_a_read_within_a_read_keeps_other_processes_from_writing(embedding_store: EmbeddingStore, file: Path) -> None:
+    """A process that closes a file loses its locks on it, so nothing but DuckDB opens an open catalog."""
+    program = "import duckdb, sys; duckdb.connect(sys.argv[1])"
+    with Catalog(file).read():
+        embedding_store.sql("SELECT 1 AS one")
+        other = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=False)
+    assert "Could not set lock" in other.stderr
+
+
 def test_a_link_is_the_same_catalog(embedding_store: EmbeddingStore, store: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(store)
@@ -142,7 +151,7 @@ def test_a_foreign_reader_is_shared_and_named_before_an_evaluation(
     embedding_store: EmbeddingStore, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with duckdb.connect(str(file), read_only=True) as foreign:
-        assert embedding_store.sql("SELECT count(*) AS n FROM images").to_pydict() == {"n": [20]}
+        assert embedding_store.sql("SELECT count(*) AS n FROM images", allow_files=True).to_pydict() == {"n": [20]}
         ranked: list[str] = []
         options = EvalOptions(on_progress=lambda model, *_: ranked.append(model))
         with pytest.raises(CatalogError, match=r"by another connection, read-only .*: close that connection, or open"):
@@ -158,11 +167,11 @@ def test_a_foreign_writer_is_shared(embedding_store: EmbeddingStore, file: Path)
     with duckdb.connect(str(file)) as foreign:
         assert embedding_store.evaluate("m", SPLIT)
         foreign.execute("BEGIN; CREATE TABLE foreign_rows (a INTEGER); INSERT INTO foreign_rows VALUES (1)")
-        assert "foreign_rows" not in embedding_store.sql("SHOW TABLES").column(0).to_pylist()
+        assert "foreign_rows" not in embedding_store.sql("SHOW TABLES", allow_files=True).column(0).to_pylist()
         foreign.execute("COMMIT")
-        assert embedding_store.sql("FROM foreign_rows").to_pydict() == {"a": [1]}
+        assert embedding_store.sql("FROM foreign_rows", allow_files=True).to_pydict() == {"a": [1]}
         with pytest.raises(CatalogError, match="read-only"):
-            embedding_store.sql("INSERT INTO foreign_rows VALUES (2)")
+            embedding_store.sql("INSERT INTO foreign_rows VALUES (2)", allow_files=True)
         assert foreign.sql("SELECT count(*) FROM evaluations").fetchall() == [(1,)]
 
 
