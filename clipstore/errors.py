@@ -59,6 +59,10 @@ class QueryError(ClipstoreError):
     """A retrieval query is not an image file, folder, address or text, or no query can be used."""
 
 
+class OfflineError(ClipstoreError):
+    """An action needs the network, which `--offline` or the environment forbids."""
+
+
 class RemovalError(ClipstoreError):
     """A removal is ambiguous or not confirmed, or something else depends on what is to be removed."""
 

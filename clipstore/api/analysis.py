@@ -67,6 +67,7 @@ class AnalysisMethods(StoreMethods):
         split: str,
         top: Positive = 5,
         allow_network: bool = False,
+        allow_private_addresses: bool = False,
         panel: File | None = None,
         partial: bool = False,
         memory: Size = "8GB",
@@ -83,6 +84,7 @@ class AnalysisMethods(StoreMethods):
             split: The split to search.
             top: Number of hits per query.
             allow_network: Fetch images from http and https addresses.
+            allow_private_addresses: Fetch them from private and loopback addresses, too.
             panel: Also draw queries and hits into this PNG file.
             partial: Search the items embedded so far.
             memory: Memory budget of the model on its device, and of the ranking.
@@ -104,6 +106,7 @@ class AnalysisMethods(StoreMethods):
         Example:
             >>> store.retrieve(["image.jpg", "a dog on a beach"], model="demo", split="scenes/val")
         """
+        from clipstore.pipeline.retrieve.download import DownloadRules, is_any, is_public
         from clipstore.pipeline.retrieve.options import RetrieveOptions
         from clipstore.pipeline.retrieve.queries import parse_queries
         from clipstore.pipeline.retrieve.run import retrieve
@@ -115,6 +118,7 @@ class AnalysisMethods(StoreMethods):
                 partial=partial,
                 memory=choices.size_in_bytes(memory),
                 device=device,
+                downloads=DownloadRules(permits=is_any if allow_private_addresses else is_public),
                 thumbnails=panel is not None,
                 on_progress=display,
             )

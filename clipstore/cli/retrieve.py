@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--split", required=True, help="The split to search, such as coco/val2017.")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of hits per query.")
 @click.option("--allow-network", is_flag=True, help="Download images from http and https addresses.")
+@click.option("--allow-private-addresses", is_flag=True, help="Download from private and loopback addresses, too.")
 @click.option(
     "--panel", type=click.Path(dir_okay=False, path_type=Path), help="Also draw queries and hits into this PNG file."
 )
@@ -38,6 +39,7 @@ def retrieve(
     store: Store,
     *,
     allow_network: bool,
+    allow_private_addresses: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -52,6 +54,7 @@ def retrieve(
     Example: clipstore retrieve image.jpg "a dog on a beach" --model demo --model demo-full
              --split scenes/val --panel hits.png
     """
+    from clipstore.pipeline.retrieve.download import DownloadRules, is_any, is_public
     from clipstore.pipeline.retrieve.options import RetrieveOptions
     from clipstore.pipeline.retrieve.queries import parse_queries
     from clipstore.pipeline.retrieve.run import retrieve as run_retrieve
@@ -63,7 +66,8 @@ def retrieve(
     retain_freed_memory()
     queries = parse_queries(image_or_text, texts, allow_network=allow_network)
     with progress_display() as progress:
-        settings = RetrieveOptions(**options, thumbnails=bool(panel), on_progress=progress)
+        downloads = DownloadRules(permits=is_any if allow_private_addresses else is_public)
+        settings = RetrieveOptions(**options, downloads=downloads, thumbnails=bool(panel), on_progress=progress)
         retrieval = run_retrieve(store, queries, models, split, settings)
         for line in skipped_notes(retrieval.result):
             progress.print_line(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clipstore import choices
+from clipstore.pipeline.retrieve.download import DEFAULT_RULES, DownloadRules
 from clipstore.progress import Progress, no_progress
 
 
@@ -17,6 +18,7 @@ class RetrieveOptions:
         partial: search only the items embedded so far, instead of raising an error.
         memory: bytes for the model on its device, and for the ranking.
         device: where both run; None: CUDA if available, else the CPU.
+        downloads: what the download of an image may do.
         thumbnails: also return the thumbnails of a panel.
         on_progress: called while queries are encoded.
     """
@@ -25,5 +27,6 @@ class RetrieveOptions:
     partial: bool = False
     memory: int = choices.DEFAULT_MEMORY
     device: str | None = None
+    downloads: DownloadRules = DEFAULT_RULES
     thumbnails: bool = False
     on_progress: Progress = no_progress

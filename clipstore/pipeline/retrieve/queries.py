@@ -9,6 +9,7 @@ from typing import Literal
 
 from clipstore.captions import is_blank
 from clipstore.errors import QueryError
+from clipstore.network import check_online
 
 IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -42,6 +43,7 @@ def parse_queries(
     Raises:
         QueryError: an image file does not exist, a folder has no image files, an address needs `allow_network`, a text
             is empty, or there are no queries.
+        OfflineError: an address is given, and all network is forbidden.
     """
     queries = [
         query
@@ -61,6 +63,7 @@ def _parse(argument: str, *, text_allowed: bool, allow_network: bool) -> Iterato
         if not allow_network:
             message = f"{argument} is on the network: add --allow-network to download it"
             raise QueryError(message)
+        check_online(f"downloading {argument}")
         yield Query(name=argument, kind="image")
     elif path and path.is_dir():
         yield from _folder_queries(path)

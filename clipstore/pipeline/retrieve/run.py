@@ -63,7 +63,7 @@ def retrieve(
         ]
     cache: VectorCache = {}
     with tempfile.TemporaryDirectory(prefix="clipstore-retrieve-") as folder:
-        loaded = load_images(queries, Path(folder))
+        loaded = load_images(queries, Path(folder), options.downloads)
         usable = [query for query, reason in loaded if not reason]
         results = [search(store, model, gallery, usable, options, cache) for model, gallery in galleries.items()]
         failures = failure_rows(queries, [(query, reason) for query, reason in loaded if reason], results)
