@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from clipstore.catalog_files import REBUILD, check_header, has_header_size, new_catalog_file
 from clipstore.errors import CatalogError, NotFoundError
+from clipstore.network import check_online
 from clipstore.records import Row
 from clipstore.rwlock import Holder, ReadWriteLock
 from clipstore.statements import SCHEMA, schema_digest, statement
@@ -85,8 +86,13 @@ class Access(Enum):
 
     @classmethod
     def of(cls, *, allow_files: bool, allow_network: bool) -> Access:
-        """The access that two options allow."""
+        """The access that two options allow.
+
+        Raises:
+            OfflineError: the network is allowed by the option, and forbidden for the whole process.
+        """
         if allow_network:
+            check_online("--allow-network")
             return cls.NETWORK
         return cls.FILES if allow_files else cls.NONE
 

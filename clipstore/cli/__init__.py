@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from clipstore import network
 from clipstore.cli.bench import bench
 from clipstore.cli.compare import compare
 from clipstore.cli.dataset import dataset
@@ -69,7 +70,13 @@ def _fail(message: str) -> NoReturn:
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="clipstore")
-def main() -> None:
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Forbid all network: downloads of models and images, and extensions of DuckDB. [env var: CLIPSTORE_OFFLINE]",
+)
+@click.pass_context
+def main(context: click.Context, *, offline: bool) -> None:
     """Embed images and captions once, rank them exactly, query the results in SQL.
 
     \b
@@ -80,6 +87,8 @@ def main() -> None:
       clipstore embed --model pretrained --split coco/val2017
       clipstore eval --model pretrained --split coco/val2017
     """
+    if offline:
+        context.with_resource(network.offline())
 
 
 for command in (

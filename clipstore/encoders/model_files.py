@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipstore.errors import ModelError
+from clipstore.network import OFFLINE_OPTION, is_offline
 from clipstore.training_files import HEADS
 
 _BUNDLED = "bundled:"
@@ -222,6 +223,8 @@ def _find_in_cache(hub_id: str) -> Path | None:
 
 def _download(hub_id: str) -> Path:
     """Download a hub model into the hub's cache; its folder."""
+    if is_offline():
+        raise _not_downloaded(hub_id, f"{OFFLINE_OPTION} forbids the network")
     import huggingface_hub as hub
 
     try:
@@ -230,14 +233,16 @@ def _download(hub_id: str) -> Path:
         if revision:
             folder = Path(hub.snapshot_download(hub_id, allow_patterns=_DOWNLOADED, revision=revision))
     except (hub.errors.HTTPError, OSError, ValueError) as error:  # no network, no such repository, or no valid id
-        reason = str(error).strip().splitlines()[0]
-        message = (
-            f"no folder {hub_id} here, and it cannot be downloaded from the hub ({reason}): run again online, or "
-            f"download it elsewhere with 'hf download {hub_id}' "
-            "and record that folder with 'clipstore model add NAME --base FOLDER'"
-        )
-        raise ModelError(message) from error
+        raise _not_downloaded(hub_id, str(error).strip().splitlines()[0]) from error
     return check_complete(folder, hub_id)
+
+
+def _not_downloaded(hub_id: str, reason: str) -> ModelError:
+    return ModelError(
+        f"no folder {hub_id} here, and it cannot be downloaded from the hub ({reason}): run again online, or "
+        f"download it elsewhere with 'hf download {hub_id}' "
+        "and record that folder with 'clipstore model add NAME --base FOLDER'"
+    )
 
 
 def _converted_revision(hub_id: str) -> str | None:
