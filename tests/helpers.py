@@ -108,10 +108,10 @@ def query_rows(store: Path, statement: str) -> list[dict[str, Any]]:
 # ---- property tests ----
 
 
-def examples(count: int, **more: Any) -> settings:
-    """Settings of a property test: `count` examples in the profile `full`, at most SHORT_EXAMPLES in `short`."""
-    short = settings.default.max_examples == SHORT_EXAMPLES
-    return settings(max_examples=min(count, SHORT_EXAMPLES) if short else count, **more)
+def examples(count: int, short: int = SHORT_EXAMPLES, **more: Any) -> settings:
+    """Settings of a property test: `count` examples in the profile `full`, at most `short` in the profile `short`."""
+    is_short = settings.default.max_examples == SHORT_EXAMPLES
+    return settings(max_examples=min(count, short) if is_short else count, **more)
 
 
 # ---- training ----

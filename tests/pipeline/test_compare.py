@@ -390,7 +390,15 @@ def test_too_few_models_and_unknown_names(right_and_wrong: Path, cli: Run) -> No
     cli("compare", "--split", "g/all", code=2)
 
 
-@pytest.mark.parametrize("words", [(), ("--protocol", "paired-rows"), ("--captions", "first5"), ("--unseen",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        pytest.param(("--protocol", "paired-rows"), marks=pytest.mark.full),
+        pytest.param(("--captions", "first5"), marks=pytest.mark.full),
+        ("--unseen",),
+    ],
+)
 def test_error_of_a_missing_evaluation_names_the_command(
     evaluate_models: Run, cli: Run, words: tuple[str, ...]
 ) -> None:
@@ -464,6 +472,7 @@ def test_single_image_has_no_interval(evaluate_models: Run, cli: Run, compare: R
     assert "none" in printed
 
 
+@pytest.mark.full
 def test_ten_thousand_captions_of_one_image(evaluate_models: Run, compare: RunJson) -> None:
     """One image with 10,000 captions that only one model retrieves, among 59 images of equal difficulty."""
     rng = np.random.default_rng(6)

@@ -47,6 +47,7 @@ def test_an_extended_training_ends_with_the_weights_of_one_long_training(
     assert (again["extended"], again["stopped_by"], len(again["history"])) == ({}, "epochs", 4)
 
 
+@pytest.mark.full
 def test_an_extended_cosine_spans_all_epochs(workspace: Path, store: Path, cli: Run, tmp_path: Path) -> None:
     shutil.copytree(store, tmp_path / "whole")
     settings = 'decay = "cosine"\nwarmup = 3\nepochs = '
@@ -69,6 +70,7 @@ def _half_cosine(step: int, warmup: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
+@pytest.mark.full
 def test_an_extension_without_effect_names_the_setting_to_raise(trained: Trained, cli: Run) -> None:
     write_job("tuned", "patience = 9")
     stderr = cli("train", "--model", "tuned").stderr
@@ -76,6 +78,7 @@ def test_an_extension_without_effect_names_the_setting_to_raise(trained: Trained
     assert "raise epochs" in stderr
 
 
+@pytest.mark.full
 def test_an_extension_deletes_evaluations(trained: Trained, cli: Run, sql: Run) -> None:
     file = write_job("tuned", rest='[eval]\nsplits = ["t/val"]\n')
     cli("run", file)

@@ -141,6 +141,7 @@ def test_models_that_do_not_fit_into_memory_together_take_turns(
     assert [summary.done for summary in summaries if summary.tower == "image"] == [24, 24]
 
 
+@pytest.mark.full
 def test_lost_features_are_recomputed_for_each_model(
     cli: Run, cli_json: Run, scenes: Path, small_clip: Path, store: Path, tmp_path: Path
 ) -> None:
@@ -244,6 +245,7 @@ def test_missing_and_truncated_weights_are_an_error_of_one_line(scene_store: Pat
     assert "no model.safetensors" in cli("embed", "--model", "headed", code=1).stderr
 
 
+@pytest.mark.full
 def test_items_are_embedded_again_after_a_change_of_weights(
     scene_store: Path, cli: Run, cli_json: Run, other_head: Path
 ) -> None:
@@ -273,6 +275,7 @@ def test_a_prompt_changes_only_the_texts(
     assert np.abs(difference).max(axis=1).min() > 1e-4
 
 
+@pytest.mark.full
 def test_auto_is_the_precision_of_the_last_run(scene_store: Path, cli_json: Run) -> None:
     embed_towers(cli_json, "--precision", "fp32")
     assert embed_towers(cli_json, "--precision", "bf16")["image"]["reused"] == 0

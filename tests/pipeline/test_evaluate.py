@@ -258,7 +258,7 @@ GALLERIES = st.lists(st.tuples(SOME, st.lists(SOME, min_size=1, max_size=3)), mi
 names = map(str, count())
 
 
-@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, short=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=GALLERIES, protocol=st.sampled_from(["standard", "paired-rows"]))
 def test_metrics_equal_the_mean_over_all_orders(
     measure: Callable[..., Any], drawn: list[tuple[Vector, list[Vector]]], protocol: str

@@ -106,6 +106,7 @@ def check_recalls(metrics: dict[str, float], oracle: Callable[..., Any], retriev
     assert 0.01 < metrics["image_retrieval_recall@1"] < 0.9
 
 
+@pytest.mark.full
 def test_5k_eccv_and_cxc_equal_the_functions_of_the_package(oracle: Any, five_k: Any, cli_json: RunJson) -> None:
     images, captions, scores = five_k
     retrieved = {"i2t": ranked(captions, images, scores, 60), "t2i": ranked(images, captions, scores.T, 60)}
@@ -285,6 +286,7 @@ def test_models_with_a_shared_tower_have_the_metrics_of_each_alone(
     assert alone[0]["metrics"] != alone[1]["metrics"]
 
 
+@pytest.mark.full
 def test_each_screen_gives_the_same_metrics(cli_json: RunJson, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluations = []
     for screen in ("bf16", "fp32", "fp64"):

@@ -145,6 +145,7 @@ def draw_all_plots(page: Page) -> None:
 # ---- content ----
 
 
+@pytest.mark.full
 def test_the_commands_print_the_numbers(measured: Path, report: Path, sql: Run) -> None:
     """The rows of every section equal the results of the commands that it names."""
     count = 0
@@ -507,6 +508,7 @@ def test_a_single_model(copied: Path, cli: Run, opened: Run) -> None:
     expect(page.locator("#training")).to_contain_text("None of these models was trained")
 
 
+@pytest.mark.full
 def test_galleries_that_differ(copied: Path, cli: Run, sql: Run, opened: Run, import_vectors: Run) -> None:
     """A model has vectors of only some images: the page says why it cannot be compared, and has all other sections."""
     images = [row["source_id"] for row in sql("SELECT source_id FROM images ORDER BY image_id LIMIT 20")]
@@ -521,6 +523,7 @@ def test_galleries_that_differ(copied: Path, cli: Run, sql: Run, opened: Run, im
     assert page.locator("#cards .card").count() > 0
 
 
+@pytest.mark.full
 def test_caption_sets_are_not_mixed(copied: Path, cli: Run) -> None:
     cli("eval", "--split", SPLIT, "--model", "demo", "--captions", "first5")
     words = ("report", "--split", SPLIT, "--map", "none")

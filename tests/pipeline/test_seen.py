@@ -153,6 +153,7 @@ def test_metrics_of_seen_and_unseen_queries(
     assert not {"seen", "unseen"} & (before["a"].keys() | after["b"].keys())
 
 
+@pytest.mark.full
 @examples(8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(count=st.integers(2, IMAGES - 1), seed=st.integers(0, 10_000))
 def test_metrics_are_the_mean_of_seen_and_unseen(

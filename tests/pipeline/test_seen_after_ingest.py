@@ -45,6 +45,7 @@ def training_images(cli_json: Run, split: str) -> int:
     return count
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("trained")
 def test_images_that_a_source_drops_still_count_as_seen(cli: Run, cli_json: Run, tmp_path: Path, sql: Run) -> None:
     assert (seen(cli_json, "a/all"), seen(cli_json, "b/all")) == (IMAGES, IMAGES)
@@ -68,6 +69,7 @@ def test_images_that_move_still_count_as_seen_elsewhere(cli: Run, cli_json: Run,
     assert training_images(cli_json, "a/all") == IMAGES
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("trained")
 def test_images_that_are_rewritten_still_count_as_seen_elsewhere(cli: Run, cli_json: Run, tmp_path: Path) -> None:
     for number in range(IMAGES):

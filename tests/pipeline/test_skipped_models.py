@@ -56,6 +56,7 @@ def test_no_complete_model_is_an_error(cli: Run, import_vectors: Run, vectors: d
     assert "(1 other model is also incomplete)" in cli("eval", "--split", "g/all", code=1).stderr
 
 
+@pytest.mark.full
 def test_model_with_only_captions_is_skipped_and_reported(cli: Run, cli_json: RunJson, scenes: Path) -> None:
     cli("ingest", "coco", scenes, "--name", "s")
     cli("model", "add", "words", "--base", "bundled:demo")

@@ -33,7 +33,7 @@ def vectors(store: Path, model: str, kind: str, split: str = "t/val") -> NDArray
 # ---- from start to end ----
 
 
-@pytest.mark.parametrize("heads", [False, True])
+@pytest.mark.parametrize("heads", [pytest.param(False, marks=pytest.mark.full), True])
 def test_from_a_job_to_a_model_in_the_store(heads: bool, workspace: Path, store: Path, cli: Run, cli_json: Run) -> None:
     write_job("tuned", f"heads = {str(heads).lower()}")
     before = {kind: vectors(store, "demo", kind) for kind in ("images", "captions")}
@@ -76,6 +76,7 @@ def test_metrics_csv_has_a_line_per_epoch(trained: Trained) -> None:
     assert float(rows[2]["loss"]) == history[2]["loss"]
 
 
+@pytest.mark.full
 def test_training_lowers_the_loss(workspace: Path, cli_json: Run) -> None:
     write_job("tuned", "epochs = 5\nlearning_rate = 5e-3\nheads = true")
     losses = [epoch["loss"] for epoch in cli_json("train", "--model", "tuned")["history"][1:]]
@@ -202,6 +203,7 @@ def test_training_json_records_the_training(trained: Trained, store: Path, sql: 
     ]
 
 
+@pytest.mark.full
 def test_a_restarted_training_deletes_evaluations(trained: Trained, cli: Run, cli_json: Run, sql: Run) -> None:
     file = write_job("tuned", rest='[eval]\nsplits = ["t/val"]\n')
     cli("run", file)
@@ -213,6 +215,7 @@ def test_a_restarted_training_deletes_evaluations(trained: Trained, cli: Run, cl
     assert sql(count) == [{"n": 0}]
 
 
+@pytest.mark.full
 def test_another_prompt_has_its_own_base(workspace: Path, store: Path, cli: Run, sql: Run) -> None:
     file = write_job("tuned")
     file.write_text(file.read_text().replace("[train]", 'prompt = "drawn: {}"\n[train]', 1))
@@ -241,7 +244,7 @@ def test_vision_is_trained_on_image_files(workspace: Path, store: Path, cli_json
     assert evaluation["metrics"] == pytest.approx(trained["best"]["metrics"], abs=1e-6)
 
 
-@pytest.mark.parametrize("refresh", [0, 1])
+@pytest.mark.parametrize("refresh", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_hard_negatives_are_incorrect_hits(refresh: int, workspace: Path, store: Path, cli_json: Run, sql: Run) -> None:
     write_job("tuned", f"hard_negatives = 2\nrefresh_negatives = {refresh}\nepochs = 3")
     cli_json("train", "--model", "tuned")

@@ -30,6 +30,7 @@ BUNDLED = Path(drawn.__file__).parent / "model"
 # ---- interruptions and changes ----
 
 
+@pytest.mark.full
 def test_a_training_killed_in_epoch_2_resumes_to_the_same_adapter(
     workspace: Path, store: Path, training_store: Path, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_refused_training_leaves_the_catalog_unchanged(trained: Trained, cli: 
     assert sql(statement) == before
 
 
+@pytest.mark.full
 def test_a_checkpoint_of_another_base_is_refused(workspace: Path, store: Path, cli: Run, tmp_path: Path) -> None:
     base = Path(shutil.copytree(BUNDLED, tmp_path / "base"))
     write_job("tuned", base=base)
@@ -124,6 +126,7 @@ def test_the_same_image_file_under_another_name_overlaps(workspace: Path, cli: R
     assert "1 images of o/all are in t/train too" in cli("train", "--model", "tuned", code=1).stderr
 
 
+@pytest.mark.full
 def test_a_split_of_one_image_is_refused(workspace: Path, cli: Run, tmp_path: Path) -> None:
     draw_dataset(tmp_path / "one", images=1, seed=9, split="v")
     cli("ingest", "coco", tmp_path / "one", "--name", "o")

@@ -113,7 +113,9 @@ def test_a_model_with_other_vectors_is_not_exported(embedded: Path, cli: Run, tm
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    "precision", ["fp32", *(pytest.param(name, marks=pytest.mark.full) for name in ("bf16", "fp16"))]
+)
 def test_a_base_with_other_vectors_is_not_trained(
     precision: str, embedded: Path, base: Path, cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
