@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -312,11 +312,32 @@ class ImageFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RegisteredShard:
+    """A shard as the catalog describes it; the file at `path` must agree.
+
+    Attributes:
+        kind, tower, fingerprint: what its rows are.
+        items, dim, dtype: their number, width and type.
+        checksum: of the shard (see docs/shard-format.md).
+    """
+
+    path: Path
+    kind: ShardKind
+    tower: TowerName
+    fingerprint: str
+    items: int
+    dim: int
+    dtype: str
+    checksum: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShardPlan:
     """The items of one shard that are to be encoded: plain data for any process.
 
     `source` is the kind of the `sources`: "image_files" (paths), "texts" (input of the tokenizer), or "features"
-    (the shard, relative to the store, that holds the item's backbone features, in the row given in `rows`).
+    (the shard, relative to the store, that holds the item's backbone features, in the row given in `rows`; described
+    in `shards`).
     """
 
     tower: Tower
@@ -324,6 +345,7 @@ class ShardPlan:
     contents: list[str]
     sources: list[str]
     rows: list[int]
+    shards: Mapping[str, RegisteredShard] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

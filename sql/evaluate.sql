@@ -223,8 +223,8 @@ WHERE image_id IN (SELECT image_id FROM trained WHERE image_id IS NOT NULL)
 ORDER BY image_id;
 
 -- name: shards
--- The files of the shards of a fingerprint.
-SELECT shard_id, file, dim, dtype FROM shards WHERE fingerprint = $fingerprint ORDER BY shard_id;
+-- The shards of a fingerprint.
+SELECT shard_id, file, kind, tower, fingerprint, items, dim, dtype, checksum FROM shards WHERE fingerprint = $fingerprint ORDER BY shard_id;
 
 -- name: stale
 -- Evaluations of splits that were removed or have changed since.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipstore.shards import Shard, ShardInfo, write_shard
+from clipstore.shards import Shard, ShardInfo, normalize, write_shard
 
 INFO = ShardInfo(
     kind="vectors",
@@ -30,8 +30,8 @@ def content_keys(count: int) -> list[str]:
 
 
 def random_vectors(rows: int = 20, dim: int = 8, dtype: str = "float32", seed: int = 0) -> NDArray[Any]:
-    """Normally distributed vectors, (rows, dim)."""
-    return np.random.default_rng(seed).normal(size=(rows, dim)).astype(dtype)
+    """Vectors of unit length in random directions, (rows, dim)."""
+    return normalize(np.random.default_rng(seed).normal(size=(rows, dim)), dtype)
 
 
 def write_vectors(path: Path, values: NDArray[Any], failures: dict[str, str] = FAILED) -> Shard:

@@ -22,7 +22,7 @@ from clipstore.pipeline.evaluate.rank import TOP_K
 from clipstore.process import peak_memory
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row, TowerName
-from clipstore.shards import ShardInfo
+from clipstore.shards import Shard, ShardInfo
 from clipstore.store.vectors import StoredRows
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _write_shards(
         software=shards.software(clipstore=version("clipstore")),
     )
     total = options.images if tower == "image" else options.captions
-    paths: list[Path] = []
+    written: list[Shard] = []
     sizes: list[int] = []
     pending: list[NDArray[np.float32]] = []
     number = count()
@@ -184,16 +184,15 @@ def _write_shards(
         rows = sum(map(len, pending))
         if rows >= _ROWS or sum(sizes) + rows == total:
             path = folder / f"{tower}-{next(number)}.h5"
-            contents = [f"{tower}{sum(sizes) + row}" for row in range(rows)]
-            shards.write_shard(path, info, np.concatenate(pending), contents, {})
-            paths.append(path)
+            contents = [f"{sum(sizes) + row:064x}" for row in range(rows)]
+            written.append(shards.write_shard(path, info, np.concatenate(pending), contents, {}))
             sizes.append(rows)
             pending = []
             options.on_progress(f"{tower} vectors generated", sum(sizes), total)
     return StoredRows(
-        paths=paths,
-        stamps=[shards.file_stamp(path) for path in paths],
-        shard=np.repeat(np.arange(len(paths)), sizes),
+        shards=[shard.registered() for shard in written],
+        stamps=[shards.file_stamp(shard.path) for shard in written],
+        shard=np.repeat(np.arange(len(written)), sizes),
         rows=np.concatenate([np.arange(size) for size in sizes]),
         dim=options.dim,
         dtypes=["float32"],

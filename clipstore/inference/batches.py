@@ -9,16 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipstore import shards
 from clipstore.device import out_of_memory
 from clipstore.errors import ModelError
-from clipstore.records import PlanSource
+from clipstore.records import PlanSource, RegisteredShard
+from clipstore.shards import gather
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
@@ -113,10 +112,10 @@ def _encode_texts(encoder: ClipEncoder, items: list[list[int]]) -> Outputs:
     return encoder.text_vectors(items), None
 
 
-def _project_features(encoder: ClipEncoder, items: list[tuple[Path, int]]) -> Outputs:
-    paths = list(dict.fromkeys(path for path, _ in items))
-    shard_index = np.array([paths.index(path) for path, _ in items])
-    return encoder.project(shards.gather(paths, shard_index, np.array([row for _, row in items]))), None
+def _project_features(encoder: ClipEncoder, items: list[tuple[RegisteredShard, int]]) -> Outputs:
+    numbers = {shard: number for number, shard in enumerate(dict.fromkeys(shard for shard, _ in items))}
+    which = np.array([numbers[shard] for shard, _ in items])
+    return encoder.project(gather(list(numbers), which, np.array([row for _, row in items]))), None
 
 
 _COMPUTE: Mapping[PlanSource, Callable[[ClipEncoder, Any], Outputs]] = {

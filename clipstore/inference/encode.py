@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain, tee
 
 from clipstore.encoders.images import Preprocessing
@@ -149,6 +150,7 @@ def _submit_texts(builder: ShardBuilder) -> None:
 
 def _submit_features(builder: ShardBuilder) -> None:
     """Submit stored features in one batch: a projection head is one matrix product."""
-    plan = builder.plan
+    plan, root = builder.plan, builder.settings.folder.parent
+    shards = {file: replace(shard, path=root / file) for file, shard in plan.shards.items()}
     for content, file, row in zip(plan.contents, plan.sources, plan.rows, strict=True):
-        builder.add(content, (builder.settings.folder.parent / file, row), batch_size=len(plan.contents))
+        builder.add(content, (shards[file], row), batch_size=len(plan.contents))

@@ -26,16 +26,28 @@ def shard_path(folder: Path, plan: ShardPlan, fingerprint: str) -> Path:
 
 def complete_shards(folder: Path, plan: ShardPlan) -> list[Shard]:
     """Returns the shards of a plan that an interrupted run completed, or none unless all exist and are undamaged."""
-    fingerprints = [plan.tower.fingerprint]
+    fingerprints: dict[ShardKind, str] = {"vectors": plan.tower.fingerprint}
     if plan.source == "image_files" and plan.tower.backbone:
-        fingerprints.append(plan.tower.backbone)
-    paths = [shard_path(folder, plan, fingerprint) for fingerprint in fingerprints]
+        fingerprints["features"] = plan.tower.backbone
+    paths = [shard_path(folder, plan, fingerprint) for fingerprint in fingerprints.values()]
     if not all(path.exists() for path in paths):
         return []
     try:
-        return [shards.read_shard(path, check=True) for path in paths]
+        complete = [shards.read_shard(path, check=True) for path in paths]
     except ShardError:
         return []  # damaged: it is written again
+    kinds = zip(complete, fingerprints.items(), strict=True)
+    return complete if all(_is_planned(shard, plan, kind, fingerprint) for shard, (kind, fingerprint) in kinds) else []
+
+
+def _is_planned(shard: Shard, plan: ShardPlan, kind: ShardKind, fingerprint: str) -> bool:
+    """Whether a shard has the items and the tower of a plan. A file of another origin can have the plan's name."""
+    dim = plan.tower.dim if kind == "vectors" else plan.tower.features_dim
+    expected = (kind, plan.tower.tower, fingerprint, dim)
+    items = sorted([*shard.contents, *shard.failures])
+    return (shard.info.kind, shard.info.tower, shard.info.fingerprint, shard.dim) == expected and items == sorted(
+        plan.contents
+    )
 
 
 def write_shards(builders: list[ShardBuilder]) -> list[Shard]:

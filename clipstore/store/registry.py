@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
 from clipstore.catalog import Session
-from clipstore.records import Row
+from clipstore.records import RegisteredShard, Row
 from clipstore.shards import Shard
 from clipstore.store.layout import Store
 
@@ -25,6 +25,18 @@ def register(session: Session, store: Store, shards: Sequence[Shard]) -> None:
     session.run("embed/add_vectors")
     session.run("embed/delete_resolved_failures")
     session.run("embed/add_failures")
+
+
+def registered_shards(session: Session, store: Store, files: Iterable[str]) -> dict[str, RegisteredShard]:
+    """The registered shards among some files, which are relative to the store, by file."""
+    rows = session.rows("shards/registered", files=list(files))
+    return {row["file"]: registered_shard(store, row) for row in rows}
+
+
+def registered_shard(store: Store, row: Row) -> RegisteredShard:
+    """A row of the table of shards as a record."""
+    names = ("kind", "tower", "fingerprint", "items", "dim", "dtype", "checksum")
+    return RegisteredShard(path=store.root / row["file"], **{name: row[name] for name in names})
 
 
 def missing_shards(session: Session, store: Store, fingerprint: str) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from clipstore import choices, shards
+from clipstore import choices
 from clipstore.catalog import Session
 from clipstore.errors import VectorError
 from clipstore.hints import embed_command, import_command
-from clipstore.records import IMPORTED, Model, Tower
+from clipstore.records import IMPORTED, Model, RegisteredShard, Tower
+from clipstore.shards import FileStamp, check_file_unchanged, file_stamp, gather
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import find_model
 from clipstore.store.probes import unchecked_warnings
+from clipstore.store.registry import registered_shard
 from clipstore.store.towers import has_changed, recorded_towers
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ class StoredRows:
     """Vectors in shards that slice like an array (N, D).
 
     Attributes:
-        paths, stamps: the shards' files, and their stamps when this was created.
-        shard, rows: (N,), the shard of each vector, as an index of `paths`, and its row in the shard.
+        shards, stamps: the shards, and the stamps of their files when this was created.
+        shard, rows: (N,), the shard of each vector, as an index of `shards`, and its row in the shard.
         dtypes: the distinct types of the shards that contain rows.
         loaded: (N, D), the vectors, if they are in memory.
     """
 
-    paths: list[Path]
-    stamps: list[shards.FileStamp]
+    shards: list[RegisteredShard]
+    stamps: list[FileStamp]
     shard: NDArray[np.int64]
     rows: NDArray[np.int64]
     dim: int
@@ -64,9 +65,9 @@ class StoredRows:
         shard, row = self.shard[rows], self.rows[rows]
         if not len(row):
             return np.empty((0, self.dim), dtype=self.dtype)
-        gathered = shards.gather(self.paths, shard, row).astype(self.dtype, copy=False)
+        gathered = gather(self.shards, shard, row).astype(self.dtype, copy=False)
         for number in np.unique(shard).tolist():
-            shards.check_file_unchanged(self.paths[number], self.stamps[number])
+            check_file_unchanged(self.shards[number].path, self.stamps[number])
         return gathered
 
     def take(self, indices: NDArray[np.int64]) -> StoredRows:
@@ -150,10 +151,10 @@ def _items(store: Store, session: Session, tower: Tower, table: pa.Table) -> Emb
     files = {row["shard_id"]: row for row in session.rows("evaluate/shards", fingerprint=tower.fingerprint)}
     ids = np.array(sorted(files), dtype=np.int64)
     shard = np.searchsorted(ids, present["shard_id"].to_numpy())
-    paths = [store.root / files[number]["file"] for number in ids.tolist()]
+    registered = [registered_shard(store, files[number]) for number in ids.tolist()]
     vectors = StoredRows(
-        paths=paths,
-        stamps=[shards.file_stamp(path) for path in paths],
+        shards=registered,
+        stamps=[file_stamp(item.path) for item in registered],
         shard=shard,
         rows=present["row"].to_numpy().astype(np.int64),
         dim=tower.dim,
@@ -177,7 +178,7 @@ def missing_vectors_hint(model: Model, split: str) -> str:
 
 def bad_row_error(items: EmbeddedItems, error: BadRowError) -> VectorError:
     """The error for an item whose vector cannot be ranked, with its shard and row."""
-    path = items.vectors.paths[items.vectors.shard[error.row]]
+    path = items.vectors.shards[items.vectors.shard[error.row]].path
     message = (
         f"the vector of {error.side} {items.table['source_id'][error.row]} contains NaN, infinity or values above "
         f"1e18 (row {items.vectors.rows[error.row]} of {path}): remove that shard, and embed or import it again"

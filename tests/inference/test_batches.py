@@ -35,7 +35,7 @@ def test_encoded_groups_are_released(tmp_path: Path) -> None:
     def upcoming() -> Iterator[PlanGroup]:
         nonlocal most
         for number in range(20):
-            plan = ShardPlan(tower=tower, source="texts", contents=[str(number)], sources=["a red square"], rows=[])
+            plan = ShardPlan(tower=tower, source="texts", contents=[f"{number:064x}"], sources=["a red square"], rows=[])
             group = PlanGroup(plans=(plan,))
             groups.append(ref(group))
             most = max(most, sum(reference() is not None for reference in groups))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipstore.catalog import Session
-from clipstore.records import ImageFile, Model, PlanGroup, PlanSource, ShardPlan, Tower, TowerName
+from clipstore.records import ImageFile, Model, PlanGroup, PlanSource, RegisteredShard, ShardPlan, Tower, TowerName
 from clipstore.store.layout import Store
 from clipstore.store.probes import tower_fingerprints
-from clipstore.store.registry import missing_shards
+from clipstore.store.registry import missing_shards, registered_shards
 
 # A shard takes a ViT-B/32 on two cores about 20 s, which is what an interrupted run loses.
 ITEMS_PER_SHARD: Mapping[TowerName, int] = {"image": 1024, "text": 8192}
@@ -27,12 +27,13 @@ class PendingItems:
     """The distinct items of one tower that have no vector and are computed from one source, in the catalog's order.
 
     `table` has the columns content and source (a path or a text), and for an image tower also image_id, size,
-    features_file and features_row (null unless the source is "features").
+    features_file and features_row (null unless the source is "features"). `shards` describes the files of features.
     """
 
     tower: Tower
     source: PlanSource
     table: pa.Table
+    shards: Mapping[str, RegisteredShard] = field(default_factory=dict)
 
     def sample(self, most: int) -> PendingItems:
         """At most `most` of the items, evenly spaced."""
@@ -120,12 +121,15 @@ def _image_groups(pending: Sequence[PendingItems], size: int) -> Iterator[PlanGr
 
 
 def _shard_plan(items: PendingItems, table: pa.Table) -> ShardPlan:
+    sources = table[_SOURCE_COLUMN[items.source]].to_pylist()
+    has_shards = items.source == "features"
     return ShardPlan(
         tower=items.tower,
         source=items.source,
         contents=table["content"].to_pylist(),
-        sources=table[_SOURCE_COLUMN[items.source]].to_pylist(),
-        rows=table["features_row"].to_pylist() if items.source == "features" else [],
+        sources=sources,
+        rows=table["features_row"].to_pylist() if has_shards else [],
+        shards={file: items.shards[file] for file in set(sources)} if has_shards else {},
     )
 
 
@@ -136,7 +140,7 @@ def _plan_tower(
     missing = {component: missing_shards(session, store, component) for component in tower_fingerprints(tower).values()}
     ignored = [shard for shards in missing.values() for shard in shards]
     if tower.tower == "image":
-        plan = _plan_images(session, tower, ignored, retry=retry)
+        plan = _plan_images(session, store, tower, ignored, retry=retry)
     else:
         plan = _plan_texts(session, model, tower, ignored, retry=retry)
     if tower.fingerprint in planned:
@@ -145,14 +149,15 @@ def _plan_tower(
     return replace(plan, lost_shards=lost_shards)
 
 
-def _plan_images(session: Session, tower: Tower, missing: list[int], *, retry: bool) -> TowerPlan:
+def _plan_images(session: Session, store: Store, tower: Tower, missing: list[int], *, retry: bool) -> TowerPlan:
     parameters = {"fingerprint": tower.fingerprint, "backbone": tower.backbone, "missing_shards": missing}
     counts = session.rows("embed/count_images", **parameters)[0]
     table = session.table("embed/pending_images", retry=retry, **parameters)
     has_features = table["features_file"].is_valid()
+    shards = registered_shards(session, store, pc.unique(table["features_file"].drop_null()).to_pylist())
     pending = (
         PendingItems(tower=tower, source="image_files", table=table.filter(pc.invert(has_features))),
-        PendingItems(tower=tower, source="features", table=table.filter(has_features)),
+        PendingItems(tower=tower, source="features", table=table.filter(has_features), shards=shards),
     )
     return _tower_plan(tower, pending, counts)
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipstore import shards
 from clipstore.device import checked_device
 from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.errors import ModelError
 from clipstore.inference.encode import encode_rows
 from clipstore.inference.settings import EncodeSettings
 from clipstore.records import Model, Row, ShardPlan, Tower
-from clipstore.shards import normalize
+from clipstore.shards import gather, normalize
 from clipstore.store.layout import Store
 from clipstore.store.probes import LARGEST_BF16_DISTANCE, LARGEST_DISTANCE, add_probes, check_probes, tower_fingerprints
+from clipstore.store.registry import registered_shards
 
 if TYPE_CHECKING:
     from clipstore.encoders.clip import ClipEncoder
@@ -112,8 +112,10 @@ def _sample_agrees(store: Store, model: Model, tower: Tower, component: str, enc
     by_content = {row["content"]: row for row in sample}
     rows = [by_content[content] for content in computed.contents]
     files = sorted({row["file"] for row in rows})
-    stored = shards.gather(
-        [store.root / file for file in files],
+    with store.catalog.read() as session:
+        registered = registered_shards(session, store, files)
+    stored = gather(
+        [registered[file] for file in files],
         np.array([files.index(row["file"]) for row in rows]),
         np.array([row["row"] for row in rows]),
     )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from clipstore import shards
 from clipstore.device import checked_device
 from clipstore.encoders.fingerprint_inputs import longest_text
 from clipstore.encoders.model_files import locate
@@ -21,10 +21,11 @@ from clipstore.inference.settings import EncodeSettings
 from clipstore.pipeline.retrieve.queries import Query
 from clipstore.progress import Progress, progress_counter
 from clipstore.records import ITEM_KIND, Model, PlanSource, ShardPlan, Tower
-from clipstore.shards import normalize
+from clipstore.shards import gather, normalize
 from clipstore.store.gallery import Gallery
 from clipstore.store.layout import Store
 from clipstore.store.probes import check_probes
+from clipstore.store.registry import registered_shards
 from clipstore.store.vectors import EmbeddedItems
 
 if TYPE_CHECKING:
@@ -136,14 +137,15 @@ class QueryEncoder:
         with self._store.catalog.read() as session:
             session.stage(query_contents=pa.table({"content": pa.array(contents, pa.string())}))
             table = session.table("retrieve/stored_vectors", fingerprint=tower.fingerprint)
+            registered = registered_shards(session, self._store, pc.unique(table["file"]).to_pylist())
         if not table.num_rows:
             return {}
         files = table["file"].combine_chunks().dictionary_encode()
-        paths = [self._store.root / file for file in files.dictionary.to_pylist()]
+        used = [registered[file] for file in files.dictionary.to_pylist()]
         which, rows = (
             column.to_numpy(zero_copy_only=False).astype(np.int64) for column in (files.indices, table["row"])
         )
-        vectors = shards.gather(paths, which, rows).astype(np.float32)
+        vectors = gather(used, which, rows).astype(np.float32)
         return dict(zip(table["content"].to_pylist(), vectors, strict=True))
 
     def _settings(self, tower: Tower, count: int, on_progress: Progress) -> EncodeSettings:

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from clipstore import shards
 from clipstore.catalog import Session
 from clipstore.encoders.images import Preprocessing, decode_pixels
 from clipstore.errors import ImageError, TrainingError
 from clipstore.files import read_image_file
-from clipstore.records import Model
+from clipstore.records import Model, RegisteredShard
+from clipstore.shards import gather
 from clipstore.store.layout import Store, split_id
+from clipstore.store.registry import registered_shards
 from clipstore.store.towers import recorded_towers
 
 if TYPE_CHECKING:
@@ -67,15 +68,21 @@ class TrainingPairs:
         """The SHA-256 of each distinct image file, sorted."""
         return sorted(pc.unique(self.table["image_content"]).to_pylist())
 
+    def shards(self, store: Store) -> dict[str, RegisteredShard]:
+        """The shards of the features, by file relative to the store."""
+        with store.catalog.read() as session:
+            return registered_shards(session, store, pc.unique(self.table["file"]).to_pylist())
+
     def load_features(self, store: Store) -> Callable[[Ints], torch.Tensor]:
         """Load the features of all images; a function of image numbers (B,) that returns theirs (B, features_dim)."""
         import torch
 
         files = self.table["file"].combine_chunks().dictionary_encode()
-        paths = [store.root / file for file in files.dictionary.to_pylist()]
+        registered = self.shards(store)
+        used = [registered[file] for file in files.dictionary.to_pylist()]
         which = files.indices.to_numpy().astype(np.int64)
         rows = self.table["row"].to_numpy().astype(np.int64)
-        features = torch.from_numpy(shards.gather(paths, which[self.first], rows[self.first]))
+        features = torch.from_numpy(gather(used, which[self.first], rows[self.first]))
         return lambda numbers: features[torch.from_numpy(numbers)]
 
     def pixel_reader(self, preprocessing: Preprocessing) -> Callable[[Ints], torch.Tensor]:

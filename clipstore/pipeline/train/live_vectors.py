@@ -61,6 +61,7 @@ class LiveVectors:
             contents=distinct[content],
             sources=distinct[_COLUMNS[source]],
             rows=distinct["row"],
+            shards=pairs.shards(self.store) if source == "features" else {},
         )
         encoded = encode_rows(plan, self._settings(plan))
         if encoded.failures:

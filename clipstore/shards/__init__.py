@@ -1,0 +1,38 @@
+"""Shards: one immutable HDF5 file each, checked when it is written and when it is read.
+
+docs/shard-format.md is the normative format. This package alone imports h5py.
+"""
+
+from clipstore.shards.description import FORMAT_VERSION, Shard, ShardInfo, normalize, software
+from clipstore.shards.read import (
+    FileStamp,
+    check,
+    check_file_unchanged,
+    clear_checks,
+    file_stamp,
+    gather,
+    read_rows,
+    read_shard,
+)
+from clipstore.shards.scan import ShardScan, scan_shard
+from clipstore.shards.write import temporary_files, write_shard
+
+__all__ = [
+    "FORMAT_VERSION",
+    "FileStamp",
+    "Shard",
+    "ShardInfo",
+    "ShardScan",
+    "check",
+    "check_file_unchanged",
+    "clear_checks",
+    "file_stamp",
+    "gather",
+    "normalize",
+    "read_rows",
+    "read_shard",
+    "scan_shard",
+    "software",
+    "temporary_files",
+    "write_shard",
+]

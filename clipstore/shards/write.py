@@ -1,0 +1,117 @@
+"""Writing a shard: complete under its final name, or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from clipstore.errors import ShardError
+from clipstore.files import flush
+from clipstore.shards.description import ATTRIBUTES, FORMAT, FORMAT_VERSION, Shard, ShardInfo, checksum
+from clipstore.shards.read import note_checked, read_shard
+
+
+def write_shard(
+    path: Path, info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]
+) -> Shard:
+    """Write rows (N, D), float16 or float32, with their content keys; a file at `path` is complete.
+
+    The file is written under a temporary name in the same folder, flushed, read back and checked, and then renamed.
+
+    Raises:
+        ShardError: it cannot be written, or reads back differently.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in temporary_files(path.parent, path.name):
+            leftover.unlink(missing_ok=True)
+        temporary.write_bytes(_file_bytes(info, values, contents, failures))
+        flush(temporary)
+        shard = replace(read_shard(temporary, check=True), path=path)
+        temporary.replace(path)
+        flush(path.parent)
+        note_checked(shard)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        message = f"cannot write the shard {path}: {error}"
+        raise ShardError(message) from error
+    except ShardError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return shard
+
+
+def temporary_files(folder: Path, name: str = "") -> Iterator[Path]:
+    """The temporary files in a folder, of the shard `name` or of all, that killed processes left.
+
+    Those of living processes are not included: two may write a shard at the same time, with the same rows.
+    """
+    if folder.is_dir():
+        for file in sorted(folder.iterdir()):
+            of_shard = file.name.startswith(f".{name}.") if name else file.name.startswith(".")
+            if of_shard and file.suffix == ".tmp" and not file.is_symlink() and file.is_file() and not _alive(file):
+                yield file
+
+
+def _alive(file: Path) -> bool:
+    """Whether the process in the name of a temporary file may be running; True for a file without a process number."""
+    number = file.name.split(".")[-2]
+    if not number.isdecimal():
+        return True
+    try:
+        os.kill(int(number), 0)  # signal 0 only checks that the process exists
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it exists and belongs to another user
+    return True
+
+
+def _file_bytes(info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]) -> bytes:
+    """The content of a shard's file, assembled in memory: on a full disk HDF5 itself would crash the process.
+
+    Since version 1.10, HDF5 protects its metadata with checksums; without them, damage can crash or hang its reader.
+    """
+    with h5py.File("shard", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
+        _fill(file, info, values, contents, failures)
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def _fill(
+    file: h5py.File, info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]
+) -> None:
+    _set(file, "format", FORMAT)
+    _set(file, "format_version", FORMAT_VERSION)
+    for name, kind in ATTRIBUTES.items():
+        _set(file, name, kind(getattr(info, name)))
+    _set(file, "dim", values.shape[1])
+    _set(file, "dtype", str(values.dtype))
+    _set(file, "checksum", checksum([values], list(contents), dict(failures)))
+    reasons = [reason.encode() for reason in failures.values()]
+    file.create_dataset("values", data=values)
+    file.create_dataset("content", data=np.array(contents, dtype="S64"))
+    file.create_dataset("failed_content", data=np.array(list(failures), dtype="S64"))
+    file.create_dataset("failed_reason", data=np.array(reasons, dtype=_text_type(*reasons)))
+
+
+def _text_type(*texts: bytes) -> Any:
+    """UTF-8 of fixed length: HDF5 stores texts of variable length in a heap, where damage can hang its reader."""
+    return h5py.string_dtype("utf-8", max([1, *map(len, texts)]))
+
+
+def _set(file: h5py.File, name: str, value: str | int) -> None:
+    if isinstance(value, str):
+        file.attrs.create(name, value.encode(), dtype=_text_type(value.encode()))
+    else:
+        file.attrs[name] = value
