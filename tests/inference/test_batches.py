@@ -35,7 +35,8 @@ def test_encoded_groups_are_released(tmp_path: Path) -> None:
     def upcoming() -> Iterator[PlanGroup]:
         nonlocal most
         for number in range(20):
-            plan = ShardPlan(tower=tower, source="texts", contents=[f"{number:064x}"], sources=["a red square"], rows=[])
+            key = f"{number:064x}"
+            plan = ShardPlan(tower=tower, source="texts", contents=[key], sources=["a red square"], rows=[])
             group = PlanGroup(plans=(plan,))
             groups.append(ref(group))
             most = max(most, sum(reference() is not None for reference in groups))
