@@ -5,8 +5,10 @@
 INSERT INTO item_failures SELECT fingerprint, tower, content, reason FROM staged_failures;
 
 -- name: add_precision_check
--- Record a comparison of a tower's vectors with those of fp32.
-INSERT INTO precision_checks VALUES ($fingerprint, $items, $least_cosine);
+-- Record a comparison of a tower's vectors with those of fp32, unless an equal one is recorded.
+INSERT INTO precision_checks
+SELECT $fingerprint, $items, $least_cosine
+EXCEPT FROM precision_checks;
 
 -- name: add_shards
 -- Register shards, except those that are registered already.
