@@ -6,7 +6,7 @@ PIP := .venv/bin/pip --disable-pip-version-check install --quiet --constraint co
 PARALLEL := --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage check format docs clean
+.PHONY: help demo test test-all torture fuzz coverage check format docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,12 @@ test: .venv/.installed-dev  ## run the tests in their short forms on all cores (
 test-all: .venv/.installed-dev  ## run every test in full size; those that measure run alone, one after another
 	.venv/bin/pytest -m "not full" --hypothesis-profile full $(PARALLEL)
 	.venv/bin/pytest -m full --hypothesis-profile full
+
+torture: .venv/.installed-dev  ## attack stores: kills, damage, full disks, signals; COUNT attacks of each kind
+	PYTHONPATH=tests .venv/bin/python -m torture --count $(or $(COUNT),20) $(if $(SEED),--seed $(SEED))
+
+fuzz: .venv/.installed-dev  ## fuzz what reads files of others, SECONDS for each target
+	PYTHONPATH=tests .venv/bin/python -m fuzz --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 coverage: .venv/.installed-dev  ## run the tests in their short forms; the lines that they do not reach
 	.venv/bin/pytest -m "not full" $(PARALLEL) --cov=clipstore --cov-report=term-missing:skip-covered

@@ -16,5 +16,5 @@ class Outcome(NamedTuple):
     fault: str | None
 
 
-# A section of attacks: makes about as many as asked with a random generator.
+# A section of attacks: makes `count` of them with a random generator.
 Section = Callable[[Workspaces, Random, int], Iterator[Outcome]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from torture.workspaces import State, Workspaces, content, differences
 class _Verb(NamedTuple):
     """A command under attack, the state of the store before it, and the commands that follow it once it is complete."""
 
+    name: str
     state: State
     words: tuple[object, ...]
     prepare: Callable[[Path], None] | None = None
@@ -37,42 +39,51 @@ class _Reference(NamedTuple):
 
 
 def random_kills(workspaces: Workspaces, random: Random, count: int) -> Iterator[Outcome]:
-    """Kill each command `count` times, at moments drawn uniformly from its duration."""
-    for name, verb in _verbs(workspaces).items():
-        reference = _reference(workspaces, verb)
-        for _ in range(count):
-            moment = random.uniform(0, reference.seconds)
-            workspace = _prepared(workspaces, verb)
-            command = Command(workspace, verb.words)
-            time.sleep(moment)  # the moment is what is random here
-            command.send(signal.SIGKILL)
-            command.wait()
-            yield Outcome(f"{name} killed after {moment:.3f} s", _resumed(workspace, verb, reference))
+    """Kill each command in turn, at a moment drawn uniformly from its duration."""
+    for verb, reference in _take(workspaces, random, count):
+        moment = random.uniform(0, reference.seconds)
+        workspace = _prepared(workspaces, verb)
+        command = Command(workspace, verb.words)
+        time.sleep(moment)  # the moment is what is random here
+        command.send(signal.SIGKILL)
+        command.wait()
+        yield Outcome(f"{verb.name} killed after {moment:.3f} s", _resumed(workspace, verb, reference))
 
 
 def kills_at_steps(workspaces: Workspaces, random: Random, count: int) -> Iterator[Outcome]:
-    """Kill each command at `count` of its steps, or at all of them if it takes no more."""
-    for name, verb in _verbs(workspaces).items():
-        reference = _reference(workspaces, verb)
-        for step in random.sample(reference.steps, min(count, len(reference.steps))):
-            workspace = _prepared(workspaces, verb)
-            result = run(workspace, *verb.words, limits=Limits(kill_at=step))
-            if result.code != -signal.SIGKILL:
-                yield Outcome(f"{name} killed {step}", f"it was not killed: exit code {result.code}")
-            else:
-                yield Outcome(f"{name} killed {step}", _resumed(workspace, verb, reference))
+    """Kill each command in turn at one of its steps; no step is taken twice before all were taken."""
+    pending: dict[str, list[Step]] = {}
+    for verb, reference in _take(workspaces, random, count):
+        if not pending.get(verb.name):
+            pending[verb.name] = random.sample(reference.steps, len(reference.steps))
+        step = pending[verb.name].pop()
+        workspace = _prepared(workspaces, verb)
+        result = run(workspace, *verb.words, limits=Limits(kill_at=step))
+        fault = None if result.code == -signal.SIGKILL else f"it was not killed: exit code {result.code}"
+        yield Outcome(f"{verb.name} killed {step}", fault or _resumed(workspace, verb, reference))
 
 
-def _verbs(workspaces: Workspaces) -> dict[str, _Verb]:
+def _take(workspaces: Workspaces, random: Random, count: int) -> Iterator[tuple[_Verb, _Reference]]:
+    """`count` times one of the commands, all equally often, with its reference."""
+    verbs = _verbs(workspaces)
+    random.shuffle(verbs)
+    references: dict[str, _Reference] = {}
+    for verb in islice(cycle(verbs), count):
+        if verb.name not in references:
+            references[verb.name] = _reference(workspaces, verb)
+        yield verb, references[verb.name]
+
+
+def _verbs(workspaces: Workspaces) -> list[_Verb]:
     ingest, embed, evaluate, train = workspaces.tasks
-    return {
-        "ingest": _Verb(*ingest),
-        "embed": _Verb(*embed),
-        "eval": _Verb(*evaluate),
-        "train": _Verb(*train),
-        "rebuild": _Verb("evaluated", ("catalog", "rebuild", "--evaluate")),
-        "repair": _Verb("embedded", ("verify", "--repair"), _damage_shard, (embed.words,)),
-    }
+    return [
+        _Verb("ingest", *ingest),
+        _Verb("embed", *embed),
+        _Verb("eval", *evaluate),
+        _Verb("train", *train),
+        _Verb("rebuild", "evaluated", ("catalog", "rebuild", "--evaluate")),
+        _Verb("repair", "embedded", ("verify", "--repair"), _damage_shard, (embed.words,)),
+    ]
 
 
 def _damage_shard(workspace: Path) -> None:
