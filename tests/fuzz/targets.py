@@ -132,11 +132,15 @@ def _model_folders(root: Path) -> Target:
                 target.unlink()
                 target.write_bytes(text)
         model = Model(name="fuzzed", family="clip", base=str(folder / base.name), adapter=str(folder / adapter.name))
-        attempt(lambda: fingerprint_towers(model, "fp32"))
-        attempt(lambda: read_preprocessing(preprocessor_file(folder / base.name)))
-        attempt(lambda: ClipEncoder(load_clip(model)).probe())
+        attempt(lambda: _encode(model))
 
     return Target(inputs, read)
+
+
+def _encode(model: Model) -> None:
+    """What `clipstore embed` does before the first item."""
+    fingerprint_towers(model, "fp32")
+    ClipEncoder(load_clip(model)).probe()
 
 
 def _queries(root: Path) -> Target:
