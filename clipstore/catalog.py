@@ -23,7 +23,13 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from clipstore.catalog_files import REBUILD, check_header, has_header_size, new_catalog_file
+from clipstore.catalog_files import (
+    REBUILD,
+    check_header,
+    has_header_size,
+    new_catalog_file,
+    replaced_catalog_file,
+)
 from clipstore.errors import CatalogError, NotFoundError
 from clipstore.network import check_online
 from clipstore.records import Row
@@ -109,9 +115,11 @@ class Session:
         access: Access = Access.NONE,
         *,
         file: Path | None = None,
+        is_new: bool = False,
         restricted: bool = True,
     ) -> None:
         self._connection, self._file, self._access, self._restricted = connection, file, access, restricted
+        self.is_new = is_new  # whether this session creates the catalog
         self._extensions_checked = False  # whether the loaded extensions have been checked
 
     def stage(self, **tables: pa.Table) -> None:
@@ -306,14 +314,32 @@ class Catalog:
         exists = self.path.exists()
         if not (create or exists):
             raise NotFoundError(self._no_store())
-        with (
-            nullcontext(self.path) if exists else new_catalog_file(self.path, BUSY_TIMEOUT_SECONDS) as file,
-            self._open(read_only=False, file=file) as connection,
-        ):
+        target = nullcontext(self.path) if exists else new_catalog_file(self.path, BUSY_TIMEOUT_SECONDS)
+        with target as file, self._transaction(file, commit=commit) as session:
+            yield session
+
+    @contextmanager
+    def replacement(self) -> Iterator[Session]:
+        """A session in an empty catalog, which replaces this one when the block ends; the former file is kept.
+
+        It becomes catalog.duckdb.damaged-N. If the block fails, nothing changes.
+        """
+        with replaced_catalog_file(self.path, BUSY_TIMEOUT_SECONDS) as file, self._transaction(file) as session:
+            yield session
+
+    def check_writable(self) -> None:
+        """Check that the catalog can be written now, before long work whose result it will store."""
+        with self.write(commit=False):
+            pass
+
+    @contextmanager
+    def _transaction(self, file: Path, *, commit: bool = True) -> Iterator[Session]:
+        """A session that writes the catalog, or the temporary `file` in which it is created."""
+        with self._open(read_only=False, file=file) as connection:
             connection.begin()
             _migrate(connection, self._stamp(connection))
             try:
-                yield Session(connection, file=self.path)
+                yield Session(connection, file=self.path, is_new=file != self.path)
             except BaseException:
                 connection.rollback()
                 raise
@@ -321,13 +347,8 @@ class Catalog:
                 connection.commit()
             else:
                 connection.rollback()
-            if file != self.path:
+            if file != self.path:  # so that the renamed file has no log
                 connection.execute(statement("catalog/checkpoint"))
-
-    def check_writable(self) -> None:
-        """Check that the catalog can be written now, before long work whose result it will store."""
-        with self.write(commit=False):
-            pass
 
     def _upgrade(self) -> None:
         try:
@@ -338,7 +359,13 @@ class Catalog:
             raise CatalogError(message) from error
 
     def _no_store(self) -> str:
-        return f"no store at {self.path.parent}: start with 'clipstore ingest', or name another store with --store"
+        folder = self.path.parent
+        if (folder / "records").is_dir() or (folder / "shards").is_dir():
+            return (
+                f"the store {folder} has no catalog: 'clipstore catalog rebuild' makes it again; without its records, "
+                "ingest, embed and eval do, and use the stored vectors"
+            )
+        return f"no store at {folder}: start with 'clipstore ingest', or name another store with --store"
 
     @contextmanager
     def _open(

@@ -87,14 +87,48 @@ def new_catalog_file(path: Path, timeout: float) -> Iterator[Path]:
         if path.exists():
             yield path
             return
-        remove_leftovers(path)
-        temporary = temporary_path(path)
-        try:
-            yield temporary
-            install(temporary, path)
-        finally:
-            for file in (temporary, log_file(temporary)):
-                file.unlink(missing_ok=True)
+        with _installed_file(path) as file:
+            yield file
+
+
+@contextmanager
+def replaced_catalog_file(path: Path, timeout: float) -> Iterator[Path]:
+    """As `new_catalog_file`, in place of a catalog, which is kept under another name (see `keep_aside`).
+
+    Raises:
+        CatalogError: another process creates the catalog, or has it open, for longer than `timeout` seconds.
+    """
+    with _creation_lock(path, timeout):
+        if path.exists():
+            _wait_until_closed(path, BusyWait(f"the catalog {path}", timeout))
+        with _installed_file(path) as file:
+            yield file
+
+
+@contextmanager
+def _installed_file(path: Path) -> Iterator[Path]:
+    """A temporary file that gets its name when the block ends, and is removed if it fails."""
+    remove_leftovers(path)
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        install(temporary, path)
+    finally:
+        for file in (temporary, log_file(temporary)):
+            file.unlink(missing_ok=True)
+
+
+def _wait_until_closed(path: Path, wait: BusyWait) -> None:
+    """Wait until no other process has a database open. DuckDB, which could fail on a damaged file, does not open it."""
+    with path.open("r+b") as file:
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kind of lock that DuckDB holds
+            except (BlockingIOError, PermissionError) as error:
+                wait("held by another process: wait for it to end, or stop it", error)
+                time.sleep(_POLL_SECONDS)
+            else:
+                return
 
 
 def install(file: Path, path: Path) -> None:
@@ -121,6 +155,11 @@ def keep_aside(path: Path) -> Path | None:
         file.rename(target if file == path else log_target)
     flush(path.parent)
     return target
+
+
+def kept_catalogs(path: Path) -> set[Path]:
+    """The former catalogs that `keep_aside` renamed."""
+    return {file for file in path.parent.glob(f"{path.name}.damaged-*") if file.suffix != ".wal"}
 
 
 def log_file(path: Path) -> Path:

@@ -13,6 +13,10 @@ HAVING count(*) = items;
 -- Deletes the vectors of the staged table `replaced`, whose items get new ones.
 DELETE FROM vectors WHERE (fingerprint, content) IN (SELECT (fingerprint, content) FROM replaced);
 
+-- name: delete_shards
+-- Deletes shards whose vectors were deleted. They are registered again with new ids, in the order of the imports.
+DELETE FROM shards WHERE file IN (SELECT unnest($files::VARCHAR[]));
+
 -- name: items
 -- Returns the items of a split by source id, with the content keys of imported vectors.
 SELECT images.source_id, imported_image(datasets.name, images.file_name) AS content, 'image' AS tower

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 import clipstore
 from clipstore.cli import main
+from clipstore.store import recovery
+from clipstore.store.layout import Store
 
 TESTS = Path(__file__).parent
 SHORT_EXAMPLES = 25
@@ -93,6 +95,16 @@ def catalog_rows(store: Path, tables: Iterable[str]) -> dict[str, list[dict[str,
 
 
 # ---- the content of a store ----
+
+
+def stale_records(store: Path) -> list[str]:
+    """The records that differ from what the catalog gives, or are missing, or too many."""
+    folder = store / "records"
+    stored = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.json")}
+    stored.pop("store.json", None)
+    with Store(store).catalog.read() as session:
+        expected = recovery.current_records(session)
+    return sorted(file for file in stored.keys() | expected.keys() if stored.get(file) != expected.get(file))
 
 
 def stored_vectors(store: Path, items: str, *, model: str = "demo", split: str = "coco/val") -> NDArray[Any]:

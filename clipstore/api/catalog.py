@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from clipstore.api.arguments import Parameters, checked
+from clipstore.api.arguments import Parameters, ShowProgress, checked
 from clipstore.api.base import StoreMethods
+from clipstore.api.progress import progress_of
 from clipstore.api.results import Result
 
 
@@ -88,6 +89,31 @@ class CatalogMethods(StoreMethods):
         from clipstore.pipeline.info import store_info
 
         return Result(store_info(self._store))
+
+    @checked
+    def rebuild_catalog(self, *, evaluate: bool = False, progress: ShowProgress = None) -> Result:
+        """Make a damaged or missing catalog again, from the records in the store, the datasets' sources and the shards.
+
+        Args:
+            evaluate: Run the evaluations again too; else they are only listed.
+            progress: See `EmbeddingStore`.
+
+        Returns:
+            What `clipstore catalog rebuild --json` prints: "catalog", "former" (where the former catalog is kept),
+            "counts", "damaged_shards", "changed_splits", "evaluations" (with the "command" and the "state" of each),
+            "warnings" and "complete".
+
+        Raises:
+            CatalogError: There are no records, or a source of a dataset cannot be read; nothing has changed.
+            ShardError: Another process is writing shards.
+
+        Example:
+            >>> store.rebuild_catalog(evaluate=True)["counts"]
+        """
+        from clipstore.pipeline.rebuild.run import rebuild_catalog
+
+        with progress_of(progress) as display:
+            return Result(rebuild_catalog(self._store, evaluate_again=evaluate, on_progress=display).row())
 
     @checked
     def gc(self, *, delete: bool = False) -> Result:

@@ -12,6 +12,7 @@ import click
 
 from clipstore import network
 from clipstore.cli.bench import bench
+from clipstore.cli.catalog import catalog
 from clipstore.cli.compare import compare
 from clipstore.cli.dataset import dataset
 from clipstore.cli.demo import demo
@@ -111,6 +112,7 @@ for command in (
     export,
     info,
     gc,
+    catalog,
     bench,
     demo,
 ):

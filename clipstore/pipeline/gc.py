@@ -12,6 +12,7 @@ from clipstore.catalog import Session
 from clipstore.records import Row
 from clipstore.store.layout import Store
 from clipstore.store.locks import shard_removal_lock
+from clipstore.store.recovery import save_records
 
 KINDS = {
     "unused": "shards of fingerprints that no model has",
@@ -61,6 +62,7 @@ def collect_garbage(store: Store, *, delete: bool) -> Row:
             registered = {store.root / row["file"] for row in session.rows("gc/files")}
             if delete:
                 _delete_rows(session, shard_ids)
+                save_records(session, store, "models", "fingerprints")
         garbage.append(Garbage(kind="orphans", files=_orphans(store, registered)))
         garbage.append(Garbage(kind="leftovers", files=_leftovers(store)))
         for part in garbage:

@@ -24,6 +24,7 @@ from clipstore.store.evaluations import delete_model_evaluations
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import shard_write_lock
 from clipstore.store.model_records import record_model, record_towers
+from clipstore.store.recovery import save_records
 from clipstore.store.registry import register
 from clipstore.store.towers import recorded_towers
 from clipstore.waiting import wait_without_limit
@@ -82,6 +83,7 @@ def _record(store: Store, model: Model, towers: tuple[Tower, ...], written: list
         record_towers(session, model_id, towers, "")
         if _register_new(session, store, written) or changed:
             delete_model_evaluations(session, model_id)
+        save_records(session, store, "models", "evaluations")
 
 
 def _read(vectors: Source, ids: Source, side: str) -> tuple[NDArray[Any], list[str]]:
@@ -229,5 +231,6 @@ def _register_new(session: Session, store: Store, written: list[Shard]) -> bool:
         keys = [(shard.info.fingerprint, content) for shard in new for content in shard.contents]
         session.stage(replaced=pa.table({"fingerprint": [key[0] for key in keys], "content": [key[1] for key in keys]}))
         session.run("import/delete_replaced")
+        session.run("import/delete_shards", files=[str(shard.path.relative_to(store.root)) for shard in new])
         register(session, store, new)
     return bool(new)

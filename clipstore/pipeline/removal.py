@@ -17,6 +17,7 @@ from clipstore.records import Row
 from clipstore.store.evaluations import delete_evaluations
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
+from clipstore.store.recovery import save_records
 
 # The statements that remove the images in the table removed_images, and what the removed rows are called.
 _IMAGE_STEPS = (
@@ -82,6 +83,8 @@ def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: boo
                 count = session.run(statement, model_id=row["model_id"])
                 removal.removed["training images"] = removal.removed.get("training images", 0) + count
             session.run("model/delete", model_id=row["model_id"])
+            if not dry_run:
+                save_records(session, store, "models", "evaluations")
         if folder and folder.is_dir() and adapter:
             removal.removed["adapter files"] = sum(file.is_file() for file in folder.rglob("*"))
             if not dry_run:
@@ -119,6 +122,8 @@ def remove_split(store: Store, name: str, *, dry_run: bool = False) -> Removal:
             removal.remains.append(f"its images and captions, in other splits of {rows[0]['dataset']}")
         else:
             removal.remains.append("their vectors, if any: they are reused when the images are ingested again")
+        if not dry_run:
+            save_records(session, store)
     return removal
 
 
@@ -140,6 +145,8 @@ def remove_dataset(store: Store, name: str, *, dry_run: bool = False) -> Removal
         _remove_splits_and_images(session, ids, removal)
         removal.removed["categories"] = session.run("remove/delete_categories", dataset=name)
         session.run("remove/delete_dataset", dataset=name)
+        if not dry_run:
+            save_records(session, store)
         if splits:
             removal.what += f" with {', '.join(row['name'] for row in splits)}"
     removal.remains.append("its files")
@@ -177,6 +184,8 @@ def remove_evaluations(
             raise NotFoundError(message)
         removal = Removal(what="; ".join(_evaluation_name(row) for row in rows))
         _remove_evaluations(session, rows, removal)
+        if not dry_run:
+            save_records(session, store, "evaluations")
     removal.remains.append("the vectors: 'clipstore eval' evaluates them again")
     return removal
 

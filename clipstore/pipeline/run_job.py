@@ -14,6 +14,7 @@ from clipstore.records import Job, JobEvaluation, Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.model_records import record_model
 from clipstore.store.models import find_job, job_model
+from clipstore.store.recovery import save_records
 from clipstore.waiting import wait_without_limit
 
 
@@ -60,6 +61,7 @@ def _evaluate(store: Store, job: Job, word: str, evaluation: JobEvaluation, opti
     """Embed the splits of an evaluation with a job's model, and evaluate it."""
     with store.catalog.write() as session:
         record_model(session, job_model(store, job), origin="job")
+        save_records(session, store, "models")
     devices = (options.device,) if options.device else ()
     embed(store, [word], EmbedOptions(splits=evaluation.splits, devices=devices, on_progress=options.on_progress))
     eval_options = EvalOptions(

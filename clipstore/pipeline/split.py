@@ -6,6 +6,7 @@ from clipstore.catalog import Session
 from clipstore.errors import BadNameError, DatasetError, check_name
 from clipstore.records import Row
 from clipstore.store.layout import Store, split_id
+from clipstore.store.recovery import save_records
 
 
 def draw_split(
@@ -34,6 +35,7 @@ def draw_split(
             for part, first, stop in zip(names, (0, count - held_out), (count - held_out, count), strict=True):
                 session.run("split/add", name=part, drawn_from=drawn_from, origin=origin_id)
                 session.run("split/fill", name=part, first=first, stop=stop)
+        save_records(session, store, "splits")
         return session.rows("ingest/split_sizes", splits=names)
 
 

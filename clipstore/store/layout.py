@@ -47,6 +47,11 @@ class Store:
         return self.adapters / path_name("model", name)
 
     @property
+    def records(self) -> Path:
+        """The folder of the records from which the catalog can be rebuilt (see `clipstore.store.recovery`)."""
+        return self.root / "records"
+
+    @property
     def reports(self) -> Path:
         """The folder of the reports."""
         return self.root / "reports"

@@ -17,6 +17,7 @@ from clipstore.records import Job, Model, Row, Tower
 from clipstore.store.layout import Store, split_id
 from clipstore.store.model_rows import differences, model_of, recorded_models
 from clipstore.store.models import find_model, job_model
+from clipstore.store.recovery import save_records
 from clipstore.training_files import TRAINING_IMAGES
 
 
@@ -63,6 +64,7 @@ def add_model(
             message = f"{name!r} is recorded already, with {differences(row, model)}: choose another name"
             raise ModelError(message)
         record_model(session, model, origin="added")
+        save_records(session, store, "models")
     return model
 
 
@@ -96,6 +98,7 @@ def base_model(store: Store, job: Job) -> Model:
         raise ModelError(message)
     with store.catalog.write() as session:
         record_model(session, model, origin="added")
+        save_records(session, store, "models")
     return model
 
 
@@ -136,6 +139,7 @@ def record_training(store: Store, name: str, splits: Iterable[str]) -> Row:
         for split in splits:
             session.run("model/add_training_images", model_id=model_id, split_id=split_id(session, split))
         count = session.rows("model/training_images", model_id=model_id)[0]["training_images"]
+        save_records(session, store, "models")
     return {"model": model.name, "training_images": count}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from helpers import run_command
+from helpers import run_command, stale_records
 
 import clipstore
 from clipstore.api import EmbeddingStore
@@ -89,6 +89,8 @@ CALLS: dict[str, Call] = {
     "export csv out": lambda store: store.export_csv("out"),
     "export model demo out --merged": lambda store: store.export_model("demo", Path("out"), merged=True),
     "info": lambda store: store.info(),
+    "catalog rebuild": lambda store: store.rebuild_catalog(),
+    "catalog rebuild --evaluate": lambda store: store.rebuild_catalog(evaluate=True),
     "gc": lambda store: store.gc(),
     "gc --delete": lambda store: store.gc(delete=True),
 }
@@ -118,6 +120,8 @@ def test_a_method_returns_what_its_command_prints(prepared: Path, place: Path, c
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.copytree(prepared, place, dirs_exist_ok=True)
     printed = json.loads(run_command(place / "store", *shlex.split(command), "--json").stdout)
+    pending = ["evaluations.json"] if command == "catalog rebuild" else []  # they are still to be run
+    assert stale_records(place / "store") == pending
     if isinstance(result, pa.Table):
         assert plain(result.to_pylist()) == printed
     else:

@@ -50,6 +50,7 @@ METHODS = {
     "export model": "export_model",
     "info": "info",
     "gc": "gc",
+    "catalog rebuild": "rebuild_catalog",
 }
 
 # The documented exceptions.

@@ -13,6 +13,7 @@ from clipstore.files import READERS, FileReader, check_regular, read_image_file
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
 from clipstore.store.layout import Store
+from clipstore.store.recovery import images_are_stale, mark_images_stale, save_records
 from clipstore.waiting import wait_without_limit
 
 _STEP = 4096  # files after which the catalog is updated, so that an interrupted check resumes there
@@ -42,19 +43,30 @@ def check_image_files(
     with store.catalog.read() as session:
         session.stage(scope=session.table("embed/scope", splits=splits))
         files = session.table("embed/image_files")
-    with ThreadPoolExecutor(READERS) as pool:
-        for start in range(0, len(files), _STEP):
-            changed = []
-            results = pool.map(partial(_check, read=read), files.slice(start, _STEP).to_pylist())
-            for done, row in enumerate(results, start + 1):
-                on_progress("checking image files", done, len(files))
-                if row:
-                    changed.append(row)
-            if changed:
-                with store.catalog.write() as session:
-                    session.stage(checked_image_files=pa.Table.from_pylist(changed, schema=_CHECKED))
-                    session.run("embed/save_training_contents")
-                    session.run("embed/update_image_files")
+    try:
+        with ThreadPoolExecutor(READERS) as pool:
+            for start in range(0, len(files), _STEP):
+                changed = []
+                results = pool.map(partial(_check, read=read), files.slice(start, _STEP).to_pylist())
+                for done, row in enumerate(results, start + 1):
+                    on_progress("checking image files", done, len(files))
+                    if row:
+                        changed.append(row)
+                if changed:
+                    _save(store, changed)
+    finally:
+        if images_are_stale(store):
+            with store.catalog.write() as session:
+                save_records(session, store, "images", "models")
+
+
+def _save(store: Store, changed: list[Row]) -> None:
+    """Record the new state of image files in the catalog. Their records are saved once, at the end."""
+    mark_images_stale(store)
+    with store.catalog.write() as session:
+        session.stage(checked_image_files=pa.Table.from_pylist(changed, schema=_CHECKED))
+        session.run("embed/save_training_contents")
+        session.run("embed/update_image_files")
 
 
 def _check(file: Row, *, read: FileReader) -> Row | None:

@@ -18,6 +18,7 @@ from clipstore.records import Row, ShardPlan, Tower
 from clipstore.shards import normalize
 from clipstore.store.model_records import record_model, record_towers
 from clipstore.store.probes import add_probes, check_probes, tower_fingerprints
+from clipstore.store.recovery import save_records
 from clipstore.store.registry import delete_missing_shards
 
 _PRECISION_ITEMS = {
@@ -84,6 +85,7 @@ def record(
         for check in checks:
             row: dict[str, Any] = {"items": check.items, "least_cosine": check.least_cosine}
             session.run("embed/add_precision_check", fingerprint=check.tower.fingerprint, **row)
+        save_records(session, run.store, "models", "fingerprints")
 
 
 def _warn(model: EmbedModel) -> None:

@@ -20,6 +20,7 @@ from clipstore.records import Model, Row, ShardPlan, Tower
 from clipstore.shards import gather, normalize
 from clipstore.store.layout import Store
 from clipstore.store.probes import LARGEST_BF16_DISTANCE, LARGEST_DISTANCE, add_probes, check_probes, tower_fingerprints
+from clipstore.store.recovery import save_records
 from clipstore.store.registry import registered_shards
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def verified_towers(store: Store, model: Model, towers: Towers, device: str | No
     probes = check_probes(store, model.name, towers, encoder)
     with store.catalog.write() as session:
         add_probes(session, [row for row in probes if row["fingerprint"] in unverified])
+        save_records(session, store, "fingerprints")
     return towers
 
 

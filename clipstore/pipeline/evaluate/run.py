@@ -20,6 +20,7 @@ from clipstore.records import Model, Row
 from clipstore.store.evaluations import read_evaluation
 from clipstore.store.gallery import Gallery, find_gallery, prepare_models
 from clipstore.store.layout import Store, split_id
+from clipstore.store.recovery import save_records
 from clipstore.store.vectors import EmbeddedItems, StoredRows
 from clipstore.waiting import wait_without_limit
 
@@ -70,7 +71,7 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
     with wait_without_limit():
         evaluations = [_evaluate_model(store, split, entry, vectors, options) for entry in galleries]
         with store.catalog.write() as session:
-            _save_extra_positives(session, split)
+            save_extra_positives(session, split)
     warnings = [line for entry in galleries for line in entry.gallery.images.warnings]
     return EvalResult(evaluations=evaluations, skipped=skipped, warnings=warnings)
 
@@ -119,10 +120,12 @@ def _evaluate_model(
     ranked = rank_gallery(model.name, gallery, provenance, options, excluded_image_ids=entry.excluded_image_ids)
     with store.catalog.write() as session:
         check_gallery_unchanged(session, model, split, gallery, provenance)
-        return read_evaluation(session, save_evaluation(session, replace(ranked, seen=seen)))
+        evaluation = read_evaluation(session, save_evaluation(session, replace(ranked, seen=seen)))
+        save_records(session, store, "evaluations")
+        return evaluation
 
 
-def _save_extra_positives(session: Session, split: str) -> None:
+def save_extra_positives(session: Session, split: str) -> None:
     """Store the pairs of a COCO split that are positives by eccv-caption and not by the dataset."""
     target_split_id = split_id(session, split)
     positives = all_positives() if session.row("evaluate/is_coco", split_id=target_split_id) else None

@@ -37,6 +37,12 @@ _STEPS: tuple[Step, ...] = (
     ("ingest/remove_splits", "splits removed"),
     ("ingest/find_removed_images", None),
 )
+_CAPTION_STEPS: tuple[Step, ...] = (  # of a source whose images and splits the catalog has already
+    ("ingest/number_captions", None),
+    ("ingest/remove_captions", "captions removed"),
+    ("ingest/update_captions", "captions changed"),
+    ("ingest/add_captions", "captions added"),
+)
 _REMOVAL_STEPS: tuple[Step, ...] = (
     ("remove/save_training_contents", None),
     ("remove/delete_training_images", None),
@@ -60,13 +66,7 @@ def merge(session: Session, source: Annotations) -> tuple[Counter[str], list[str
 
     Returns the number of rows changed, by description, and warnings.
     """
-    session.stage(
-        staged_images=_numbered(source.images),
-        staged_captions=source.captions,
-        staged_splits=source.splits,
-        staged_categories=_numbered(_or_empty(source.categories, tables.CATEGORIES)),
-        staged_image_categories=_or_empty(source.image_categories, tables.IMAGE_CATEGORIES),
-    )
+    _stage(session, source)
     changes = _run(session, _STEPS)
     warnings = [
         f"{row['model']} was trained on {row['images']:,} of the removed images, whose files were never read: they "
@@ -77,6 +77,12 @@ def merge(session: Session, source: Annotations) -> tuple[Counter[str], list[str
     if source.categories is not None:
         changes.update(_run(session, _CATEGORY_STEPS))
     return changes, warnings
+
+
+def merge_captions(session: Session, source: Annotations) -> None:
+    """Merge only the captions and categories of a source, whose images and splits the catalog has already."""
+    _stage(session, source)
+    _run(session, _CAPTION_STEPS if source.categories is None else _CAPTION_STEPS + _CATEGORY_STEPS)
 
 
 def clean_captions(session: Session, source: Annotations) -> tuple[Annotations, Counter[str]]:
@@ -112,6 +118,16 @@ def clean_captions(session: Session, source: Annotations) -> tuple[Annotations, 
         image_categories=of_present_images(source.image_categories),
     )
     return cleaned, dropped
+
+
+def _stage(session: Session, source: Annotations) -> None:
+    session.stage(
+        staged_images=_numbered(source.images),
+        staged_captions=source.captions,
+        staged_splits=source.splits,
+        staged_categories=_numbered(_or_empty(source.categories, tables.CATEGORIES)),
+        staged_image_categories=_or_empty(source.image_categories, tables.IMAGE_CATEGORIES),
+    )
 
 
 def _run(session: Session, steps: Iterable[Step]) -> Counter[str]:

@@ -23,6 +23,7 @@ from clipstore.pipeline.ingest.merge import clean_captions, merge
 from clipstore.records import Annotations, Row
 from clipstore.store.evaluations import delete_stale
 from clipstore.store.layout import Store
+from clipstore.store.recovery import save_records
 from clipstore.waiting import wait_without_limit
 
 # JSON keys that do not follow from the description of what is counted.
@@ -178,6 +179,7 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
             with checks.source_conflicts(session, file, source, target.kind, replace=options.replace):
                 _merge(session, source, result)
         result.stale_evaluations = delete_stale(session)
+        save_records(session, store)
     return result
 
 

@@ -40,6 +40,7 @@ from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
 from clipstore.store.model_records import record_model
 from clipstore.store.probes import check_current_probes
+from clipstore.store.recovery import save_records
 from clipstore.training_files import BEST, LAST
 from clipstore.waiting import wait_without_limit
 
@@ -277,6 +278,7 @@ def _record_training(store: Store, job: TrainJob, *, restart: bool, incomplete: 
         session.run("model/add_training_images", model_id=model_id, split_id=split_id(session, job.training.split))
         if incomplete:
             delete_model_evaluations(session, model_id)
+        save_records(session, store, "models", "evaluations")
     if restart:
         remove_folder(job.folder)
 

@@ -1,0 +1,271 @@
+"""The records in the store: small JSON files with what the catalog knows and no other file does.
+
+STORE/records/datasets/NAME.json, images/NAME.json, splits/GROUP.json, models/NAME.json, fingerprints.json and
+evaluations.json. They are a function of the catalog, written by every command that changes it, before it commits. With
+the sources of the datasets (captions, categories) and the shards (vectors, failures) they give the catalog again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from clipstore.catalog import Session
+from clipstore.errors import CatalogError, is_path_name
+from clipstore.files import write_whole
+from clipstore.records import IMPORTED, Row
+from clipstore.store.layout import Store
+from clipstore.store.recovery_records import (
+    CategoryRecord,
+    DatasetRecord,
+    EvaluationRecord,
+    EvaluationsRecord,
+    FingerprintsRecord,
+    GroupRecord,
+    ImagesRecord,
+    ModelRecord,
+    PrecisionRecord,
+    ProbeRecord,
+    Records,
+    SplitRecord,
+    StoreRecord,
+    TowerRecord,
+)
+
+FORMAT = 1
+
+Kind = Literal["datasets", "images", "splits", "models", "fingerprints", "evaluations"]
+KINDS: tuple[Kind, ...] = ("datasets", "images", "splits", "models", "fingerprints", "evaluations")
+
+_STORE = "store.json"
+_STALE = "images.stale"  # present while the records of images are older than the catalog
+
+_log = logging.getLogger(__name__)
+
+
+def save_records(session: Session, store: Store, *kinds: Kind) -> None:
+    """Write the records of some kinds (none: all) that differ from the state of a writing session.
+
+    Call it at the end of the session, before the commit: if the process is killed between the two, the records have
+    what the interrupted command would have stored, and lose nothing. A store of an earlier version gets all records.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    folder = store.records
+    if session.is_new and folder.exists():
+        _keep_aside(folder)
+    first = not (folder / _STORE).exists()
+    for kind in KINDS if first or not kinds else kinds:
+        _save_kind(folder, kind, _READERS[kind](session))
+        if kind == "images":
+            (folder / _STALE).unlink(missing_ok=True)
+    if first:
+        write_whole(folder / _STORE, _encode(StoreRecord(format=FORMAT, release=version("clipstore"))))
+
+
+def mark_images_stale(store: Store) -> None:
+    """Note that the records of images are older than the catalog, until they are saved."""
+    store.records.mkdir(parents=True, exist_ok=True)
+    (store.records / _STALE).touch()
+
+
+def images_are_stale(store: Store) -> bool:
+    """Whether the records of images may be older than the catalog, also because a process was killed."""
+    return (store.records / _STALE).exists()
+
+
+def has_records(store: Store) -> bool:
+    """Whether the records of a store are complete."""
+    return (store.records / _STORE).exists()
+
+
+def load_records(store: Store) -> Records:
+    """All records of a store.
+
+    Raises:
+        CatalogError: a record cannot be read, or is of a newer format; the message names the file.
+    """
+    folder = store.records
+    stored = _decode(folder / _STORE, StoreRecord)
+    if stored.format > FORMAT:
+        message = (
+            f"the records in {folder} have format {stored.format}, and this clipstore reads formats up to {FORMAT}: "
+            f"install clipstore {stored.release} or a later one"
+        )
+        raise CatalogError(message)
+    return Records(
+        datasets=_decode_all(folder / "datasets", DatasetRecord),
+        images=_decode_all(folder / "images", ImagesRecord),
+        splits=_decode_all(folder / "splits", GroupRecord),
+        models=_decode_all(folder / "models", ModelRecord),
+        fingerprints=_decode(folder / "fingerprints.json", FingerprintsRecord),
+        evaluations=_decode(folder / "evaluations.json", EvaluationsRecord),
+    )
+
+
+def current_records(session: Session) -> dict[str, bytes]:
+    """The contents of all records as the catalog of a session gives them, by path below the folder of the records."""
+    return {
+        str(file): _encode(record)
+        for kind in KINDS
+        for file, record in _files(Path(), kind, _READERS[kind](session)).items()
+    }
+
+
+# --- reading the catalog
+
+
+def _datasets(session: Session) -> dict[str, DatasetRecord]:
+    splits = [split for split in _splits(session) if split.drawn_from is None]
+    for split in splits:
+        split.digest = session.rows("recovery/digest", split_id=split.split_id)[0]["digest"]
+    return {row["name"]: _dataset(session, row, splits) for row in session.rows("recovery/datasets")}
+
+
+def _dataset(session: Session, row: Row, splits: list[SplitRecord]) -> DatasetRecord:
+    key = {"dataset_id": row["dataset_id"]}
+    return DatasetRecord(
+        **row,
+        splits=[split for split in splits if split.dataset_id == row["dataset_id"]],
+        categories=[CategoryRecord(**category) for category in session.rows("recovery/categories", **key)],
+        caption_ids=_runs(session.table("recovery/caption_ids", **key)["caption_id"].to_numpy()),
+    )
+
+
+def _runs(numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Runs (first number, length) of consecutive numbers."""
+    starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 2) != 1)
+    lengths = np.diff(starts, append=len(numbers))
+    return list(zip(numbers[starts].tolist(), lengths.tolist(), strict=True))
+
+
+def _images(session: Session) -> dict[str, ImagesRecord]:
+    return {row["name"]: _images_of(session, row["dataset_id"]) for row in session.rows("recovery/datasets")}
+
+
+def _images_of(session: Session, dataset_id: int) -> ImagesRecord:
+    columns: dict[str, list[Any]] = session.table("recovery/images", dataset_id=dataset_id).to_pydict()
+    paths = {place: path for place, path in enumerate(columns.pop("path")) if path is not None}
+    prefixes = [prefix for prefix in dict.fromkeys(columns["prefix"]) if prefix is not None]
+    numbers = {prefix: number for number, prefix in enumerate(prefixes)}
+    columns["prefix"] = [None if prefix is None else numbers[prefix] for prefix in columns["prefix"]]
+    return ImagesRecord(dataset_id=dataset_id, **columns, prefixes=prefixes, paths=paths)
+
+
+def _groups(session: Session) -> dict[str, GroupRecord]:
+    groups: dict[str, GroupRecord] = {}
+    for split in _splits(session):
+        if split.drawn_from is not None:
+            groups.setdefault(split.name.split("/")[0], GroupRecord(splits=[])).splits.append(split)
+    return groups
+
+
+def _splits(session: Session) -> list[SplitRecord]:
+    rows = session.rows("recovery/splits")
+    for row in rows:
+        if row["positions"] == list(range(len(row["positions"]))):
+            row["positions"] = None
+    return [SplitRecord(**row) for row in rows]
+
+
+def _models(session: Session) -> dict[str, ModelRecord]:
+    return {row["name"]: _model(session, row) for row in session.rows("model/list")}
+
+
+def _model(session: Session, row: Row) -> ModelRecord:
+    key = {"model_id": row["model_id"]}
+    towers = [TowerRecord(**tower) for tower in session.rows("recovery/towers", **key)]
+    fingerprints = [tower.fingerprint for tower in towers] if row["family"] == IMPORTED else []
+    return ModelRecord(
+        **row,
+        towers=towers,
+        training_images=session.table("recovery/training_images", **key)["image_id"].to_pylist(),
+        training_contents=session.table("recovery/training_contents", **key)["content"].to_pylist(),
+        shards=session.table("recovery/shards_of", fingerprints=fingerprints)["file"].to_pylist(),
+    )
+
+
+def _fingerprints(session: Session) -> FingerprintsRecord:
+    return FingerprintsRecord(
+        probes=[ProbeRecord(**row) for row in session.rows("recovery/probes")],
+        precision_checks=[PrecisionRecord(**row) for row in session.rows("recovery/precision_checks")],
+    )
+
+
+def _evaluations(session: Session) -> EvaluationsRecord:
+    return EvaluationsRecord(evaluations=[EvaluationRecord(**row) for row in session.rows("recovery/evaluations")])
+
+
+# A reader gives one record, or several by name, of which each has a file in a folder.
+_READERS: Mapping[Kind, Callable[[Session], msgspec.Struct | Mapping[str, msgspec.Struct]]] = {
+    "datasets": _datasets,
+    "images": _images,
+    "splits": _groups,
+    "models": _models,
+    "fingerprints": _fingerprints,
+    "evaluations": _evaluations,
+}
+
+
+# --- files
+
+
+def _save_kind(folder: Path, kind: Kind, records: msgspec.Struct | Mapping[str, msgspec.Struct]) -> None:
+    """Write the records of one kind that have changed, and remove those of things that are gone."""
+    files, several = _files(folder, kind, records), isinstance(records, Mapping)
+    (folder / kind if several else folder).mkdir(parents=True, exist_ok=True)
+    for file, record in files.items():
+        content = _encode(record)
+        if not file.is_file() or file.read_bytes() != content:
+            write_whole(file, content)
+    for file in (folder / kind).glob("*.json") if several else ():
+        if file not in files:
+            file.unlink()
+
+
+def _files(
+    folder: Path, kind: Kind, records: msgspec.Struct | Mapping[str, msgspec.Struct]
+) -> dict[Path, msgspec.Struct]:
+    if isinstance(records, Mapping):
+        return {folder / kind / f"{_file_name(name)}.json": record for name, record in records.items()}
+    return {folder / f"{kind}.json": records}
+
+
+def _file_name(name: str) -> str:
+    """The name of a record's file: a hash for a name of an earlier version that cannot be that of a file."""
+    return name if is_path_name(name) else hashlib.sha256(name.encode()).hexdigest()
+
+
+def _encode(record: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(record) + b"\n"
+
+
+def _decode_all(folder: Path, kind: type[Any]) -> list[Any]:
+    return [_decode(file, kind) for file in sorted(folder.glob("*.json"))]
+
+
+def _decode(file: Path, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        message = f"the record {file} cannot be read ({reason}): restore a copy of it, or of the catalog"
+        raise CatalogError(message) from error
+
+
+def _keep_aside(folder: Path) -> None:
+    """Rename the records of a catalog that is gone, because a new one is created."""
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.former-{number}")).exists():
+        number += 1
+    folder.rename(target)
+    _log.warning("the catalog was missing and is created anew: the records of the former one are kept in %s", target)
