@@ -116,7 +116,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the workspace, which is the current folder; its data and models are shared."""
     root = tmp_path / "workspace"
-    shutil.copytree(prepared, root, ignore=shutil.ignore_patterns("data", "models"))
+    shutil.copytree(prepared, root, ignore=lambda folder, _: ("data", "models") if Path(folder) == prepared else ())
     for name in ("data", "models"):
         (root / name).symlink_to(prepared / name)
     monkeypatch.chdir(root)

@@ -102,7 +102,7 @@ def load_records(store: Store) -> Records:
             f"install clipstore {stored.release} or a later one"
         )
         raise CatalogError(message)
-    return Records(
+    records = Records(
         datasets=_decode_all(folder / "datasets", DatasetRecord),
         images=_decode_all(folder / "images", ImagesRecord),
         splits=_decode_all(folder / "splits", GroupRecord),
@@ -110,6 +110,35 @@ def load_records(store: Store) -> Records:
         fingerprints=_decode(folder / "fingerprints.json", FingerprintsRecord),
         evaluations=_decode(folder / "evaluations.json", EvaluationsRecord),
     )
+    _check_references(folder, records)
+    return records
+
+
+def _check_references(folder: Path, records: Records) -> None:
+    """Refuse records of which one that others name is missing.
+
+    Raises:
+        CatalogError: one is; the message names it.
+    """
+    splits = [split for dataset in records.datasets for split in dataset.splits]
+    splits += [split for group in records.splits for split in group.splits]
+    evaluations, datasets = records.evaluations.evaluations, {record.dataset_id for record in records.datasets}
+    lacking = [
+        *({evaluation.model for evaluation in evaluations} - {model.name for model in records.models}),
+        *({evaluation.split for evaluation in evaluations} - {split.name for split in splits}),
+        *(split.name for split in splits if split.dataset_id not in datasets),
+        *(dataset.name for dataset in records.datasets if dataset.dataset_id not in _dataset_ids(records.images)),
+    ]
+    if lacking:
+        message = (
+            f"the records in {folder} are not complete, one of {', '.join(sorted(lacking))} is missing: restore a copy "
+            "of them, or of the catalog"
+        )
+        raise CatalogError(message)
+
+
+def _dataset_ids(images: list[ImagesRecord]) -> set[int]:
+    return {record.dataset_id for record in images}
 
 
 def current_records(session: Session) -> dict[str, bytes]:
@@ -250,6 +279,9 @@ def _encode(record: msgspec.Struct) -> bytes:
 
 
 def _decode_all(folder: Path, kind: type[Any]) -> list[Any]:
+    if not folder.is_dir():
+        message = f"the records {folder} are missing: restore a copy of them, or of the catalog"
+        raise CatalogError(message)
     return [_decode(file, kind) for file in sorted(folder.glob("*.json"))]
 
 

@@ -236,6 +236,19 @@ def test_a_damaged_record_is_named(cli: Run, tmp_path: Path, store: Path, conten
     assert not list(store.glob("*.damaged-*"))
 
 
+@pytest.mark.parametrize("lost", ["models", "models/m.json", "images/s.json", "datasets/s.json"])
+def test_a_missing_record_is_named(cli: Run, tmp_path: Path, store: Path, lost: str) -> None:
+    cli("ingest", "csv", write_dataset(tmp_path, "s", {"a": {"a1": (1.0,)}, "b": {"b1": (1.0,)}}))
+    import_vectors(store, "m", "s/all", {"a": (1.0, 0.0), "b": (0.0, 1.0)}, {"a1": (1.0, 0.0), "b1": (1.0, 1.0)})
+    cli("eval", "--model", "m", "--split", "s/all")
+    cli("split", "t", "--from", "s/all", "--validation", "0.5")
+    (store / "records" / lost).rename(tmp_path / "lost")
+    message = cli("catalog", "rebuild", code=1).stderr
+    assert "missing" in message
+    assert "restore a copy" in message
+    assert not list(store.glob("*.damaged-*"))
+
+
 def test_a_failed_rebuild_leaves_the_catalog(store: Path, training_store: Path) -> None:
     shutil.copytree(training_store, store)
     before = sorted(file.name for file in store.iterdir())

@@ -33,15 +33,12 @@ def read_sources(store: Store, records: Records) -> list[Source]:
     """The sources of all datasets, in the order of the datasets and of their splits.
 
     Raises:
-        CatalogError: a source is missing or malformed, or a dataset has no record of its images. The message names the
-            source, and the record in which its new place can be stated.
+        CatalogError: a source is missing or malformed. The message names it, and the record in which its new place can
+            be stated.
     """
     by_dataset = {images.dataset_id: images for images in records.images}
     sources: list[Source] = []
     for dataset in sorted(records.datasets, key=lambda record: record.dataset_id):
-        if dataset.dataset_id not in by_dataset:
-            message = f"the records of the images of {dataset.name} are missing: restore {store.records / 'images'}"
-            raise CatalogError(message)
         try:
             sources += _read_dataset(dataset, by_dataset[dataset.dataset_id])
         except DatasetError as error:
