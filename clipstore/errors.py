@@ -7,12 +7,23 @@ message states what is wrong, with which thing, and what to do.
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class ClipstoreError(Exception):
     """An error that the user can fix; the message names the remedy."""
+
+    exit_code = 1
+
+
+class FailedItemsError(ClipstoreError):
+    """A command has finished, and some of its items failed; the others are stored."""
+
+    exit_code = 3
 
 
 class DatasetError(ClipstoreError):
@@ -86,6 +97,21 @@ class NotFoundError(ClipstoreError):
     def of(cls, kind: str, name: str, known: Iterable[str], *, hint: str = "") -> NotFoundError:
         """The error for an unknown `name`, with the nearest of `known`; `hint` states the remedy."""
         return cls(f"unknown {kind} {name!r}{nearest(name, known)}{hint and '; ' + hint}")
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def os_error_message(error: OSError) -> str:
+    """What the operating system refused, and with which file or folder."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        disk = f"the disk of {Path(error.filename).parent if error.filename else 'the output'}"
+        return f"{disk} is full ({reason}): free space, then run the same command again"
+    if error.errno == errno.EFBIG and reason == os.strerror(errno.EFBIG):
+        limit = "the limit of 'ulimit -f' or of its file system"
+        return f"{error.filename or 'the output'} would exceed {limit}: raise it, then run the same command again"
+    return f"{error.filename or 'the system'}: {reason}"
 
 
 _NAME = re.compile(r"\w[\w.+-]*")

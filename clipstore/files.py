@@ -7,9 +7,11 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import re
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 READERS = 32  # threads that read image files: on a network disk they wait far longer than they compute
@@ -17,6 +19,8 @@ READERS = 32  # threads that read image files: on a network disk they wait far l
 MAX_IMAGE_BYTES = 2**30  # of an image file: the largest image that is decoded has some 700 MB without compression
 
 FileReader = Callable[[Path], bytes]  # `read_image_file`, or a replacement for it
+
+_SYSTEM_ERROR = re.compile(r"(?:os error |errno )(\d+)", re.IGNORECASE)  # in messages of Rust and Arrow
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # where the system has the last two
 _KINDS = {
@@ -82,20 +86,49 @@ def remove_leftovers(path: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_file(path: Path, *, flushed: bool = True) -> Iterator[Path]:
+    """A temporary file for the block to write, which is then flushed and renamed: `path` is old or new, never partial.
+
+    On an error, also an interruption, the temporary file is removed and `path` is unchanged.
+
+    Raises:
+        OSError: it cannot be written; `filename` is `path`.
+    """
+    temporary = temporary_path(path)
+    try:
+        remove_leftovers(path)
+        yield temporary
+        if flushed:
+            flush(temporary)
+        temporary.replace(path)
+        if flushed:
+            flush(path.parent)
+    except OSError as error:
+        raise named_error(error, path) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, flush it, and rename it: `path` has its former or the new content.
+    """Write a file by `whole_file`.
 
     Raises:
         OSError: it cannot be written; `path` is unchanged.
     """
-    temporary = temporary_path(path)
-    try:
+    with whole_file(path) as temporary:
         temporary.write_bytes(content)
-        flush(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    flush(path.parent)
+
+
+def named_error(error: Exception, path: Path) -> OSError:
+    """The error of a failed write to `path`: that of a library as the system's, and either with the path's name."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return OSError(error.errno, error.strerror or os.strerror(error.errno), str(path))
+    code = _SYSTEM_ERROR.search(str(error))
+    if code:
+        return OSError(int(code[1]), os.strerror(int(code[1])), str(path))
+    return OSError(errno.EIO, str(error), str(path))
 
 
 def check_removable(folder: Path) -> None:

@@ -17,7 +17,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from clipstore.choices import Choice, check_value, size_in_bytes, values_of
-from clipstore.errors import FileAccessError, OptionError
+from clipstore.errors import FileAccessError, OptionError, os_error_message
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,7 @@ def checked(method: Callable[P, R]) -> Callable[P, R]:
         try:
             return method(*call.args, **call.kwargs)
         except OSError as error:
-            message = f"{error.filename or 'the system'}: {error.strerror or error}"
-            raise FileAccessError(message) from error
+            raise FileAccessError(os_error_message(error)) from error
 
     return checked_method
 

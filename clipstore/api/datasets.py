@@ -116,27 +116,28 @@ class DatasetMethods(StoreMethods):
         return Result(numbers)
 
     @checked
-    def export_csv(self, folder: File, *, from_: str | None = None) -> Result:
+    def export_csv(self, folder: File, *, from_: str | None = None, safe_csv: bool = True) -> Result:
         """Export a split, and the splits drawn from it, as CSV files that `ingest_csv` reads.
 
         Args:
             folder: The folder to write to. Image paths below it are written relative to it, others absolute.
             from_: The split that others were drawn from; None: the only one there is.
+            safe_csv: Put an apostrophe before text that a spreadsheet would run as a formula.
 
         Returns:
-            What `clipstore export csv --json` prints: "folder" and "files", a row for each with its "file", "split" and
-            "rows".
+            What `clipstore export csv --json` prints: "folder" and "files", a row for each with its "file", "split",
+            "rows" and "escaped", the number of fields that `safe_csv` changed.
 
         Raises:
             NotFoundError: There is no such split.
-            DatasetError: No split was drawn, `from_` is needed to choose one, or a file exists already.
+            DatasetError: No split was drawn, `from_` is needed to choose one, or a file exists with other contents.
 
         Example:
             >>> store.export_csv("/data/coco", from_="coco/train2014")
         """
         from clipstore.pipeline.export import export_csv
 
-        files = export_csv(self._store, Path(folder), origin=from_)
+        files = export_csv(self._store, Path(folder), origin=from_, safe=safe_csv)
         return Result({"folder": str(folder), "files": files})
 
     @checked

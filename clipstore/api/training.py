@@ -83,7 +83,8 @@ class TrainingMethods(StoreMethods):
 
         Returns:
             What `clipstore run --json` prints: "job" (its file), "trained" (see `train`; None for a job without a
-            training) and "evaluations" (see `evaluate`).
+            training), "failed_items" (images and captions of the evaluation without a vector) and "evaluations" (see
+            `evaluate`).
 
         Raises:
             NotFoundError: There is no such job, or a split of it.

@@ -32,7 +32,7 @@ class VectorMethods(StoreMethods):
         device: Names | None = None,
         compile: bool = False,  # noqa: A002
         retry_failed: bool = False,
-        max_failed: Fraction = 1.0,
+        max_failed: Fraction | None = None,
         dry_run: bool = False,
         progress: ShowProgress = None,
     ) -> EmbedResult:
@@ -53,7 +53,7 @@ class VectorMethods(StoreMethods):
                 which a script starts only below `if __name__ == "__main__":`.
             compile: Compile the model with torch first.
             retry_failed: Try again the items that failed before.
-            max_failed: Largest fraction of items that may fail or be missing.
+            max_failed: Largest fraction of a tower's items that may fail or be missing; None: all may.
             dry_run: Only estimate the number of items, the bytes and the seconds.
             progress: See `EmbeddingStore`.
 
@@ -88,7 +88,8 @@ class VectorMethods(StoreMethods):
                 on_progress=display,
             )
             summaries = embed(self._store, names(model), options)
-        check_failures(summaries, max_failed)
+        if max_failed is not None:
+            check_failures(summaries, share=max_failed)
         return EmbedResult({"embedded": [asdict(summary) for summary in summaries]})
 
     @checked

@@ -6,7 +6,7 @@ A command imports the pipeline when it runs, so that `clipstore --help` is fast 
 from __future__ import annotations
 
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -18,6 +18,7 @@ from clipstore.cli.dataset import dataset
 from clipstore.cli.demo import demo
 from clipstore.cli.embed import embed
 from clipstore.cli.evaluate import evaluate
+from clipstore.cli.exits import errors_as_exits
 from clipstore.cli.export import export
 from clipstore.cli.gc import gc
 from clipstore.cli.hubness import hubness
@@ -25,6 +26,7 @@ from clipstore.cli.import_vectors import import_vectors
 from clipstore.cli.info import info
 from clipstore.cli.ingest import ingest
 from clipstore.cli.model import model
+from clipstore.cli.output import escape_log_messages
 from clipstore.cli.query import query
 from clipstore.cli.report import report
 from clipstore.cli.retrieve import retrieve
@@ -33,7 +35,7 @@ from clipstore.cli.split import split
 from clipstore.cli.sql import sql
 from clipstore.cli.stats import stats
 from clipstore.cli.train import train
-from clipstore.errors import ClipstoreError
+from clipstore.interrupts import interruptible
 from clipstore.process import ignore_image_warnings
 from clipstore.reporting.streams import never_fail
 
@@ -44,29 +46,22 @@ class _Group(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         never_fail(sys.stdout, sys.stderr)
         ignore_image_warnings()
-        return super().main(*args, **kwargs)
+        escape_log_messages()
+        with interruptible():
+            return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
         return list(self.commands)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with errors_as_exits():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ClipstoreError as error:
-            _fail(str(error))
-        except BrokenPipeError:
-            raise  # the reader of our output closed it: click handles this
-        except OSError as error:
-            _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
-        except KeyboardInterrupt:
-            click.echo("clipstore: interrupted; completed work is saved, run the same command to resume", err=True)
-            sys.exit(130)
-
-
-def _fail(message: str) -> NoReturn:
-    """Print one line on stderr and exit with 1."""
-    click.echo(f"clipstore: {' '.join(message.split())}", err=True)
-    sys.exit(1)
+        with errors_as_exits():
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a closed pipe or a full disk decides the exit code
+            return result
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

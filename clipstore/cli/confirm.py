@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipstore.cli.options import Command
+from clipstore.cli.output import echo
 
 if TYPE_CHECKING:
     from clipstore.pipeline.removal import Removal
@@ -36,7 +37,7 @@ def remove_confirmed(remove: Callable[[bool], Removal], *, yes: bool, as_json: b
             message = f"nothing was removed ({next(planned.lines())}): confirm with --yes"
             raise RemovalError(message)
         for line in planned.lines():
-            click.echo(line, err=True)
+            echo(line, err=True)
         if not click.confirm("Remove?", err=True):
             message = "nothing was removed"
             raise RemovalError(message)
@@ -45,4 +46,4 @@ def remove_confirmed(remove: Callable[[bool], Removal], *, yes: bool, as_json: b
         print_json(removal.row())
         return
     for number, line in enumerate(removal.lines()):
-        click.echo(f"removed {line}" if number == 0 else line)
+        echo(f"removed {line}" if number == 0 else line)

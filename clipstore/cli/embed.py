@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipstore import choices
-from clipstore.cli.options import json_option, memory_option, store_option
+from clipstore.cli.options import failures_option, json_option, memory_option, store_option
+from clipstore.cli.output import echo
 from clipstore.process import retain_freed_memory
 
 if TYPE_CHECKING:
@@ -48,19 +49,29 @@ if TYPE_CHECKING:
 @click.option(
     "--max-failed",
     type=click.FloatRange(0, 1),
-    default=1.0,
-    help="Exit with 1, after embedding, if a larger share of items failed or is missing. [default: 1, never]",
+    metavar="SHARE",
+    help="Exit with 1, after embedding, if a larger share of a tower's items failed or is missing, and else with 0.",
 )
+@failures_option
 @click.option(
     "--dry-run", is_flag=True, help="Print the number of items and the estimated size and time; write no vectors."
 )
 @store_option
 @json_option
-def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: bool, **options: Any) -> None:
+def embed(
+    models: tuple[str, ...],
+    max_failed: float | None,
+    allow_failures: int,
+    store: Store,
+    *,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Embed the images and captions that have no vectors yet.
 
     Safe to interrupt: run the same command again to resume. Unreadable images do not stop the run: they are
-    recorded with the reason ('clipstore query item_failures').
+    recorded with the reason ('clipstore query item_failures'), and the exit code is then 3, or 1 if no image
+    or no caption has a vector.
 
     Example: clipstore embed --model pretrained --split coco/val2017
     """
@@ -79,5 +90,6 @@ def embed(models: tuple[str, ...], max_failed: float, store: Store, *, as_json: 
     else:
         print_table(summary_rows(rows, dry_run=options["dry_run"]))
         for line in summary_notes(rows):
-            click.echo(line)
-    check_failures(summaries, max_failed)
+            echo(line)
+    if not options["dry_run"]:
+        check_failures(summaries, share=max_failed, allowed=allow_failures)

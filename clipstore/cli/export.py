@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import json_option, store_option
+from clipstore.cli.options import json_option, safe_csv_option, store_option
+from clipstore.cli.output import echo
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -46,31 +47,33 @@ def vectors(model: str, split: str, folder: Path, store: Store, *, partial: bool
     if as_json:
         print_json(result)
         return
-    click.echo(f"{result['rows']:,} rows (one per caption) in {folder}")
+    echo(f"{result['rows']:,} rows (one per caption) in {folder}")
     for key in ("left_out", "pending"):
         images, captions = result[f"{key}_images"], result[f"{key}_captions"]
         if images or captions:
-            click.echo(f"{key.replace('_', ' ')}: {images:,} images, {captions:,} captions")
+            echo(f"{key.replace('_', ' ')}: {images:,} images, {captions:,} captions")
 
 
 @export.command("csv")
 @click.argument("folder", type=_FOLDER)
 @click.option("--from", "origin", help="The split that others were drawn from. [default: the only one]")
+@safe_csv_option(default=True)
 @store_option
 @json_option
-def csv(folder: Path, origin: str | None, store: Store, *, as_json: bool) -> None:
+def csv(folder: Path, origin: str | None, store: Store, *, safe_csv: bool, as_json: bool) -> None:
     """Export a split and those drawn from it as CSV files.
 
     With 20k and full drawn from coco/train2014: coco_full_data.csv, coco_train_20k.csv, coco_val_20k.csv,
     coco_train_full.csv, coco_val_full.csv. Columns: image_path, caption, image_id, caption_id, split.
-    Images below FOLDER have relative paths, others absolute ones; 'clipstore ingest csv' reads both.
+    Images below FOLDER have relative paths, others absolute ones; 'clipstore ingest csv' reads both. Text that a
+    spreadsheet would run as a formula gets an apostrophe before it: use --exact-csv for files to be ingested again.
 
     Example: clipstore export csv /data/coco --from coco/train2014
     """
     from clipstore.pipeline.export import export_csv
     from clipstore.reporting.tables import print_json, print_table
 
-    rows = export_csv(store, folder, origin=origin)
+    rows = export_csv(store, folder, origin=origin, safe=safe_csv)
     if as_json:
         print_json({"folder": str(folder), "files": rows})
     else:
@@ -98,4 +101,4 @@ def model(name: str, folder: Path, store: Store, *, merged: bool, as_json: bool)
     if as_json:
         print_json({"model": name, "folder": str(path), "merged": merged})
     else:
-        click.echo(f"{name}: {'the whole model' if merged else 'the adapter'} is in {path}")
+        echo(f"{name}: {'the whole model' if merged else 'the adapter'} is in {path}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipstore.cli.options import json_option, store_option
+from clipstore.cli.output import echo
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -36,4 +37,4 @@ def gc(store: Store, *, delete: bool, as_json: bool) -> None:
     keys = ("kind", "files", "rows", "bytes", "what")
     print_table([{key: row[key] for key in keys} for row in result["kinds"]])
     size = f"{result['bytes']:,} bytes"
-    click.echo(f"{size} removed" if delete else f"{size} can be removed with 'clipstore gc --delete'")
+    echo(f"{size} removed" if delete else f"{size} can be removed with 'clipstore gc --delete'")

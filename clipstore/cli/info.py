@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipstore.cli.options import json_option, store_option
+from clipstore.cli.output import echo
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -30,11 +31,11 @@ def info(store: Store, *, as_json: bool) -> None:
         print_json(result)
         return
     if result["store"]:
-        click.echo(f"store {result['store']}, format {result['format']}")
+        echo(f"store {result['store']}, format {result['format']}")
         print_table([{"what": key, "count": value} for key, value in result["counts"].items()])
         print_table([{"folder": key, "bytes": value} for key, value in result["bytes"].items()])
         print_table(result["models"], empty="no models yet")
     else:
-        click.echo(f"no store at {result['folder']}: start with 'clipstore ingest', or name another store with --store")
-    click.echo(", ".join(f"{name} {version}" for name, version in result["versions"].items()))
-    click.echo(result["platform"])
+        echo(f"no store at {result['folder']}: start with 'clipstore ingest', or name another store with --store")
+    echo(", ".join(f"{name} {version}" for name, version in result["versions"].items()))
+    echo(result["platform"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipstore.cli.options import Command, json_option, store_option
-from clipstore.cli.output import print_warning
+from clipstore.cli.output import echo, print_warning
 
 if TYPE_CHECKING:
     from clipstore.pipeline.ingest.run import IngestResult
@@ -165,9 +165,9 @@ def _print(result: IngestResult, *, as_json: bool) -> None:
     print_table(result.splits, empty="the source has no splits")
     if result.cleaned is not None:
         dropped = ", ".join(f"{count:,} {description}" for description, count in result.cleaned.items() if count)
-        click.echo(f"{result.dataset}: captions cleaned; dropped: {dropped or 'nothing'}")
+        echo(f"{result.dataset}: captions cleaned; dropped: {dropped or 'nothing'}")
     changes = ", ".join(f"{count:,} {description}" for description, count in result.changes.items() if count)
-    click.echo(f"{result.dataset}: {changes or 'nothing changed'}")
+    echo(f"{result.dataset}: {changes or 'nothing changed'}")
     for row in result.stale_evaluations:
         split = row["split"] or "a split that was removed"
-        click.echo(f"{split} changed since {row['model']} was evaluated on it: evaluation removed, run eval again")
+        echo(f"{split} changed since {row['model']} was evaluated on it: evaluation removed, run eval again")

@@ -8,7 +8,7 @@ import click
 
 from clipstore.cli.confirm import remove_confirmed, yes_option
 from clipstore.cli.options import json_option, store_option
-from clipstore.cli.output import print_warning
+from clipstore.cli.output import echo, print_warning
 from clipstore.hints import embed_command
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def add(
     if as_json:
         print_json(shown)
     elif shown["from"] not in ORIGINS:
-        click.echo(f"{name}: this model is the job {shown['from']}; nothing to record")
+        echo(f"{name}: this model is the job {shown['from']}; nothing to record")
     else:
-        click.echo(f"{name}: recorded; embed it with '{embed_command(name)}'")
+        echo(f"{name}: recorded; embed it with '{embed_command(name)}'")
 
 
 @model.command("trained")
@@ -83,7 +83,7 @@ def trained(name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) 
     if as_json:
         print_json(result)
     else:
-        click.echo(
+        echo(
             f"{name}: trained on {result['training_images']:,} images; run 'clipstore eval' again to include this in "
             "the results"
         )
@@ -126,7 +126,7 @@ def show(name: str, store: Store, *, as_json: bool) -> None:
     fields = {key: value for key, value in description.items() if key != "towers" and value is not None}
     width = max(map(len, fields))
     for key, value in fields.items():
-        click.echo(f"{key:{width}} {cell(value)}")
+        echo(f"{key:{width}} {cell(value)}")
     print_table(description["towers"], empty="not embedded yet")
 
 

@@ -67,6 +67,28 @@ def format_option(command: Command) -> Command:
     )(command)
 
 
+def safe_csv_option(*, default: bool) -> Callable[[Command], Command]:
+    """`--safe-csv/--exact-csv`, for commands that write CSV."""
+    return click.option(
+        "--safe-csv/--exact-csv",
+        default=default,
+        show_default=True,
+        help="In CSV, put an apostrophe before text that a spreadsheet would run as a formula, or write it unchanged.",
+    )
+
+
+def failures_option(command: Command) -> Command:
+    """`--allow-failures N`, for commands that encode items."""
+    return click.option(
+        "--allow-failures",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Exit with 0 if at most N items failed or are missing, and not with 3.",
+    )(command)
+
+
 def access_options(command: Command) -> Command:
     """`--allow-files` and `--allow-network`, for commands that run SQL."""
     network = click.option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import access_options, format_option, json_option, store_option
+from clipstore.cli.options import access_options, format_option, json_option, safe_csv_option, store_option
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("-p", "parameters", multiple=True, metavar="KEY=VALUE", help="A parameter of the query; may be repeated.")
 @format_option
+@safe_csv_option(default=False)
 @json_option
 @access_options
 @store_option
 def query(
-    name: str | None, parameters: tuple[str, ...], form: str, store: Store, *, as_json: bool, **access: bool
+    name: str | None,
+    parameters: tuple[str, ...],
+    form: str,
+    store: Store,
+    *,
+    safe_csv: bool,
+    as_json: bool,
+    **access: bool,
 ) -> None:
     """Run a named query; without NAME, list them.
 
@@ -30,4 +38,4 @@ def query(
     from clipstore.reporting.tables import print_rows
 
     table = run_query(store, name, parameters, **access) if name else list_queries()
-    print_rows(table, "json" if as_json else form)
+    print_rows(table, "json" if as_json else form, safe_csv=safe_csv)

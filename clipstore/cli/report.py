@@ -9,6 +9,7 @@ import click
 
 from clipstore import choices
 from clipstore.cli.options import json_option, store_option
+from clipstore.cli.output import echo
 from clipstore.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -74,13 +75,13 @@ def report(store: Store, form: str, *, as_json: bool, **options: Any) -> None:
         if as_json:
             print_json({"file": settings.out, "text": text})
         else:
-            click.echo(settings.out or text, nl=bool(settings.out))
+            echo(str(settings.out or text), nl=bool(settings.out))
         return
     with progress_display() as progress:
         result = run.report(store, ReportOptions(**options, on_progress=progress))
     if as_json:
         print_json(result)
         return
-    click.echo(f"{result['file']} ({result['bytes'] / 1e6:.1f} MB): open it in a browser")
+    echo(f"{result['file']} ({result['bytes'] / 1e6:.1f} MB): open it in a browser")
     if result["missing_photos"]:
-        click.echo(f"{result['missing_photos']:,} image files are missing or unreadable and have a placeholder")
+        echo(f"{result['missing_photos']:,} image files are missing or unreadable and have a placeholder")

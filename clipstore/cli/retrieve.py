@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipstore.cli.options import json_option, memory_option, store_option
+from clipstore.cli.output import echo
 from clipstore.process import retain_freed_memory
 
 if TYPE_CHECKING:
@@ -78,4 +79,4 @@ def retrieve(
     if panel:
         write_panel(panel, retrieval.result, retrieval.thumbnails, retrieval_notes(retrieval.result))
         if not as_json:
-            click.echo(f"panel written to {panel}")
+            echo(f"panel written to {panel}")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import json_option, store_option
+from clipstore.cli.options import failures_option, json_option, store_option
+from clipstore.cli.output import echo
 from clipstore.cli.train import device_option, restart_option
 from clipstore.process import retain_freed_memory
 
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
 @click.argument("job")
 @restart_option
 @device_option
+@failures_option
 @store_option
 @json_option
-def run(job: str, store: Store, *, restart: bool, device: str | None, as_json: bool) -> None:
+def run(job: str, allow_failures: int, store: Store, *, restart: bool, device: str | None, as_json: bool) -> None:
     """Train, embed and evaluate as a job describes.
 
     JOB is a name, as listed by 'model list', or the path of a job file; jobs/NAME.toml is the packaged
     job if there is no such file. The model is evaluated on the splits in the table [eval], by default on
-    the validation split. Steps that are done already are skipped.
+    the validation split. Steps that are done already are skipped. The exit code is 3 if items to evaluate on
+    failed or are missing.
 
     Example: clipstore run jobs/full.toml
     """
@@ -40,12 +43,16 @@ def run(job: str, store: Store, *, restart: bool, device: str | None, as_json: b
     retain_freed_memory()
     with progress_display() as display:
         options = TrainOptions.with_display(job, find_job(store, job), display, restart=restart, device=device)
-        result = run_job(store, job, options).row()
+        done = run_job(store, job, options)
+    result = done.row()
     if as_json:
         print_json(result)
-        return
-    if result["trained"]:
-        print_training(result["trained"])
     else:
-        click.echo(f"job: {result['job']}")
-    print_evaluations(result["evaluations"])
+        if result["trained"]:
+            print_training(result["trained"])
+        else:
+            echo(f"job: {result['job']}")
+        if result["failed_items"]:
+            echo(f"failed items: {result['failed_items']:,}")
+        print_evaluations(result["evaluations"])
+    done.check_failures(allowed=allow_failures)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import access_options, format_option, json_option, store_option
+from clipstore.cli.options import access_options, format_option, json_option, safe_csv_option, store_option
 from clipstore.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ class _Statement(click.Command):
 @click.command(cls=_Statement)
 @click.argument("statement")
 @format_option
+@safe_csv_option(default=False)
 @json_option
 @access_options
 @store_option
-def sql(statement: str, form: str, store: Store, *, as_json: bool, **access: bool) -> None:
+def sql(statement: str, form: str, store: Store, *, safe_csv: bool, as_json: bool, **access: bool) -> None:
     """Run a SQL statement on the catalog, read-only.
 
     The STATEMENT "-" is read from stdin. DuckDB reads and writes no file beside the catalog without --allow-files; it
@@ -48,7 +49,7 @@ def sql(statement: str, form: str, store: Store, *, as_json: bool, **access: boo
     from clipstore.reporting.tables import print_rows
 
     table = run_sql(store, _read_statement(statement), **access)
-    print_rows(table, "json" if as_json else form)
+    print_rows(table, "json" if as_json else form, safe_csv=safe_csv)
 
 
 def _read_statement(statement: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipstore.cli.options import json_option, store_option
+from clipstore.cli.output import echo
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -43,4 +44,4 @@ def stats(split: str, plots: Path | None, store: Store, *, as_json: bool) -> Non
         return
     print_stats(result)
     if plots:
-        click.echo(f"plots written to {plots}")
+        echo(f"plots written to {plots}")

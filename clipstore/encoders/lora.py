@@ -16,6 +16,7 @@ from safetensors.torch import save
 from clipstore.encoders.clip import ClipEncoder
 from clipstore.encoders.loading import linear_modules, load_clip, load_heads, quiet_transformers
 from clipstore.errors import ModelError
+from clipstore.files import named_error
 from clipstore.records import Lora, Model, Training
 from clipstore.training_files import HEADS
 
@@ -95,7 +96,7 @@ class LoraClip:
             with quiet_transformers():
                 self._adapter.save_pretrained(str(folder), save_embedding_layers=False)
         except SafetensorError as error:
-            raise OSError(str(error)) from error
+            raise named_error(error, folder) from error
         if self._heads:
             heads = {name: weight.detach().cpu().contiguous() for name, weight in self._heads.items()}
             (folder / HEADS).write_bytes(save(heads))

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from clipstore.encoders.clip import ClipEncoder
 from clipstore.encoders.loading import load_clip, quiet_transformers
 from clipstore.encoders.model_files import locate, preprocessor_file, tokenizer_files
+from clipstore.files import named_error
 from clipstore.records import Model
 
 
@@ -30,6 +31,6 @@ def save_merged(model: Model, folder: Path, check: Callable[[ClipEncoder], None]
         with quiet_transformers():
             loaded.clip.save_pretrained(folder)
     except SafetensorError as error:
-        raise OSError(str(error)) from error
+        raise named_error(error, folder) from error
     for file in (*tokenizer_files(base_folder), preprocessor_file(base_folder)):
         shutil.copyfile(file, folder / file.name)

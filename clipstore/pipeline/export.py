@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from clipstore.catalog import Session
+from clipstore.csv_text import csv_text, safe_field
 from clipstore.errors import ClipstoreError, DatasetError, ModelError, VectorError
+from clipstore.files import named_error, whole_file
 from clipstore.records import IMPORTED, Row
 from clipstore.store.gallery import find_gallery
 from clipstore.store.layout import Store, split_id
@@ -54,16 +57,18 @@ def export_vectors(store: Store, model_name: str, split: str, folder: Path, *, p
     return {"folder": str(folder), "rows": metadata.num_rows, **gallery.missing, "warnings": warnings}
 
 
-def export_csv(store: Store, folder: Path, *, origin: str | None = None) -> list[Row]:
+def export_csv(store: Store, folder: Path, *, origin: str | None = None, safe: bool = True) -> list[Row]:
     """Write the captions of a split, and of the splits drawn from it, as CSV files.
 
     The file of the whole split is DATASET_full_data.csv, that of GROUP/PART is DATASET_PART_GROUP.csv. Image files
-    below `folder` have relative paths, others absolute ones.
+    below `folder` have relative paths, others absolute ones. With `safe`, text that a spreadsheet would run as a
+    formula has an apostrophe before it.
 
-    Returns the file, the split and the number of rows of each.
+    Returns the file, the split, the number of rows, and that of fields that `safe` changed.
 
     Raises:
-        DatasetError: no split was drawn, `origin` is needed, or a file exists.
+        DatasetError: no split was drawn, `origin` is needed, or a file exists with other contents.
+        OSError: a file cannot be written; none of them is new then.
     """
     with store.catalog.read() as session:
         drawn = session.rows("export/drawn", origin=split_id(session, origin or _only_origin(session)))
@@ -72,17 +77,31 @@ def export_csv(store: Store, folder: Path, *, origin: str | None = None) -> list
             for row in drawn
         }
     folder.mkdir(parents=True, exist_ok=True)
-    existing = next((file for file in tables if (folder / file).exists()), None)
-    if existing:
-        message = f"{folder / existing} exists already: remove it, or name another folder"
-        raise DatasetError(message)
+    changed: dict[str, int] = {}
+    with ExitStack() as files:  # all are written before the first gets its name
+        for file, (_, table) in tables.items():
+            text, changed[file] = _captions_csv(table, folder, safe=safe)
+            temporary = files.enter_context(whole_file(folder / file))
+            temporary.write_text(text, encoding="utf-8", newline="")
+            if (folder / file).exists() and not filecmp.cmp(folder / file, temporary, shallow=False):
+                message = f"{folder / file} exists already and differs: remove it, or name another folder"
+                raise DatasetError(message)
+    return [
+        {"file": file, "split": split, "rows": table.num_rows, "escaped": changed[file]}
+        for file, (split, table) in tables.items()
+    ]
+
+
+def _captions_csv(table: pa.Table, folder: Path, *, safe: bool) -> tuple[str, int]:
+    """A split's captions as CSV, and the number of fields that `safe` changed."""
     prefix = f"{folder.absolute()}/"
-    for file, (_, table) in tables.items():
-        paths = [path.removeprefix(prefix) for path in table["image_path"].to_pylist()]
-        temporary = folder / f".{file}.tmp"
-        pa_csv.write_csv(table.set_column(0, "image_path", pa.array(paths, pa.string())), temporary)
-        temporary.replace(folder / file)
-    return [{"file": file, "split": split, "rows": table.num_rows} for file, (split, table) in tables.items()]
+    rows = [[row.pop("image_path").removeprefix(prefix), *row.values()] for row in table.to_pylist()]
+    written = rows
+    if safe:  # "./" before a relative path names the same file
+        written = [[f"./{path}" if safe_field(path) != path else path, *map(safe_field, rest)] for path, *rest in rows]
+    fields, written_fields = chain.from_iterable(rows), chain.from_iterable(written)
+    changed = sum(field != other for field, other in zip(fields, written_fields, strict=True))
+    return csv_text([table.column_names, *written]), changed
 
 
 def export_model(store: Store, name: str, folder: Path, *, merged: bool) -> Path:
@@ -133,20 +152,27 @@ def _check_new(folder: Path, error: type[ClipstoreError]) -> None:
 
 @contextmanager
 def _complete_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that gets its final name when the block ends, and is deleted on an error."""
+    """A temporary folder that gets its final name when the block ends, and is deleted on an error.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
         yield temporary
         temporary.replace(folder)
+    except OSError as error:
+        raise named_error(error, folder) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _save(file: Path, rows: Any) -> None:
-    """Write rows, which slice like an array, as .npy in steps."""
-    out = np.lib.format.open_memmap(file, mode="w+", dtype=rows.dtype, shape=rows.shape)
-    for start in range(0, rows.shape[0], _ROWS):
-        out[start : start + _ROWS] = rows[start : start + _ROWS]
-    out.flush()
+    """Write rows, which slice like an array, as .npy in steps; a file mapped to memory would crash on a full disk."""
+    header = {"descr": np.lib.format.dtype_to_descr(rows.dtype), "fortran_order": False, "shape": rows.shape}
+    with file.open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, header)
+        for start in range(0, rows.shape[0], _ROWS):
+            out.write(np.ascontiguousarray(rows[start : start + _ROWS]).data)

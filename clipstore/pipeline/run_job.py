@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clipstore.errors import JobError
 from clipstore.pipeline.embed.run import EmbedOptions, embed
+from clipstore.pipeline.embed.summary import failed_items, items_failed
 from clipstore.pipeline.evaluate.options import EvalOptions
 from clipstore.pipeline.evaluate.run import evaluate
 from clipstore.pipeline.train.run import TrainOptions, TrainSummary, train
@@ -20,16 +21,34 @@ from clipstore.waiting import wait_without_limit
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """The result of a job; `trained` is None for a job without a section [train]."""
+    """The result of a job; `trained` is None for a job without a section [train].
+
+    `failed_items` is the number of images and captions to evaluate on that have no vector.
+    """
 
     job: Path
     trained: TrainSummary | None
+    failed_items: int
     evaluations: list[Row]
 
     def row(self) -> Row:
         """The result as `clipstore run --json` prints it."""
         trained = self.trained.row() if self.trained else None
-        return {"job": str(self.job), "trained": trained, "evaluations": self.evaluations}
+        return {
+            "job": str(self.job),
+            "trained": trained,
+            "failed_items": self.failed_items,
+            "evaluations": self.evaluations,
+        }
+
+    def check_failures(self, *, allowed: int) -> None:
+        """Check that at most `allowed` items failed.
+
+        Raises:
+            FailedItemsError: with their number.
+        """
+        if self.failed_items > allowed:
+            raise items_failed(self.failed_items)
 
 
 def run_job(store: Store, word: str, options: TrainOptions) -> JobResult:
@@ -54,16 +73,22 @@ def run_job(store: Store, word: str, options: TrainOptions) -> JobResult:
             split_id(session, split)
     trained = train(store, job, options) if job.training else None
     with wait_without_limit():
-        return JobResult(job=job.file, trained=trained, evaluations=_evaluate(store, job, word, evaluation, options))
+        failed = _embed(store, job, word, evaluation, options)
+        evaluations = _evaluate(store, word, evaluation, options)
+    return JobResult(job=job.file, trained=trained, failed_items=failed, evaluations=evaluations)
 
 
-def _evaluate(store: Store, job: Job, word: str, evaluation: JobEvaluation, options: TrainOptions) -> list[Row]:
-    """Embed the splits of an evaluation with a job's model, and evaluate it."""
+def _embed(store: Store, job: Job, word: str, evaluation: JobEvaluation, options: TrainOptions) -> int:
+    """Embed the splits of an evaluation with a job's model; the number of items that failed."""
     with store.catalog.write() as session:
         record_model(session, job_model(store, job), origin="job")
         save_records(session, store, "models")
     devices = (options.device,) if options.device else ()
-    embed(store, [word], EmbedOptions(splits=evaluation.splits, devices=devices, on_progress=options.on_progress))
+    embed_options = EmbedOptions(splits=evaluation.splits, devices=devices, on_progress=options.on_progress)
+    return failed_items(embed(store, [word], embed_options))
+
+
+def _evaluate(store: Store, word: str, evaluation: JobEvaluation, options: TrainOptions) -> list[Row]:
     eval_options = EvalOptions(
         protocol=evaluation.protocol, captions=evaluation.captions, on_progress=options.on_progress
     )

@@ -15,6 +15,7 @@ from typing import cast
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from clipstore.files import whole_file
 from clipstore.records import Row
 
 Thumbnails = Mapping[str, Image.Image]
@@ -49,7 +50,8 @@ def write_panel(file: Path, result: Row, thumbnails: Thumbnails, notes: Sequence
         OSError: the file cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    draw_panel(result, thumbnails, notes).save(file, format="PNG")
+    with whole_file(file) as temporary:
+        draw_panel(result, thumbnails, notes).save(temporary, format="PNG")
 
 
 def draw_panel(result: Row, thumbnails: Thumbnails, notes: Sequence[str]) -> Image.Image:

@@ -9,6 +9,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import plotly.io as pio
 
+from clipstore.files import write_whole
 from clipstore.records import Row
 
 _CATEGORIES = 30
@@ -51,7 +52,7 @@ def write_stats(file: Path, stats: Row) -> None:
         f"{stats['repeated']:,} repeated captions"
     )
     page = _PAGE.format(title=html.escape(stats["split"]), summary=summary, plots="\n".join(plots))
-    file.write_text(page, encoding="utf-8")
+    write_whole(file, page.encode())
 
 
 def _bars(title: str, rows: Sequence[Row], name: str, count: str) -> go.Figure:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Protocol
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,6 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from clipstore.reporting.streams import visible
+from clipstore.reporting.tables import SafeConsole
 
 _LINE_SECONDS = 10.0  # between two lines
 
@@ -37,7 +39,7 @@ def progress_display() -> Iterator[ProgressDisplay]:
 
     A notebook shows bars where ipywidgets is installed.
     """
-    console = Console(stderr=True, markup=False, emoji=False)
+    console = SafeConsole(stderr=True, markup=False, emoji=False)
     if not console.is_terminal and not (console.is_jupyter and find_spec("ipywidgets")):
         yield _Lines(console)
         return
@@ -72,8 +74,8 @@ class _Bars:
 
     def __call__(self, task: str, done: int, total: int, note: str = "", /) -> None:
         if task not in self._tasks:
-            self._tasks[task] = self._progress.add_task(task, total=total, note=note)
-        self._progress.update(self._tasks[task], completed=done, total=total, note=note)
+            self._tasks[task] = self._progress.add_task(visible(task), total=total, note=visible(note))
+        self._progress.update(self._tasks[task], completed=done, total=total, note=visible(note))
 
     def print_line(self, line: str) -> None:
         self._progress.console.print(line, highlight=False, soft_wrap=True)
@@ -82,7 +84,7 @@ class _Bars:
 class _Lines:
     """A line every _LINE_SECONDS, and a last line for tasks that took longer than that."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: SafeConsole) -> None:
         self._console = console
         self._task = ""
         self._started = self._printed = 0.0

@@ -17,6 +17,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from clipstore.files import whole_file
 from clipstore.records import Row
 from clipstore.reporting.tables import plain
 
@@ -50,8 +51,7 @@ def write_report(file: Path, title: str, content: Row, thumbnails: Iterable[byte
     before, after = _template(title, scripts).split("<!-- content and scripts -->")
     folder = file.with_name(f"{file.stem}_photos")
     missing: list[int] = []
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("w", encoding="utf-8") as page:
+    with whole_file(file) as temporary, temporary.open("w", encoding="utf-8") as page:
         page.write(before)
         if inline:
             page.writelines(_inline_thumbnails(thumbnails, missing))
@@ -61,7 +61,6 @@ def write_report(file: Path, title: str, content: Row, thumbnails: Iterable[byte
         page.write(_data("content", {**content, "photos": photos}))
         page.writelines(f"<script>{script}</script>\n" for script in scripts)
         page.write(after)
-    partial.replace(file)
     return len(missing)
 
 
@@ -110,4 +109,5 @@ def _write_thumbnails(thumbnails: Iterable[bytes | None], missing: list[int], fo
         if thumbnail is None:
             missing.append(index)
         else:
-            (folder / f"{index}.webp").write_bytes(thumbnail)
+            with whole_file(folder / f"{index}.webp", flushed=False) as temporary:
+                temporary.write_bytes(thumbnail)

@@ -13,13 +13,10 @@ back as the same float, as in JSON; tables with rounded numbers pass strings.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
 import sys
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -29,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len
 from rich.console import Console
 
+from clipstore.csv_text import csv_text
 from clipstore.errors import CatalogError
 from clipstore.records import Row
-from clipstore.reporting.streams import printable
+from clipstore.reporting.streams import printable, visible
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,9 +40,17 @@ _TEXT = 24  # characters; longer text may wrap at spaces, to at least this width
 _GAPS = (3, 2, 1)  # spaces between columns, in the order in which they are tried
 
 
+class SafeConsole(Console):
+    """A console that escapes the control characters of the texts that it prints."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print texts, with styles of rich's own."""
+        super().print(*(visible(text, keep="\n") if isinstance(text, str) else text for text in objects), **options)
+
+
 def console() -> Console:
     """A console on stdout that does not break lines: a terminal wraps long ones."""
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return SafeConsole(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def terminal_width() -> int | None:
@@ -75,8 +81,8 @@ def print_table(
     sys.stdout.write("\n".join([*table.body, "", ""]))
 
 
-def print_rows(table: pa.Table, form: str) -> None:
-    """Print an Arrow table as "table", "csv" or "json".
+def print_rows(table: pa.Table, form: str, *, safe_csv: bool = False) -> None:
+    """Print an Arrow table as "table", "csv" or "json"; with `safe_csv`, CSV has no formulas of spreadsheets.
 
     If a limit left rows out, a note with both numbers follows the table, or is printed on stderr.
 
@@ -93,7 +99,7 @@ def print_rows(table: pa.Table, form: str) -> None:
     if form == "json":
         print_json(rows)
     elif form == "csv":
-        _print_csv(table.column_names, rows)
+        _print_csv(table.column_names, rows, safe=safe_csv)
     else:
         print_table(rows, empty="no rows", whole_headings=True)
     if table.num_rows < total:
@@ -113,7 +119,8 @@ def of_total(shown: int, total: int) -> str:
 
 def print_json(result: Any) -> None:
     """Print a result as JSON."""
-    sys.stdout.write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
+    text = json.dumps(plain(result), indent=2, allow_nan=False)  # ASCII; of control characters only DEL is not escaped
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
 
 
 def plain(value: Any) -> Any:
@@ -142,7 +149,7 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = repr(float(value)) if isinstance(value, float) else str(value)
-    return text if text.isprintable() else "".join(map(_visible, text))
+    return visible(text)
 
 
 def duration(seconds: float) -> str:
@@ -255,14 +262,11 @@ def _print_records(columns: Sequence[_Column], width: int) -> None:
     sys.stdout.write("\n")
 
 
-def _print_csv(names: Sequence[str], rows: Sequence[Row]) -> None:
+def _print_csv(names: Sequence[str], rows: Sequence[Row], *, safe: bool) -> None:
     """Print CSV; with a warning on stderr if stdout cannot encode some of its characters."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(row.values() for row in rows)
-    sys.stdout.write(text.getvalue())
-    if printable(text.getvalue(), _encoding()) != text.getvalue():
+    text = csv_text([names, *(row.values() for row in rows)], safe=safe)
+    sys.stdout.write(text)
+    if printable(text, _encoding()) != text:
         sys.stderr.write(
             f"clipstore: {_encoding()} cannot encode some characters, which are escaped: set PYTHONIOENCODING=utf-8\n"
         )
@@ -280,9 +284,3 @@ def _unique_names(names: Sequence[str]) -> list[str]:
         numbered = (f"{name}_{number}" for number in count(1))
         unique.append(name if name not in unique else next(new for new in numbered if new not in {*unique, *names}))
     return unique
-
-
-def _visible(character: str) -> str:
-    """The escape of a character that moves the cursor or controls the terminal; other characters unchanged."""
-    is_control = unicodedata.category(character) in ("Cc", "Zl", "Zp")
-    return character.encode("unicode_escape").decode("ascii") if is_control else character

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clipstore.errors import TrainingError
-from clipstore.files import flush
+from clipstore.files import flush, write_whole
 from clipstore.records import Lora, Training
 from clipstore.training_files import TRAINING_RECORD
 
@@ -47,6 +47,10 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
             "and train again"
         )
         raise TrainingError(message) from error
+    except BaseException:  # an interruption; a killed process leaves the folder to the next one
+        shutil.rmtree(temporary, ignore_errors=True)
+        recover_folder(folder)
+        raise
     shutil.rmtree(previous, ignore_errors=True)
 
 
@@ -58,9 +62,7 @@ def recover_folder(folder: Path) -> None:
 
 def write_file(file: Path, text: str) -> None:
     """Replace a text file as a whole."""
-    temporary = _temporary(file)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    write_whole(file, text.encode())
 
 
 def write_record(folder: Path, record: JsonObject) -> None:

@@ -67,8 +67,11 @@ OPTIONS_WITHOUT_ARGUMENT = {
     "--store": "clipstore.open names the store",
     "--json": "methods return what it prints",
     "--yes": "methods do not ask",
+    "--allow-failures": "decides an exit code",
     "sql --format": "an Arrow table is returned",
     "query --format": "an Arrow table is returned",
+    "sql --safe-csv": "an Arrow table is returned",
+    "query --safe-csv": "an Arrow table is returned",
 }
 ARGUMENTS_WITHOUT_OPTION = {
     "progress": "commands always show it",

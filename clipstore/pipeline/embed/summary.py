@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from clipstore.errors import ModelError
+from clipstore.errors import FailedItemsError, ModelError
 from clipstore.inference.settings import Timings
 from clipstore.records import TowerName
 from clipstore.shards import Shard
+
+_LIST = "'clipstore query item_failures' lists the reasons"
 
 
 @dataclass(kw_only=True)
@@ -74,18 +76,37 @@ def add_time(summaries: Sequence[EmbedSummary], earlier: Sequence[Timings], work
         summary.clock.decode += spent[0].decode
 
 
-def check_failures(summaries: Iterable[EmbedSummary], share: float) -> None:
-    """Check that at most `share` of a tower's items failed or are missing.
+def check_failures(summaries: Sequence[EmbedSummary], *, share: float | None = None, allowed: int = 0) -> None:
+    """Check that few enough items failed or are missing: at most `share` of each tower's, if given, else `allowed`.
 
     Raises:
-        ModelError: with the counts.
+        ModelError: no item of a tower has a vector, or more than `share` of them have none.
+        FailedItemsError: more than `allowed` items have no vector; those of several models count once.
     """
     for summary in summaries:
         lost = summary.failed + summary.missing
         items = summary.done + summary.reused + lost
-        if lost > share * items:
-            message = (
-                f"{lost} of {items} items of the {summary.tower} tower of {summary.model} failed or are missing, more "
-                f"than --max-failed {share}: 'clipstore query item_failures' lists the reasons"
-            )
+        reasons = f"of the {summary.tower} tower of {summary.model} failed or are missing"
+        if share is not None and lost > share * items:
+            message = f"{lost} of {items} items {reasons}, more than --max-failed {share}: {_LIST}"
             raise ModelError(message)
+        if items and lost == items and share is None:
+            message = f"all {items} items {reasons}: {_LIST}"
+            raise ModelError(message)
+    failed = failed_items(summaries)
+    if share is None and failed > allowed:
+        raise items_failed(failed)
+
+
+def failed_items(summaries: Iterable[EmbedSummary]) -> int:
+    """The number of images and captions without a vector: the largest of all models for each tower, added up."""
+    largest: dict[TowerName, int] = {}
+    for summary in summaries:
+        largest[summary.tower] = max(largest.get(summary.tower, 0), summary.failed + summary.missing)
+    return sum(largest.values())
+
+
+def items_failed(count: int) -> FailedItemsError:
+    """The error for a command that has finished with this number of failed items."""
+    items = "1 item" if count == 1 else f"{count} items"
+    return FailedItemsError(f"done, but {items} failed or missing: {_LIST}; --allow-failures {count} accepts them")

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from clipstore import choices
+from clipstore.files import write_whole
 from clipstore.pipeline.report import sections
 from clipstore.pipeline.report.items import ReportItems
 from clipstore.pipeline.report.options import INLINE_IMAGES, ReportOptions
@@ -78,7 +79,7 @@ def paper_tables(store: Store, options: ReportOptions, form: str) -> str:
     text = FORMATS[form]([evaluation for split in splits for evaluation in split.evaluations], comparisons)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text, encoding="utf-8")
+        write_whole(options.out, text.encode())
     return text
 
 
