@@ -6,7 +6,7 @@ PIP := .venv/bin/pip --disable-pip-version-check install --quiet --constraint co
 PARALLEL := --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all torture fuzz coverage check format docs clean
+.PHONY: help demo test test-all torture fuzz coverage check format docs audit clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,8 +45,11 @@ docs: .venv/.installed-docs  ## build the documentation into docs/_build/html; a
 	.venv/bin/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html
 	@echo 'Open docs/_build/html/index.html in a browser'
 
+audit: .venv/bin/pip  ## check the pinned packages for known vulnerabilities (error 4: the data cannot be had)
+	.venv/bin/python tools/audit.py
+
 clean:  ## remove the virtual environment, the demo, the built documentation and tool caches
-	rm -rf .venv demo dist docs/_build docs/_generated .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .audit demo dist docs/_build docs/_generated .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv

@@ -22,6 +22,35 @@ def dies(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def dies_once(path: Path) -> bytes:
+    """A reader whose process is killed the first time that it reads."""
+    if _is_first():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.read_bytes()
+
+
+def stops(path: Path) -> bytes:
+    """A reader whose process is stopped."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return path.read_bytes()
+
+
+def stops_once(path: Path) -> bytes:
+    """A reader whose process is stopped the first time that it reads."""
+    if _is_first():
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return path.read_bytes()
+
+
+def _is_first() -> bool:
+    """Whether no process of this test was here before; $MARKER is a file that tells."""
+    try:
+        os.close(os.open(os.environ["MARKER"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
 def fails(path: Path) -> bytes:
     """A reader with a mistake."""
     message = f"a mistake about {path.name}"

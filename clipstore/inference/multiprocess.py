@@ -1,62 +1,33 @@
-"""Encode on several devices: each has a worker process that pulls plan groups from a shared queue."""
+"""Encode on several devices: each has a worker process, which is given plan groups.
+
+A worker that ends unexpectedly, or is silent for too long, is replaced. Each of the plan groups that it had is tried
+again in a worker of its own; a group whose worker is lost again is recorded as failed items.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import logging
 import os
 import queue
-import signal
-import traceback
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, fields
-from itertools import chain, islice, repeat
-from pathlib import Path
-from typing import Any
+from dataclasses import fields
 
 from clipstore.errors import ClipstoreError, ModelError
-from clipstore.files import FileReader
 from clipstore.inference.batches import BatchSplitter
-from clipstore.inference.encode import encode
-from clipstore.inference.settings import EncodeSettings, Timings
-from clipstore.process import ignore_image_warnings, retain_freed_memory
-from clipstore.records import Model, PlanGroup, Tower
+from clipstore.inference.settings import Timings
+from clipstore.inference.worker import Message, WorkerSettings
+from clipstore.inference.worker_handle import Deadlines, WorkerHandle
+from clipstore.inference.write import write_failed
+from clipstore.records import PlanGroup
 from clipstore.shards import Shard
 
-# Plan groups queued per worker. A worker can dequeue its fourth before it returns the first, so fewer would deadlock.
-_QUEUE_PER_WORKER = 4
-_POLL_SECONDS = 1.0  # after this time without a message, check that the other process is alive
+# Plan groups that a worker has. It can take its fourth before it returns the first, so fewer would deadlock.
+_GROUPS_PER_WORKER = 4
+_START_ATTEMPTS = 2  # workers that are lost one after another before one of them has loaded the models
 
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerSettings:
-    """Picklable settings from which a worker process builds its `EncodeSettings`.
-
-    `read` must be a function of a module. `memory` is the device memory for weights and batches, in bytes.
-    """
-
-    folder: Path
-    model: Model
-    tower: Tower
-    store_dtype: str
-    memory: int
-    compiled: bool
-    read: FileReader
-
-
-@dataclass(frozen=True)
-class _Message:
-    """A message of a worker: shards or processed items, and one last message: timings and splits, or a failure.
-
-    `shards` are complete. `processed` is a tower's fingerprint and a number of items. `timings` and `splits` are by
-    fingerprint of a tower.
-    """
-
-    shards: list[Shard] | None = None
-    processed: tuple[str, int] | None = None
-    timings: dict[str, Timings] | None = None
-    splits: dict[str, int] | None = None
-    failure: ClipstoreError | str | None = None
+_log = logging.getLogger(__name__)
 
 
 def cpu_threads(devices: Sequence[str]) -> int:
@@ -75,71 +46,161 @@ def encode_in_processes(
     """Encode plans as `encode` does, in one worker process per device. The order of groups is not preserved.
 
     `settings`, `timings` and `splitters` are by fingerprint of a plan's tower. `on_progress` is called with that
-    fingerprint and a number of items. The workers' timings are added to `timings`. Each splitter gets the
-    largest count of the workers.
+    fingerprint and a number of items, which is negative where items are to be encoded again. The workers' timings are
+    added to `timings`. Each splitter gets the largest count of the workers.
 
     Raises:
-        ClipstoreError: as `encode`, or a worker ended unexpectedly.
+        ClipstoreError: as `encode`, or workers end before they have loaded the models.
     """
-    context = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
-    tasks, messages = context.Queue(), context.Queue()
-    workers = [
-        context.Process(
-            target=_worker_main, args=(device, cpu_threads(devices), dict(settings), tasks, messages), daemon=True
-        )
-        for device in devices
-    ]
-    for worker in workers:
-        worker.start()
+    pool = _Pool(devices, groups, settings, on_progress)
     try:
-        upcoming = chain(groups, repeat(None, len(devices)))  # a worker ends at a None
-        for group in islice(upcoming, _QUEUE_PER_WORKER * len(devices)):
-            tasks.put(group)
-        running = len(devices)
-        while running:
-            message = _receive(messages, workers, devices)
-            if message.processed:
-                on_progress(*message.processed)
-            elif message.timings is not None:
-                running -= 1
-                _add_timings(timings, message.timings)
-                for fingerprint, count in (message.splits or {}).items():
-                    splitters[fingerprint].count = max(splitters[fingerprint].count, count)
-            elif message.shards is not None:
-                for group in islice(upcoming, 1):
-                    tasks.put(group)
-                yield message.shards
+        for message in pool.run():
+            if isinstance(message, list):
+                yield message
+                continue
+            _add_timings(timings, message.timings or {})
+            for fingerprint, count in (message.splits or {}).items():
+                splitters[fingerprint].count = max(splitters[fingerprint].count, count)
     finally:
-        tasks.cancel_join_thread()  # groups that no worker takes would block the end of this process
-        for worker in workers:
-            worker.terminate()
-            worker.join()
+        pool.end()
 
 
-def _receive(messages: Any, workers: list[Any], devices: list[str]) -> _Message:
-    """The next message of a worker.
+class _Pool:
+    """The workers, the plan groups that none of them has, and those that are to be tried again alone."""
 
-    Raises:
-        ClipstoreError: the worker's failure, or a worker ended unexpectedly.
-    """
-    while True:
-        try:
-            message: _Message = messages.get(timeout=_POLL_SECONDS)
-        except queue.Empty:
-            for device, worker in zip(devices, workers, strict=True):
-                if worker.exitcode not in {None, 0}:
-                    text = (
-                        f"the process on {device} ended unexpectedly (exit code {worker.exitcode}): "
-                        "run the same command again"
-                    )
-                    raise ModelError(text) from None
-            continue
-        if isinstance(message.failure, ClipstoreError):
+    def __init__(
+        self,
+        devices: list[str],
+        groups: Iterable[PlanGroup],
+        settings: Mapping[str, WorkerSettings],
+        on_progress: Callable[[str, int], None],
+    ) -> None:
+        self._devices, self._upcoming, self._settings, self._on_progress = devices, iter(groups), settings, on_progress
+        self._deadlines = Deadlines.from_environment()
+        self._inbox: queue.SimpleQueue[tuple[WorkerHandle, Message | None]] = queue.SimpleQueue()
+        self._workers: list[WorkerHandle] = []
+        self._again: deque[PlanGroup] = deque()
+        self._lost_at_start = 0
+        self._checked = time.monotonic()
+
+    def run(self) -> Iterator[list[Shard] | Message]:
+        """The shards of each plan group once they are complete, and the last message of each worker."""
+        for device in self._devices:
+            self._occupy(device)
+        self._fill()
+        while self._workers:
+            try:
+                worker, message = self._inbox.get(timeout=self._deadlines.beat)
+            except queue.Empty:
+                pass
+            else:
+                if worker in self._workers:  # messages of a lost worker may still come
+                    yield from self._handle(worker, message)
+            yield from self._replace_overdue()
+
+    def end(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            worker.end()
+
+    def _occupy(self, device: str) -> None:
+        """Start a worker on a device: for a group to be tried again, else for the groups that are left, if any are."""
+        alone = bool(self._again)
+        group = self._again.popleft() if alone else next(self._upcoming, None)
+        if group is None:
+            return
+        threads = cpu_threads(self._devices)
+        worker = WorkerHandle(device, threads, self._settings, self._inbox, beat=self._deadlines.beat)
+        worker.alone = alone
+        self._workers.append(worker)
+        worker.give(group)
+        if alone:
+            worker.give(None)
+
+    def _fill(self) -> None:
+        """Give groups to the workers in turn, until each has enough or there are none."""
+        for count in range(1, _GROUPS_PER_WORKER):
+            for worker in self._workers:
+                if len(worker.assigned) <= count and not worker.closed:
+                    worker.give(next(self._upcoming, None))
+
+    def _handle(self, worker: WorkerHandle, message: Message | None) -> Iterator[list[Shard] | Message]:
+        """Act on a message of a worker; None: it has closed its connection.
+
+        Raises:
+            ClipstoreError: the worker's failure.
+        """
+        if message is None:
+            yield from self._lose(worker, worker.end_reason())
+        elif isinstance(message.failure, ClipstoreError):
             raise message.failure
-        if message.failure:
+        elif message.failure:
             text = f"unexpected error in a worker process:\n{message.failure}"
             raise RuntimeError(text)
-        return message
+        elif message.ready:
+            self._lost_at_start = 0
+        elif message.processed:
+            worker.unfinished[message.processed[0]] += message.processed[1]
+            self._on_progress(*message.processed)
+        elif message.shards is not None:
+            worker.completed()
+            self._fill()
+            yield message.shards
+        elif message.timings is not None:
+            self._workers.remove(worker)
+            worker.end()
+            yield message
+            self._occupy(worker.device)
+            self._fill()
+
+    def _replace_overdue(self) -> Iterator[list[Shard]]:
+        """Replace the workers that are silent or make no progress."""
+        now = time.monotonic()
+        if now - self._checked > self._deadlines.silent / 2:  # this process was stopped, or its caller took long
+            for worker in self._workers:
+                worker.excuse(now)
+        self._checked = now
+        longest = max((worker.longest_step for worker in self._workers), default=0.0)
+        for worker in list(self._workers):
+            reason = worker.overdue(self._deadlines, longest, now)
+            if reason:
+                yield from self._lose(worker, reason)
+
+    def _lose(self, worker: WorkerHandle, reason: str) -> Iterator[list[Shard]]:
+        """Give up a worker. Its groups are tried again alone; a group that was alone already has failed.
+
+        Raises:
+            ModelError: workers are lost before they have loaded the models.
+        """
+        self._workers.remove(worker)
+        worker.end()
+        for fingerprint, items in worker.unfinished.items():
+            self._on_progress(fingerprint, -items)
+        self._lost_at_start += not worker.ready
+        if self._lost_at_start >= _START_ATTEMPTS:
+            message = (
+                f"the process on {worker.device} {reason} before it had loaded the model: run the same command again"
+            )
+            raise ModelError(message)
+        groups = list(worker.assigned)
+        if worker.alone and worker.ready:
+            _log.warning("clipstore: warning: the process on %s %s again: its items have failed", worker.device, reason)
+            for group in groups:
+                yield self._failed(group, reason)
+        else:
+            _log.warning("clipstore: warning: the process on %s %s: trying its items again", worker.device, reason)
+            self._again.extend(groups)
+        self._occupy(worker.device)
+        self._fill()
+
+    def _failed(self, group: PlanGroup, reason: str) -> list[Shard]:
+        """The shards of a group whose items have all failed."""
+        shards: list[Shard] = []
+        for plan in group.plans:
+            fingerprint = plan.tower.fingerprint
+            shards += write_failed(plan, self._settings[fingerprint], f"the process that encoded it {reason}, twice")
+            self._on_progress(fingerprint, len(plan.contents))
+        return shards
 
 
 def _add_timings(totals: Mapping[str, Timings], timings: Mapping[str, Timings]) -> None:
@@ -147,86 +208,3 @@ def _add_timings(totals: Mapping[str, Timings], timings: Mapping[str, Timings]) 
         total = totals[fingerprint]
         for field in fields(Timings):
             setattr(total, field.name, getattr(total, field.name) + getattr(update, field.name))
-
-
-def _worker_main(device: str, threads: int, settings: dict[str, WorkerSettings], tasks: Any, messages: Any) -> None:
-    """Worker main loop: load the models, then encode plan groups until there are none."""
-    ignore_image_warnings()
-    if device == "cpu":
-        retain_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and ends this process
-    try:
-        encoding = _load_worker_models(device, threads, settings, messages)
-        for shards in encode(_receive_groups(tasks), encoding):
-            messages.put(_Message(shards=shards))
-        messages.put(
-            _Message(
-                timings={fingerprint: tower.timings for fingerprint, tower in encoding.items()},
-                splits={fingerprint: tower.splitter.count for fingerprint, tower in encoding.items()},
-            )
-        )
-    except ClipstoreError as error:
-        messages.put(_Message(failure=error))
-    except Exception:  # noqa: BLE001  (sent to the parent with its traceback, and raised there)
-        messages.put(_Message(failure=traceback.format_exc()))
-    finally:
-        if not _parent_is_alive():
-            messages.cancel_join_thread()  # no process reads them any more
-
-
-def _parent_is_alive() -> bool:
-    parent = multiprocessing.parent_process()
-    return parent is not None and parent.is_alive()
-
-
-def _receive_groups(tasks: Any) -> Iterator[PlanGroup]:
-    """Plan groups from the queue, until there are none or the parent process has ended."""
-    while _parent_is_alive():
-        with suppress(queue.Empty):
-            group = tasks.get(timeout=_POLL_SECONDS)
-            if group is None:
-                return
-            yield group
-
-
-def _load_worker_models(
-    device: str, threads: int, settings: Mapping[str, WorkerSettings], messages: Any
-) -> dict[str, EncodeSettings]:
-    """Load the models of a worker. Returns their encode settings by fingerprint."""
-    import torch
-
-    from clipstore.encoders.clip import ClipEncoder
-    from clipstore.encoders.loading import load_clip
-
-    if device == "cpu":
-        torch.set_num_threads(threads)
-    encoders = {
-        fingerprint: ClipEncoder(
-            load_clip(worker.model), precision=worker.tower.precision, device=device, compiled=worker.compiled
-        )
-        for fingerprint, worker in settings.items()
-    }
-    weights = sum(encoder.weight_bytes for encoder in encoders.values())
-    return {
-        fingerprint: EncodeSettings(
-            folder=worker.folder,
-            model=worker.model,
-            encoder=encoders[fingerprint],
-            store_dtype=worker.store_dtype,
-            batch_tokens=encoders[fingerprint].batch_tokens(worker.tower.tower, worker.memory - weights),
-            on_progress=_ProgressSender(fingerprint, messages),
-            read=worker.read,
-        )
-        for fingerprint, worker in settings.items()
-    }
-
-
-@dataclass(frozen=True)
-class _ProgressSender:
-    """Sends the number of processed items to the parent process."""
-
-    fingerprint: str
-    messages: Any
-
-    def __call__(self, items: int) -> None:
-        self.messages.put(_Message(processed=(self.fingerprint, items)))

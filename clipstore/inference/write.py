@@ -6,14 +6,32 @@ import hashlib
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from clipstore import shards
 from clipstore.errors import ShardError
 from clipstore.inference.builder import EncodedRows, ShardBuilder
-from clipstore.records import ShardKind, ShardPlan
+from clipstore.records import Model, ShardKind, ShardPlan
 from clipstore.shards import Shard, ShardInfo, normalize
+
+
+class WriteSettings(Protocol):
+    """Where the shards of a model are written, and in which type; see `EncodeSettings`."""
+
+    @property
+    def folder(self) -> Path:
+        """The store's folder of shards."""
+
+    @property
+    def model(self) -> Model:
+        """The model, for the provenance."""
+
+    @property
+    def store_dtype(self) -> str:
+        """The type of the vectors."""
+
 
 _SOFTWARE = ("clipstore", "torch", "transformers", "pillow")
 
@@ -56,16 +74,30 @@ def write_shards(builders: list[ShardBuilder]) -> list[Shard]:
     for builder in builders:
         rows = builder.rows()
         start = time.perf_counter()
-        written.append(_write(builder, rows, "vectors"))
-        if builder.plan.source == "image_files":
-            written.append(_write(builder, rows, "features"))
+        written += _write_plan(builder.plan, builder.settings, rows)
         builder.settings.timings.write += time.perf_counter() - start
     return written
 
 
-def _write(builder: ShardBuilder, rows: EncodedRows, kind: ShardKind) -> Shard:
+def write_failed(plan: ShardPlan, settings: WriteSettings, reason: str) -> list[Shard]:
+    """Write the shards of a plan whose items have all failed."""
+    rows = EncodedRows(
+        contents=[],
+        failures=dict.fromkeys(plan.contents, reason),
+        vectors=np.empty((0, plan.tower.dim), dtype=np.float32),
+        features=None,
+        cut=0,
+    )
+    return _write_plan(plan, settings, rows)
+
+
+def _write_plan(plan: ShardPlan, settings: WriteSettings, rows: EncodedRows) -> list[Shard]:
+    kinds: tuple[ShardKind, ...] = ("vectors", "features") if plan.source == "image_files" else ("vectors",)
+    return [_write(plan, settings, rows, kind) for kind in kinds]
+
+
+def _write(plan: ShardPlan, settings: WriteSettings, rows: EncodedRows, kind: ShardKind) -> Shard:
     """Write vectors (normalised, in the stored type) or features (not normalised, float32, for other heads)."""
-    plan, settings = builder.plan, builder.settings
     if kind == "vectors":
         fingerprint, values = plan.tower.fingerprint, normalize(rows.vectors, settings.store_dtype)
     elif rows.features is not None:

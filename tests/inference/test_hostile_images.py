@@ -30,6 +30,8 @@ Run = Callable[..., Result]
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n"
 
+ONLY_IMAGES = ("--only", "images", "--allow-failures", "9")
+
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
     values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -93,7 +95,9 @@ def test_hostile_files_are_item_failures_and_the_run_goes_on(
     with (tmp_path / "a.csv").open("w", newline="") as out:
         csv.writer(out).writerows([("image_path", "caption"), *((name, f"a picture {name}") for name in names)])
     cli("ingest", "csv", tmp_path / "a.csv")
-    (summary,) = cli_json("embed", "--model", "demo", "--split", "a/all", "--only", "images")["embedded"]
+    (summary,) = cli_json("embed", "--model", "demo", "--split", "a/all", "--only", "images", "--allow-failures", "9")[
+        "embedded"
+    ]
     assert summary["done"] == 1
     reasons = {row["item"]: row["reason"] for row in cli_json("query", "item_failures")}
     assert reasons["eps.jpg"] == "PostScript is not supported: convert it to PNG"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from clip_folder import build_headed_lora
 from helpers import TESTS, stored_vectors
 
 from clipstore.demo.scenes import draw_dataset
+from clipstore.errors import OptionError
+from clipstore.inference.worker_handle import Deadlines
 from clipstore.pipeline.embed import plan
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.store.layout import Store
@@ -69,21 +72,65 @@ def test_two_processes_write_the_shards_of_one(small_dataset: Path, cli: Run, cl
 _WITH_READER = "import sys; from broken_readers import embed_with; embed_with(sys.argv[1], sys.argv[2])"
 
 
-@pytest.mark.parametrize(
-    ("reader", "message"),
-    [
-        ("dies", "the process on cpu ended unexpectedly (exit code -9): run the same command again"),
-        ("fails", "a mistake about"),
-    ],
-)
-def test_a_failing_worker_ends_the_run(reader: str, message: str, small_dataset: Path, cli: Run, store: Path) -> None:
-    """In a new process, which must end too, although plan groups are left in the queue."""
-    cli("ingest", "coco", small_dataset)
+def embed_with_reader(reader: str, store: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Embed in a new process, which must end too, although plan groups may be left in the queues."""
     embed(Store(store), ["demo"], EmbedOptions(dry_run=True, only="images"))  # checks the image files
     words = [sys.executable, "-c", _WITH_READER, reader, str(store)]
-    process = subprocess.run(words, cwd=TESTS, capture_output=True, text=True, check=False, timeout=120)
+    variables = os.environ | {"MARKER": str(tmp_path / "marker"), "CLIPSTORE_WORKER_DEADLINE": "8"}
+    return subprocess.run(words, cwd=TESTS, env=variables, capture_output=True, text=True, check=False, timeout=400)
+
+
+def test_an_error_in_a_worker_ends_the_run(small_dataset: Path, cli: Run, store: Path, tmp_path: Path) -> None:
+    cli("ingest", "coco", small_dataset)
+    process = embed_with_reader("fails", store, tmp_path)
     assert process.returncode == 1
-    assert message in process.stderr
+    assert "a mistake about" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("reader", "reason"),
+    [
+        ("stops_once", "stopped: "),
+        pytest.param("dies_once", "ended by signal SIGKILL", marks=pytest.mark.full),
+    ],
+)
+def test_the_plans_of_a_lost_worker_are_tried_again(
+    reader: str, reason: str, small_dataset: Path, cli: Run, store: Path, tmp_path: Path
+) -> None:
+    cli("ingest", "coco", small_dataset)
+    process = embed_with_reader(reader, store, tmp_path)
+    assert (process.returncode, process.stdout) == (0, ""), process.stderr
+    assert f"the process on cpu {reason}" in process.stderr
+    assert "trying its items again" in process.stderr
+    assert stored_vectors(store, "images").shape[0] == IMAGES
+    assert not list((store / "shards").rglob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("reader", "reason"),
+    [
+        pytest.param("dies", "the process that encoded it ended by signal SIGKILL, twice", marks=pytest.mark.full),
+        pytest.param("stops", "the process that encoded it stopped: it has sent nothing", marks=pytest.mark.full),
+    ],
+)
+def test_plans_whose_worker_is_lost_twice_have_failed(
+    reader: str, reason: str, small_dataset: Path, cli: Run, cli_json: Run, store: Path, tmp_path: Path
+) -> None:
+    cli("ingest", "coco", small_dataset)
+    process = embed_with_reader(reader, store, tmp_path)
+    assert process.returncode == 0, process.stderr
+    rows = cli_json("query", "item_failures", "-p", "limit=1000")
+    assert len(rows) == IMAGES
+    assert all(row["reason"].startswith(reason) for row in rows)
+    cli("embed", "--model", "demo", "--only", "images", code=1)
+    cli("embed", "--model", "demo", "--only", "images", "--retry-failed")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "inf", "nan"])
+def test_the_deadline_is_a_positive_number(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPSTORE_WORKER_DEADLINE", value)
+    with pytest.raises(OptionError, match="must be a positive number of seconds"):
+        Deadlines.from_environment()
 
 
 @pytest.mark.full

@@ -130,7 +130,7 @@ def test_blank_captions_are_embedded_as_failures_and_left_out(
     )
     cli("ingest", "csv", table)
     table.unlink()
-    cli("embed", "--model", "demo", "--split", "blank/all")
+    cli("embed", "--model", "demo", "--split", "blank/all", code=3)
     reasons = {row["reason"] for row in cli_json("query", "item_failures")}
     assert reasons == {"the caption is empty"}
     provenance = cli_json("eval", "--model", "demo", "--split", "blank/all")["evaluations"][0]["measured_on"]

@@ -92,7 +92,7 @@ def prepared_odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dataset(place / "odd")
     run_command(place / "ingested", "ingest", "csv", place / "odd" / "odd.csv")
     shutil.copytree(place / "ingested", place / "embedded")
-    run_command(place / "embedded", "embed", "--model", "demo")
+    run_command(place / "embedded", "embed", "--model", "demo", code=3)
     return place
 
 
@@ -169,6 +169,19 @@ def test_too_many_failures_are_an_error_after_embedding(odd_store: Path, cli: Ru
     cli("embed", "--model", "demo", "--max-failed", "0.9")
 
 
+def test_the_exit_code_says_whether_items_failed(odd_store: Path, cli: Run, cli_json: Run) -> None:
+    """Also in a run that has nothing to do, because the items have no vectors still."""
+    result = cli("embed", "--model", "demo", "--json", code=3)
+    assert len(json.loads(result.stdout)["embedded"]) == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("clipstore: done, but 12 items failed or are missing: 'clipstore query item_failures' lists")
+    assert line.endswith("--allow-failures 12 accepts this")
+    cli("embed", "--model", "demo", "--allow-failures", "11", code=3)
+    cli("embed", "--model", "demo", "--allow-failures", "12")
+    cli("embed", "--model", "demo", "--only", "captions")
+    cli("embed", "--model", "demo", "--dry-run")
+
+
 def test_retry_failed_tries_failures_again(embedded_odd: Path, cli_json: Run) -> None:
     before = failures(cli_json)
     for _ in range(2):
@@ -198,7 +211,9 @@ def test_a_data_set_without_a_valid_image(tmp_path: Path, cli: Run, cli_json: Ru
     (tmp_path / "text.jpg").write_text("no image")
     write_csv(tmp_path / "none.csv", [("text.jpg", "a dog"), ("gone.jpg", "a cat")])
     cli("ingest", "csv", tmp_path / "none.csv")
-    summary = embed_towers(cli_json)
+    result = cli("embed", "--model", "demo", "--allow-failures", "9", "--json", code=1)
+    assert "all 2 items of the image tower of demo failed or are missing" in result.stderr
+    summary = {row["tower"]: row for row in json.loads(result.stdout)["embedded"]}
     assert item_counts(summary["image"]) == {"planned": 1, "done": 0, "reused": 0, "failed": 1, "missing": 1}
     assert item_counts(summary["text"]) == all_embedded(2)
     assert "none/all" in cli("eval", "--model", "demo", "--split", "none/all", code=1).stderr

@@ -9,7 +9,8 @@ from itertools import chain, islice
 
 from clipstore.device import free_memory
 from clipstore.inference.encode import encode
-from clipstore.inference.multiprocess import WorkerSettings, cpu_threads, encode_in_processes
+from clipstore.inference.multiprocess import cpu_threads, encode_in_processes
+from clipstore.inference.worker import WorkerSettings
 from clipstore.inference.write import complete_shards
 from clipstore.pipeline.embed.plan import PendingItems, plan_groups
 from clipstore.pipeline.embed.state import EmbedModel, EmbedRun

@@ -108,5 +108,5 @@ def failed_items(summaries: Iterable[EmbedSummary]) -> int:
 
 def items_failed(count: int) -> FailedItemsError:
     """The error for a command that has finished with this number of failed items."""
-    items = "1 item" if count == 1 else f"{count} items"
-    return FailedItemsError(f"done, but {items} failed or missing: {_LIST}; --allow-failures {count} accepts them")
+    items = "1 item failed or is" if count == 1 else f"{count} items failed or are"
+    return FailedItemsError(f"done, but {items} missing: {_LIST}; --allow-failures {count} accepts this")
