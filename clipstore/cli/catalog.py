@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipstore.cli.options import json_option, store_option
+from clipstore.cli.output import echo
 
 _INCOMPLETE = 3  # exit code: the command finished, and some items failed
 
@@ -44,6 +45,6 @@ def rebuild(store: Store, *, evaluate: bool, as_json: bool) -> None:
         print_json(result.row())
     else:
         for line in result.lines():
-            click.echo(line)
+            echo(line)
     if not result.complete:
         sys.exit(_INCOMPLETE)
