@@ -90,6 +90,7 @@ def kill_at(store: Path, pattern: str, shards: int, command: list[str]) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("prepared", [SHORT], indirect=True, ids=["short"])
 def test_a_killed_run_resumes_to_the_same_vectors(prepared: Prepared, uninterrupted: Path, store: Path) -> None:
     assert_resumes("captions", 1, prepared, uninterrupted, store)
