@@ -88,8 +88,20 @@ class ClipEncoder:
         return int(settings.image_size // settings.patch_size) ** 2 + 1
 
     def tokenize(self, texts: list[str]) -> TokenizedTexts:
-        """Token ids by the model's own tokenizer, start and end tokens included."""
-        return tokenize(self._tokenizer, texts, self._max_tokens)
+        """Token ids by the model's own tokenizer, start and end tokens included.
+
+        Raises:
+            ModelError: the model has no embedding of a token.
+        """
+        tokenized = tokenize(self._tokenizer, texts, self._max_tokens)
+        largest = max((max(ids) for ids in tokenized.ids if ids), default=0)
+        if largest >= self._model.config.text_config.vocab_size:
+            message = (
+                f"the tokenizer gives the token {largest}, and the model's config.json has a vocab_size of "
+                f"{self._model.config.text_config.vocab_size}: use the tokenizer that belongs to the weights"
+            )
+            raise ModelError(message)
+        return tokenized
 
     def contains_special_token(self, text: str) -> bool:
         """Whether a text contains a special token such as "<|endoftext|>" as text, which is encoded as plain text."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clipstore.encoders.config_checks import check_config
 from clipstore.encoders.images import Preprocessing, read_preprocessing
 from clipstore.encoders.model_files import (
     adapter_files,
@@ -90,21 +91,18 @@ def read_settings(folder: Path, family: str) -> tuple[dict[str, Any], Preprocess
     """The configuration and the preprocessing of the base in a folder.
 
     Raises:
-        ModelError: the base is of another family, or its preprocessing produces pixels of another size than its
-            image tower expects.
+        ModelError: the base is of another family, no CLIP can have its configuration, or its preprocessing produces
+            pixels of another size than its image tower expects.
     """
     config = read_json(folder / "config.json")
     if config.get("model_type") != family or not all(has_tower(config, tower) for tower in ("text", "vision")):
         message = f"{folder / 'config.json'} is not a {family.upper()} configuration: use a complete checkpoint"
         raise ModelError(message)
-    for tower in ("text", "vision"):
-        epsilon = tower_config(config, tower).get("layer_norm_eps", 1e-5)
-        if not isinstance(epsilon, int | float):  # transformers accepts it here and fails in the forward pass
-            message = f"{folder / 'config.json'}: layer_norm_eps = {epsilon!r} in {tower}_config: expected a number"
-            raise ModelError(message)
+    towers = {tower: tower_config(config, tower) for tower in ("text", "vision")}
+    check_config(folder / "config.json", config, towers)
     file = preprocessor_file(folder)
     preprocessing = read_preprocessing(file)
-    size = tower_config(config, "vision").get("image_size", 224)
+    size = towers["vision"].get("image_size", 224)
     if preprocessing.crop != (size, size):
         height, width = preprocessing.crop
         message = (

@@ -6,6 +6,7 @@ Resizing and cropping are done here, in uint8; scaling and normalisation are don
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from PIL import Image
 from clipstore.encoders.decoding import MAX_PIXELS, apply_orientation, decoded_image
 from clipstore.encoders.model_files import read_json
 from clipstore.errors import ImageError, ModelError
+
+_LONGEST_SIDE = 2**13  # pixels of a resized or cropped image
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,26 +57,32 @@ def read_preprocessing(file: Path) -> Preprocessing:
     settings = read_json(file)
     try:
         return _preprocessing(settings.get("image_processor", settings))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"{file} does not describe how images are preprocessed: {error or type(error).__name__}"
         raise ModelError(message) from error
 
 
 def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
     edge, resize = _resize_settings(settings)
-    crop = _height_width(settings.get("crop_size")) if settings.get("do_center_crop", True) else resize
+    crop = _height_width("crop_size", settings.get("crop_size")) if settings.get("do_center_crop", True) else resize
     if crop is None:
         message = "neither crop_size nor a size with height and width: the pixels would have no fixed shape"
         raise ValueError(message)
+    scale = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
     normalize = settings.get("do_normalize", True)
+    mean = _channel_values(settings, "image_mean") if normalize else (0.0, 0.0, 0.0)
+    std = _channel_values(settings, "image_std") if normalize else (1.0, 1.0, 1.0)
+    if not all(map(math.isfinite, (scale, *mean, *std))) or 0 in std:
+        message = "rescale_factor, image_mean and image_std must be finite, and image_std not 0"
+        raise ValueError(message)
     return Preprocessing(
         shortest_edge=edge,
         resize=resize,
         crop=crop,
         resample=int(Image.Resampling(settings.get("resample", Image.Resampling.BICUBIC))),
-        scale=float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
-        mean=_channel_values(settings, "image_mean") if normalize else (0.0, 0.0, 0.0),
-        std=_channel_values(settings, "image_std") if normalize else (1.0, 1.0, 1.0),
+        scale=scale,
+        mean=mean,
+        std=std,
     )
 
 
@@ -93,14 +102,25 @@ def _resize_settings(settings: dict[str, Any]) -> tuple[int | None, tuple[int, i
         message = "do_resize without a size"
         raise ValueError(message)
     if isinstance(size, int):  # as in the first CLIP checkpoints
-        return size, None
-    return size.get("shortest_edge"), _height_width(size)
+        return _side("size", size), None
+    edge, resize = size.get("shortest_edge"), _height_width("size", size)
+    if edge is None and resize is None:
+        message = "size has neither shortest_edge, nor height and width"
+        raise ValueError(message)
+    return None if edge is None else _side("shortest_edge", edge), resize
 
 
-def _height_width(size: Any) -> tuple[int, int] | None:
+def _height_width(name: str, size: Any) -> tuple[int, int] | None:
     if isinstance(size, int):
-        return size, size
-    return (size["height"], size["width"]) if size and "height" in size else None
+        return _side(name, size), _side(name, size)
+    return (_side(name, size["height"]), _side(name, size["width"])) if size and "height" in size else None
+
+
+def _side(name: str, value: Any) -> int:
+    if not isinstance(value, int) or not 1 <= value <= _LONGEST_SIDE:
+        message = f"{name} = {str(value)[:60]}: expected pixels from 1 to {_LONGEST_SIDE}"
+        raise ValueError(message)
+    return value
 
 
 def decode_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,18 +15,22 @@ from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, CLIPModel
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 from transformers.utils import logging
 
-from clipstore.encoders.images import Preprocessing, read_preprocessing
-from clipstore.encoders.model_files import adapter_files, heads_file, locate, preprocessor_file
+from clipstore.encoders.adapter_checks import check_adapter
+from clipstore.encoders.config_checks import check_weights, plain_config
+from clipstore.encoders.fingerprint_inputs import read_settings, tower_config
+from clipstore.encoders.images import Preprocessing
+from clipstore.encoders.model_files import adapter_files, heads_file, locate, weight_files
+from clipstore.encoders.weights import tensor_shapes
 from clipstore.errors import ModelError
 from clipstore.records import Model
 
 # Errors of transformers and PEFT for files that do not fit, in addition to their own classes.
 _LOAD_ERRORS = (
     *(OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ImportError, AssertionError),
-    *(SafetensorError, StrictDataclassError),
+    *(ArithmeticError, MemoryError, re.error, SafetensorError, StrictDataclassError),
 )
 _NAMES_SHOWN = 6  # tensor names in a message
 
@@ -67,12 +72,12 @@ def load_clip(model: Model) -> LoadedClip:
         ModelError: files cannot be loaded, weights are missing, or the adapter does not fit or has no effect.
     """
     folder = locate(model.base)
+    config, preprocessing = read_settings(folder, model.family)
     with quiet_transformers():
-        clip = _load_base(str(folder), model.base)
+        clip = _load_base(folder, model.base, config)
         if model.adapter:
             clip = _merge_adapter(clip, model.adapter)
         tokenizer = load_tokenizer(str(folder), model.base)
-    preprocessing = read_preprocessing(preprocessor_file(folder))
     return LoadedClip(
         clip=clip,
         tokenizer=tokenizer,
@@ -119,11 +124,19 @@ def load_heads(clip: Any, file: Path) -> None:
             parameters[name].copy_(weight)
 
 
-def _load_base(folder: str, base: str) -> Any:
-    """The base in fp32, from safetensors; every weight must be in the files."""
+def _load_base(folder: Path, base: str, config: dict[str, Any]) -> Any:
+    """The base in fp32, from safetensors; every weight must be in the files.
+
+    transformers sees only the keys of the configuration that describe a CLIP.
+    """
+    towers = {tower: tower_config(config, tower) for tower in ("text", "vision")}
+    shapes = {name: shape for file in weight_files(folder) for name, shape in tensor_shapes(file).items()}
+    check_weights(folder, config, towers, shapes)
     try:
         loaded, report = CLIPModel.from_pretrained(
-            folder,
+            str(folder),
+            config=CLIPConfig.from_dict(plain_config(config)),
+            attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -144,6 +157,7 @@ def _merge_adapter(base: Any, adapter: str) -> Any:
     """The base with a PEFT adapter merged in, and with the trained heads of the adapter's folder, if any."""
     folder = str(adapter_files(adapter)[0].parent)
     modules = linear_modules(base)
+    check_adapter(adapter, [name for name, _ in base.named_modules()])
     before = _fixed_vectors(base)
     try:
         with warnings.catch_warnings():

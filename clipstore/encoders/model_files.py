@@ -99,7 +99,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         message = f"cannot read {file}: {error}"
         raise ModelError(message) from error
     if not isinstance(value, dict):
@@ -114,8 +114,8 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         ModelError: the configuration or the index cannot be read.
     """
-    name = read_json(folder / "config.json").get("transformers_weights") or _SINGLE
-    file = folder / str(name)
+    name = str(read_json(folder / "config.json").get("transformers_weights") or _SINGLE)
+    file = folder / _file_name(folder / "config.json", name)
     if name == _SINGLE and not file.is_file() and (folder / _INDEX).is_file():
         file = folder / _INDEX
     return _indexed(file) if file.name.endswith(".index.json") else [file]
@@ -126,7 +126,15 @@ def _indexed(index: Path) -> list[Path]:
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         message = f"{index} has no weight_map from tensors to files"
         raise ModelError(message)
-    return [index.parent / name for name in sorted(set(weight_map.values()))]
+    return [index.parent / _file_name(index, name) for name in sorted(set(weight_map.values()))]
+
+
+def _file_name(source: Path, name: str) -> str:
+    """Refuse the name of a weight file that is in another folder, which the configuration or the index names."""
+    if Path(name).name != name:
+        message = f"{source} names the weight file {name!r}: expected the name of a file in its folder"
+        raise ModelError(message)
+    return name
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -19,6 +20,8 @@ from clipstore.store.model_rows import differences, model_of, recorded_models
 from clipstore.store.models import find_model, job_model
 from clipstore.store.recovery import save_records
 from clipstore.training_files import TRAINING_IMAGES
+
+_CONTENT_KEY = re.compile(rb"[0-9a-f]{64}")
 
 
 def add_model(
@@ -119,11 +122,24 @@ def record_model(session: Session, model: Model, *, origin: str) -> int:
 
 
 def _record_training_contents(session: Session, model: Model, model_id: int) -> None:
-    """Record the training images of an adapter that clipstore trained, from the list in its folder."""
+    """Record the training images of an adapter that clipstore trained, from the list in its folder.
+
+    Raises:
+        ModelError: the list is not one of SHA-256 in hex.
+    """
     file = Path(model.adapter or "") / TRAINING_IMAGES
-    if model.adapter and file.is_file():
-        session.stage(staged_contents=pa.table({"content": file.read_text(encoding="utf-8").split()}))
-        session.run("model/add_training_contents", model_id=model_id)
+    if not model.adapter or not file.is_file():
+        return
+    contents = file.read_bytes().split()
+    wrong = next((content for content in contents if not _CONTENT_KEY.fullmatch(content)), None)
+    if wrong is not None:
+        message = (
+            f"{file} has {wrong[:40]!r} where it should have the SHA-256 of an image file: restore it, or remove it "
+            f"and run 'clipstore model trained {model.name}'"
+        )
+        raise ModelError(message)
+    session.stage(staged_contents=pa.table({"content": [content.decode() for content in contents]}))
+    session.run("model/add_training_contents", model_id=model_id)
 
 
 def record_training(store: Store, name: str, splits: Iterable[str]) -> Row:
