@@ -1,8 +1,11 @@
-"""Blank captions, as the macro `is_blank` of sql/schema/macros.sql defines them."""
+"""Captions that are not embedded: too long ones, and blank ones as the macro `is_blank` of sql/schema/macros.sql."""
 
 from __future__ import annotations
 
 import re
+
+MAX_CHARACTERS = 1_000_000  # that are tokenized of one text
+TOO_LONG = f"the first {MAX_CHARACTERS:,} characters of the caption have too few words to be cut: shorten it"
 
 # White space, control characters, and Unicode's Default_Ignorable_Code_Point.
 _BLANK = re.compile(

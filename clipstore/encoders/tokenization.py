@@ -1,19 +1,34 @@
-"""Captions to token ids, by the model's own tokenizer."""
+"""Captions to token ids, by the model's own tokenizer.
+
+A model reads the first tokens of a text, and a tokenizer reads all of it, which takes a minute for 50 MB. So of a long
+text only the beginning is tokenized, where that provably gives the same tokens (see `_encode_long`).
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from clipstore.captions import MAX_CHARACTERS
 from clipstore.encoders.fingerprint_inputs import longest_text
 from clipstore.encoders.loading import load_tokenizer
 from clipstore.encoders.model_files import locate
 from clipstore.records import Model
 
+_BEGINNING = 4096  # characters of a long text that are tokenized first: far more than a model reads
+_GROWTH = 16
+_SPACE = re.compile(r"[ \t\n\r]")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizedTexts:
-    """Token ids of texts, each truncated to the model's longest text, and which texts were truncated."""
+    """Token ids of texts, each truncated to the model's longest text, and which texts were truncated.
+
+    A text whose tokens cannot be determined within `MAX_CHARACTERS` has no ids; the reason is `captions.TOO_LONG`.
+    """
 
     ids: list[list[int]]
     overlong: list[bool]
@@ -34,24 +49,80 @@ def overlong_texts(model: Model, texts: list[str]) -> list[bool]:
     return tokenize(load_tokenizer(str(folder), model.base), texts, longest_text(folder)).overlong
 
 
-def tokenize(tokenizer: Any, texts: list[str], max_tokens: int) -> TokenizedTexts:
+def tokenize(tokenizer: Any, texts: list[str], max_tokens: int, *, beginning: int = _BEGINNING) -> TokenizedTexts:
     """Token ids, at most `max_tokens` per text.
 
     A start or end token that a text contains as text would end that text for the model. Such texts are tokenized as
-    plain text throughout. All others are tokenized with transformers' defaults.
+    plain text throughout. All others are tokenized with transformers' defaults. Texts of at most `beginning` characters
+    are tokenized as a whole, in one batch.
     """
     special = [contains_special_token(tokenizer, text) for text in texts]
     ids: list[list[int]] = [[] for _ in texts]
     overlong = [False] * len(texts)
     for as_plain_text in (False, True):
         rows = [row for row, contains in enumerate(special) if contains == as_plain_text]
-        if not rows:
-            continue
-        batch = [texts[row] for row in rows]
-        output = tokenizer(batch, truncation=True, max_length=max_tokens, split_special_tokens=as_plain_text)
-        for row, input_ids, encoding in zip(rows, output["input_ids"], output.encodings, strict=True):
-            ids[row], overlong[row] = input_ids, bool(encoding.overflowing)
+        options = {"truncation": True, "max_length": max_tokens, "split_special_tokens": as_plain_text}
+        short = [row for row in rows if len(texts[row]) <= beginning]
+        if short:
+            output = tokenizer([texts[row] for row in short], **options)
+            for row, input_ids, encoding in zip(short, output["input_ids"], output.encodings, strict=True):
+                ids[row], overlong[row] = input_ids, bool(encoding.overflowing)
+        for row in rows:
+            if len(texts[row]) > beginning:
+                ids[row], overlong[row] = _encode_long(tokenizer, texts[row], beginning, options)
     return TokenizedTexts(ids=ids, overlong=overlong)
+
+
+def _encode_long(tokenizer: Any, text: str, beginning: int, options: dict[str, Any]) -> tuple[list[int], bool]:
+    """The ids of a long text, and whether it was truncated; no ids if `MAX_CHARACTERS` do not decide them.
+
+    Let A be the beginning of a text up to a space, and B the rest. For CLIP's tokenizer the tokens of A are the first
+    tokens of AB:
+
+    - its normalization (NFC, every run of white space to one space, lower case of each character) treats A and B
+      separately: a space composes with no character;
+    - no added token contains white space, so none is partly in A;
+    - it splits texts into pieces of letters, digits or other characters, none of which contains white space, so that
+      the pieces of A are the first pieces of AB; and the tokens of a piece depend on that piece alone.
+
+    So where A alone has more tokens than the model reads, AB has the same ids, and is truncated too. Otherwise, a
+    longer beginning is tokenized.
+    """
+    for part in _beginnings(text, beginning) if _splits_at_spaces(tokenizer) else ():
+        output = tokenizer([part], **options)
+        if output.encodings[0].overflowing:
+            return output["input_ids"][0], True
+    if len(text) > MAX_CHARACTERS:
+        return [], True
+    output = tokenizer([text], **options)
+    return output["input_ids"][0], bool(output.encodings[0].overflowing)
+
+
+def _beginnings(text: str, size: int) -> Iterator[str]:
+    """Beginnings of a text, each of which ends before a space; none has more than `MAX_CHARACTERS`."""
+    while size < min(len(text), MAX_CHARACTERS):
+        space = _SPACE.search(text, size, MAX_CHARACTERS)
+        if space is None:
+            return
+        yield text[: space.start()]
+        size = _GROWTH * space.start()
+
+
+def _splits_at_spaces(tokenizer: Any) -> bool:
+    """Whether a tokenizer normalizes and splits texts as CLIP's does, and no token that was added has white space."""
+    backend = tokenizer.backend_tokenizer
+    parts = (repr(backend.normalizer), repr(backend.pre_tokenizer))
+    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    return parts == _clip_parts() and not any(character.isspace() for token in added for character in token)
+
+
+@cache
+def _clip_parts() -> tuple[str, str]:
+    """The normalizer and the splitting of CLIP's tokenizer, as transformers builds it."""
+    from transformers import CLIPTokenizer
+
+    backend = CLIPTokenizer().backend_tokenizer
+    return repr(backend.normalizer), repr(backend.pre_tokenizer)
 
 
 def contains_special_token(tokenizer: Any, text: str) -> bool:

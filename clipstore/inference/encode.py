@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, tee
 
+from clipstore.captions import TOO_LONG
 from clipstore.encoders.images import Preprocessing
 from clipstore.encoders.packing import batches_of
 from clipstore.inference.batches import ModelThreads
@@ -143,9 +144,15 @@ def _submit_texts(builder: ShardBuilder) -> None:
         return
     tokenized = settings.encoder.tokenize([text for _, text in texts])
     builder.cut = tokenized.cut
-    for batch in batches_of(tokenized.ids, settings.batch_tokens):
+    items = []
+    for (content, _), ids in zip(texts, tokenized.ids, strict=True):
+        if ids:
+            items.append((content, ids))
+        else:
+            builder.fail(content, TOO_LONG)
+    for batch in batches_of([ids for _, ids in items], settings.batch_tokens):
         for number in batch:
-            builder.add(texts[number][0], tokenized.ids[number], batch_size=len(batch))
+            builder.add(*items[number], batch_size=len(batch))
 
 
 def _submit_features(builder: ShardBuilder) -> None:

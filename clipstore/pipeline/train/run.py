@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from clipstore import choices
+from clipstore.captions import TOO_LONG
 from clipstore.catalog import Session
 from clipstore.encoders.fingerprint import recorded_base_digest
 from clipstore.errors import TrainingError
@@ -213,7 +214,10 @@ def _fit(
 def _tokenize(learner: LoraClip, texts: list[str]) -> list[list[int]]:
     starts = range(0, len(texts), _TOKENIZED_AT_ONCE)
     batches = (texts[start : start + _TOKENIZED_AT_ONCE] for start in starts)
-    return [ids for batch in batches for ids in learner.encoder.tokenize(batch).ids]
+    token_ids = [ids for batch in batches for ids in learner.encoder.tokenize(batch).ids]
+    if not all(token_ids):
+        raise TrainingError(f"a caption cannot be trained on: {TOO_LONG}")
+    return token_ids
 
 
 def _validation(store: Store, job: TrainJob, live: LiveVectors) -> Callable[[], dict[str, float]]:
