@@ -27,6 +27,7 @@ class IngestMethods(StoreMethods):
         images: File | None = None,
         clean: bool = False,
         replace: bool = False,
+        follow_links: bool = False,
     ) -> Result:
         """Ingest COCO annotations and images.
 
@@ -40,6 +41,7 @@ class IngestMethods(StoreMethods):
             clean: Clean the captions: lower case, only [a-z0-9 .,'], whitespace collapsed. Repeated captions within an
                 image, captions over 40 words and images without a file are dropped.
             replace: Replace what another place gave under the same name.
+            follow_links: Accept image files that symbolic links lead out of the source's folder.
 
         Returns:
             What `clipstore ingest coco --json` prints: "dataset", "changes", "cleaned", "splits", "forgotten" and
@@ -55,7 +57,7 @@ class IngestMethods(StoreMethods):
         """
         from clipstore.pipeline.ingest.run import IngestOptions, ingest_coco
 
-        options = IngestOptions(clean=clean, replace=replace, images=_path(images))
+        options = IngestOptions(clean=clean, replace=replace, images=_path(images), follow_links=follow_links)
         return Result(ingest_coco(self._store, Path(root), name=name, splits=names(split), options=options).row())
 
     @checked
@@ -67,6 +69,7 @@ class IngestMethods(StoreMethods):
         images: File | None = None,
         clean: bool = False,
         replace: bool = False,
+        follow_links: bool = False,
     ) -> Result:
         """Ingest Flickr8k or Flickr30k captions, images and splits.
 
@@ -76,6 +79,7 @@ class IngestMethods(StoreMethods):
             images: The folder of the image files. Default: a well-known one below `root`.
             clean: See `ingest_coco`.
             replace: See `ingest_coco`.
+            follow_links: See `ingest_coco`.
 
         Returns:
             What `clipstore ingest flickr --json` prints, with the keys of `ingest_coco`.
@@ -89,12 +93,19 @@ class IngestMethods(StoreMethods):
         """
         from clipstore.pipeline.ingest.run import IngestOptions, ingest_flickr
 
-        options = IngestOptions(clean=clean, replace=replace, images=_path(images))
+        options = IngestOptions(clean=clean, replace=replace, images=_path(images), follow_links=follow_links)
         return Result(ingest_flickr(self._store, Path(root), name=name, options=options).row())
 
     @checked
     def ingest_karpathy(
-        self, file: File, root: File, *, name: str | None = None, clean: bool = False, replace: bool = False
+        self,
+        file: File,
+        root: File,
+        *,
+        name: str | None = None,
+        clean: bool = False,
+        replace: bool = False,
+        follow_links: bool = False,
     ) -> Result:
         """Ingest a file of Karpathy's splits, such as dataset_coco.json.
 
@@ -104,6 +115,7 @@ class IngestMethods(StoreMethods):
             name: The name of the dataset. Default: the name in the file.
             clean: See `ingest_coco`.
             replace: See `ingest_coco`.
+            follow_links: See `ingest_coco`.
 
         Returns:
             What `clipstore ingest karpathy --json` prints, with the keys of `ingest_coco`.
@@ -117,7 +129,7 @@ class IngestMethods(StoreMethods):
         """
         from clipstore.pipeline.ingest.run import IngestOptions, ingest_karpathy
 
-        options = IngestOptions(clean=clean, replace=replace)
+        options = IngestOptions(clean=clean, replace=replace, follow_links=follow_links)
         return Result(ingest_karpathy(self._store, Path(file), Path(root), name=name, options=options).row())
 
     @checked
@@ -129,6 +141,7 @@ class IngestMethods(StoreMethods):
         images: File | None = None,
         clean: bool = False,
         replace: bool = False,
+        follow_links: bool = False,
     ) -> Result:
         """Ingest a CSV file of image paths and captions.
 
@@ -139,6 +152,7 @@ class IngestMethods(StoreMethods):
             images: The folder that relative image paths start at. Default: the folder of the file.
             clean: See `ingest_coco`.
             replace: See `ingest_coco`.
+            follow_links: See `ingest_coco`.
 
         Returns:
             What `clipstore ingest csv --json` prints, with the keys of `ingest_coco`.
@@ -152,7 +166,7 @@ class IngestMethods(StoreMethods):
         """
         from clipstore.pipeline.ingest.run import IngestOptions, ingest_csv
 
-        options = IngestOptions(clean=clean, replace=replace, images=_path(images))
+        options = IngestOptions(clean=clean, replace=replace, images=_path(images), follow_links=follow_links)
         return Result(ingest_csv(self._store, Path(file), name=name, options=options).row())
 
 

@@ -28,6 +28,9 @@ _replace = click.option(
     help="Replace the data of another source under the same name; an empty source empties the dataset. Images "
     "that are in no split any more are removed, and so are evaluations of splits that change (they are listed).",
 )
+_follow_links = click.option(
+    "--follow-links", is_flag=True, help="Accept image files that symbolic links lead out of the source's folder."
+)
 
 
 def _images(help_text: str) -> Callable[[Command], Command]:
@@ -53,6 +56,7 @@ def ingest() -> None:
 @_images("The folder of the image files, or of a folder for each split. [default: ROOT/<split>]")
 @_clean
 @_replace
+@_follow_links
 @store_option
 @json_option
 def coco(
@@ -64,6 +68,7 @@ def coco(
     *,
     clean: bool,
     replace: bool,
+    follow_links: bool,
     as_json: bool,
 ) -> None:
     """Ingest COCO annotations and images.
@@ -75,7 +80,7 @@ def coco(
     """
     from clipstore.pipeline.ingest.run import IngestOptions, ingest_coco
 
-    options = IngestOptions(clean=clean, replace=replace, images=images)
+    options = IngestOptions(clean=clean, replace=replace, images=images, follow_links=follow_links)
     _print(ingest_coco(store, root, name=name, splits=splits, options=options), as_json=as_json)
 
 
@@ -85,10 +90,19 @@ def coco(
 @_images("The folder of the image files. [default: detected below ROOT]")
 @_clean
 @_replace
+@_follow_links
 @store_option
 @json_option
 def flickr(
-    root: Path, name: str | None, images: Path | None, store: Store, *, clean: bool, replace: bool, as_json: bool
+    root: Path,
+    name: str | None,
+    images: Path | None,
+    store: Store,
+    *,
+    clean: bool,
+    replace: bool,
+    follow_links: bool,
+    as_json: bool,
 ) -> None:
     """Ingest Flickr8k or Flickr30k captions, images and splits.
 
@@ -100,7 +114,7 @@ def flickr(
     """
     from clipstore.pipeline.ingest.run import IngestOptions, ingest_flickr
 
-    options = IngestOptions(clean=clean, replace=replace, images=images)
+    options = IngestOptions(clean=clean, replace=replace, images=images, follow_links=follow_links)
     _print(ingest_flickr(store, root, name=name, options=options), as_json=as_json)
 
 
@@ -110,10 +124,19 @@ def flickr(
 @click.option("--name", help="The name of the dataset. [default: the name in the file]")
 @_clean
 @_replace
+@_follow_links
 @store_option
 @json_option
 def karpathy(
-    file: Path, root: Path, name: str | None, store: Store, *, clean: bool, replace: bool, as_json: bool
+    file: Path,
+    root: Path,
+    name: str | None,
+    store: Store,
+    *,
+    clean: bool,
+    replace: bool,
+    follow_links: bool,
+    as_json: bool,
 ) -> None:
     """Ingest a file of Karpathy's splits.
 
@@ -124,7 +147,7 @@ def karpathy(
     """
     from clipstore.pipeline.ingest.run import IngestOptions, ingest_karpathy
 
-    options = IngestOptions(clean=clean, replace=replace)
+    options = IngestOptions(clean=clean, replace=replace, follow_links=follow_links)
     _print(ingest_karpathy(store, file, root, name=name, options=options), as_json=as_json)
 
 
@@ -134,10 +157,19 @@ def karpathy(
 @_images("The folder that relative paths start from. [default: the folder of FILE]")
 @_clean
 @_replace
+@_follow_links
 @store_option
 @json_option
 def csv(
-    file: Path, name: str | None, images: Path | None, store: Store, *, clean: bool, replace: bool, as_json: bool
+    file: Path,
+    name: str | None,
+    images: Path | None,
+    store: Store,
+    *,
+    clean: bool,
+    replace: bool,
+    follow_links: bool,
+    as_json: bool,
 ) -> None:
     """Ingest a CSV file of image paths and captions.
 
@@ -150,7 +182,7 @@ def csv(
     """
     from clipstore.pipeline.ingest.run import IngestOptions, ingest_csv
 
-    options = IngestOptions(clean=clean, replace=replace, images=images)
+    options = IngestOptions(clean=clean, replace=replace, images=images, follow_links=follow_links)
     _print(ingest_csv(store, file, name=name, options=options), as_json=as_json)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -57,6 +57,34 @@ class ImageFinder:
             path = Path(folder or "/")
             self._listed[folder] = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
         return self._listed[folder]
+
+
+def links_out(paths: Iterable[str], roots: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """The existing image files below `roots` that symbolic links lead out of all of them, and where they are.
+
+    Paths that are not written as below a root are left out: their source names them as they are. Each folder is listed
+    once, and only links are resolved.
+    """
+    written = [root.absolute().as_posix().rstrip("/") for root in roots]
+    real = [os.path.realpath(root) for root in roots]
+    folders: dict[str, list[str]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        folders.setdefault(folder, []).append(name)
+    for folder, names in folders.items():
+        if not _is_below(folder, written):
+            continue
+        leads_out = not _is_below(os.path.realpath(folder), real)
+        with os.scandir(folder) as entries:
+            links = {entry.name for entry in entries if entry.is_symlink()}
+        for name in names:
+            path = f"{folder}/{name}"
+            if leads_out or (name in links and not _is_below(os.path.realpath(path), real)):
+                yield path, os.path.realpath(path)
+
+
+def _is_below(path: str, roots: Iterable[str]) -> bool:
+    return any(path == root or path.startswith(f"{root.rstrip('/')}/") for root in roots)
 
 
 def contains_any(folder: Path, names: Sequence[str]) -> bool:

@@ -227,7 +227,7 @@ def test_named_pipes_and_devices_are_missing_images(
     pipe("pipe.jpg")
     (tmp_path / "device.jpg").symlink_to("/dev/zero")
     (tmp_path / "good.jpg").write_bytes(encoded(picture(), "JPEG"))
-    cli("ingest", "csv", write_csv(tmp_path, ["pipe.jpg", "device.jpg", "good.jpg"]))
+    cli("ingest", "csv", write_csv(tmp_path, ["pipe.jpg", "device.jpg", "good.jpg"]), "--follow-links")
     (summary,) = cli_json(
         "embed", "--model", "demo", "--split", "odd/all", "--only", "images", "--allow-failures", "9"
     )["embedded"]

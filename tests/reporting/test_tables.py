@@ -85,8 +85,8 @@ def place(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for file in sorted((scenes / "val").iterdir())[first:]:
             (root / name / "val" / file.name).symlink_to(file)
     run = partial(run_command, root / "store")
-    run("ingest", "coco", root / "scenes", "--name", DATASET)
-    run("ingest", "coco", root / "lacking", "--name", "lacking")
+    run("ingest", "coco", root / "scenes", "--name", DATASET, "--follow-links")
+    run("ingest", "coco", root / "lacking", "--name", "lacking", "--follow-links")
     run("split", "a-group-of-splits-with-a-long-name", "--from", SPLIT, "--validation", "0.25")
     run("embed", "--model", "demo", "--split", SPLIT)
     for seed, model in enumerate((LONG_MODEL, OTHER_MODEL)):

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from clipstore.catalog import Session
 from clipstore.datasets.coco import CAPTIONS_FILE
-from clipstore.datasets.image_files import nearest_folder
+from clipstore.datasets.image_files import links_out, nearest_folder
 from clipstore.errors import BadNameError, DatasetError, check_name
 from clipstore.records import Annotations
 
@@ -54,6 +54,25 @@ def check_images(file: Path, source: Annotations) -> None:
     """
     if not source.images.num_rows:
         message = f"{file} lists no images: give another file (--replace removes what was ingested before)"
+        raise DatasetError(message)
+
+
+def check_links(file: Path, source: Annotations, roots: Sequence[Path]) -> None:
+    """Refuse image files that symbolic links lead out of the folders of a source.
+
+    `source` has the column `present`. Links that are made later are not checked.
+
+    Raises:
+        DatasetError: there are such files; the message names the first.
+    """
+    existing = source.images.filter(source.images["present"])["path"].to_pylist()
+    outside = list(links_out(existing, roots))
+    if outside:
+        path, actual = outside[0]
+        message = (
+            f"{file}: symbolic links lead {len(outside):,} of its image files out of {roots[-1]}, such as {path} to "
+            f"{actual}: --follow-links reads them"
+        )
         raise DatasetError(message)
 
 

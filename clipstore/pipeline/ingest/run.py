@@ -42,11 +42,13 @@ class IngestOptions:
         replace: let a source replace the data that another source gave under the same name, and let an empty source
             empty the dataset.
         images: the folder of the image files, if it is not the usual one of the source.
+        follow_links: accept image files that symbolic links lead out of the folder of the source or of the images.
     """
 
     clean: bool = False
     replace: bool = False
     images: Path | None = None
+    follow_links: bool = False
 
 
 @dataclass(kw_only=True)
@@ -101,7 +103,8 @@ def ingest_coco(
 
     Raises (all `ingest_*`):
         DatasetError: a source is missing or malformed; it is empty, or differs from what another source gave (and not
-            `replace`); or the name belongs to drawn splits or to a dataset with another setting of `clean`.
+            `replace`); links lead out of its folder (and not `follow_links`);
+            or the name belongs to drawn splits or to a dataset with another setting of `clean`.
         BadNameError: the name of the dataset or of a split is not allowed.
         CatalogError: the catalog cannot be written.
     """
@@ -168,6 +171,10 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
         if not options.replace:
             checks.check_images(file, source)
     located = {file: _locate(file, source, target, result) for file, source in sources.items()}
+    if not options.follow_links:
+        roots = [target.root] if options.images is None else [target.root, options.images]
+        for file, source in located.items():
+            checks.check_links(file, source, roots)
     with wait_without_limit(), store.catalog.write(create=True) as session:
         checks.check_not_drawn(session, target.name)
         root = str(target.root.absolute())
