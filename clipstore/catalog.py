@@ -66,7 +66,7 @@ _HELD_BY_THREAD = "in use by another thread of this process: wait for it to end"
 
 # What DuckDB says of a damaged file, and the kinds of its errors that have no other cause in our own statements than a
 # damaged file or an error of DuckDB itself.
-_DAMAGE = ("Corrupt database file", "not a valid DuckDB database file")
+_DAMAGE = ("Corrupt database file", "Corrupt WAL file", "replaying WAL file", "not a valid DuckDB database file")
 _SHORT_FILE = "Could not read enough bytes"
 _DAMAGE_KINDS = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
 _OTHER_CAUSES = (

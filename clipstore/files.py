@@ -79,11 +79,14 @@ def temporary_path(path: Path) -> Path:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files (see `temporary_path`) of a file that processes which have ended left."""
+    """Remove the temporary files or folders (see `temporary_path`) that processes which have ended left of `path`."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
         number = leftover.name.removeprefix(f".{path.name}.").split(".")[0]
         if number.isdecimal() and not _is_running(int(number)):
-            leftover.unlink(missing_ok=True)
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from clipstore.catalog import Session
 from clipstore.csv_text import csv_text, safe_field
 from clipstore.errors import ClipstoreError, DatasetError, ModelError, VectorError
-from clipstore.files import named_error, whole_file
+from clipstore.files import named_error, remove_leftovers, temporary_path, whole_file
 from clipstore.records import IMPORTED, Row
 from clipstore.store.gallery import find_gallery
 from clipstore.store.layout import Store, split_id
@@ -157,8 +157,8 @@ def _complete_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be written.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove_leftovers(folder)
+    temporary = temporary_path(folder)
     try:
         temporary.mkdir(parents=True)
         yield temporary

@@ -121,6 +121,31 @@ def fails_with_a_remedy(store: Path, table: str) -> bool:
     return True
 
 
+LEAVE_A_LOG = """
+import os, signal, sys, duckdb
+from pathlib import Path
+from clipstore.catalog import Catalog
+file = Path(sys.argv[1])
+other = duckdb.connect(str(file))  # keeps DuckDB from moving its log into the file
+with Catalog(file).write() as session:
+    session.run("ingest/add_dataset", name="logged", kind="csv", root="/", cleaned=False)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_damaged_log_is_one_line_with_a_remedy(cli: Run, sound: Path, store: Path) -> None:
+    shutil.copytree(sound, store)
+    file = store / "catalog.duckdb"
+    subprocess.run([sys.executable, "-c", LEAVE_A_LOG, str(file)], check=False)
+    log = catalog_files.log_file(file)
+    content = log.read_bytes()
+    for place in range(len(content) // 4, len(content), len(content) // 4):
+        log.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert "clipstore catalog rebuild" in cli("dataset", "list", code=1).stderr
+    log.write_bytes(content)
+    assert "logged" in cli("dataset", "list").stdout
+
+
 # --- creation
 
 

@@ -103,3 +103,16 @@ def test_other_store_paths_are_opened(tmp_path: Path, name: str) -> None:
     with catalog.read() as session:
         assert session.rows("split/list") == []
     assert [folder.name for folder in tmp_path.iterdir()] == [name]
+
+
+def test_an_export_removes_only_its_own_temporary_folders(cli: Run, workspace: Path, tmp_path: Path) -> None:
+    mine, left = (
+        tmp_path / ".out.tmp" / "file",
+        tmp_path / f".out.{2**22 + 1}.tmp" / "file",
+    )  # above the largest process
+    for file in (mine, left):
+        file.parent.mkdir()
+        file.touch()
+    cli("export", "vectors", "--model", "demo", "--split", "t/val", tmp_path / "out")
+    assert mine.exists()
+    assert not left.parent.exists()
