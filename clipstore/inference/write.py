@@ -1,4 +1,4 @@
-"""The shards of a plan: paths, writing, and reuse of shards that an interrupted run completed."""
+"""The shards of a plan: their paths, and writing them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 
 from clipstore import shards
-from clipstore.errors import ShardError
 from clipstore.inference.builder import EncodedRows, ShardBuilder
 from clipstore.records import Model, ShardKind, ShardPlan
 from clipstore.shards import Shard, ShardInfo, normalize
@@ -40,32 +39,6 @@ def shard_path(folder: Path, plan: ShardPlan, fingerprint: str) -> Path:
     """The path of a plan's shard, named by the items planned, so that the same plan always has the same path."""
     name = hashlib.sha256("\n".join(plan.contents).encode()).hexdigest()[:16]
     return folder / fingerprint / f"{plan.tower.tower}-{name}.h5"
-
-
-def complete_shards(folder: Path, plan: ShardPlan) -> list[Shard]:
-    """Returns the shards of a plan that an interrupted run completed, or none unless all exist and are undamaged."""
-    fingerprints: dict[ShardKind, str] = {"vectors": plan.tower.fingerprint}
-    if plan.source == "image_files" and plan.tower.backbone:
-        fingerprints["features"] = plan.tower.backbone
-    paths = [shard_path(folder, plan, fingerprint) for fingerprint in fingerprints.values()]
-    if not all(path.exists() for path in paths):
-        return []
-    try:
-        complete = [shards.read_shard(path, check=True) for path in paths]
-    except ShardError:
-        return []  # damaged: it is written again
-    kinds = zip(complete, fingerprints.items(), strict=True)
-    return complete if all(_is_planned(shard, plan, kind, fingerprint) for shard, (kind, fingerprint) in kinds) else []
-
-
-def _is_planned(shard: Shard, plan: ShardPlan, kind: ShardKind, fingerprint: str) -> bool:
-    """Whether a shard has the items and the tower of a plan. A file of another origin can have the plan's name."""
-    dim = plan.tower.dim if kind == "vectors" else plan.tower.features_dim
-    expected = (kind, plan.tower.tower, fingerprint, dim)
-    items = sorted([*shard.contents, *shard.failures])
-    return (shard.info.kind, shard.info.tower, shard.info.fingerprint, shard.dim) == expected and items == sorted(
-        plan.contents
-    )
 
 
 def write_shards(builders: list[ShardBuilder]) -> list[Shard]:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from clipstore.catalog import Session
 from clipstore.records import Row
+from clipstore.shards import temporary_files
 from clipstore.store.layout import Store
 from clipstore.store.locks import shard_removal_lock
 from clipstore.store.recovery import save_records
+from clipstore.store.registry import delete_shards
 
 KINDS = {
     "unused": "shards of fingerprints that no model has",
@@ -87,8 +89,7 @@ def _registered(session: Session, store: Store) -> tuple[list[Garbage], list[int
 
 
 def _delete_rows(session: Session, shard_ids: list[int]) -> None:
-    session.run("embed/delete_vectors", shards=shard_ids)
-    session.run("embed/delete_shards", shards=shard_ids)
+    delete_shards(session, shard_ids)
     for statement in ("gc/delete_failures", "gc/delete_precision_checks", "gc/delete_probes"):
         session.run(statement)
 
@@ -99,21 +100,8 @@ def _orphans(store: Store, registered: set[Path]) -> list[Path]:
 
 def _leftovers(store: Store) -> list[Path]:
     """Temporary files, `.NAME.PROCESS.tmp` as `write_shard` names them, of processes that have ended."""
-    return [file for file in _files(store) if file.name[0] == "." and file.suffix == ".tmp" and not _alive(file)]
-
-
-def _alive(file: Path) -> bool:
-    """Whether the process in the name of a temporary file may be running; True for a file without a process number."""
-    number = file.name.split(".")[-2]
-    if not number.isdecimal():
-        return True
-    try:
-        os.kill(int(number), 0)  # signal 0 only checks that the process exists
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass  # it exists and belongs to another user
-    return True
+    folders = sorted(folder for folder, _, _ in os.walk(store.shards) if Path(folder) != store.shards)
+    return [file for folder in folders for file in temporary_files(Path(folder))]
 
 
 def _files(store: Store) -> Iterator[Path]:

@@ -16,12 +16,15 @@ def register(session: Session, store: Store, shards: Sequence[Shard]) -> None:
     """Add complete shards, their rows and their failures to the catalog."""
     files = [(str(shard.path.relative_to(store.root)), shard) for shard in shards]
     session.stage(
-        staged_shards=pa.Table.from_pylist([_shard_row(file, shard) for file, shard in files]),
+        staged_shards=_shard_rows(files),
         staged_vectors=pa.concat_tables([_vector_rows(file, shard) for file, shard in files]),
         staged_failures=pa.concat_tables([_failure_rows(shard) for shard in shards]),
     )
     session.run("embed/delete_empty_shards")
+    delete_shards(session, [row["shard_id"] for row in session.rows("shards/rewritten")])
     session.run("embed/add_shards")
+    session.run("shards/delete_checksums")
+    session.run("shards/add_checksums")
     session.run("embed/add_vectors")
     session.run("embed/delete_resolved_failures")
     session.run("embed/add_failures")
@@ -47,10 +50,21 @@ def missing_shards(session: Session, store: Store, fingerprint: str) -> list[int
 
 def delete_missing_shards(session: Session, store: Store, fingerprint: str) -> None:
     """Delete the shards of a fingerprint whose files are missing, and their vectors, from the catalog."""
-    missing = missing_shards(session, store, fingerprint)
-    if missing:
-        session.run("embed/delete_vectors", shards=missing)
-        session.run("embed/delete_shards", shards=missing)
+    delete_shards(session, missing_shards(session, store, fingerprint))
+
+
+def delete_shards(session: Session, shard_ids: Sequence[int]) -> None:
+    """Delete shards, their vectors and their checksums from the catalog; the files stay."""
+    if shard_ids:
+        session.run("embed/delete_vectors", shards=list(shard_ids))
+        session.run("embed/delete_shards", shards=list(shard_ids))
+        session.run("shards/delete_unregistered_checksums")
+
+
+def _shard_rows(files: Sequence[tuple[str, Shard]]) -> pa.Table:
+    table = pa.Table.from_pylist([_shard_row(file, shard) for file, shard in files])
+    checksums = pa.array([shard.row_checksums for _, shard in files], pa.list_(pa.uint32()))
+    return table.append_column("row_checksums", checksums)
 
 
 def _shard_row(file: str, shard: Shard) -> Row:
@@ -66,6 +80,7 @@ def _shard_row(file: str, shard: Shard) -> Row:
         "dtype": shard.dtype,
         "bytes": shard.size,
         "checksum": shard.checksum,
+        "file_checksum": shard.file_checksum,
     }
 
 

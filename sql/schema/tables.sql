@@ -114,6 +114,14 @@ CREATE TABLE IF NOT EXISTS shards (
     checksum VARCHAR NOT NULL
 );
 
+-- Checksums of registered shards beside that of the format, to find damaged bytes. Shards that an earlier version
+-- registered have none.
+CREATE TABLE IF NOT EXISTS shard_checksums (
+    shard_id BIGINT NOT NULL,
+    file_checksum VARCHAR NOT NULL,     -- SHA-256 of the file
+    row_checksums UINTEGER[] NOT NULL   -- CRC-32 of the bytes of each row
+);
+
 -- The shard and row of each item's vector, or features, by content key.
 CREATE TABLE IF NOT EXISTS vectors (
     fingerprint VARCHAR NOT NULL,

@@ -141,7 +141,7 @@ def unregistered(prepared_scenes: Path, embedded_store: Path) -> Path:
 def test_complete_shards_are_adopted(unregistered: Path, cli_json: Run) -> None:
     before = shard_files(unregistered)
     summary = embed_towers(cli_json)
-    assert item_counts(summary["image"]) == all_embedded(24)
+    assert item_counts(summary["image"]) == all_reused(24)
     assert shard_files(unregistered) == before
     assert stored_vectors(unregistered, "images").shape == (24, 64)
     assert item_counts(embed_towers(cli_json)["image"]) == all_reused(24)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
@@ -11,7 +11,6 @@ from clipstore.device import free_memory
 from clipstore.inference.encode import encode
 from clipstore.inference.multiprocess import cpu_threads, encode_in_processes
 from clipstore.inference.worker import WorkerSettings
-from clipstore.inference.write import complete_shards
 from clipstore.pipeline.embed.plan import PendingItems, plan_groups
 from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
 from clipstore.pipeline.embed.summary import EmbedSummary, add_time
@@ -50,29 +49,10 @@ def encode_pending(run: EmbedRun, work: Sequence[tuple[EmbedModel, PendingItems]
         for component in tower_fingerprints(items.tower).values()
     }
     groups = plan_groups([items for _, items in work])
-    if not run.options.retry_failed:
-        groups = _register_completed(run.store, groups, by_component, counters)
     written, workers = _encode(run, work, groups, counters)
     for shards in written:
         _register(run.store, shards, by_component)
     add_time(summaries, earlier, workers, time.perf_counter() - start)
-
-
-def _register_completed(
-    store: Store, groups: Iterable[PlanGroup], summaries: Mapping[str, EmbedSummary], counters: Mapping[str, Counter]
-) -> Iterator[PlanGroup]:
-    """Register shards that an interrupted run completed but did not register; yields the plans that are left."""
-    for group in groups:
-        left = []
-        for plan in group.plans:
-            shards = complete_shards(store.shards, plan)
-            if shards:
-                _register(store, shards, summaries)
-                counters[plan.tower.fingerprint](len(plan.contents))
-            else:
-                left.append(plan)
-        if left:
-            yield replace(group, plans=tuple(left))
 
 
 def _register(store: Store, shards: list[Shard], summaries: Mapping[str, EmbedSummary]) -> None:

@@ -23,6 +23,7 @@ from clipstore.records import IMPORTED, Model
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import shard_write_lock
 from clipstore.store.models import find_model
+from clipstore.store.orphans import adopt_orphans
 from clipstore.store.towers import model_towers
 from clipstore.waiting import wait_without_limit
 
@@ -49,6 +50,8 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
     described = [_describe(store, model, options) for model in models]
     run = EmbedRun(store=store, options=options, splits=splits, models=described)
     with nullcontext() if options.dry_run else shard_write_lock(store), wait_without_limit():
+        if not options.dry_run:
+            adopt_orphans(store, [tower for model in run.models for tower in model.selected])
         plans = _plan(run, run.models)
         registered = _embed_images(run, plans)
         for model, planned in zip(run.models, plans, strict=True):
