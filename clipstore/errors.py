@@ -50,6 +50,10 @@ class ShardError(ClipstoreError):
     """A shard is missing, incomplete, modified or of another format, or the shards are locked."""
 
 
+class VerificationError(ClipstoreError):
+    """`clipstore verify` found problems."""
+
+
 class CatalogError(ClipstoreError):
     """The catalog cannot be opened, or a query cannot be run."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 BEST = "best"  # the checkpoint of the best epoch: the model
 LAST = "last"  # the latest checkpoint: training resumes from it
 METRICS = "metrics.csv"  # a line per epoch
@@ -11,3 +14,33 @@ HEADS = "heads.safetensors"  # trained projection heads and temperature, if any
 TRAINING_RECORD = "training.json"  # base, settings, data, software and position of the training
 TRAINING_IMAGES = "training_images.txt"  # the SHA-256 of each image file trained on
 STATE = "state.pt"  # LAST only: optimizer, random number generators and hard negatives
+CHECKSUMS = "SHA256SUMS"  # SHA-256 of every other file of the folder, as sha256sum(1) writes and checks it
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the checksums of the files in a folder into it."""
+    lines = [f"{_digest(file)}  {file.name}\n" for file in sorted(folder.iterdir()) if file.is_file()]
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def changed_files(folder: Path) -> dict[str, str]:
+    """The files of a folder that differ from its checksums, with the problem; empty where it has no checksums."""
+    changed = {}
+    try:
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    for line in lines:
+        digest, separator, name = line.partition("  ")
+        if not separator or "/" in name or not name:
+            changed[CHECKSUMS] = "a line is not a checksum and a name"
+        elif not (folder / name).is_file():
+            changed[name] = f"it is missing, and {CHECKSUMS} lists it"
+        elif _digest(folder / name) != digest:
+            changed[name] = f"it does not match {CHECKSUMS}"
+    return changed
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -116,6 +116,32 @@ class CatalogMethods(StoreMethods):
             return Result(rebuild_catalog(self._store, evaluate_again=evaluate, on_progress=display).row())
 
     @checked
+    def verify(self, *, repair: bool = False, progress: ShowProgress = None) -> Result:
+        """Check every shard, adapter and table of the store. Problems are returned, not raised.
+
+        Args:
+            repair: Move damaged shards to quarantine/ and unregister them, so that `embed` computes them again.
+            progress: See `EmbeddingStore`.
+
+        Returns:
+            What `clipstore verify --json` prints: "store", "shards", "vectors" and "bytes" (what is registered),
+            "problems" (a row for each with "kind", "file", "table", "problem", "rows", "items" and "repaired"),
+            "remedies" (commands to run), "coverage" (items and vectors of each split and model) and "repaired".
+
+        Raises:
+            NotFoundError: There is no store.
+            CatalogError: The catalog is damaged.
+            ShardError: Another process is writing shards (with `repair`).
+
+        Example:
+            >>> store.verify()["problems"]
+        """
+        from clipstore.pipeline.verify.run import verify
+
+        with progress_of(progress) as on_progress:
+            return Result(verify(self._store, repair=repair, on_progress=on_progress))
+
+    @checked
     def gc(self, *, delete: bool = False) -> Result:
         """Find shards and files that nothing needs, and with `delete` remove them.
 

@@ -35,6 +35,7 @@ from clipstore.cli.split import split
 from clipstore.cli.sql import sql
 from clipstore.cli.stats import stats
 from clipstore.cli.train import train
+from clipstore.cli.verify import verify
 from clipstore.interrupts import interruptible
 from clipstore.process import ignore_image_warnings
 from clipstore.reporting.streams import never_fail
@@ -106,6 +107,7 @@ for command in (
     report,
     export,
     info,
+    verify,
     gc,
     catalog,
     bench,

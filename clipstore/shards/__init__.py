@@ -13,6 +13,7 @@ from clipstore.shards.read import (
     gather,
     read_rows,
     read_shard,
+    registered_differences,
 )
 from clipstore.shards.scan import ShardScan, scan_shard
 from clipstore.shards.write import temporary_files, write_shard
@@ -31,6 +32,7 @@ __all__ = [
     "normalize",
     "read_rows",
     "read_shard",
+    "registered_differences",
     "scan_shard",
     "software",
     "temporary_files",

@@ -34,6 +34,11 @@ class Store:
         return self.root / "shards"
 
     @property
+    def quarantine(self) -> Path:
+        """The folder of damaged shards, to which `clipstore verify --repair` moves them."""
+        return self.root / "quarantine"
+
+    @property
     def adapters(self) -> Path:
         """The folder of trained adapters, with a folder for each model."""
         return self.root / "adapters"

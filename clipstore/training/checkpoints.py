@@ -12,7 +12,7 @@ from typing import Any
 from clipstore.errors import TrainingError
 from clipstore.files import flush, write_whole
 from clipstore.records import Lora, Training
-from clipstore.training_files import TRAINING_RECORD
+from clipstore.training_files import TRAINING_RECORD, write_checksums
 
 # Settings of [train] that may be greater than the checkpoint's: they extend a training run.
 _EXTENDABLE = ("epochs", "patience")
@@ -31,6 +31,7 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         fill(temporary)
+        write_checksums(temporary)
         for file in [*temporary.iterdir(), temporary]:
             flush(file)
         if folder.exists():

@@ -91,6 +91,7 @@ CALLS: dict[str, Call] = {
     "info": lambda store: store.info(),
     "catalog rebuild": lambda store: store.rebuild_catalog(),
     "catalog rebuild --evaluate": lambda store: store.rebuild_catalog(evaluate=True),
+    "verify": lambda store: store.verify(),
     "gc": lambda store: store.gc(),
     "gc --delete": lambda store: store.gc(delete=True),
 }

@@ -49,6 +49,7 @@ METHODS = {
     "export csv": "export_csv",
     "export model": "export_model",
     "info": "info",
+    "verify": "verify",
     "gc": "gc",
     "catalog rebuild": "rebuild_catalog",
 }

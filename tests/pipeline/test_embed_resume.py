@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import duckdb
 import h5py
 import numpy as np
 import pytest
@@ -196,3 +197,25 @@ def assert_same_shards(result: dict[str, bytes], expected: dict[str, bytes]) -> 
             assert one.keys() == other.keys()
             assert one["content"][:].tolist() == other["content"][:].tolist()
             np.testing.assert_allclose(one["values"][:], other["values"][:], rtol=1e-5, atol=SAME)
+
+
+# ---- a dataset that grew after a kill ----
+
+
+def test_shards_planned_for_a_smaller_dataset_are_adopted(embedded_store: Path, cli: Run, tmp_path: Path) -> None:
+    """The run was killed before it registered them; now its items are planned together with others."""
+    before, leftover = shard_files(embedded_store), embedded_store / next(iter(shard_files(embedded_store)))
+    leftover = leftover.with_name(f".image-0.h5.{2**22 + 1}.tmp")
+    leftover.write_bytes(b"left by a killed process")
+    with duckdb.connect(str(embedded_store / "catalog.duckdb")) as connection:
+        for table in ("vectors", "shards", "shard_checksums"):
+            connection.execute(f"DELETE FROM {table}")
+    draw_dataset(tmp_path / "more", images=5, seed=77, split="all")
+    cli("ingest", "coco", tmp_path / "more", "--name", "more")
+    cli("embed", "--model", "demo")
+    after = shard_files(embedded_store)
+    assert {name: after[name] for name in before} == before
+    registered = {row["file"] for row in query_rows(embedded_store, "SELECT file FROM shards")}
+    assert registered == after.keys()
+    assert not leftover.exists()
+    assert json.loads(cli("gc", "--json").stdout)["bytes"] == 0

@@ -1,0 +1,49 @@
+"""`clipstore verify --repair`: set damaged shards aside, so that `embed` computes their items again."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+from clipstore.files import flush
+from clipstore.pipeline.verify.findings import Finding
+from clipstore.store.layout import Store
+from clipstore.store.registry import delete_shards
+
+
+def repair_findings(store: Store, findings: list[Finding]) -> None:
+    """Move damaged files to quarantine/, unregister damaged and missing shards, and remove temporary files.
+
+    A file is moved before its shard is unregistered: if the process ends in between, the shard is missing, which
+    `embed` and another `verify --repair` handle. The failed items of a damaged shard are forgotten as well, so that the
+    next `embed` plans the same items, under the same name. The caller holds the lock for removing shards.
+    """
+    for finding in findings:
+        if finding.kind in ("damaged", "ids") and finding.path:
+            target = _quarantine(store, finding.path)
+            finding.repaired = f"moved to {target.relative_to(store.root)} and unregistered"
+        elif finding.kind == "missing":
+            finding.repaired = "unregistered"
+        elif finding.invalid and finding.path:
+            finding.repaired = f"moved to {_quarantine(store, finding.path).relative_to(store.root)}"
+        elif finding.kind == "leftover" and finding.path:
+            finding.path.unlink(missing_ok=True)
+            finding.repaired = "removed"
+    damaged = [finding for finding in findings if finding.shard_id is not None]
+    if damaged:
+        with store.catalog.write() as session:
+            delete_shards(session, [finding.shard_id for finding in damaged if finding.shard_id is not None])
+            for finding in damaged:
+                session.run("verify/delete_failures", fingerprint=finding.fingerprint, contents=finding.failures)
+
+
+def _quarantine(store: Store, path: Path) -> Path:
+    """Move a shard file to quarantine/FINGERPRINT/, under its name or a numbered one; its new path."""
+    folder = store.quarantine / path.parent.name
+    folder.mkdir(parents=True, exist_ok=True)
+    names = (path.name if number == 0 else f"{path.stem}.{number}{path.suffix}" for number in count())
+    target = next(folder / name for name in names if not (folder / name).exists())
+    path.rename(target)
+    for changed in (folder, path.parent):
+        flush(changed)
+    return target

@@ -1,0 +1,99 @@
+"""`clipstore verify`: check shards, other files and the catalog; with `repair`, set aside what is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+from clipstore.errors import VerificationError
+from clipstore.hints import embed_command
+from clipstore.pipeline.verify.files import check_files
+from clipstore.pipeline.verify.findings import HARMLESS, Finding
+from clipstore.pipeline.verify.repair import repair_findings
+from clipstore.pipeline.verify.shards import add_items, check_shards
+from clipstore.progress import Progress, no_progress
+from clipstore.records import IMPORTED, Row
+from clipstore.statements import statement_names
+from clipstore.store.layout import Store
+from clipstore.store.locks import shard_removal_lock
+
+
+def verify(store: Store, *, repair: bool = False, on_progress: Progress = no_progress) -> Row:
+    """Check everything that a store holds.
+
+    Of each registered shard: its checksum, layout, fingerprint and size against the catalog, its content keys, and that
+    its rows are finite and of unit length. Of the other files: shards that are not registered, temporary files,
+    adapters and checkpoints. Of the catalog: the statements of sql/consistency.sql.
+
+    With `repair`, damaged shards are moved to quarantine/ and unregistered, so that the next `embed` computes them
+    again; imported vectors have to be imported again.
+
+    Returns "shards", "vectors" and "bytes" (what is registered), "problems" (`Finding.row` of each), "remedies"
+    (commands to run), "coverage" (items and vectors of each split and model) and "repaired" (whether).
+
+    Raises:
+        NotFoundError: there is no store.
+        CatalogError: the catalog is damaged.
+        ShardError: with `repair`, another process is writing shards.
+    """
+    with shard_removal_lock(store) if repair and store.shards.is_dir() else nullcontext():
+        with store.catalog.read() as session:
+            session.rows("verify/read_tables")
+            listed = session.rows("verify/shards")
+        findings = list(check_shards(store, on_progress))
+        add_items(store, findings)
+        findings += check_files(store)
+        findings += _check_catalog(store)
+        remedies = _remedies(store, findings)
+        if repair:
+            repair_findings(store, findings)
+    with store.catalog.read() as session:
+        coverage = session.rows("verify/coverage")
+    return {
+        "store": str(store.root),
+        "shards": len(listed),
+        "vectors": sum(row["items"] for row in listed),
+        "bytes": sum(row["bytes"] for row in listed),
+        "problems": [finding.row() for finding in findings],
+        "remedies": remedies,
+        "coverage": coverage,
+        "repaired": repair,
+    }
+
+
+def check_sound(result: Row) -> None:
+    """Check that a verification found no problem that is left.
+
+    Raises:
+        VerificationError: with the number of problems.
+    """
+    left = [row for row in result["problems"] if row["kind"] not in HARMLESS and not row["repaired"]]
+    if left:
+        shards = any(row["kind"] in ("missing", "damaged", "ids") for row in left)
+        hint = (
+            ": 'clipstore verify --repair' moves damaged shards to quarantine" if shards else ", which need attention"
+        )
+        message = f"{len(left)} problem{'s' if len(left) > 1 else ''} in {result['store']}{hint}"
+        raise VerificationError(message)
+
+
+def _check_catalog(store: Store) -> Iterator[Finding]:
+    """The statements of sql/consistency.sql whose number of rows is not 0."""
+    with store.catalog.read() as session:
+        for name in statement_names("consistency"):
+            row = session.rows(name)[0]
+            if row["rows"]:
+                problem = f"{row['problem']}: {row['rows']} rows, for example {row['example']}"
+                yield Finding(kind="catalog", table=row["table"], problem=problem)
+
+
+def _remedies(store: Store, findings: list[Finding]) -> list[str]:
+    """The commands that make the vectors of damaged and missing shards again, in the order of the models."""
+    commands: dict[str, None] = {}
+    with store.catalog.read() as session:
+        for fingerprint in dict.fromkeys(finding.fingerprint for finding in findings if finding.shard_id is not None):
+            for row in session.rows("verify/models", fingerprint=fingerprint)[:1]:
+                imported = row["family"] == IMPORTED
+                again = f"clipstore import {row['name']} (imported vectors cannot be computed again)"
+                commands[again if imported else embed_command(row["name"])] = None
+    return list(commands)
