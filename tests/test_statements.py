@@ -20,8 +20,9 @@ NODES = [
 METHODS = {"run", "row", "rows", "table"}  # of Session; the first argument names a statement
 
 CHOSEN_BY_NAME = {"queries", "parameters"}  # by a name that the user gives
+RUN_AS_A_GROUP = {"consistency"}  # every statement, by `clipstore verify`
 FILES = {file.stem for file in packaged_folder("sql").glob("*.sql")}
-GROUPS = {"schema", "schema/migrations", "views", *FILES} - CHOSEN_BY_NAME
+GROUPS = {"schema", "schema/migrations", "views", *FILES} - CHOSEN_BY_NAME - RUN_AS_A_GROUP
 
 NAME = re.compile(rf"({'|'.join(sorted(GROUPS))})/\w+")
 LITERALS = {

@@ -232,6 +232,7 @@ def test_vision_is_trained_on_image_files(workspace: Path, store: Path, cli_json
     names = load_file(Path(trained["adapter"]) / "adapter_model.safetensors").keys()
     assert {name.split(".")[2] for name in names} == {"text_model", "vision_model"}
     assert {file.name for file in Path(trained["adapter"]).iterdir()} == {
+        "SHA256SUMS",
         "adapter_config.json",
         "adapter_model.safetensors",
         "training.json",
