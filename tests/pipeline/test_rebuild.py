@@ -44,6 +44,8 @@ EXACT = (
 )  # fmt: skip
 MAPPED = {
     "shards": "SELECT * EXCLUDE (shard_id) FROM shards ORDER BY ALL",
+    "shard_checksums": "SELECT shard_checksums.* EXCLUDE (shard_id), file FROM shard_checksums "
+    "JOIN shards USING (shard_id) ORDER BY ALL",
     "vectors": "SELECT vectors.* EXCLUDE (shard_id), file FROM vectors JOIN shards USING (shard_id) ORDER BY ALL",
 }
 EVALUATED = {
