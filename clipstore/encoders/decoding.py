@@ -29,7 +29,7 @@ MEMORY = 2 * 2**30  # bytes for all images that are decoded at the same time
 _BYTES_PER_PIXEL = {"JPEG": 5, "MPO": 5, "BMP": 5, "GIF": 6, "PNG": 9, "TIFF": 9, "AVIF": 17}
 _PROGRESSIVE, _WEBP = 11, 23
 
-_BLOCK_BYTES = 2**14  # that a decoder is given at once: the time is checked before each block
+_BLOCK_BYTES = 2**14  # of a progressive JPEG that are decoded at once: the time is checked before each block
 _STRIP_PIXELS = 2**20  # that are converted at once
 
 # What Pillow raises for damaged files, found by changing files of every format, as tests/inference does.
@@ -161,7 +161,8 @@ def _decode(data: bytes, min_side: int | None, seconds: float, held: ExitStack) 
             if min_side:
                 image.draft(image.mode, (min_side, min_side))
             held.enter_context(_memory.reserve(_decoding_bytes(image)))
-            image.decodermaxblock = _BLOCK_BYTES
+            if image.info.get("progressive"):  # a small block can hold many scans
+                image.decodermaxblock = _BLOCK_BYTES
             return _check_size(_to_rgb(image))
     except ValueError:
         bare = _strip_png_text(data)
