@@ -445,7 +445,7 @@ def test_unreadable_images_are_left_out_and_reported(
     files[0].unlink()
     files[1].write_bytes(files[1].read_bytes()[:200])
     cli("ingest", "coco", root, "--name", "scenes")
-    cli("embed", "--model", "demo")
+    cli("embed", "--model", "demo", "--max-failed", "1")
     evaluation = evaluated(cli_json, "--model", "demo", "--split", "scenes/val")
     measured_on = evaluation["measured_on"]
     assert (measured_on["images"], measured_on["captions"], measured_on["partial"]) == (22, 110, False)
@@ -460,7 +460,7 @@ def test_unreadable_images_are_left_out_and_reported(
 
 def test_all_images_may_be_missing(cli: Run, tmp_path: Path) -> None:
     cli("ingest", "csv", write_dataset(tmp_path, "t", CAPTIONS))
-    cli("embed", "--model", "demo")
+    cli("embed", "--model", "demo", "--max-failed", "1")
     assert "demo" in cli("eval", "--model", "demo", "--split", "t/all", code=1).stderr
 
 
