@@ -19,6 +19,11 @@ def commands(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
             yield from commands(command, *above, name)
 
 
+def main_options() -> set[str]:
+    """The options of `clipstore` itself, which come before the command."""
+    return {name for parameter in main.params for name in parameter.opts}
+
+
 def parse(line: str) -> click.Context:
     """Parse a command line without running it.
 
@@ -29,6 +34,8 @@ def parse(line: str) -> click.Context:
     name, *words = shlex.split(line, comments=True)
     assert name == "clipstore"
     command: click.Command = main
+    while words and words[0] in main_options():
+        words.pop(0)
     while isinstance(command, click.Group):
         if isinstance(command, DefaultGroup) and words[:1] not in [[name] for name in command.commands]:
             command = command.default

@@ -73,7 +73,7 @@ def _commands(root: Path) -> Iterator[list[str]]:
         (["pretrained"], "coco/test"),
     ):
         named = [word for model in models for word in ("--model", model)]
-        yield ["embed", *named, "--split", split, "--precision", "fp32"]
+        yield ["embed", *named, "--split", split, "--precision", "fp32", "--allow-failures", "4859"]
         if split in {"scenes/val", "coco/val2017"}:
             yield ["eval", *named, "--split", split]
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def catalog() -> None:
-    """Look after the catalog of the store."""
+    """Rebuild the catalog of the store.
+
+    Example: clipstore catalog rebuild --evaluate
+    """
 
 
 @catalog.command()

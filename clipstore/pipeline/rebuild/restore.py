@@ -111,24 +111,26 @@ def restore_records(session: Session, records: Records) -> None:
     ]
     measured = records.fingerprints
     models = records.models
-    tables = {
-        "datasets": _rows(_DATASETS, records.datasets),
-        "splits": _rows(_SPLITS, splits),
-        "split_images": pa.Table.from_batches(map(_split_images, splits), _SPLIT_IMAGES),
-        "images": pa.Table.from_batches(map(_images, records.images), _IMAGES),
-        "categories": _table(_CATEGORIES, (row for dataset in records.datasets for row in _categories(dataset))),
-        "models": _rows(_MODELS, models),
-        "towers": _table(
+    tables = {  # the rows to add by the statement that adds them
+        "recovery/add_datasets": _rows(_DATASETS, records.datasets),
+        "recovery/add_splits": _rows(_SPLITS, splits),
+        "recovery/add_split_images": pa.Table.from_batches(map(_split_images, splits), _SPLIT_IMAGES),
+        "recovery/add_images": pa.Table.from_batches(map(_images, records.images), _IMAGES),
+        "recovery/add_categories": _table(
+            _CATEGORIES, (row for dataset in records.datasets for row in _categories(dataset))
+        ),
+        "recovery/add_models": _rows(_MODELS, models),
+        "recovery/add_towers": _table(
             _TOWERS, ({"model_id": model.model_id} | tower for model in models for tower in _towers(model))
         ),
-        "training_images": _by_model(_TRAINING_IMAGES, models),
-        "training_contents": _by_model(_TRAINING_CONTENTS, models),
-        "probes": _rows(_PROBES, measured.probes),
-        "precision_checks": _rows(_PRECISION_CHECKS, measured.precision_checks),
+        "recovery/add_training_images": _by_model(_TRAINING_IMAGES, models),
+        "recovery/add_training_contents": _by_model(_TRAINING_CONTENTS, models),
+        "recovery/add_probes": _rows(_PROBES, measured.probes),
+        "recovery/add_precision_checks": _rows(_PRECISION_CHECKS, measured.precision_checks),
     }
-    for name, table in tables.items():
-        session.stage(**{f"staged_{name}": table})
-        session.run(f"recovery/add_{name}")
+    for name, rows in tables.items():
+        session.stage(**{f"staged_{name.partition('/add_')[2]}": rows})
+        session.run(name)
 
 
 def restore_captions(session: Session, sources: Iterable[Source], datasets: Iterable[DatasetRecord]) -> None:
