@@ -61,7 +61,7 @@ def save_records(session: Session, store: Store, *kinds: Kind) -> None:
         OSError: a file cannot be written.
     """
     folder = store.records
-    if session.is_new and folder.exists():
+    if session.is_new and folder.exists() and not _are_those_of(session, folder):
         _keep_aside(folder)
     first = not (folder / _STORE).exists()
     for kind in KINDS if first or not kinds else kinds:
@@ -292,6 +292,16 @@ def _decode(file: Path, kind: type[Any]) -> Any:
         reason = error.strerror if isinstance(error, OSError) else error
         message = f"the record {file} cannot be read ({reason}): restore a copy of it, or of the catalog"
         raise CatalogError(message) from error
+
+
+def _are_those_of(session: Session, folder: Path) -> bool:
+    """Whether a folder has no records but those of a session, as an interrupted first ingest leaves them."""
+    current = current_records(session)
+    return all(
+        current.get(str(file.relative_to(folder))) == file.read_bytes()
+        for file in folder.rglob("*.json")
+        if file.name != _STORE
+    )
 
 
 def _keep_aside(folder: Path) -> None:

@@ -56,9 +56,11 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def recover_folder(folder: Path) -> None:
-    """Restore `folder` if a process was killed between the two renames of `replace_folder`."""
+    """Restore `folder` if a process was killed within `replace_folder`, and remove what else it left."""
     if not folder.exists() and _previous(folder).exists():
         _previous(folder).rename(folder)
+    for leftover in (_temporary(folder), _previous(folder)):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_file(file: Path, text: str) -> None:
