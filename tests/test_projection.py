@@ -28,6 +28,7 @@ from clipstore.projection import _components, _neighbours, project
 from clipstore.store.layout import Store
 
 METHODS = ["umap", "tsne"]
+TSNE_IN_SHORT = [pytest.param("umap", marks=pytest.mark.full), "tsne"]  # the first UMAP of a process takes 20 s
 
 
 def nearest(points: NDArray[Any], *, only: NDArray[np.bool_] | None = None, count: int = 10) -> NDArray[np.int64]:
@@ -49,7 +50,7 @@ def two_cones(seed: int, size: int = 40, dim: int = 32) -> tuple[NDArray[Any], N
     return images, captions, np.concatenate([subject, subject])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TSNE_IN_SHORT)
 def test_items_are_near_by_subject_and_not_by_kind(method: str) -> None:
     """Nine in ten neighbours have the same subject, and some of each point's ten nearest are of the other kind."""
     images, captions, subject = two_cones(3)
@@ -62,7 +63,7 @@ def test_items_are_near_by_subject_and_not_by_kind(method: str) -> None:
     assert (is_image[raw] != is_image[:, None]).mean() == 0  # before projection, all neighbours are of one kind
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TSNE_IN_SHORT)
 def test_a_caption_is_near_its_image(method: str) -> None:
     """The nearest image of a caption is mostly its own, although the pairs are not given."""
     rng = np.random.default_rng(0)
@@ -98,7 +99,7 @@ def test_equal_points_are_their_own_first_neighbours() -> None:
     assert all(len(set(row)) == 15 for row in indices.tolist())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TSNE_IN_SHORT)
 @pytest.mark.parametrize(
     ("images", "captions"), [(0, 0), (1, 0), (0, 1), (1, 1), (1, 2), (2, 2), (1, 5), (0, 7), (4, 10), (3, 40)]
 )
@@ -133,7 +134,7 @@ def digest_of_process(*words: object, threads: int | None = None) -> str:
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.parametrize("method", [pytest.param("umap", marks=pytest.mark.full), "tsne"])
+@pytest.mark.parametrize("method", TSNE_IN_SHORT)
 def test_a_seed_gives_the_same_points_in_two_processes(method: str) -> None:
     """Also with another number of threads, and with equal captions. Another seed gives other points."""
     vectors = SyntheticVectors(images=80, captions=400, dim=64)
@@ -177,7 +178,7 @@ def golden(cli: Callable[..., Result], import_vectors: Callable[..., Result], tm
     return Store(store)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TSNE_IN_SHORT)
 def test_every_item_of_a_split_with_a_vector_is_a_point(golden: Store, sql: Callable[..., Any], method: str) -> None:
     result = embedding_map(golden, "m", "golden/all", method=method)
     assert {key: result[key] for key in ("method", "model", "split")} == {

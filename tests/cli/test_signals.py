@@ -40,9 +40,9 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("click", signal.SIGINT, "interrupted", 130),
         ("clipstore.cli.evaluate", signal.SIGTERM, "ended by SIGTERM", 143),
-        ("numpy", signal.SIGINT, "interrupted", 130),
+        pytest.param("numpy", signal.SIGINT, "interrupted", 130, marks=pytest.mark.full),
         ("duckdb", signal.SIGHUP, "ended by SIGHUP", 129),
-        ("numba", signal.SIGINT, "interrupted", 130),
+        pytest.param("numba", signal.SIGINT, "interrupted", 130, marks=pytest.mark.full),
     ],
 )
 def test_a_signal_during_an_import(

@@ -80,6 +80,7 @@ def embed_with_reader(reader: str, store: Path, tmp_path: Path) -> subprocess.Co
     return subprocess.run(words, cwd=TESTS, env=variables, capture_output=True, text=True, check=False, timeout=400)
 
 
+@pytest.mark.full
 def test_an_error_in_a_worker_ends_the_run(small_dataset: Path, cli: Run, store: Path, tmp_path: Path) -> None:
     cli("ingest", "coco", small_dataset)
     process = embed_with_reader("fails", store, tmp_path)

@@ -26,6 +26,7 @@ Run = Callable[..., Any]
 # ---- more epochs, more patience ----
 
 
+@pytest.mark.full
 def test_an_extended_training_ends_with_the_weights_of_one_long_training(
     workspace: Path, store: Path, cli: Run, cli_json: Run, tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ train(store, find_job(store, "tuned"), TrainOptions(device="cpu", on_epoch=wait)
 """
 
 
+@pytest.mark.full
 def test_two_trainings_of_one_job_do_not_run_at_once(workspace: Path, store: Path, cli: Run, cli_json: Run) -> None:
     write_job("tuned")
     write_job("other", "epochs = 1")
@@ -169,6 +171,7 @@ def test_locks_exclude_each_other(store: Path) -> None:
 # ---- jobs by name and by path ----
 
 
+@pytest.mark.full
 def test_commands_take_the_name_or_the_path_of_a_job(workspace: Path, store: Path, cli: Run, cli_json: Run) -> None:
     file = write_job("tuned", "epochs = 1")
     by_name = cli_json("run", "tuned")
@@ -208,6 +211,7 @@ def test_the_path_of_a_packaged_job_works_from_any_folder(workspace: Path, store
     assert "did you mean 'demo-full'" in cli("run", "demo-ful", code=1).stderr
 
 
+@pytest.mark.full
 def test_a_packaged_job_used_for_a_path_is_named(workspace: Path, cli: Run) -> None:
     """The packaged demo-subset, trained on splits with the names in its job."""
     draw_dataset(workspace / "scenes", images=12, seed=7, split="train")

@@ -120,6 +120,7 @@ def test_evaluations_are_listed_with_the_commands_that_repeat_them(
     assert query_rows(store, EVALUATED["ranks"]) == before
 
 
+@pytest.mark.full
 def test_a_store_with_a_history_is_rebuilt(
     cli: Run, scenes: Path, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -585,6 +585,7 @@ def test_a_missing_image_file_of_the_split_is_named(cli: Run, place: Path, tmp_p
 # --- real images
 
 
+@pytest.mark.full
 def test_real_images(cli: Run, test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of a folder's images are in the split: their own captions are marked as right."""
     monkeypatch.setenv("CLIPSTORE_STORE", str(tmp_path / "coco"))

@@ -280,6 +280,7 @@ def test_hard_negatives_are_incorrect_hits(refresh: int, workspace: Path, store:
 # ---- the demo ----
 
 
+@pytest.mark.full
 def test_a_small_demo(cli: Run, tmp_path: Path) -> None:
     result = cli("demo", tmp_path / "demo", "--images", 20)
     for words in (

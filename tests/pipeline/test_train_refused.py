@@ -68,6 +68,7 @@ def in_epoch_2(file: Path) -> bool:
     return bool(position["epoch"] == 2 and position["step"] > 0)
 
 
+@pytest.mark.full
 def test_a_changed_job_is_not_resumed(trained: Trained, store: Path, cli: Run) -> None:
     before = weight_digests(store / "adapters" / "tuned" / "best")
     write_job("tuned", "learning_rate = 1e-4")

@@ -13,6 +13,7 @@ from clipstore.demo.scenes import draw_dataset
 Run = Callable[..., Any]
 
 
+@pytest.mark.full
 def test_reports_and_queries_accept_the_path_of_a_job(
     cli: Run, cli_json: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

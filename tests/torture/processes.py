@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -65,7 +66,7 @@ class Command:
     """A running clipstore command; its current folder is `workspace`, and its store is `workspace`/store."""
 
     def __init__(self, workspace: Path, words: Sequence[object], limits: Limits | None = None) -> None:
-        self._output = Path(tempfile.mkdtemp(dir=workspace, prefix="output."))
+        self._output = Path(tempfile.mkdtemp(prefix="torture-output-"))  # elsewhere: the workspace's disk may be full
         arguments = (workspace, self._output, [str(word) for word in words], limits or Limits())
         self._process = _CONTEXT.Process(target=_run, args=arguments)
         self._process.start()
@@ -90,6 +91,7 @@ class Command:
         for name in ("stdout", "stderr"):
             file = self._output / name
             texts[name] = file.read_text(errors="replace") if file.exists() else ""
+        shutil.rmtree(self._output)
         code = self._process.exitcode
         self._process.close()
         assert code is not None

@@ -70,6 +70,7 @@ def test_the_gradient_in_chunks_masks_the_same_pairs(siblings: bool, small_clip:
     assert loss < backward(learner, batch, chunk=64, mask_siblings=siblings) - 1e-3
 
 
+@pytest.mark.full
 def test_a_job_trains_with_the_mask_and_hard_negatives(workspace: Path, store: Path, cli: Run, cli_json: Run) -> None:
     """Captions of different images that cleaning makes equal are no negatives: the first loss is lower."""
     draw_dataset(workspace / "x", images=10, seed=9, split="v")
