@@ -319,6 +319,7 @@ class RegisteredShard:
         kind, tower, fingerprint: what its rows are.
         items, dim, dtype: their number, width and type.
         checksum: of the shard (see docs/shard-format.md).
+        file_checksum: SHA-256 of the file when it was checked and registered; None: an earlier version registered it.
     """
 
     path: Path
@@ -329,6 +330,7 @@ class RegisteredShard:
     dim: int
     dtype: str
     checksum: str
+    file_checksum: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

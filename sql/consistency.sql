@@ -228,6 +228,16 @@ FROM (
     HAVING count(*) > 1
 );
 
+-- name: unique_shard_checksums_shard_id
+-- Shard_checksums with an equal shard_id.
+SELECT 'shard_checksums' AS "table", 'another row has the same shard_id' AS problem, coalesce(sum(times - 1), 0)::BIGINT AS rows, min(example) AS example
+FROM (
+    SELECT count(*) AS times, min(shard_id)::VARCHAR AS example
+    FROM shard_checksums
+    GROUP BY hash(shard_id)
+    HAVING count(*) > 1
+);
+
 -- name: unique_shards_file
 -- Shards with an equal file.
 SELECT 'shards' AS "table", 'another row has the same file' AS problem, coalesce(sum(times - 1), 0)::BIGINT AS rows, min(example) AS example
@@ -299,14 +309,19 @@ FROM (
 );
 
 -- name: unique_vectors
--- Vectors with an equal fingerprint, content.
-SELECT 'vectors' AS "table", 'another row has the same fingerprint, content' AS problem, coalesce(sum(times - 1), 0)::BIGINT AS rows, min(example) AS example
-FROM (
-    SELECT count(*) AS times, min(content)::VARCHAR AS example
+-- Vectors with an equal fingerprint, content. An example is looked up only if there is one, to group the keys alone.
+WITH repeated AS (
+    SELECT hash(fingerprint, content) AS key, count(*) AS times
     FROM vectors
-    GROUP BY hash(fingerprint, content)
-    HAVING count(*) > 1
-);
+    GROUP BY key
+    HAVING times > 1
+)
+SELECT
+    'vectors' AS "table",
+    'another row has the same fingerprint, content' AS problem,
+    coalesce(sum(times - 1), 0)::BIGINT AS rows,
+    (SELECT min(content) FROM vectors WHERE hash(fingerprint, content) IN (SELECT key FROM repeated)) AS example
+FROM repeated;
 
 -- name: vectors_rows
 -- Vectors beyond the rows of their shard, or of another fingerprint.

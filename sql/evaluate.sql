@@ -224,7 +224,11 @@ ORDER BY image_id;
 
 -- name: shards
 -- The shards of a fingerprint.
-SELECT shard_id, file, kind, tower, fingerprint, items, dim, dtype, checksum FROM shards WHERE fingerprint = $fingerprint ORDER BY shard_id;
+SELECT shard_id, file, kind, tower, fingerprint, items, dim, dtype, checksum, file_checksum
+FROM shards
+LEFT JOIN shard_checksums USING (shard_id)
+WHERE fingerprint = $fingerprint
+ORDER BY shard_id;
 
 -- name: stale
 -- Evaluations of splits that were removed or have changed since.

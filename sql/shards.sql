@@ -25,8 +25,9 @@ DELETE FROM shard_checksums WHERE shard_id NOT IN (SELECT shard_id FROM shards);
 
 -- name: registered
 -- The registered shards among some files.
-SELECT file, kind, tower, fingerprint, items, dim, dtype, checksum
+SELECT file, kind, tower, fingerprint, items, dim, dtype, checksum, file_checksum
 FROM shards
+LEFT JOIN shard_checksums USING (shard_id)
 WHERE file IN (SELECT unnest($files::VARCHAR[]));
 
 -- name: rewritten

@@ -1,11 +1,5 @@
 -- Statements of `clipstore verify`.
 
--- name: checksums
--- The recorded checksums of some shards.
-SELECT shard_id, file_checksum, row_checksums
-FROM shard_checksums
-WHERE shard_id IN (SELECT unnest($shards::BIGINT[]));
-
 -- name: coverage
 -- The items of each split that have a vector of each model that has any of the split, and those that failed.
 WITH items AS (
@@ -86,12 +80,17 @@ SELECT
     (SELECT bit_xor(hash(t)) FROM ranks AS t) AS ranks,
     (SELECT bit_xor(hash(t)) FROM hits AS t) AS hits;
 
+-- name: row_checksums
+-- The recorded checksums of the rows of a shard.
+SELECT row_checksums FROM shard_checksums WHERE shard_id = $shard_id;
+
 -- name: rows
 -- The registered rows of some shards, with their content keys.
 SELECT shard_id, row, content FROM vectors WHERE shard_id IN (SELECT unnest($shards::BIGINT[]));
 
 -- name: shards
 -- All registered shards.
-SELECT shard_id, file, kind, tower, fingerprint, items, failed, dim, dtype, bytes, checksum
+SELECT shard_id, file, kind, tower, fingerprint, items, failed, dim, dtype, bytes, checksum, file_checksum
 FROM shards
+LEFT JOIN shard_checksums USING (shard_id)
 ORDER BY file, shard_id;

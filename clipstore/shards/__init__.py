@@ -14,6 +14,7 @@ from clipstore.shards.read import (
     read_rows,
     read_shard,
     registered_differences,
+    unchanged_keys,
 )
 from clipstore.shards.scan import ShardScan, scan_shard
 from clipstore.shards.write import temporary_files, write_shard
@@ -36,5 +37,6 @@ __all__ = [
     "scan_shard",
     "software",
     "temporary_files",
+    "unchanged_keys",
     "write_shard",
 ]

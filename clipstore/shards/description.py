@@ -93,6 +93,7 @@ class Shard:
             dim=self.dim,
             dtype=self.dtype,
             checksum=self.checksum,
+            file_checksum=self.file_checksum or None,
         )
 
 

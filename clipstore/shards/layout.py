@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from clipstore.errors import ShardError
 from clipstore.files import check_regular
+from clipstore.records import RegisteredShard
 from clipstore.shards.description import ATTRIBUTES, FORMAT, FORMAT_VERSION, Shard, ShardInfo
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -69,6 +70,23 @@ def open_shard(path: Path) -> Iterator[OpenShard]:
         yield OpenShard(
             path=path, shard=shard, values=h5py.Dataset(rows), offset=rows.get_offset() if contiguous else None
         )
+
+
+def read_registered(path: Path) -> tuple[RegisteredShard, NDArray[np.bytes_]]:
+    """What the catalog registers of a shard, and the content keys (N,) of its rows, which are not checked.
+
+    For a file that is known to have the bytes that `open_shard` has checked before.
+
+    Raises:
+        ShardError: as `open_shard`.
+    """
+    with _open(path) as file:
+        attributes = _read_attributes(path, file)
+        size = path.stat().st_size
+        rows = _dataset(path, file, "values", size, rank=2)
+        names = ("kind", "tower", "fingerprint", "dim", "dtype", "checksum")
+        shard = RegisteredShard(path=path, items=rows.shape[0], **{name: attributes[name] for name in names})
+        return shard, _key_array(path, file, "content", size)
 
 
 @contextmanager
@@ -214,11 +232,7 @@ def _describe(path: Path, file: h5py.File, attributes: dict[str, Any], size: int
 
 def _keys(path: Path, file: h5py.File, name: str, size: int) -> list[str]:
     """The content keys in a dataset: SHA-256 in hex, without duplicates."""
-    dataset = _dataset(path, file, name, size, rank=1)
-    stored = dataset.get_type()
-    if not isinstance(stored, h5py.h5t.TypeStringID) or stored.is_variable_str() or stored.get_size() != _KEY_BYTES:
-        raise invalid(path, f"{name} is not text of {_KEY_BYTES} bytes")
-    keys: NDArray[np.bytes_] = h5py.Dataset(dataset)[:].astype(f"S{_KEY_BYTES}")
+    keys = _key_array(path, file, name, size)
     if not _HEX_DIGITS[keys.view(np.uint8)].all():
         row = int(np.argmin(_HEX_DIGITS[keys.view(np.uint8).reshape(-1, _KEY_BYTES)].all(axis=1)))
         raise invalid(path, f"row {row} of {name} is not a SHA-256 in hex")
@@ -226,6 +240,16 @@ def _keys(path: Path, file: h5py.File, name: str, size: int) -> list[str]:
     if len(set(listed)) < len(listed):
         raise invalid(path, f"{name} has a key twice")
     return listed
+
+
+def _key_array(path: Path, file: h5py.File, name: str, size: int) -> NDArray[np.bytes_]:
+    """The content keys in a dataset, of which only the length is checked."""
+    dataset = _dataset(path, file, name, size, rank=1)
+    stored = dataset.get_type()
+    if not isinstance(stored, h5py.h5t.TypeStringID) or stored.is_variable_str() or stored.get_size() != _KEY_BYTES:
+        raise invalid(path, f"{name} is not text of {_KEY_BYTES} bytes")
+    keys: NDArray[np.bytes_] = h5py.Dataset(dataset)[:].astype(f"S{_KEY_BYTES}", copy=False)
+    return keys
 
 
 def _text(value: Any) -> str:

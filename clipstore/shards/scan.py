@@ -13,8 +13,9 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from clipstore.files import check_regular
 from clipstore.shards.description import Shard, items_json
-from clipstore.shards.layout import OpenShard, open_shard
+from clipstore.shards.layout import OpenShard, open_shard, unreadable
 
 _BLOCK_BYTES = 2**22  # read at a time
 _TOLERANCE = {"float32": 5e-4, "float16": 2e-3}  # the largest difference of a row's length from 1, by stored type
@@ -26,7 +27,7 @@ class ShardScan:
 
     Attributes:
         shard: the description, with the checksums that were computed.
-        checksum: computed as the format defines it; compare with `shard.checksum`. "" if it was not computed.
+        checksum: computed as the format defines it; compare with `shard.checksum`.
         not_finite: rows with NaN or infinity.
         not_unit: rows of vectors whose length is neither 1 nor 0.
     """
@@ -48,10 +49,24 @@ class ShardScan:
         return None
 
 
-def scan_shard(path: Path, *, content: bool = True, file: bool = False, rows: bool = False) -> ShardScan:
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file, in hex.
+
+    Raises:
+        ShardError: it is missing, not a regular file, or cannot be read.
+    """
+    try:
+        check_regular(path)
+        with path.open("rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def scan_shard(path: Path, *, file: bool = False, rows: bool = False) -> ShardScan:
     """Read a shard once, and look for rows that are not finite or not of unit length.
 
-    `content` computes the checksum of the format, `file` that of the file, `rows` that of each row.
+    `file` computes the checksum of the file too, `rows` that of each row.
 
     Raises:
         ShardError: the file is missing, its layout is not that of a shard, or it cannot be read.
@@ -65,17 +80,15 @@ def scan_shard(path: Path, *, content: bool = True, file: bool = False, rows: bo
                 whole.update(block.data)
             if block.rows is None:
                 continue
-            if content:
-                digest.update(block.data)
+            digest.update(block.data)
             if rows:
                 row_checksums += [crc32(row) for row in block.rows]
             _check_rows(scan, block.rows, block.first)
     if file and opened.offset is None:
         with path.open("rb") as raw:
             whole = hashlib.file_digest(raw, "sha256")
-    if content:
-        digest.update(items_json(opened.shard.contents, opened.shard.failures))
-        scan.checksum = digest.hexdigest()
+    digest.update(items_json(opened.shard.contents, opened.shard.failures))
+    scan.checksum = digest.hexdigest()
     scan.shard = replace(opened.shard, file_checksum=whole.hexdigest() if file else "", row_checksums=row_checksums)
     return scan
 

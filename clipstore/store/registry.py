@@ -38,7 +38,7 @@ def registered_shards(session: Session, store: Store, files: Iterable[str]) -> d
 
 def registered_shard(store: Store, row: Row) -> RegisteredShard:
     """A row of the table of shards as a record."""
-    names = ("kind", "tower", "fingerprint", "items", "dim", "dtype", "checksum")
+    names = ("kind", "tower", "fingerprint", "items", "dim", "dtype", "checksum", "file_checksum")
     return RegisteredShard(path=store.root / row["file"], **{name: row[name] for name in names})
 
 

@@ -47,7 +47,8 @@ def make_store(folder: Path, rows: int, width: int) -> Store:
     )
     values = normalize(random.normal(size=(SHARD_ROWS, width)), "float32")
     for start in range(0, rows, SHARD_ROWS):
-        keys = [f"{number:064x}" for number in range(start, min(start + SHARD_ROWS, rows))]
+        numbers = range(start, min(start + SHARD_ROWS, rows))
+        keys = [hashlib.sha256(str(number).encode()).hexdigest() for number in numbers]
         path = store.shards / FINGERPRINT / f"text-{start:016x}.h5"
         shard = write_shard(path, info, np.roll(values, start // SHARD_ROWS, axis=1)[: len(keys)], keys, {})
         with store.catalog.write(create=True) as session:

@@ -135,6 +135,17 @@ def test_a_hundred_flips_are_found_and_repaired_to_the_same_bytes(copied: Path) 
     assert_flips_are_found_and_repaired(copied, FLIPS, seed=15)
 
 
+def test_keys_of_the_catalog_are_compared_with_those_of_unchanged_files(copied: Path) -> None:
+    with duckdb.connect(str(copied / "catalog.duckdb")) as connection:
+        shard = "shard_id = (SELECT shard_id FROM shards WHERE tower = 'text')"
+        connection.execute(f"UPDATE vectors SET content = reverse(content) WHERE row IN (3, 8) AND {shard}")
+        connection.execute("UPDATE shards SET checksum = reverse(checksum) WHERE kind = 'features'")
+    found = {problem["file"]: problem for problem in problems(copied)}
+    text, features = (found[str(shard_file(copied, *words))] for words in (("text",), ("image", "features")))
+    assert (len(found), text["kind"], text["rows"], features["kind"]) == (2, "ids", [3, 8], "damaged")
+    assert "checksum" in features["problem"]
+
+
 def test_shards_without_recorded_checksums_are_checked_too(copied: Path) -> None:
     """As an earlier version registered them: the rows cannot be named, except where their length has changed."""
     with duckdb.connect(str(copied / "catalog.duckdb")) as connection:
@@ -219,6 +230,7 @@ BROKEN = {
     "vectors_shards": "DELETE FROM shards WHERE tower = 'text'",
     "vectors_rows": "UPDATE shards SET items = 5 WHERE tower = 'text'",
     "unique_vectors": "INSERT INTO vectors SELECT * FROM vectors LIMIT 1",
+    "unique_shard_checksums_shard_id": "INSERT INTO shard_checksums SELECT * FROM shard_checksums LIMIT 1",
     "unique_split_images_position": "UPDATE split_images SET position = 0",
     "towers_models": "DELETE FROM models",
     "store_format_rows": "INSERT INTO store_format SELECT * FROM store_format",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,23 +145,31 @@ def test_training_refuses_damaged_features(
     cli("train", "--model", "tuned")
 
 
+@pytest.mark.parametrize(
+    ("recorded", "first", "damaged"), [(True, ["hash"], ["hash", "scan"]), (False, ["scan"], ["scan"])]
+)
 def test_a_file_is_compared_with_its_checksum_once_until_it_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recorded: bool, first: list[str], damaged: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counts the passes over the file: one at the first read, and one at each read of a damaged file."""
+    """Records the passes over the file: at the first read, and at each read of a damaged file.
+
+    A file whose checksum is registered is only hashed, unless it has changed.
+    """
     values = random_vectors(50)
     path = tmp_path / "text-1.h5"
     shard = write_vectors(path, values).registered()
+    shard = shard if recorded else dataclasses.replace(shard, file_checksum=None)
     shards.clear_checks()
-    scans = []
-    scan = read.scan_shard
-    monkeypatch.setattr(read, "scan_shard", lambda path: (scans.append(path), scan(path))[1])
+    passes: list[str] = []
+    scan, hashed = read.scan_shard, read.file_checksum
+    monkeypatch.setattr(read, "scan_shard", lambda path: (passes.append("scan"), scan(path))[1])
+    monkeypatch.setattr(read, "file_checksum", lambda path: (passes.append("hash"), hashed(path))[1])
     which, rows = np.zeros(50, dtype=np.int64), np.arange(50)
     for _ in range(5):
         assert np.array_equal(shards.gather([shard], which, rows), values)
-    assert len(scans) == 1
+    assert passes == first
     apply_damage(path, flip_an_exponent_bit)
     for _ in range(2):
         with pytest.raises(ShardError, match="is damaged"):
             shards.gather([shard], which, rows)
-    assert len(scans) == 3
+    assert passes == first + damaged * 2

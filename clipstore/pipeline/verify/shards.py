@@ -1,40 +1,45 @@
-"""Check registered shards: one pass over each file, by several threads, within bounded memory."""
+"""Check registered shards: one pass over each file, by several threads, within bounded memory.
+
+A file with the registered checksum has the bytes that were checked when it was registered. Only its description and its
+content keys are compared with the catalog. Any other file is read again, to say what is wrong with it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from clipstore.catalog import Session
 from clipstore.errors import ShardError
 from clipstore.pipeline.verify.findings import Finding
 from clipstore.progress import Progress
 from clipstore.records import RegisteredShard, Row
-from clipstore.shards import ShardScan, read_shard, registered_differences, scan_shard
+from clipstore.shards import ShardScan, read_shard, registered_differences, scan_shard, unchanged_keys
 from clipstore.store.layout import Store
 from clipstore.store.orphans import new_contents
 from clipstore.store.registry import registered_shard
 
-_BATCH_ROWS = 2**16  # rows whose content keys are in memory at once
+_BATCH_ROWS = 2**16  # rows whose content keys are read from the catalog at once; those of two batches are in memory
 _THREADS = min(4, os.cpu_count() or 1)
 _LISTED_ITEMS = 20  # of each shard
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """A shard as the catalog has it: its registered rows, and the checksums of its file and rows where recorded."""
+    """A shard as the catalog has it, with its registered rows: `row` and `content`."""
 
     shard_id: int
     registered: RegisteredShard
+    bytes: int
     rows: pa.Table
-    file_checksum: str | None
-    row_checksums: list[int]
 
 
 def check_shards(store: Store, on_progress: Progress) -> Iterator[Finding]:
@@ -45,18 +50,30 @@ def check_shards(store: Store, on_progress: Progress) -> Iterator[Finding]:
     with store.catalog.read() as session:
         listed = session.rows("verify/shards")
     total, done = sum(row["bytes"] for row in listed) // 2**20, 0
-    with ThreadPoolExecutor(_THREADS, "clipstore-verify") as pool:
+    for entry, result in _results(store, listed):
+        finding = result
+        done += entry.bytes
+        on_progress("shards verified (MB)", min(total, done // 2**20), total)
+        if finding is None and entry.rows.num_rows < entry.registered.items:
+            finding = _unregistered_rows(store, entry)
+        if finding and (finding.kind != "missing" or _is_registered(store, entry)):
+            yield finding
+
+
+def _results(store: Store, listed: list[Row]) -> Iterator[tuple[_Entry, Finding | None]]:
+    """The problem of each shard, in order. While a batch is checked, the rows of the next one are read."""
+    pool = ThreadPoolExecutor(_THREADS, "clipstore-verify")
+    try:
+        previous: Iterable[tuple[_Entry, Finding | None]] = ()
         for batch in _batches(listed):
             with store.catalog.read() as session:
                 entries = _entries(session, store, batch)
-            for row, entry, result in zip(batch, entries, pool.map(_check, entries), strict=True):
-                finding = result
-                done += row["bytes"]
-                on_progress("shards verified (MB)", min(total, done // 2**20), total)
-                if finding is None and entry.rows.num_rows < entry.registered.items:
-                    finding = _unregistered_rows(store, entry)
-                if finding and (finding.kind != "missing" or _is_registered(store, entry)):
-                    yield finding
+            following = zip(entries, pool.map(partial(_check, store), entries), strict=True)
+            yield from previous
+            previous = following
+        yield from previous
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def add_items(store: Store, findings: list[Finding]) -> None:
@@ -88,57 +105,66 @@ def _batches(listed: list[Row]) -> Iterator[list[Row]]:
 
 def _entries(session: Session, store: Store, batch: list[Row]) -> list[_Entry]:
     shard_ids = [row["shard_id"] for row in batch]
-    rows = session.table("verify/rows", shards=shard_ids)
-    checksums = {row["shard_id"]: row for row in session.rows("verify/checksums", shards=shard_ids)}
+    table = session.table("verify/rows", shards=shard_ids)
+    numbers = table["shard_id"].to_numpy()
+    if (np.diff(numbers) < 0).any():  # rows that were added later
+        order = np.argsort(numbers, kind="stable")
+        table, numbers = table.take(pa.array(order)), numbers[order]
+    first, last = (np.searchsorted(numbers, shard_ids, side).tolist() for side in ("left", "right"))
     return [
         _Entry(
             shard_id=row["shard_id"],
             registered=registered_shard(store, row),
-            rows=rows.filter(pc.equal(rows["shard_id"], row["shard_id"])),
-            file_checksum=checksums.get(row["shard_id"], {}).get("file_checksum"),
-            row_checksums=checksums.get(row["shard_id"], {}).get("row_checksums") or [],
+            bytes=row["bytes"],
+            rows=table.slice(start, end - start),
         )
-        for row in batch
+        for row, start, end in zip(batch, first, last, strict=True)
     ]
 
 
-def _check(entry: _Entry) -> Finding | None:
+def _check(store: Store, entry: _Entry) -> Finding | None:
     """The problem of one shard, or None."""
     path = entry.registered.path
     if not path.is_file():
         return _finding(entry, "missing", "the file does not exist")
     try:
-        scan = scan_shard(path, content=entry.file_checksum is None, file=True)
-        unchanged = scan.shard.file_checksum == entry.file_checksum
-        if not unchanged and entry.file_checksum is not None:
-            scan = scan_shard(path, file=True, rows=True)
-        differences = registered_differences(scan.shard.registered(), entry.registered)
-        finding = _damage(entry, scan, differences, unchanged=unchanged) or _other_ids(entry, scan)
+        keys = unchanged_keys(entry.registered)
+        if keys is not None and not _rows_with_other_keys(entry, _string_array(keys)):
+            return None
+        return _scan_damage(store, entry)
     except ShardError as error:
         reason = str(error).replace(str(path), "").split("; '")[0].removeprefix("the shard  is ").strip()
         return _finding(entry, "damaged", reason.removeprefix("cannot read the shard  "))
+
+
+def _scan_damage(store: Store, entry: _Entry) -> Finding | None:
+    """What is wrong with a file that is not known to be the registered one, or whose keys are not those registered."""
+    scan = scan_shard(entry.registered.path, file=True, rows=True)
+    changed = _changed_rows(store, entry, scan)
+    finding = _damage(entry, scan, changed) or _other_ids(entry, scan)
     if finding:
         finding.failures = list(scan.shard.failures)
     return finding
 
 
-def _damage(entry: _Entry, scan: ShardScan, differences: list[str], *, unchanged: bool) -> Finding | None:
+def _damage(entry: _Entry, scan: ShardScan, changed: list[int] | None) -> Finding | None:
     """How a file differs from what was registered, or which of its rows are not valid."""
+    differences = registered_differences(scan.shard.registered(), entry.registered)
     if differences:
         problem = "the file is not the one that was registered: " + ", ".join(differences)
-        return _finding(entry, "damaged", problem, rows=_changed_rows(entry, scan))
-    if not unchanged and scan.checksum != scan.shard.checksum:
-        return _changed_content(entry, scan)
-    if not unchanged and entry.file_checksum is not None:
+        return _finding(entry, "damaged", problem, rows=changed)
+    if scan.checksum != scan.shard.checksum:
+        return _changed_content(entry, scan, changed)
+    if entry.registered.file_checksum not in (None, scan.shard.file_checksum):
         return _finding(entry, "damaged", "bytes outside of the rows have changed", rows=[])
     rows = sorted({*scan.not_finite, *scan.not_unit})
     problem = "rows contain NaN or infinity" if scan.not_finite else "rows are not of unit length"
     return _finding(entry, "damaged", problem, rows=rows) if rows else None
 
 
-def _changed_content(entry: _Entry, scan: ShardScan) -> Finding:
+def _changed_content(entry: _Entry, scan: ShardScan, changed: list[int] | None) -> Finding:
     """Which rows, or content keys of rows, of a file do not match its checksum."""
-    changed, ids = _changed_rows(entry, scan), _rows_with_other_ids(entry, scan)
+    ids = _rows_with_other_keys(entry, pa.array(scan.shard.contents, pa.string()))
     if changed:
         return _finding(entry, "damaged", "the bytes of rows have changed", rows=changed)
     if ids:
@@ -148,17 +174,19 @@ def _changed_content(entry: _Entry, scan: ShardScan) -> Finding:
     return _finding(entry, "damaged", problem, rows=suspicious)
 
 
-def _changed_rows(entry: _Entry, scan: ShardScan) -> list[int] | None:
+def _changed_rows(store: Store, entry: _Entry, scan: ShardScan) -> list[int] | None:
     """The rows whose bytes have changed; None: no checksums of rows were recorded, or the rows are not comparable."""
+    with store.catalog.read() as session:
+        recorded = [row["row_checksums"] for row in session.rows("verify/row_checksums", shard_id=entry.shard_id)]
     now = scan.shard.row_checksums
-    if not entry.row_checksums or len(now) != len(entry.row_checksums):
+    if not recorded or not recorded[0] or len(now) != len(recorded[0]):
         return None
-    return np.flatnonzero(np.array(now) != np.array(entry.row_checksums)).tolist()
+    return np.flatnonzero(np.array(now) != np.array(recorded[0])).tolist()
 
 
-def _rows_with_other_ids(entry: _Entry, scan: ShardScan) -> list[int]:
-    """The registered rows whose content key in the file is another one, or that the file does not have."""
-    rows, contents = entry.rows["row"].to_numpy(), pa.array(scan.shard.contents, pa.string())
+def _rows_with_other_keys(entry: _Entry, contents: pa.Array) -> list[int]:
+    """The registered rows whose content key in the file (N,) is another one, or that the file does not have."""
+    rows = entry.rows["row"].to_numpy()
     inside = (rows >= 0) & (rows < len(contents))
     stored = contents.take(pa.array(np.where(inside, rows, 0))) if len(contents) else None
     equal = (
@@ -167,8 +195,14 @@ def _rows_with_other_ids(entry: _Entry, scan: ShardScan) -> list[int]:
     return sorted(rows[~(inside & equal)].tolist())
 
 
+def _string_array(keys: NDArray[np.bytes_]) -> pa.Array:
+    """Strings of equal length (N,) as an Arrow array, without copying them."""
+    offsets = np.arange(len(keys) + 1, dtype=np.int32) * keys.dtype.itemsize
+    return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(keys))
+
+
 def _other_ids(entry: _Entry, scan: ShardScan) -> Finding | None:
-    rows = _rows_with_other_ids(entry, scan)
+    rows = _rows_with_other_keys(entry, pa.array(scan.shard.contents, pa.string()))
     if rows:
         return _finding(entry, "ids", "the catalog has other content keys for rows of the file", rows=rows)
     return None
