@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 
+from clipstore.catalog import Session
 from clipstore.errors import VerificationError
 from clipstore.hints import embed_command
 from clipstore.pipeline.verify.files import check_files
@@ -38,12 +39,12 @@ def verify(store: Store, *, repair: bool = False, on_progress: Progress = no_pro
     """
     with shard_removal_lock(store) if repair and store.shards.is_dir() else nullcontext():
         with store.catalog.read() as session:
-            session.rows("verify/read_tables")
+            contradictions = list(_check_catalog(session))
             listed = session.rows("verify/shards")
         findings = list(check_shards(store, on_progress))
         add_items(store, findings)
         findings += check_files(store)
-        findings += _check_catalog(store)
+        findings += contradictions
         remedies = _remedies(store, findings)
         if repair:
             repair_findings(store, findings)
@@ -77,14 +78,14 @@ def check_sound(result: Row) -> None:
         raise VerificationError(message)
 
 
-def _check_catalog(store: Store) -> Iterator[Finding]:
-    """The statements of sql/consistency.sql whose number of rows is not 0."""
-    with store.catalog.read() as session:
-        for name in statement_names("consistency"):
-            row = session.rows(name)[0]
-            if row["rows"]:
-                problem = f"{row['problem']}: {row['rows']} rows, for example {row['example']}"
-                yield Finding(kind="catalog", table=row["table"], problem=problem)
+def _check_catalog(session: Session) -> Iterator[Finding]:
+    """Read all of the catalog, and run the statements of sql/consistency.sql: those whose number of rows is not 0."""
+    session.rows("verify/read_tables")
+    for name in statement_names("consistency"):
+        row = session.rows(name)[0]
+        if row["rows"]:
+            problem = f"{row['problem']}: {row['rows']} rows, for example {row['example']}"
+            yield Finding(kind="catalog", table=row["table"], problem=problem)
 
 
 def _remedies(store: Store, findings: list[Finding]) -> list[str]:

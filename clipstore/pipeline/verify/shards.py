@@ -129,7 +129,7 @@ def _check(store: Store, entry: _Entry) -> Finding | None:
         return _finding(entry, "missing", "the file does not exist")
     try:
         keys = unchanged_keys(entry.registered)
-        if keys is not None and not _rows_with_other_keys(entry, _string_array(keys)):
+        if keys is not None and _has_keys(entry.rows, keys):
             return None
         return _scan_damage(store, entry)
     except ShardError as error:
@@ -195,10 +195,24 @@ def _rows_with_other_keys(entry: _Entry, contents: pa.Array) -> list[int]:
     return sorted(rows[~(inside & equal)].tolist())
 
 
-def _string_array(keys: NDArray[np.bytes_]) -> pa.Array:
-    """Strings of equal length (N,) as an Arrow array, without copying them."""
-    offsets = np.arange(len(keys) + 1, dtype=np.int32) * keys.dtype.itemsize
-    return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(keys))
+def _has_keys(registered: pa.Table, keys: NDArray[np.bytes_]) -> bool:
+    """Whether the registered rows of a shard have these content keys (N,). The bytes are compared in place."""
+    rows = registered["row"].to_numpy()
+    if len(rows) and (rows.min() < 0 or rows.max() >= len(keys)):
+        return False
+    width, start = keys.dtype.itemsize, 0
+    for chunk in registered["content"].chunks:
+        if not len(chunk):
+            continue
+        _, offsets, data = chunk.buffers()
+        ends = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        if not (np.diff(ends) == width).all():
+            return False
+        contents = np.frombuffer(data, keys.dtype, len(chunk), int(ends[0]))
+        if not np.array_equal(contents, keys[rows[start : start + len(chunk)]]):
+            return False
+        start += len(chunk)
+    return True
 
 
 def _other_ids(entry: _Entry, scan: ShardScan) -> Finding | None:
