@@ -278,7 +278,8 @@ def test_a_wait_without_limit_is_reported_on_stderr_and_ends_with_ctrl_c(
 ) -> None:
     """In another process, which is interrupted."""
     program = (
-        "import sys; from pathlib import Path; from clipstore import catalog, waiting\n"
+        "import signal, sys; from pathlib import Path; from clipstore import catalog, waiting\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell's background jobs ignore
         "catalog.BUSY_TIMEOUT_SECONDS = 0.1\n"
         "with waiting.wait_without_limit(), catalog.Catalog(Path(sys.argv[1])).write(): pass"
     )
