@@ -27,8 +27,7 @@ from clipstore.store.layout import Store
 from clipstore.store.orphans import new_contents
 from clipstore.store.registry import registered_shard
 
-_STATEMENT_ROWS = 2**15  # rows whose content keys one statement reads, which takes more memory than they do
-_BATCH_ROWS = 2**17  # rows whose content keys are read from the catalog at once; those of two batches are in memory
+_BATCH_ROWS = 2**16  # rows whose content keys are read from the catalog at once; those of two batches are in memory
 _THREADS = min(4, os.cpu_count() or 1)
 _LISTED_ITEMS = 20  # of each shard
 
@@ -66,11 +65,9 @@ def _results(store: Store, listed: list[Row]) -> Iterator[tuple[_Entry, Finding 
     pool = ThreadPoolExecutor(_THREADS, "clipstore-verify")
     try:
         previous: Iterable[tuple[_Entry, Finding | None]] = ()
-        for batch in _batches(listed, _BATCH_ROWS):
-            with store.catalog.read() as session:  # opening it costs more than reading
-                entries = [
-                    entry for part in _batches(batch, _STATEMENT_ROWS) for entry in _entries(session, store, part)
-                ]
+        for batch in _batches(listed):
+            with store.catalog.read() as session:
+                entries = _entries(session, store, batch)
             following = zip(entries, pool.map(partial(_check, store), entries), strict=True)
             yield from previous
             previous = following
@@ -95,11 +92,10 @@ def _is_registered(store: Store, entry: _Entry) -> bool:
         return any(row["shard_id"] == entry.shard_id for row in session.rows("verify/shards"))
 
 
-def _batches(listed: list[Row], rows: int) -> Iterator[list[Row]]:
-    """The shards in batches of at most a number of rows, or of one shard."""
+def _batches(listed: list[Row]) -> Iterator[list[Row]]:
     batch: list[Row] = []
     for row in listed:
-        if batch and sum(other["items"] for other in batch) + row["items"] > rows:
+        if batch and sum(other["items"] for other in batch) + row["items"] > _BATCH_ROWS:
             yield batch
             batch = []
         batch.append(row)
