@@ -25,7 +25,7 @@ from clipstore.cli import main
 from clipstore.datasets.extended import extended_positives
 from clipstore.demo.scenes import draw_dataset
 from clipstore.resources import packaged_folder
-from clipstore.training_files import HEADS
+from clipstore.training_files import HEADS, write_checksums
 
 JOBS = ("pretrained", "20k", "full", "demo-subset", "demo-full")
 SETTINGS = {"base": '"bundled:demo"', "epochs": "1", "batch": "32", "chunk": "32", "warmup": "1"}
@@ -180,6 +180,7 @@ def _write_adapters(adapters: Path) -> None:
         noise = np.random.default_rng(seed)
         weights = {key: value + noise.normal(scale=0.02, size=value.shape) for key, value in load_file(file).items()}
         save_file({key: value.astype(np.float32) for key, value in weights.items()}, file, {"format": "pt"})
+        write_checksums(file.parent)
 
 
 def _write_vectors(root: Path) -> None:
