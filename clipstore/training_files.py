@@ -18,8 +18,9 @@ CHECKSUMS = "SHA256SUMS"  # SHA-256 of every other file of the folder, as sha256
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the checksums of the files in a folder into it."""
-    lines = [f"{_digest(file)}  {file.name}\n" for file in sorted(folder.iterdir()) if file.is_file()]
+    """Write the checksums of the files in a folder into it, in place of those that it has."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name != CHECKSUMS]
+    lines = [f"{_digest(file)}  {file.name}\n" for file in files]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
