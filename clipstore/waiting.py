@@ -10,6 +10,7 @@ from contextvars import ContextVar
 
 from clipstore.errors import CatalogError
 
+BUSY_TIMEOUT_SECONDS = 10.0  # of a wait with a limit
 REMIND_SECONDS = 60.0  # between two warnings of a wait without limit
 
 _log = logging.getLogger(__name__)
@@ -30,11 +31,11 @@ def wait_without_limit() -> Iterator[None]:
 
 
 class BusyWait:
-    """The time limit of one attempt to open `resource`: `seconds`, or none within `wait_without_limit`."""
+    """The time limit of one attempt to open `resource`; there is none within `wait_without_limit`."""
 
-    def __init__(self, resource: str, seconds: float) -> None:
+    def __init__(self, resource: str) -> None:
         self._resource, self._limited = resource, not _unlimited.get()
-        self._until = time.monotonic() + seconds
+        self._until = time.monotonic() + BUSY_TIMEOUT_SECONDS
 
     def __call__(self, state: str, error: Exception | None = None) -> None:
         """Return while there is time left; `state` describes what holds the resource, and what to do about it.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipstore.catalog import Catalog, Session
-from clipstore.catalog_files import check_store_path
+from clipstore.catalog import Catalog, Session, check_store_path
 from clipstore.errors import NotFoundError, path_name
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from helpers import held_catalog
 from ties import reciprocal_rank
 
 import clipstore
-from clipstore import catalog
+from clipstore import waiting
 from clipstore.cli import main
 from clipstore.resources import packaged_folder
 
@@ -404,7 +405,7 @@ def test_sql_errors_are_one_line(cli: Run, statement: str, word: str) -> None:
 def test_a_busy_catalog_names_the_process(
     cli: Run, store: Path, annotations: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "BUSY_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(waiting, "BUSY_TIMEOUT_SECONDS", 0.1)
     for reader in (False, True):
         with held_catalog(store / "catalog.duckdb", read_only=reader) as process:
             error = cli("ingest", "coco", annotations, "--name", "scenes", code=1).stderr
@@ -424,7 +425,7 @@ def test_a_busy_catalog_is_retried(cli: Run, store: Path, monkeypatch: pytest.Mo
             waited.append(seconds)
             process.communicate()
 
-        monkeypatch.setattr(catalog.time, "sleep", release)
+        monkeypatch.setattr(time, "sleep", release)
         assert "scenes/val" in cli("query", "splits").stdout
     assert len(waited) == 1
 

@@ -27,7 +27,7 @@ from helpers import (
     write_dataset,
 )
 
-from clipstore import catalog
+from clipstore import waiting
 from clipstore.catalog import Catalog
 from clipstore.store import recovery
 from clipstore.store.layout import Store
@@ -296,7 +296,7 @@ def test_a_kill_at_a_rename_loses_nothing(cli: Run, tmp_path: Path, store: Path,
 def test_a_catalog_that_is_open_is_not_replaced(
     cli: Run, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "BUSY_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(waiting, "BUSY_TIMEOUT_SECONDS", 0.1)
     cli("ingest", "csv", write_dataset(tmp_path, "s", {"a": {"a1": (1.0,)}}))
     for read_only in (True, False):
         with held_catalog(store / "catalog.duckdb", read_only=read_only):

@@ -19,9 +19,9 @@ from helpers import command_line, environment, query_rows, run_command, write_da
 from tiny_store import SPLIT, build_store
 
 import clipstore
-from clipstore import catalog_files
+from clipstore import waiting
 from clipstore.catalog import Catalog
-from clipstore.catalog_files import new_catalog_file
+from clipstore.catalog.files import keep_aside, log_file, new_catalog_file
 from clipstore.errors import CatalogError
 
 Run = Callable[..., Result]
@@ -137,7 +137,7 @@ def test_a_damaged_log_is_one_line_with_a_remedy(cli: Run, sound: Path, store: P
     shutil.copytree(sound, store)
     file = store / "catalog.duckdb"
     subprocess.run([sys.executable, "-c", LEAVE_A_LOG, str(file)], check=False)
-    log = catalog_files.log_file(file)
+    log = log_file(file)
     content = log.read_bytes()
     for place in range(len(content) // 4, len(content), len(content) // 4):
         log.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
@@ -227,18 +227,19 @@ def test_two_threads_create_one_catalog(store: Path) -> None:
         assert [row["dataset"] for row in session.rows("ingest/datasets")] == ["a", "b"]
 
 
-def test_a_catalog_that_another_process_creates_is_waited_for(store: Path) -> None:
+def test_a_catalog_that_another_process_creates_is_waited_for(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "BUSY_TIMEOUT_SECONDS", 0.1)
     path = store / "catalog.duckdb"
-    program = "import sys, pathlib\nfrom clipstore.catalog_files import new_catalog_file\n"
-    program += "with new_catalog_file(pathlib.Path(sys.argv[1]), 1) as file:\n    file.touch()\n    print(); input()"
+    program = "import sys, pathlib\nfrom clipstore.catalog.files import new_catalog_file\n"
+    program += "with new_catalog_file(pathlib.Path(sys.argv[1])) as file:\n    file.touch()\n    print(); input()"
     words = [sys.executable, "-uc", program, str(path)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         process.stdout.readline()
-        with pytest.raises(CatalogError, match="being created by another process"), new_catalog_file(path, 0.1):
+        with pytest.raises(CatalogError, match="being created by another process"), new_catalog_file(path):
             pass
         process.communicate("\n")
-    with new_catalog_file(path, 0.1) as file:
+    with new_catalog_file(path) as file:
         assert file == path
 
 
@@ -247,8 +248,8 @@ def test_what_is_in_the_way_is_kept(store: Path) -> None:
     path = store / "catalog.duckdb"
     for content in ("first", "second"):
         path.write_text(content)
-        catalog_files.log_file(path).write_text(content)
-        catalog_files.keep_aside(path)
+        log_file(path).write_text(content)
+        keep_aside(path)
     kept = {file.name: file.read_text() for file in store.iterdir()}
     assert kept == {
         f"catalog.duckdb.damaged-{number}{end}": content

@@ -20,7 +20,7 @@ from click.testing import Result
 from helpers import command_line, environment
 
 import clipstore
-from clipstore import catalog
+from clipstore import waiting
 from clipstore.catalog import FORMAT_VERSION, MIGRATIONS, Catalog, scratch
 
 Run = Callable[..., Result]
@@ -132,7 +132,7 @@ def test_threads_and_processes_open_it_at_once(file: Path) -> None:
 
 
 def test_a_reader_of_the_former_catalog_is_named(cli: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "BUSY_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(waiting, "BUSY_TIMEOUT_SECONDS", 0.1)
     with duckdb.connect(str(file), read_only=True):
         message = cli("query", "metrics", code=1).stderr
     assert "upgraded" in message

@@ -20,7 +20,7 @@ from helpers import held_catalog
 from tiny_store import SPLIT, build_store
 
 import clipstore
-from clipstore import catalog
+from clipstore import waiting
 from clipstore.api import EmbeddingStore
 from clipstore.catalog import Catalog
 from clipstore.errors import CatalogError
@@ -48,7 +48,7 @@ def embedding_store(prepared: Path, store: Path) -> EmbeddingStore:
 @pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy catalog is an error after 0.1 seconds."""
-    monkeypatch.setattr(catalog, "BUSY_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(waiting, "BUSY_TIMEOUT_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_a_wait_without_limit_is_reported_on_stderr_and_ends_with_ctrl_c(
     program = (
         "import signal, sys; from pathlib import Path; from clipstore import catalog, waiting\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell's background jobs ignore
-        "catalog.BUSY_TIMEOUT_SECONDS = 0.1\n"
+        "waiting.BUSY_TIMEOUT_SECONDS = 0.1\n"
         "with waiting.wait_without_limit(), catalog.Catalog(Path(sys.argv[1])).write(): pass"
     )
     with held_catalog(file, read_only=True) as holder:

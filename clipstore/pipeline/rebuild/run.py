@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
-from clipstore.catalog_files import kept_catalogs
+from clipstore.catalog import kept_catalogs
 from clipstore.errors import CatalogError, ClipstoreError, NotFoundError
 from clipstore.hints import eval_command
 from clipstore.pipeline.evaluate.options import EvalOptions

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from clipstore.catalog.damage import REBUILD
 from clipstore.errors import CatalogError
 from clipstore.files import check_regular, flush, remove_leftovers, temporary_path
 from clipstore.waiting import BusyWait
-
-REBUILD = "restore a copy of it, or run 'clipstore catalog rebuild'"
 
 _INTERPRETED = "?\\"  # in the path of a database DuckDB reads '?' as the start of options, and '\\' as '/'
 _HEADER_BYTES = 3 * 4096  # of a DuckDB file; the first ones are written first, and the magic number is in them
@@ -74,16 +73,16 @@ def check_header(file: Path) -> None:
 
 
 @contextmanager
-def new_catalog_file(path: Path, timeout: float) -> Iterator[Path]:
+def new_catalog_file(path: Path) -> Iterator[Path]:
     """The file in which to create a catalog: a temporary one that is renamed to `path` when the block ends.
 
     So a catalog under its final name is complete. While another process creates it, this waits, and then yields `path`.
 
     Raises:
-        CatalogError: another process is creating the catalog for longer than `timeout` seconds.
+        CatalogError: another process is creating the catalog for too long.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _creation_lock(path, timeout):
+    with _creation_lock(path):
         if path.exists():
             yield path
             return
@@ -92,15 +91,15 @@ def new_catalog_file(path: Path, timeout: float) -> Iterator[Path]:
 
 
 @contextmanager
-def replaced_catalog_file(path: Path, timeout: float) -> Iterator[Path]:
+def replaced_catalog_file(path: Path) -> Iterator[Path]:
     """As `new_catalog_file`, in place of a catalog, which is kept under another name (see `keep_aside`).
 
     Raises:
-        CatalogError: another process creates the catalog, or has it open, for longer than `timeout` seconds.
+        CatalogError: another process creates the catalog, or has it open, for too long.
     """
-    with _creation_lock(path, timeout):
+    with _creation_lock(path):
         if path.exists():
-            _wait_until_closed(path, BusyWait(f"the catalog {path}", timeout))
+            _wait_until_closed(path, BusyWait(f"the catalog {path}"))
         with _installed_file(path) as file:
             yield file
 
@@ -173,9 +172,9 @@ def _aside(path: Path, number: int) -> tuple[Path, Path]:
 
 
 @contextmanager
-def _creation_lock(path: Path, timeout: float) -> Iterator[None]:
+def _creation_lock(path: Path) -> Iterator[None]:
     """Hold the operating system's lock for the creation of a catalog; it ends with the process."""
-    wait = BusyWait(f"the catalog {path}", timeout)
+    wait = BusyWait(f"the catalog {path}")
     descriptor = os.open(path.with_name(".catalog.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         while True:
