@@ -25,7 +25,7 @@ from clipstore.inference.prefetch import prefetch_images
 from clipstore.inference.settings import Timings
 from clipstore.pipeline.embed.image_files import check_image_files
 from clipstore.pipeline.embed.run import EmbedOptions, embed
-from clipstore.pipeline.ingest.run import ingest_csv
+from clipstore.pipeline.ingest.run import IngestOptions, ingest_csv
 from clipstore.process import peak_memory
 from clipstore.progress import Progress, no_progress
 from clipstore.records import ImageFile, Row
@@ -141,7 +141,7 @@ def _prepare(
     from clipstore.encoders.loading import load_clip
 
     store = Store(folder / "store")
-    ingest_csv(store, items, name="bench")
+    ingest_csv(store, items, name="bench", options=IngestOptions(follow_links=True))  # links to the images
     check_image_files(store, None)
     with store.catalog.read() as session:
         image_files = [ImageFile(**row) for row in session.rows("bench/image_files")]

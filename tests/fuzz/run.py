@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import traceback
+import warnings
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import seed as seeded
 
+from clipstore.process import ignore_image_warnings
 from fuzz.targets import Target
 
 
@@ -31,7 +33,9 @@ def fuzz(target: Target, folder: Path, *, examples: int, seed: int | None) -> st
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
-            target.read(data, folder)
+            with warnings.catch_warnings():
+                ignore_image_warnings()
+                target.read(data, folder)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             problem = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}) for {data!r}"

@@ -386,7 +386,7 @@ def test_gc_deletes_failed_items_of_removed_models(cli: Run, cli_json: Run, sql:
     broken.write_bytes(b"no image")
     (tmp_path / "b.csv").write_text("image_path,caption\nbroken.jpg,a thing\n")
     cli("ingest", "csv", tmp_path / "b.csv")
-    cli("embed", "--model", "demo", "--split", "b/all")
+    cli("embed", "--model", "demo", "--split", "b/all", code=1)
     (failed,) = sql("SELECT count(*) AS n FROM item_failures")
     assert failed["n"] > 0
     assert kinds(cli_json("gc", "--delete")) == {}

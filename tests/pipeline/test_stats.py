@@ -245,7 +245,11 @@ def test_export_csv_writes_a_file_per_split(cli: Run, cli_json: Run, sql: Run, t
         "coco_train_full.csv": 90,
         "coco_val_full.csv": 10,
     }
+    cli("export", "csv", root)  # the same files again
+    (root / "coco_val_20k.csv").write_text("other")
     assert "exists already" in cli("export", "csv", root, code=1).stderr
+    (root / "coco_val_20k.csv").unlink()
+    cli("export", "csv", root)
     cli("export", "csv", tmp_path / "elsewhere", "--from", "coco/train2014")
     with (tmp_path / "elsewhere" / "coco_val_20k.csv").open() as file:
         assert next(csv.DictReader(file))["image_path"].startswith(str(root))

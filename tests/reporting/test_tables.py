@@ -261,7 +261,7 @@ _OF_BENCH = (
 
 CASES: dict[str, Callable[[Path, dict[str, Any]], Case]] = {
     "ingest": lambda place, _: _command(
-        place, "ingest", "coco", place / "scenes", "--name", DATASET, left_out="changes"
+        place, "ingest", "coco", place / "scenes", "--name", DATASET, "--follow-links", left_out="changes"
     ),
     "split": lambda place, _: _command(
         place, "split", "a-group-of-splits-with-a-long-name", "--from", SPLIT, "--validation", "0.25"
@@ -587,7 +587,11 @@ def test_a_process_with_another_encoding(encoding: str, place: Path) -> None:
 def test_no_key_of_json_has_a_space(place: Path, results: dict[str, Any]) -> None:
     store = place / "fresh"
     ingested = [
-        json.loads(run_command(store, "ingest", "coco", place / "lacking", "--name", name, *words, "--json").stdout)
+        json.loads(
+            run_command(
+                store, "ingest", "coco", place / "lacking", "--name", name, "--follow-links", *words, "--json"
+            ).stdout
+        )
         for name, words in (("a", ()), ("b", ("--clean",)))
     ]
     assert ingested[0]["changes"]["images_added"] == 24

@@ -113,7 +113,7 @@ def test_config_without_a_model_type_is_an_error(workspace_folder: Path, cli: Ru
 def test_old_vectors_of_a_changed_job_are_not_ranked(workspace_folder: Path, cli: Run) -> None:
     cli("ingest", "csv", _table(workspace_folder))
     job(workspace_folder, "custom", '[model]\nbase = "bundled:demo"\n')
-    cli("embed", "--model", "custom")
+    cli("embed", "--model", "custom", "--only", "captions")
     job(workspace_folder, "custom", '[model]\nbase = "bundled:demo"\nclean = true\n')
     assert "has changed since it was embedded" in cli("eval", "--model", "custom", "--split", "t/all", code=1).stderr
 
@@ -123,7 +123,7 @@ def test_prompt_and_cleaning_determine_the_encoded_text(
 ) -> None:
     cli("ingest", "csv", _table(workspace_folder))
     job(workspace_folder, "custom", '[model]\nbase = "bundled:demo"\nprompt = "a photo of {}."\nclean = true\n')
-    cli("embed", "--model", "custom")
+    cli("embed", "--model", "custom", "--only", "captions")
     rows = cli_json(
         "sql",
         "SELECT captions.text AS caption, items.text AS model_text FROM caption_items AS items "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -213,7 +214,12 @@ def old_store(embedded: Path, base: Path) -> Path:
             f"UPDATE towers SET backbone = '{former}' WHERE backbone = '{name}'",
         )
         (embedded / "shards" / name).rename(embedded / "shards" / former)
-    run_sql(embedded, "DROP TABLE probes", "UPDATE store_format SET schema_digest = 'old'")
+        for shard in (embedded / "shards" / former).iterdir():
+            with h5py.File(shard, "r+") as file:
+                file.attrs["fingerprint"] = np.bytes_(former.encode())
+    run_sql(
+        embedded, "DROP TABLE probes", "DROP TABLE shard_checksums", "UPDATE store_format SET schema_digest = 'old'"
+    )
     return embedded
 
 
