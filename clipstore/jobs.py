@@ -130,7 +130,7 @@ class _Reader:
         try:
             self._text = read_regular(file).decode("utf-8")
             self._tables = tomllib.loads(self._text)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
             message = f"cannot read the job {file}: {error}"
             raise JobError(message) from error
 

@@ -288,7 +288,7 @@ def _decode_all(folder: Path, kind: type[Any]) -> list[Any]:
 def _decode(file: Path, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(file.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         message = f"the record {file} cannot be read ({reason}): restore a copy of it, or of the catalog"
         raise CatalogError(message) from error

@@ -88,7 +88,7 @@ def read_record(folder: Path, expected: JsonObject) -> JsonObject | None:
     try:
         record: JsonObject = json.loads((folder / TRAINING_RECORD).read_text(encoding="utf-8"))
         differences = _differences(record, json.loads(json.dumps(expected)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         message = f"the checkpoint {folder} cannot be read ({error!r}): start from scratch with --restart"
         raise TrainingError(message) from error
     if differences:

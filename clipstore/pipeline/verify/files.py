@@ -79,7 +79,7 @@ def _file_problem(path: Path) -> str | None:
     check = _CHECKS.get(path.name) or _CHECKS.get(path.suffix)
     try:
         return check(path) if check else None
-    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError, zipfile.BadZipFile) as error:
         return f"it cannot be read: {error}"
 
 
