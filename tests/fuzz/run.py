@@ -14,9 +14,9 @@ from clipstore.process import ignore_image_warnings
 from fuzz.targets import Target
 
 
-def fuzz(target: Target, folder: Path, *, examples: int, seed: int | None) -> str | None:
+def fuzz(target: Target, folder: Path, *, examples: int, seed: int) -> str | None:
     """Read about as many inputs as `examples` says; the smallest input found that gives another error than clipstore's
-    own, and that error, or None. Without a seed it is drawn.
+    own, and that error, or None.
     """
     problem = None
 
@@ -42,7 +42,7 @@ def fuzz(target: Target, folder: Path, *, examples: int, seed: int | None) -> st
             raise
 
     try:
-        (read if seed is None else seeded(seed)(read))()
+        seeded(seed)(read)()
     except Exception:  # noqa: BLE001  (what a target must not raise is what is looked for)
         return problem or traceback.format_exc()
     return None

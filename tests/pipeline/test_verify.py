@@ -127,7 +127,7 @@ def assert_flips_are_found_and_repaired(store: Path, count: int, seed: int) -> N
 
 
 def test_flips_anywhere_are_found_and_repaired_to_the_same_bytes(copied: Path) -> None:
-    assert_flips_are_found_and_repaired(copied, 3, seed=random.randrange(2**32))
+    assert_flips_are_found_and_repaired(copied, 3, seed=3)  # `make torture` draws others
 
 
 @pytest.mark.full
