@@ -87,6 +87,9 @@ def check_config(file: Path, config: dict[str, Any], towers: Mapping[str, dict[s
         epsilon = settings.get("layer_norm_eps", 1e-5)
         if not isinstance(epsilon, int | float) or not 0 <= epsilon < math.inf:
             _refuse(file, f"layer_norm_eps = {epsilon!r} in {tower}_config: expected a positive number")
+    end = towers.get("text", {}).get("eos_token_id", 0)
+    if not isinstance(end, int) or isinstance(end, bool):  # transformers allows lists, and its CLIP fails with them
+        _refuse(file, f"eos_token_id = {end!r} in text_config: expected the id of one token")
 
 
 def check_weights(folder: Path, config: dict[str, Any], towers: Mapping[str, dict[str, Any]], shapes: Shapes) -> None:

@@ -83,6 +83,7 @@ SIZES = [
     ("vision_config.num_attention_heads", 3), ("vision_config.num_hidden_layers", 6),
     ("text_config.intermediate_size", 2**18), ("text_config.vocab_size", 2**24),
     ("text_config.layer_norm_eps", float("nan")), ("text_config.layer_norm_eps", "x"),
+    ("text_config.eos_token_id", [836]), ("text_config.eos_token_id", None), ("text_config.eos_token_id", True),
     ("text_config.hidden_act", "os.system"), ("projection_dim", 10**12), ("num_labels", 10**9),
     ("quantization_config", {"quant_method": "gptq", "bits": 4}), ("auto_map", {"AutoModel": "evil.Evil"}),
     ("transformers_weights", "../other/model.safetensors"),
