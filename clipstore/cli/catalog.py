@@ -9,8 +9,7 @@ import click
 
 from clipstore.cli.options import json_option, store_option
 from clipstore.cli.output import echo
-
-_INCOMPLETE = 3  # exit code: the command finished, and some items failed
+from clipstore.errors import FailedItemsError
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -50,4 +49,4 @@ def rebuild(store: Store, *, evaluate: bool, as_json: bool) -> None:
         for line in result.lines():
             echo(line)
     if not result.complete:
-        sys.exit(_INCOMPLETE)
+        sys.exit(FailedItemsError.exit_code)

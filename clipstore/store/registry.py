@@ -1,14 +1,17 @@
-"""Register shards in the catalog, and delete those whose files are missing."""
+"""Register shards in the catalog, read rows of registered ones, and delete those whose files are missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from clipstore.catalog import Session
 from clipstore.records import RegisteredShard, Row
-from clipstore.shards import Shard
+from clipstore.shards import Shard, gather
 from clipstore.store.layout import Store
 
 
@@ -34,6 +37,19 @@ def registered_shards(session: Session, store: Store, files: Iterable[str]) -> d
     """The registered shards among some files, which are relative to the store, by file."""
     rows = session.rows("shards/registered", files=list(files))
     return {row["file"]: registered_shard(store, row) for row in rows}
+
+
+def gather_rows(registered: Mapping[str, RegisteredShard], table: pa.Table) -> NDArray[Any]:
+    """The stored row that each row of `table` names by `file` and `row`, in its order: (N, D), see `shards.gather`.
+
+    The shards were read from the catalog before (`registered_shards`), so that it is not open while files are read.
+
+    Raises:
+        ShardError: a file is missing, cannot be read, is damaged, or is not the one that was registered.
+    """
+    files = table["file"].combine_chunks().dictionary_encode()
+    which, rows = (column.to_numpy(zero_copy_only=False).astype(np.int64) for column in (files.indices, table["row"]))
+    return gather([registered[file] for file in files.dictionary.to_pylist()], which, rows)
 
 
 def registered_shard(store: Store, row: Row) -> RegisteredShard:

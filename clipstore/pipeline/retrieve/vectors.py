@@ -21,11 +21,11 @@ from clipstore.inference.settings import EncodeSettings
 from clipstore.pipeline.retrieve.queries import Query
 from clipstore.progress import Progress, progress_counter
 from clipstore.records import ITEM_KIND, Model, PlanSource, ShardPlan, Tower
-from clipstore.shards import gather, normalize
+from clipstore.shards import normalize
 from clipstore.store.gallery import Gallery
 from clipstore.store.layout import Store
 from clipstore.store.probes import check_probes
-from clipstore.store.registry import registered_shards
+from clipstore.store.registry import gather_rows, registered_shards
 from clipstore.store.vectors import EmbeddedItems
 
 if TYPE_CHECKING:
@@ -140,12 +140,7 @@ class QueryEncoder:
             registered = registered_shards(session, self._store, pc.unique(table["file"]).to_pylist())
         if not table.num_rows:
             return {}
-        files = table["file"].combine_chunks().dictionary_encode()
-        used = [registered[file] for file in files.dictionary.to_pylist()]
-        which, rows = (
-            column.to_numpy(zero_copy_only=False).astype(np.int64) for column in (files.indices, table["row"])
-        )
-        vectors = gather(used, which, rows).astype(np.float32)
+        vectors = gather_rows(registered, table).astype(np.float32)
         return dict(zip(table["content"].to_pylist(), vectors, strict=True))
 
     def _settings(self, tower: Tower, count: int, on_progress: Progress) -> EncodeSettings:

@@ -18,9 +18,8 @@ from clipstore.encoders.images import Preprocessing, decode_pixels
 from clipstore.errors import ImageError, TrainingError
 from clipstore.files import read_image_file
 from clipstore.records import Model, RegisteredShard
-from clipstore.shards import gather
 from clipstore.store.layout import Store, split_id
-from clipstore.store.registry import registered_shards
+from clipstore.store.registry import gather_rows, registered_shards
 from clipstore.store.towers import recorded_towers
 
 if TYPE_CHECKING:
@@ -77,12 +76,7 @@ class TrainingPairs:
         """Load the features of all images; a function of image numbers (B,) that returns theirs (B, features_dim)."""
         import torch
 
-        files = self.table["file"].combine_chunks().dictionary_encode()
-        registered = self.shards(store)
-        used = [registered[file] for file in files.dictionary.to_pylist()]
-        which = files.indices.to_numpy().astype(np.int64)
-        rows = self.table["row"].to_numpy().astype(np.int64)
-        features = torch.from_numpy(gather(used, which[self.first], rows[self.first]))
+        features = torch.from_numpy(gather_rows(self.shards(store), self.table.take(pa.array(self.first))))
         return lambda numbers: features[torch.from_numpy(numbers)]
 
     def pixel_reader(self, preprocessing: Preprocessing) -> Callable[[Ints], torch.Tensor]:
