@@ -29,10 +29,10 @@ def retain_freed_memory() -> None:
 def ignore_image_warnings() -> None:
     """Ignore Pillow's warnings on image files: clipstore refuses images that are too large and reports damaged ones.
 
-    Damaged EXIF data mean that the image is used as it is stored.
+    Other warnings are about metadata, such as damaged EXIF data: the image is used as it is stored.
     """
-    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
-    warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", category=UserWarning)
+    warnings.filterwarnings("ignore", module=r"PIL\.", category=RuntimeWarning)
+    warnings.filterwarnings("ignore", module=r"PIL\.", category=UserWarning)
 
 
 def peak_memory() -> int:

@@ -179,7 +179,7 @@ def _shards(root: Path) -> Target:
 
 
 def _images(root: Path) -> Target:
-    picture = Image.open(next((root / "scenes").rglob("*.jpg"))).resize((40, 30))
+    picture = Image.open(min((root / "scenes").rglob("*.jpg"))).resize((40, 30))
     seeds = []
     for form in sorted({"JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"} & set(Image.SAVE)):
         out = io.BytesIO()
