@@ -138,7 +138,7 @@ class Training:
         temperature: keep CLIP's learned temperature ("frozen"), or train it.
         mask_siblings: do not use two captions of one image in a batch as each other's negatives.
         mask_duplicates: do not use two captions with equal tokens (after cleaning and prompt) as each other's
-            negatives, whatever their images.
+            negatives, regardless of their images.
         hard_negatives: captions added to the batch for each caption, from the incorrect hits of its image.
         refresh_negatives: epochs after which hard negatives are computed again with the current weights; 0: those of
             the base model are used throughout.

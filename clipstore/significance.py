@@ -9,7 +9,7 @@ queries, and of their number. These sums suffice for all metrics at once.
 
 The result is bitwise equal on every machine. Matrix products add in an order that the BLAS library chooses by
 processor, thread count and shape; here they only add numbers whose sums are exact in float64 (see `_exact_terms`).
-Everything else is computed element by element, or by `math.fsum`, which rounds once whatever the order.
+Everything else is computed element by element, or by `math.fsum`, which rounds once, in any order.
 """
 
 from __future__ import annotations

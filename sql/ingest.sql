@@ -297,7 +297,7 @@ GROUP BY splits.name
 ORDER BY splits.name;
 
 -- name: take_over_splits
--- Makes the source the owner of a split of the dataset (null: of all its splits), whatever source they are from.
+-- Makes the source the owner of a split of the dataset (null: of all its splits), regardless of their source.
 UPDATE splits
 SET source = this_source.source
 FROM this_source

@@ -1,6 +1,6 @@
 """Checks of a CLIP's config.json against what a CLIP can be and against its weights, before either is loaded.
 
-A configuration comes from anywhere. Without these checks, transformers would build whatever it describes, for hours or
+A configuration comes from anywhere. Without these checks, transformers would build what it describes, for hours or
 with terabytes, or fail in the forward pass.
 """
 

@@ -1,7 +1,7 @@
 """CLIP's forward pass for stored vectors: only what the pooled token needs; weights and modules are transformers' own.
 
 A vector is the projection of one token's state: an image's first token (CLS), a text's last (EOS). In the last layer,
-whatever follows attention is therefore computed for the pooled token alone. For tokens of width D the matrix products
+what follows attention is therefore computed for the pooled token alone. For tokens of width D the matrix products
 of a layer cost 12 D² per token: 4 D² in attention, one of them after the mixing, and 8 D² in the MLP. The last layer
 saves 9 of the 12 on all other tokens, which is 6 % of a tower of twelve layers. Texts also share the computation of
 common prefixes: see packing.

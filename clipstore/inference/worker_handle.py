@@ -112,7 +112,7 @@ class WorkerHandle:
         return group
 
     def excuse(self, now: float) -> None:
-        """Count the time anew, because this process was stopped itself."""
+        """Restart the timeout, because this process was stopped itself."""
         self.heard = self.progressed = now
 
     def overdue(self, deadlines: Deadlines, longest_step: float, now: float) -> str | None:
@@ -146,7 +146,7 @@ class WorkerHandle:
         return f"ended unexpectedly with exit code {code}"
 
     def _receive(self, messages: Connection, inbox: queue.SimpleQueue[Any]) -> None:
-        """Put the messages into the inbox as they come, so that the times are right when nobody reads it."""
+        """Put the messages into the inbox as they come, so that their times are right while the inbox is not read."""
         with suppress(EOFError, OSError):
             while True:
                 message: Message = messages.recv()

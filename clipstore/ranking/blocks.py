@@ -23,7 +23,7 @@ _ROWS = 2048  # rows read and checked at once
 _TEXT_BLOCK = 8192  # larger blocks are not faster, and delay the end
 _CPU_TILE, _CUDA_TILE = (1024, 1024), (4096, 8192)
 _MIN_TILE = 64  # rows and columns of the smallest tile
-_FIXED = 2**24  # bytes of the product's library and of small arrays, whatever the sizes
+_FIXED = 2**24  # bytes of the product's library and of small arrays, for all sizes
 
 
 class VectorRows(Protocol):

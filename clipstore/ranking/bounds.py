@@ -145,7 +145,7 @@ def surely_below(bounds: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
 
 
 def lowest(precision: torch.dtype) -> int:
-    """The key that every product exceeds, whatever its value."""
+    """The key that every product exceeds."""
     return int(surely_below(torch.tensor(-torch.inf, dtype=torch.float64), precision))
 
 

@@ -27,9 +27,9 @@ class ExpectedRows(NamedTuple):
 def adopt_orphans(store: Store, towers: Iterable[Tower]) -> list[Shard]:
     """Register the complete shards of some towers that are not registered, and remove temporary files beside them.
 
-    A shard is adopted whatever it was planned for: its items may have been planned otherwise since. It is left where
-    it is if it is damaged, of another fingerprint, or has vectors only of items that have one already. The caller holds
-    the lock for writing shards.
+    A shard is adopted even if its items would be planned otherwise now. It is left where it is if it is damaged, of
+    another fingerprint, or has vectors only of items that have one already. The caller holds the lock for writing
+    shards.
     """
     expected = expected_rows(towers)
     for fingerprint in expected:

@@ -39,7 +39,7 @@ Floats = NDArray[np.float32]
 
 
 def check_current_probes(store: Store, model: Model, encoder: ClipEncoder) -> None:
-    """Compare the probes of a model loaded in fp32 with those of its current towers, whatever their precision.
+    """Compare the probes of a model loaded in fp32 with those of its current towers, of any precision.
 
     A model that was never embedded, or has changed since, has no probes to compare.
 

@@ -310,4 +310,4 @@ def _keep_aside(folder: Path) -> None:
     while (target := folder.with_name(f"{folder.name}.former-{number}")).exists():
         number += 1
     folder.rename(target)
-    _log.warning("the catalog was missing and is created anew: the records of the former one are kept in %s", target)
+    _log.warning("the catalog was missing and is created again: the records of the former one are kept in %s", target)

@@ -136,7 +136,7 @@ def _in_chunks(
 
 
 def _vectors(learner: Learner, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Image and text vectors in float32, whatever the precision of the towers."""
+    """Image and text vectors in float32, for towers of any precision."""
     return learner.image_vectors(batch.images).float(), learner.text_vectors(batch.ids).float()
 
 

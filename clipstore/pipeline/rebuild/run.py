@@ -86,7 +86,7 @@ def rebuild_catalog(store: Store, *, evaluate_again: bool = False, on_progress: 
     sources = read_sources(store, records)
     result = Rebuild(catalog=str(store.catalog.path))
     result.warnings = [warning for source in sources for warning in source.warnings]
-    kept = kept_catalogs(store.catalog.path)
+    earlier = kept_catalogs(store.catalog.path)
     with shard_removal_lock(store), store.catalog.replacement() as session:
         restore_records(session, records)
         restore_captions(session, sources, records.datasets)
@@ -95,7 +95,7 @@ def rebuild_catalog(store: Store, *, evaluate_again: bool = False, on_progress: 
         for split in dict.fromkeys(evaluation.split for evaluation in records.evaluations.evaluations):
             save_extra_positives(session, split)
         result.counts = session.rows("recovery/counts")[0]
-    result.former = next(map(str, kept_catalogs(store.catalog.path) - kept), None)
+    result.former = next(map(str, kept_catalogs(store.catalog.path) - earlier), None)
     result.evaluations = [_evaluation_row(evaluation) for evaluation in records.evaluations.evaluations]
     if evaluate_again:
         _evaluate(store, records.evaluations.evaluations, result.evaluations, on_progress)
@@ -142,7 +142,7 @@ def _evaluation_row(evaluation: EvaluationRecord) -> Row:
 
 
 def _evaluate(store: Store, evaluations: list[EvaluationRecord], rows: list[Row], on_progress: Progress) -> None:
-    """Repeat evaluations in order, and note in `rows` what came of each.
+    """Repeat evaluations in order, and note the outcome of each in `rows`.
 
     Those over unseen images that had as many queries are repeated together: their queries depend on all their models.
     """

@@ -18,7 +18,7 @@ from clipstore.store.recovery_records import DatasetRecord, ImagesRecord, Record
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A source of a dataset: its annotations, with only the images of the splits that came from it last.
+    """A source of a dataset: its annotations, with only the images of the splits that were last ingested from it.
 
     `warnings` are lines about what the source lacks now.
     """
@@ -86,10 +86,10 @@ def _restricted(dataset: DatasetRecord, file: str, annotations: Annotations, nam
     warnings = []
     if len(found) < len(names):
         warnings.append(f"{file} lacks {len(names) - len(found):,} of {len(names):,} images: they have no captions")
-    wanted = pa.array(found, pa.string())
+    known = pa.array(found, pa.string())
 
     def of_known_images(table: pa.Table, column: str = "image") -> pa.Table:
-        return table.filter(pc.is_in(table[column], wanted))
+        return table.filter(pc.is_in(table[column], known))
 
     images = of_known_images(annotations.images, "file_name")
     categories = annotations.image_categories

@@ -175,7 +175,7 @@ def _checked_addresses(host: str, port: int, rules: DownloadRules, deadline: flo
 
 @contextmanager
 def _connected(addresses: list[str], port: int, deadline: float) -> Iterator[socket.socket]:
-    """A connection to the first address that answers. It is shut down at the deadline, whatever waits for it then.
+    """A connection to the first address that answers. It is shut down at the deadline, even while it is read.
 
     A socket's own time limit is for each read, so that a server that sends a byte at a time would have no limit.
     """

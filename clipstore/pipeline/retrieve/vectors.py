@@ -111,7 +111,7 @@ class QueryEncoder:
         self._loaded: dict[str, ClipEncoder] = {}  # by precision
 
     def encode(self, batch: QueryBatch, on_progress: Progress) -> QueryVectors:
-        """The vectors of a batch, and of whatever the tower encoded before."""
+        """The vectors of a batch, and of what the tower encoded before."""
         results = self._cache.setdefault(batch.tower.fingerprint, QueryVectors())
         sources = dict(zip(batch.contents, batch.sources, strict=True))
         known = results.vectors.keys() | results.failures.keys()
