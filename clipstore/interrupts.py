@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -91,4 +90,6 @@ def _repeat_swallowed(unraisable: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(unraisable)
         return
     _received.clear()
-    threading.Timer(_REPEAT_SECONDS, interrupt_main, [unraisable.exc_value.number]).start()
+    # A real signal to the main thread, which also ends what it waits for.
+    main, number = threading.main_thread().ident, unraisable.exc_value.number
+    threading.Timer(_REPEAT_SECONDS, signal.pthread_kill, [main, number]).start()

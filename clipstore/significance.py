@@ -81,9 +81,11 @@ def holm(p: Floats) -> Floats:
     """P-values (J,) corrected for J comparisons, so that they bound the probability of any false positive among them
     (Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979).
     """
-    from statsmodels.stats.multitest import multipletests
-
-    return np.asarray(multipletests(p, method="holm")[1])
+    # Not that of statsmodels, which takes 1.6 s to import and runs a full garbage collection in each call.
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return corrected
 
 
 def _exact_terms(values: Floats, terms: int) -> tuple[Floats, Floats]:

@@ -16,7 +16,7 @@ ORDER BY direction;
 
 -- name: evaluations
 -- The evaluations to compare with their provenance, one row for each model.
-SELECT *
+SELECT * EXCLUDE (evaluated_at)
 FROM selected_evaluations(NULL, $split, $protocol, $captions, $unseen)
 WHERE model IN (SELECT unnest($models::VARCHAR[]));
 

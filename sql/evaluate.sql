@@ -200,7 +200,8 @@ DELETE FROM seen_images WHERE evaluation_id IN (SELECT unnest($evaluations::BIGI
 -- name: result
 -- One evaluation with its provenance.
 SELECT
-    models.name AS model, splits.name AS split, evaluations.* EXCLUDE (model_id, split_id),
+    models.name AS model, splits.name AS split, evaluations.* EXCLUDE (model_id, split_id, evaluated_at),
+    epoch_us(evaluated_at) // 1000000 AS evaluated_at,  -- seconds
     (SELECT count(*) FROM ranks WHERE evaluation_id = $evaluation_id AND n_equal > 0) AS tied_pairs
 FROM evaluations
 JOIN models USING (model_id)

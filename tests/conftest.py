@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import pytest
 from click.testing import Result
-from clip_folder import build_clip
 from helpers import SHORT_EXAMPLES, Trained, environment, import_vectors, run_command, write_job
 from hypothesis import settings
 
@@ -147,12 +146,16 @@ def cli_json(cli: Run) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hub-like CLIP folder with OpenAI's tokenizer and few weights. Copy it before changing it."""
+    from clip_folder import build_clip  # not above: tests without a model start without torch and PEFT
+
     return build_clip(tmp_path_factory.mktemp("clip") / "small", small=True)
 
 
 @pytest.fixture(scope="session")
 def full_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hub-like ViT-B/32 of full size with random weights."""
+    from clip_folder import build_clip
+
     return build_clip(tmp_path_factory.mktemp("clip") / "full", small=False)
 
 

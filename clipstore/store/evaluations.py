@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import UTC
+from datetime import UTC, datetime
 
 from clipstore.catalog import Session
 from clipstore.errors import NotFoundError
@@ -44,7 +44,7 @@ def read_evaluations(store: Store, split: str | None = None, models: Iterable[st
 def read_evaluation(session: Session, evaluation_id: int) -> Row:
     """One evaluation as `clipstore eval --json` prints it."""
     row = session.rows("evaluate/result", evaluation_id=evaluation_id)[0]
-    row["evaluated_at"] = row["evaluated_at"].astimezone(UTC).isoformat(timespec="seconds")
+    row["evaluated_at"] = datetime.fromtimestamp(row["evaluated_at"], UTC).isoformat()
     model, queries = row.pop("model"), _query_counts(session, evaluation_id)
     provenance = Provenance(**row, **queries["all"])
     return {

@@ -40,8 +40,8 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
         ModelError: a model cannot be loaded, or its vectors were imported.
         ShardError: a shard cannot be written, or another process is removing shards.
     """
-    models = list({model.name: model for model in (find_model(store, name) for name in names)}.values())
     with store.catalog.read() as session:
+        models = list({model.name: model for model in (find_model(store, name) for name in names)}.values())
         splits = [split_id(session, name) for name in options.splits] or None
     store.catalog.check_writable()
     _check_families(models)

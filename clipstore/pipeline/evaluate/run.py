@@ -16,13 +16,15 @@ from clipstore.pipeline.evaluate.options import EvalOptions
 from clipstore.pipeline.evaluate.provenance import check_gallery_unchanged, gallery_provenance, seen_images
 from clipstore.pipeline.evaluate.rank import rank_gallery
 from clipstore.pipeline.evaluate.save import save_evaluation
-from clipstore.records import Model, Row
+from clipstore.records import GalleryProvenance, Model, Row
 from clipstore.store.evaluations import read_evaluation
 from clipstore.store.gallery import Gallery, find_gallery, prepare_models
 from clipstore.store.layout import Store, split_id
 from clipstore.store.recovery import save_records
 from clipstore.store.vectors import EmbeddedItems, StoredRows
 from clipstore.waiting import wait_without_limit
+
+Ids = NDArray[np.int64]
 
 _SHARED_BUDGET_DIVISOR = (
     4  # vectors that several models share stay in memory if they take less than this part of the budget
@@ -46,11 +48,19 @@ class EvalResult:
 
 @dataclass(frozen=True, kw_only=True)
 class _ModelGallery:
-    """The gallery of a model, and the ids of its images that are not queries."""
+    """The gallery of a model.
+
+    Attributes:
+        provenance: read with the gallery: the result is stored if the catalog has the same one then.
+        seen: ids of its images that the model was trained on.
+        excluded_image_ids: ids of its images that are not queries.
+    """
 
     model: Model
     gallery: Gallery
-    excluded_image_ids: NDArray[np.int64]
+    provenance: GalleryProvenance
+    seen: Ids
+    excluded_image_ids: Ids
 
 
 def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> EvalResult:
@@ -68,10 +78,20 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
     store.catalog.check_writable()  # ranking can take minutes: report a busy catalog first
     galleries, skipped = _find_galleries(store, names, split, options)
     vectors = _SharedVectors([entry.gallery for entry in galleries], options.memory // _SHARED_BUDGET_DIVISOR)
+    evaluations = []
     with wait_without_limit():
-        evaluations = [_evaluate_model(store, split, entry, vectors, options) for entry in galleries]
-        with store.catalog.write() as session:
-            save_extra_positives(session, split)
+        for entry in galleries:
+            gallery = vectors.load(entry.gallery)
+            ranked = rank_gallery(
+                entry.model.name, gallery, entry.provenance, options, excluded_image_ids=entry.excluded_image_ids
+            )
+            with store.catalog.write() as session:
+                check_gallery_unchanged(session, entry.model, split, gallery, entry.provenance)
+                evaluation_id = save_evaluation(session, replace(ranked, seen=entry.seen))
+                evaluations.append(read_evaluation(session, evaluation_id))
+                save_records(session, store, "evaluations")
+                if entry is galleries[-1]:
+                    save_extra_positives(session, split)
     warnings = [line for entry in galleries for line in entry.gallery.images.warnings]
     return EvalResult(evaluations=evaluations, skipped=skipped, warnings=warnings)
 
@@ -96,7 +116,13 @@ def _find_galleries(
         models = [model for model, _ in prepared]
         trained = models if options.unseen else []
         galleries = [
-            _ModelGallery(model=model, gallery=gallery, excluded_image_ids=seen_images(session, trained, gallery))
+            _ModelGallery(
+                model=model,
+                gallery=gallery,
+                provenance=gallery_provenance(session, model, split, gallery),
+                seen=seen_images(session, [model], gallery),
+                excluded_image_ids=seen_images(session, trained, gallery),
+            )
             for model, gallery in prepared
         ]
     if any(len(entry.excluded_image_ids) == entry.gallery.images.table.num_rows for entry in galleries):
@@ -107,22 +133,6 @@ def _find_galleries(
         )
         raise VectorError(message)
     return galleries, skipped
-
-
-def _evaluate_model(
-    store: Store, split: str, entry: _ModelGallery, vectors: _SharedVectors, options: EvalOptions
-) -> Row:
-    """Rank one model's gallery and store the evaluation, unless the catalog changed during the evaluation."""
-    model, gallery = entry.model, vectors.load(entry.gallery)
-    with store.catalog.read() as session:
-        provenance = gallery_provenance(session, model, split, gallery)
-        seen = seen_images(session, [model], gallery)
-    ranked = rank_gallery(model.name, gallery, provenance, options, excluded_image_ids=entry.excluded_image_ids)
-    with store.catalog.write() as session:
-        check_gallery_unchanged(session, model, split, gallery, provenance)
-        evaluation = read_evaluation(session, save_evaluation(session, replace(ranked, seen=seen)))
-        save_records(session, store, "evaluations")
-        return evaluation
 
 
 def save_extra_positives(session: Session, split: str) -> None:

@@ -52,8 +52,8 @@ def retrieve(
         QueryError: all queries failed.
         ShardError: a shard cannot be read, or changed during the search.
     """
-    encoding_models = [_encoding_model(store, name) for name in dict.fromkeys(models)]
     with store.catalog.read() as session:
+        encoding_models = [_encoding_model(store, name) for name in dict.fromkeys(models)]
         galleries = {
             model: find_gallery(store, session, model, split, partial=options.partial) for model in encoding_models
         }
