@@ -78,20 +78,11 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
     store.catalog.check_writable()  # ranking can take minutes: report a busy catalog first
     galleries, skipped = _find_galleries(store, names, split, options)
     vectors = _SharedVectors([entry.gallery for entry in galleries], options.memory // _SHARED_BUDGET_DIVISOR)
-    evaluations = []
     with wait_without_limit():
-        for entry in galleries:
-            gallery = vectors.load(entry.gallery)
-            ranked = rank_gallery(
-                entry.model.name, gallery, entry.provenance, options, excluded_image_ids=entry.excluded_image_ids
-            )
-            with store.catalog.write() as session:
-                check_gallery_unchanged(session, entry.model, split, gallery, entry.provenance)
-                evaluation_id = save_evaluation(session, replace(ranked, seen=entry.seen))
-                evaluations.append(read_evaluation(session, evaluation_id))
-                save_records(session, store, "evaluations")
-                if entry is galleries[-1]:
-                    save_extra_positives(session, split)
+        evaluations = [
+            _evaluate_model(store, split, entry, vectors, options, is_last=entry is galleries[-1])
+            for entry in galleries
+        ]
     warnings = [line for entry in galleries for line in entry.gallery.images.warnings]
     return EvalResult(evaluations=evaluations, skipped=skipped, warnings=warnings)
 
@@ -133,6 +124,30 @@ def _find_galleries(
         )
         raise VectorError(message)
     return galleries, skipped
+
+
+def _evaluate_model(
+    store: Store,
+    split: str,
+    entry: _ModelGallery,
+    vectors: _SharedVectors,
+    options: EvalOptions,
+    *,
+    is_last: bool,
+) -> Row:
+    """Rank one model's gallery and store the evaluation, unless the catalog changed during the evaluation.
+
+    The last one also stores what all models of the split share: its extra positives.
+    """
+    model, gallery, provenance = entry.model, vectors.load(entry.gallery), entry.provenance
+    ranked = rank_gallery(model.name, gallery, provenance, options, excluded_image_ids=entry.excluded_image_ids)
+    with store.catalog.write() as session:
+        check_gallery_unchanged(session, model, split, gallery, provenance)
+        evaluation = read_evaluation(session, save_evaluation(session, replace(ranked, seen=entry.seen)))
+        save_records(session, store, "evaluations")
+        if is_last:
+            save_extra_positives(session, split)
+        return evaluation
 
 
 def save_extra_positives(session: Session, split: str) -> None:
