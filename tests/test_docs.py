@@ -152,14 +152,14 @@ def run_line(line: str, store: str) -> None:
     assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"
 
 
-# Pages whose commands run in the short form of the tests; those of all pages are parsed there, and run in full.
-FIRST_PAGES = {"README", "quickstart"}
+# The page whose commands run in the short form of the tests; those of all pages are parsed there, and run in full.
+FIRST_PAGE = "README"
 
 
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=name, marks=() if name in FIRST_PAGES else pytest.mark.full)
+        pytest.param(page, id=name, marks=() if name == FIRST_PAGE else pytest.mark.full)
         for name, page in PAGES.items()
         if commands_of(page)
     ],

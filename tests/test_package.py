@@ -119,6 +119,7 @@ def test_the_installed_wheel_finds_its_data(installed: Callable[..., str]) -> No
     assert "not embedded yet" in installed(command, "model", "show", "demo")
 
 
+@pytest.mark.full
 def test_the_installed_wheel_embeds(installed: Callable[..., str], scenes: Path) -> None:
     program = (
         "import sys; from clipstore.cli import main\n"

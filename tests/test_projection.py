@@ -134,6 +134,7 @@ def digest_of_process(*words: object, threads: int | None = None) -> str:
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("method", TSNE_IN_SHORT)
 def test_a_seed_gives_the_same_points_in_two_processes(method: str) -> None:
     """Also with another number of threads, and with equal captions. Another seed gives other points."""

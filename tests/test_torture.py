@@ -21,7 +21,7 @@ def workspaces(tmp_path_factory: pytest.TempPathFactory) -> Workspaces:
     "section", [pytest.param(name, marks=pytest.mark.full if name in LONG else ()) for name in SECTIONS]
 )
 def test_attacks_are_held(section: str, workspaces: Workspaces, request: pytest.FixtureRequest) -> None:
-    count = 2 if section not in LONG else 6
+    count = 1 if section not in LONG else 6
     outcomes = list(SECTIONS[section](workspaces, Random(section), count))
     assert len(outcomes) == count or section == "full disks"  # which needs the right to mount
     assert [outcome for outcome in outcomes if outcome.fault] == []

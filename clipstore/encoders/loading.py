@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
@@ -155,6 +154,8 @@ def _load_base(folder: Path, base: str, config: dict[str, Any]) -> Any:
 
 def _merge_adapter(base: Any, adapter: str) -> Any:
     """The base with a PEFT adapter merged in, and with the trained heads of the adapter's folder, if any."""
+    from peft import PeftModel, load_peft_weights, set_peft_model_state_dict  # seconds, which a base does not need
+
     folder = str(adapter_files(adapter)[0].parent)
     modules = linear_modules(base)
     check_adapter(adapter, [name for name, _ in base.named_modules()])

@@ -18,6 +18,7 @@ from clipstore.device import best_precision
 Run = Callable[..., Any]
 
 
+@pytest.mark.full
 def test_bench_embed_reports_rates_and_their_shares(cli: Run, cli_json: Run, scenes: Path) -> None:
     cli("ingest", "coco", scenes)
     words = ("--split", "coco/val", "--images", 4, "--captions", 8, "--repeat", 1, "--read-delay", 0.001)

@@ -224,6 +224,7 @@ def _recalls(folder: Path, examples: list[Example]) -> tuple[float, float]:
 # ---- pretraining ----
 
 
+@pytest.mark.full
 def test_pretraining_writes_a_model_that_transformers_opens(tmp_path: Path) -> None:
     result = CliRunner().invoke(pretrain.main, [str(tmp_path), "--steps", "3", "--scenes", "64"])
     assert result.exit_code == 0, result.output

@@ -145,6 +145,7 @@ def test_loading_a_model_changes_no_setting_of_the_process(small_clip: Path) -> 
     assert settings() == before
 
 
+@pytest.mark.full
 def test_importing_the_encoders_changes_no_warning_filter() -> None:
     program = """
 import PIL.Image, huggingface_hub, peft, torch, transformers, warnings

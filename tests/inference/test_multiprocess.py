@@ -91,7 +91,7 @@ def test_an_error_in_a_worker_ends_the_run(small_dataset: Path, cli: Run, store:
 @pytest.mark.parametrize(
     ("reader", "reason"),
     [
-        ("stops_once", "stopped: "),
+        pytest.param("stops_once", "stopped: ", marks=pytest.mark.full),
         pytest.param("dies_once", "ended by signal SIGKILL", marks=pytest.mark.full),
     ],
 )

@@ -54,6 +54,7 @@ for store in sys.argv[1:]:
 """
 
 
+@pytest.mark.full
 def test_a_run_without_pending_items_loads_no_torch(
     embedded_store: Path, prepared_scenes: Path, tmp_path: Path
 ) -> None:
@@ -241,6 +242,7 @@ def assert_flickr8k(cli: Run, cli_json: Run, model: str) -> None:
     assert provenance["left_out_images"] == 0
 
 
+@pytest.mark.full
 def test_flickr_with_the_bundled_model(test_data: Path, cli: Run, cli_json: Run) -> None:
     cli("ingest", "flickr", test_data / "flickr8k")
     assert_flickr8k(cli, cli_json, "demo")

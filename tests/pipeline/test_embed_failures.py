@@ -219,7 +219,9 @@ def test_a_data_set_without_a_valid_image(tmp_path: Path, cli: Run, cli_json: Ru
     assert "none/all" in cli("eval", "--model", "demo", "--split", "none/all", code=1).stderr
 
 
-@pytest.mark.parametrize("empty", ["", " ", "\t \n"], ids=repr)
+@pytest.mark.parametrize(
+    "empty", [pytest.param("", marks=pytest.mark.full), " ", pytest.param("\t \n", marks=pytest.mark.full)]
+)
 def test_an_empty_caption_is_a_failure_with_a_reason(empty: str, scene_files: Path, cli: Run, cli_json: Run) -> None:
     file = scene_files / "annotations/captions_val.json"
     content = json.loads(file.read_text())

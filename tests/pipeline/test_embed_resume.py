@@ -157,8 +157,17 @@ def overwrite(path: Path) -> None:
         file["values"][3] = 1
 
 
-@pytest.mark.parametrize("damage", [truncate, overwrite])
-@pytest.mark.parametrize("kind", ["vectors of images", "features", "captions"])
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [
+        ("vectors of images", truncate),
+        ("features", overwrite),
+        pytest.param("captions", overwrite, marks=pytest.mark.full),
+        pytest.param("vectors of images", overwrite, marks=pytest.mark.full),
+        pytest.param("features", truncate, marks=pytest.mark.full),
+        pytest.param("captions", truncate, marks=pytest.mark.full),
+    ],
+)
 def test_damaged_shards_are_written_again(
     kind: str, damage: Callable[[Path], None], unregistered: Path, cli_json: Run
 ) -> None:

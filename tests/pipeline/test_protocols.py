@@ -165,6 +165,7 @@ def test_coco_1k_averages_its_folds(five_k: Any, cli_json: RunJson, sql: Ask, cl
     assert "five folds of 1,000 images" in printed
 
 
+@pytest.mark.full
 def test_table_of_eccv_has_the_metrics_of_its_paper(five_k: Any, cli: Run) -> None:
     printed = cli("eval", "--model", "random", "--split", "coco/test", "--protocol", "eccv").stdout
     assert "mAP@R" in printed

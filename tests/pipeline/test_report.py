@@ -242,6 +242,7 @@ def test_the_tables_and_plots_are_drawn(report: Path, opened: Run) -> None:
     expect(page.locator("#metrics")).to_contain_text("TRAINED ON")  # the provenance
 
 
+@pytest.mark.full
 def test_the_map_shows_the_item_under_the_pointer(report: Path, opened: Run) -> None:
     page = opened(report, "#map=demo&colour=rank")
     plot = page.locator("#map .plot")
@@ -314,6 +315,7 @@ def test_filters_change_the_gallery_and_the_address(report: Path, opened: Run) -
     expect(summary).to_have_text(images)
 
 
+@pytest.mark.full
 def test_a_filter_of_kinds(report: Path, opened: Run) -> None:
     page = opened(report, "#model=noisy")
     kind = page.locator("#filters select[name=kind] option").nth(1).get_attribute("value")
@@ -323,6 +325,7 @@ def test_a_filter_of_kinds(report: Path, opened: Run) -> None:
     expect(page.locator("#result-count")).to_contain_text(f"{failures} quer")
 
 
+@pytest.mark.full
 def test_pages_of_the_gallery(report: Path, opened: Run) -> None:
     page = opened(report, "#model=noisy")
     first = page.locator("#cards .card").first.get_attribute("data-query")
@@ -360,6 +363,7 @@ def test_a_query_opens_and_closes(action: str, report: Path, opened: Run) -> Non
     expect(dialog).to_be_visible()
 
 
+@pytest.mark.full
 def test_the_command_of_a_query(measured: Path, report: Path, opened: Run) -> None:
     page = opened(report, "#direction=text_to_image")
     page.locator("#cards .card").first.click()
@@ -369,6 +373,7 @@ def test_the_command_of_a_query(measured: Path, report: Path, opened: Run) -> No
     assert [text.split("✓ right")[-1] for text in page.locator("dialog .item").all_text_contents()] == items
 
 
+@pytest.mark.full
 def test_links_to_sections_keep_the_filters(report: Path, opened: Run) -> None:
     page = opened(report, "#direction=text_to_image")
     page.click("nav a:has-text('Hubs')")
@@ -378,6 +383,7 @@ def test_links_to_sections_keep_the_filters(report: Path, opened: Run) -> None:
     expect(page.locator("#filters input[value=fixed]")).to_be_checked()
 
 
+@pytest.mark.full
 def test_invalid_addresses(report: Path, opened: Run) -> None:
     page = opened(report)
     for state in ("#nothing", "#query=caption-0", "#model=x&page=-3&from=a&sort=z&category=no", "#%zz&kind=%"):
@@ -389,6 +395,7 @@ def test_invalid_addresses(report: Path, opened: Run) -> None:
 FOCUSABLE = "a[href], button:not(:disabled), select, input, summary, [tabindex='0']"
 
 
+@pytest.mark.full
 def test_every_control_is_reached_by_keyboard(report: Path, opened: Run) -> None:
     page = opened(report)
     draw_all_plots(page)
@@ -422,6 +429,7 @@ def test_every_control_is_reached_by_keyboard(report: Path, opened: Run) -> None
     assert page.evaluate("window.unmarked") == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("scheme", "width"),
     [
@@ -446,6 +454,7 @@ def test_axe_finds_no_violations(scheme: str, width: int, report: Path, opened: 
     assert page.evaluate(run) == []
 
 
+@pytest.mark.full
 def test_the_page_fits_a_phone(report: Path, opened: Run) -> None:
     page = opened(report, width=400)
     draw_all_plots(page)
@@ -457,6 +466,7 @@ def test_the_page_fits_a_phone(report: Path, opened: Run) -> None:
     assert dialog.evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
 
 
+@pytest.mark.full
 def test_light_and_dark(report: Path, opened: Run) -> None:
     page = opened(report)
     plot = page.locator("#recall .plot").first
@@ -498,6 +508,7 @@ def test_without_any_evaluation(cli: Run, scenes: Path) -> None:
     assert "clipstore eval --split SPLIT" in cli("report", code=1).stderr
 
 
+@pytest.mark.full
 def test_a_single_model(copied: Path, cli: Run, opened: Run) -> None:
     cli("report", "--split", SPLIT, "--model", "demo", "--map", "none")
     page = opened(copied / "reports" / "report.html")
@@ -571,6 +582,7 @@ def test_thumbnails_in_a_folder(measured: Path, tmp_path: Path, opened: Run) -> 
     assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 50
 
 
+@pytest.mark.full
 def test_without_umap_only_the_map_is_missing(
     measured: Path, tmp_path: Path, opened: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,7 @@ def test_peft_opens_the_adapter_and_gives_the_same_vectors(trained: Trained, sto
     assert_texts(model.base_model.model, store, sql)
 
 
+@pytest.mark.full
 def test_an_exported_model_opens_anywhere(
     workspace: Path, store: Path, cli: Run, cli_json: Run, sql: Run, tmp_path: Path
 ) -> None:

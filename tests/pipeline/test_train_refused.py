@@ -213,6 +213,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.full
 def test_a_full_disk_leaves_the_old_checkpoint_unchanged(trained: Trained, store: Path, cli: Run) -> None:
     change_checkpoint(store, epochs=3)
     write_job("tuned", "epochs = 3")

@@ -198,7 +198,9 @@ def test_candidates_closer_than_float32_resolves(width: int, screen: str) -> Non
     assert ranks.hits[0].tolist() == np.argsort(-scores[0], kind="stable")[:10].tolist()
 
 
-@pytest.mark.parametrize("screen", ["bf16", "fp32", "fp64"])
+@pytest.mark.parametrize(
+    "screen", ["bf16", *(pytest.param(screen, marks=pytest.mark.full) for screen in ("fp32", "fp64"))]
+)
 def test_thousands_of_candidates_within_a_millionth_of_a_positive(screen: str) -> None:
     """6,000 texts around one image's positive, moved across the image by at most 1e-6, and the same the other way."""
     rng = np.random.default_rng(4)

@@ -58,7 +58,12 @@ COMMANDS: dict[str, tuple[object, ...]] = {
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+SHORT = {"eval", "compare"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.full) for name in COMMANDS]
+)
 def test_commands_warn_of_unchecked_vectors(
     name: str, unchecked: Path, cli: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -71,17 +71,19 @@ class Workspaces:
         (root / "empty" / "jobs" / "tuned.toml").write_text(_JOB, encoding="utf-8")
         self.ingest = Task("empty", ("ingest", "coco", self.images, "--name", "s"))
         self.tasks = (self.ingest, Task("ingested", EMBED), Task("embedded", EVAL), Task("embedded", TRAIN))
-        self._next("empty", "ingested", self.ingest.words)
         split = ("split", "t", "--from", "s/all", "--validation", "0.25")
-        _must(run(root / "ingested", *split), split)
-        self._next("ingested", "embedded", EMBED)
-        self._next("embedded", "evaluated", EVAL)
-        self._next("evaluated", "trained", ("run", "tuned"))
+        # The state before, and the commands that lead from it.
+        self._steps: dict[State, tuple[State, tuple[tuple[object, ...], ...]]] = {
+            "ingested": ("empty", (self.ingest.words, split)),
+            "embedded": ("ingested", (EMBED,)),
+            "evaluated": ("embedded", (EVAL,)),
+            "trained": ("evaluated", (("run", "tuned"),)),
+        }
 
     def copy(self, state: State) -> Path:
         """Returns a new copy of a workspace."""
         self._copies += 1
-        return Path(shutil.copytree(self._root / state, self._root / f"copy-{self._copies}"))
+        return Path(shutil.copytree(self._workspace(state), self._root / f"copy-{self._copies}"))
 
     def result(self, task: Task) -> dict[str, Any]:
         """The `content` of a store after a task that nothing disturbed."""
@@ -91,9 +93,15 @@ class Workspaces:
             self._results[task] = content(workspace)
         return self._results[task]
 
-    def _next(self, before: State, after: State, words: tuple[object, ...]) -> None:
-        shutil.copytree(self._root / before, self._root / after)
-        _must(run(self._root / after, *words), words)
+    def _workspace(self, state: State) -> Path:
+        """The workspace of a state, made when it is first needed."""
+        workspace = self._root / state
+        if not workspace.exists():
+            before, commands = self._steps[state]
+            shutil.copytree(self._workspace(before), workspace)
+            for words in commands:
+                _must(run(workspace, *words), words)
+        return workspace
 
 
 def content(workspace: Path) -> dict[str, Any]:
