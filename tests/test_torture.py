@@ -9,7 +9,7 @@ from torture.sections import SECTIONS
 from torture.workspaces import Workspaces
 
 # The sections of which an attack takes long, and the sections that the others cover in part.
-LONG = {"random kills", "full disks", "truncated shards", "damaged adapters"}
+LONG = {"random kills", "full disks", "truncated shards", "damaged adapters", "damaged catalogs", "two writers"}
 
 
 @pytest.fixture(scope="module")

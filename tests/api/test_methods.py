@@ -113,7 +113,14 @@ def undocumented(store: EmbeddingStore, call: Call, result: Result) -> list[str]
     return [key for key in result if f'"{key}"' not in text]
 
 
-@pytest.mark.parametrize("command", CALLS)
+# Commands that take seconds, of which the short form of the tests runs others that use the same code.
+LONG = ("report --map", "catalog rebuild --evaluate", "run ", "hubness --model demo --split t/val --bank")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(words, id=words, marks=pytest.mark.full if words.startswith(LONG) else ()) for words in CALLS],
+)
 def test_a_method_returns_what_its_command_prints(prepared: Path, place: Path, command: str) -> None:
     result = CALLS[command](clipstore.open(place / "store"))
     files = sorted(file.relative_to(place) for file in place.rglob("*"))

@@ -94,7 +94,7 @@ def test_an_extension_deletes_evaluations(trained: Trained, cli: Run, sql: Run) 
 @pytest.mark.parametrize(
     ("train", "lora", "words"),
     [
-        ("epochs = 1", "", ["epochs 2, now 1"]),
+        pytest.param("epochs = 1", "", ["epochs 2, now 1"], marks=pytest.mark.full),
         pytest.param("patience = 2", "", ["patience 3, now 2"], marks=pytest.mark.full),
         pytest.param(
             "learning_rate = 1e-4\nbatch = 8",

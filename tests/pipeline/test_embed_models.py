@@ -109,6 +109,7 @@ def test_models_with_one_vision_tower_decode_each_image_once(
     np.testing.assert_allclose(stored_vectors(scene_store, "images", model="headed"), plain[:, ::-1], atol=1e-6)
 
 
+@pytest.mark.full
 def test_models_with_two_vision_towers_decode_each_image_once(
     scene_store: Path, cli: Run, scenes: Path, small_clip: Path, tmp_path: Path
 ) -> None:

@@ -52,7 +52,14 @@ def eccv(cli: Run, import_vectors: Run, tmp_path: Path) -> Callable[[int], None]
     return run
 
 
-@pytest.mark.parametrize(("protocol", "count"), [("eccv", 1), ("eccv", MIN_QUERIES - 1), ("cxc", 10)])
+@pytest.mark.parametrize(
+    ("protocol", "count"),
+    [
+        ("eccv", MIN_QUERIES - 1),
+        pytest.param("eccv", 1, marks=pytest.mark.full),
+        pytest.param("cxc", 10, marks=pytest.mark.full),
+    ],
+)
 def test_too_few_queries_are_an_error(
     eccv: Callable[[int], None], cli: Run, cli_json: RunJson, protocol: str, count: int
 ) -> None:

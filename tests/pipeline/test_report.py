@@ -337,7 +337,7 @@ def test_pages_of_the_gallery(report: Path, opened: Run) -> None:
     assert page.locator("#cards .card").first.get_attribute("data-query") == first
 
 
-@pytest.mark.parametrize("action", ["click", "Enter"])
+@pytest.mark.parametrize("action", ["click", pytest.param("Enter", marks=pytest.mark.full)])
 def test_a_query_opens_and_closes(action: str, report: Path, opened: Run) -> None:
     page = opened(report, "#direction=text_to_image")
     card = page.locator("#cards .card").nth(1)
@@ -573,6 +573,7 @@ def test_missing_image_files(copied: Path, cli: Run, cli_json: Run, sql: Run, op
     assert page.locator("#cards img.thumbnail").count() > 0
 
 
+@pytest.mark.full
 def test_thumbnails_in_a_folder(measured: Path, tmp_path: Path, opened: Run) -> None:
     file = tmp_path / "a b" / "my report.html"
     run_command(measured, "report", "--split", SPLIT, "--map", "none", "--thumbnails", "folder", "--out", file)

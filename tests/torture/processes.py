@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from torture.steps import Step, kill_at, record_steps
@@ -67,9 +68,11 @@ class Command:
 
     def __init__(self, workspace: Path, words: Sequence[object], limits: Limits | None = None) -> None:
         self._output = Path(tempfile.mkdtemp(prefix="torture-output-"))  # elsewhere: the workspace's disk may be full
-        arguments = (workspace, self._output, [str(word) for word in words], limits or Limits())
+        started = _CONTEXT.Event()  # a signal before that would end multiprocessing's own code
+        arguments = (started, workspace, self._output, [str(word) for word in words], limits or Limits())
         self._process = _CONTEXT.Process(target=_run, args=arguments)
         self._process.start()
+        started.wait(TIMEOUT)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process, if it still runs."""
@@ -103,7 +106,9 @@ def run(workspace: Path, *words: object, limits: Limits | None = None) -> Result
     return Command(workspace, words, limits).wait()
 
 
-def _run(workspace: Path, output: Path, words: list[str], limits: Limits) -> None:
+def _run(started: Event, workspace: Path, output: Path, words: list[str], limits: Limits) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in a process that has not imported anything yet
+    started.set()
     os.chdir(workspace)
     os.environ.update({"CLIPSTORE_STORE": "store", "HF_HUB_OFFLINE": "1"} | limits.environment)
     for number, name in ((1, "stdout"), (2, "stderr")):
