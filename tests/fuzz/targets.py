@@ -118,7 +118,7 @@ def _read_job(data: bytes, folder: Path) -> None:
 def _model_folders(root: Path) -> Target:
     base = Path(shutil.copytree(locate("bundled:demo"), root / "base"))
     adapter = build_lora(base, root / "adapter", targets=r".*text_model.*v_proj")
-    files = [*base.glob("*.json"), adapter / "adapter_config.json"]
+    files = [*sorted(base.glob("*.json")), adapter / "adapter_config.json"]
     inputs = st.sampled_from(files).flatmap(
         lambda file: changed([file.read_bytes()], is_json=True).map(lambda data: file.name.encode() + b"\n" + data)
     )
@@ -181,6 +181,7 @@ def _shards(root: Path) -> Target:
 def _images(root: Path) -> Target:
     picture = Image.open(min((root / "scenes").rglob("*.jpg"))).resize((40, 30))
     seeds = []
+    Image.init()  # all formats: which of them are registered would depend on what ran before
     for form in sorted({"JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"} & set(Image.SAVE)):
         out = io.BytesIO()
         picture.save(out, form)
