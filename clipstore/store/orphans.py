@@ -35,6 +35,8 @@ def adopt_orphans(store: Store, towers: Iterable[Tower]) -> list[Shard]:
     for fingerprint in expected:
         for leftover in temporary_files(store.shards / fingerprint):
             leftover.unlink(missing_ok=True)
+    if not any(next((store.shards / fingerprint).glob("*.h5"), None) for fingerprint in expected):
+        return []
     with store.catalog.read() as session:
         orphans = [path for fingerprint in expected for path in unregistered_files(session, store, fingerprint)]
         complete = [shard for path in orphans if (shard := _useful(session, path, expected))]

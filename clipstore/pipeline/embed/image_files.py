@@ -53,20 +53,23 @@ def check_image_files(
                     if row:
                         changed.append(row)
                 if changed:
-                    _save(store, changed)
+                    _save(store, changed, is_last=start + _STEP >= len(files))
     finally:
         if images_are_stale(store):
             with store.catalog.write() as session:
                 save_records(session, store, "images", "models")
 
 
-def _save(store: Store, changed: list[Row]) -> None:
-    """Record the new state of image files in the catalog. Their records are saved once, at the end."""
-    mark_images_stale(store)
+def _save(store: Store, changed: list[Row], *, is_last: bool) -> None:
+    """Record the new state of image files in the catalog. Their records are saved once, with the last of them."""
+    if not is_last:
+        mark_images_stale(store)
     with store.catalog.write() as session:
         session.stage(checked_image_files=pa.Table.from_pylist(changed, schema=_CHECKED))
         session.run("embed/save_training_contents")
         session.run("embed/update_image_files")
+        if is_last:
+            save_records(session, store, "images", "models")
 
 
 def _check(file: Row, *, read: FileReader) -> Row | None:
