@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from clipstore.catalog import Session
 from clipstore.errors import CatalogError, is_path_name
-from clipstore.files import write_whole
+from clipstore.files import read_regular, write_whole
 from clipstore.records import IMPORTED, Row
 from clipstore.store.layout import Store
+from clipstore.store.recovery_checks import check_records
 from clipstore.store.recovery_records import (
     CategoryRecord,
     DatasetRecord,
@@ -102,43 +103,38 @@ def load_records(store: Store) -> Records:
             f"install clipstore {stored.release} or a later one"
         )
         raise CatalogError(message)
+    files = {
+        "datasets": _decode_all(folder / "datasets", DatasetRecord),
+        "images": _decode_all(folder / "images", ImagesRecord),
+        "splits": _decode_all(folder / "splits", GroupRecord),
+        "models": _decode_all(folder / "models", ModelRecord),
+    }
     records = Records(
-        datasets=_decode_all(folder / "datasets", DatasetRecord),
-        images=_decode_all(folder / "images", ImagesRecord),
-        splits=_decode_all(folder / "splits", GroupRecord),
-        models=_decode_all(folder / "models", ModelRecord),
+        **{kind: list(records.values()) for kind, records in files.items()},
         fingerprints=_decode(folder / "fingerprints.json", FingerprintsRecord),
         evaluations=_decode(folder / "evaluations.json", EvaluationsRecord),
     )
-    _check_references(folder, records)
+    check_records(folder, records)
+    _check_file_names(files)
     return records
 
 
-def _check_references(folder: Path, records: Records) -> None:
-    """Refuse records of which one that others name is missing.
+def _check_file_names(files: Mapping[str, Mapping[Path, Any]]) -> None:
+    """Refuse a record in a file of another name: a copy of another record, whose rows would be restored twice.
 
     Raises:
-        CatalogError: one is; the message names it.
+        CatalogError: there is one; the message names the file.
     """
-    splits = [split for dataset in records.datasets for split in dataset.splits]
-    splits += [split for group in records.splits for split in group.splits]
-    evaluations, datasets = records.evaluations.evaluations, {record.dataset_id for record in records.datasets}
-    lacking = [
-        *({evaluation.model for evaluation in evaluations} - {model.name for model in records.models}),
-        *({evaluation.split for evaluation in evaluations} - {split.name for split in splits}),
-        *(split.name for split in splits if split.dataset_id not in datasets),
-        *(dataset.name for dataset in records.datasets if dataset.dataset_id not in _dataset_ids(records.images)),
-    ]
-    if lacking:
-        message = (
-            f"the records in {folder} are not complete, one of {', '.join(sorted(lacking))} is missing: restore a copy "
-            "of them, or of the catalog"
-        )
-        raise CatalogError(message)
-
-
-def _dataset_ids(images: list[ImagesRecord]) -> set[int]:
-    return {record.dataset_id for record in images}
+    datasets = {record.dataset_id: record.name for record in files["datasets"].values()}
+    names = [(file, record.name) for kind in ("datasets", "models") for file, record in files[kind].items()]
+    names += [(file, datasets.get(record.dataset_id, "")) for file, record in files["images"].items()]
+    names += [(file, split.name.split("/")[0]) for file, group in files["splits"].items() for split in group.splits]
+    for file, name in names:
+        if file.stem != _file_name(name):
+            message = (
+                f"the record {file} is that of {name!r}, as its content says: rename it, or remove it if it is a copy"
+            )
+            raise CatalogError(message)
 
 
 def current_records(session: Session) -> dict[str, bytes]:
@@ -278,16 +274,16 @@ def _encode(record: msgspec.Struct) -> bytes:
     return msgspec.json.encode(record) + b"\n"
 
 
-def _decode_all(folder: Path, kind: type[Any]) -> list[Any]:
+def _decode_all(folder: Path, kind: type[Any]) -> dict[Path, Any]:
     if not folder.is_dir():
         message = f"the records {folder} are missing: restore a copy of them, or of the catalog"
         raise CatalogError(message)
-    return [_decode(file, kind) for file in sorted(folder.glob("*.json"))]
+    return {file: _decode(file, kind) for file in sorted(folder.glob("*.json"))}
 
 
 def _decode(file: Path, kind: type[Any]) -> Any:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=kind)
+        return msgspec.json.decode(read_regular(file), type=kind)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         message = f"the record {file} cannot be read ({reason}): restore a copy of it, or of the catalog"
@@ -300,7 +296,7 @@ def _are_those_of(session: Session, folder: Path) -> bool:
     return all(
         current.get(str(file.relative_to(folder))) == file.read_bytes()
         for file in folder.rglob("*.json")
-        if file.name != _STORE
+        if file.name != _STORE and file.is_file()
     )
 
 

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
+
+from clipstore.records import CaptionSet, ProtocolName, TowerName, TowerPrecision
+
+MOST_ID = 2**62
+
+# Numbers have the ranges of the catalog's columns, and paths no NUL: a record with others is refused as it is read.
+# Ids leave room for those that are assigned later.
+Id = Annotated[int, Meta(ge=0, le=MOST_ID)]
+Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # before 1970, they are negative
+Small = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+FilePath = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
 
 
 class StoreRecord(msgspec.Struct, kw_only=True):
@@ -15,21 +30,21 @@ class StoreRecord(msgspec.Struct, kw_only=True):
 class SplitRecord(msgspec.Struct, kw_only=True):
     """A split. `positions` is None if they are 0, 1, 2 …; `digest` (see `split_digest_of`) is None for drawn splits."""
 
-    split_id: int
+    split_id: Id
     name: str
-    dataset_id: int
-    source: str | None
+    dataset_id: Id
+    source: FilePath | None
     drawn_from: str | None
-    origin_id: int | None
-    images: list[int]
-    positions: list[int] | None = None
+    origin_id: Id | None
+    images: list[Id]
+    positions: list[Small] | None = None
     digest: str | None = None
 
 
 class CategoryRecord(msgspec.Struct, kw_only=True):
     """A category of a dataset."""
 
-    category_id: int
+    category_id: Id
     source_id: str
     name: str
     supercategory: str | None
@@ -41,32 +56,32 @@ class DatasetRecord(msgspec.Struct, kw_only=True):
     `caption_ids` are runs (first id, number) of the ids of its captions, in the order of images and positions.
     """
 
-    dataset_id: int
+    dataset_id: Id
     name: str
     kind: str
-    root: str
+    root: FilePath
     cleaned: bool
     splits: list[SplitRecord]
     categories: list[CategoryRecord]
-    caption_ids: list[tuple[int, int]]
+    caption_ids: list[tuple[Id, Size]]
 
 
 class ImagesRecord(msgspec.Struct, kw_only=True):
     """The images of a dataset by column. A path is `prefixes[prefix] + file_name`; `paths` has the others by place."""
 
-    dataset_id: int
-    image_id: list[int]
+    dataset_id: Id
+    image_id: list[Id]
     source_id: list[str]
-    file_name: list[str]
-    width: list[int | None]
-    height: list[int | None]
-    size: list[int | None]
-    modified_ns: list[int | None]
+    file_name: list[FilePath]
+    width: list[Small | None]
+    height: list[Small | None]
+    size: list[Size | None]
+    modified_ns: list[Nanoseconds | None]
     content: list[str | None]
     problem: list[str | None]
-    prefixes: list[str]
-    prefix: list[int | None]
-    paths: dict[int, str]
+    prefixes: list[FilePath]
+    prefix: list[Small | None]
+    paths: dict[int, FilePath]
 
 
 class GroupRecord(msgspec.Struct, kw_only=True):
@@ -78,19 +93,19 @@ class GroupRecord(msgspec.Struct, kw_only=True):
 class TowerRecord(msgspec.Struct, kw_only=True):
     """A tower of a model: a row of `towers`."""
 
-    tower: str
+    tower: TowerName
     fingerprint: str
     backbone: str | None
-    precision: str
-    dim: int
-    features_dim: int
+    precision: TowerPrecision
+    dim: Small
+    features_dim: Small
     files_key: str
 
 
 class ModelRecord(msgspec.Struct, kw_only=True):
     """A model with its towers and training images; `shards` are the files of imported vectors in order of import."""
 
-    model_id: int
+    model_id: Id
     name: str
     family: str
     base: str
@@ -100,7 +115,7 @@ class ModelRecord(msgspec.Struct, kw_only=True):
     exif_orientation: bool
     origin: str
     towers: list[TowerRecord]
-    training_images: list[int]
+    training_images: list[Id]
     training_contents: list[str]
     shards: list[str]
 
@@ -118,7 +133,7 @@ class PrecisionRecord(msgspec.Struct, kw_only=True):
     """A row of `precision_checks`."""
 
     fingerprint: str
-    items: int
+    items: Size
     least_cosine: float
 
 
@@ -134,11 +149,11 @@ class EvaluationRecord(msgspec.Struct, kw_only=True):
 
     model: str
     split: str
-    protocol: str
-    caption_set: str
+    protocol: ProtocolName
+    caption_set: CaptionSet
     unseen: bool
     partial: bool
-    asked_images: int | None
+    asked_images: Size | None
     gallery_digest: str
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -259,6 +260,80 @@ def test_a_missing_record_is_named(cli: Run, tmp_path: Path, store: Path, lost: 
     assert "missing" in message
     assert "restore a copy" in message
     assert not list(store.glob("*.damaged-*"))
+
+
+FAR = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("record", "place", "value"),
+    [
+        ("datasets/s.json", ("name",), "t"),
+        ("datasets/s.json", ("splits", 0, "source"), "a\0"),
+        ("datasets/s.json", ("splits", 0, "split_id"), 2),
+        ("datasets/s.json", ("splits", 0, "images"), [7]),
+        ("datasets/s.json", ("splits", 0, "images"), [1, 1]),
+        ("datasets/s.json", ("splits", 0, "positions"), [0]),
+        ("datasets/s.json", ("caption_ids",), [[FAR, 1]]),
+        ("images/s.json", ("image_id",), [1]),
+        ("images/s.json", ("image_id",), [1, 1]),
+        ("images/s.json", ("width",), []),
+        ("images/s.json", ("width", 0), FAR),
+        ("images/s.json", ("prefix", 0), 1),
+        ("images/s.json", ("prefix", 0), -1),
+        ("images/s.json", ("prefix", 0), None),
+        ("splits/t.json", ("splits", 0, "images"), [7]),
+        ("models/m.json", ("towers", 0, "tower"), "x"),
+        ("evaluations.json", ("evaluations", 0, "protocol"), "x\0"),
+    ],
+)
+def test_a_record_that_contradicts_the_others_is_refused(
+    cli: Run, tmp_path: Path, store: Path, recorded: Path, record: str, place: tuple[str | int, ...], value: object
+) -> None:
+    shutil.copytree(recorded, store)
+    file = store / "records" / record
+    content = json.loads(file.read_text())
+    entry = content
+    for key in place[:-1]:
+        entry = entry[key]
+    entry[place[-1]] = value
+    file.write_text(json.dumps(content))
+    message = cli("catalog", "rebuild", code=1).stderr
+    assert str(store / "records") in message
+    assert len(message.splitlines()) == 1
+    assert not list(store.glob("*.damaged-*"))
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a dataset of two images, a drawn split, imported vectors and an evaluation. Copy it."""
+    folder = tmp_path_factory.mktemp("recorded")
+    store = folder / "store"
+    run_command(store, "ingest", "csv", write_dataset(folder, "s", {"a": {"a1": (1.0,)}, "b": {"b1": (1.0,)}}))
+    import_vectors(store, "m", "s/all", {"a": (1.0, 0.0), "b": (0.0, 1.0)}, {"a1": (1.0, 0.0), "b1": (1.0, 1.0)})
+    run_command(store, "eval", "--model", "m", "--split", "s/all")
+    run_command(store, "split", "t", "--from", "s/all", "--validation", "0.5")
+    return store
+
+
+def test_runs_of_caption_ids_are_not_expanded_beyond_the_captions(cli: Run, store: Path, recorded: Path) -> None:
+    """A run of 2^61 ids would need more memory than there is."""
+    shutil.copytree(recorded, store)
+    file = store / "records" / "datasets" / "s.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"caption_ids": [[1, 2**61]]}))
+    cli("catalog", "rebuild")
+    assert query_rows(store, "SELECT count(DISTINCT caption_id) AS captions FROM captions") == [{"captions": 2}]
+
+
+def test_a_copy_of_a_record_and_a_named_pipe_are_refused(cli: Run, store: Path, recorded: Path) -> None:
+    shutil.copytree(recorded, store)
+    models = store / "records" / "models"
+    shutil.copy(models / "m.json", models / "m copy.json")
+    assert f"the record {models / 'm copy.json'} is that of 'm'" in cli("catalog", "rebuild", code=1).stderr
+    (models / "m copy.json").unlink()
+    (models / "m.json").unlink()
+    os.mkfifo(models / "m.json")
+    assert "named pipe" in cli("catalog", "rebuild", code=1).stderr
 
 
 def test_a_failed_rebuild_leaves_the_catalog(store: Path, training_store: Path) -> None:

@@ -142,11 +142,13 @@ def restore_captions(session: Session, sources: Iterable[Source], datasets: Iter
             annotations, _ = clean_captions(session, annotations)
         merge_captions(session, annotations)
     counts = {row["dataset_id"]: row["captions"] for row in session.rows("recovery/caption_counts")}
-    recorded = {dataset.dataset_id: _numbers(dataset.caption_ids) for dataset in datasets}
-    unchanged = {key: ids for key, ids in recorded.items() if len(ids) == counts.get(key)}
-    batches = [_caption_ids(dataset_id, ids) for dataset_id, ids in unchanged.items()]
+    recorded = {dataset.dataset_id: dataset.caption_ids for dataset in datasets}
+    # Only runs of the right total length are expanded: the lengths are those that a file states.
+    unchanged = {key: runs for key, runs in recorded.items() if sum(length for _, length in runs) == counts.get(key)}
+    batches = [_caption_ids(dataset_id, _numbers(runs)) for dataset_id, runs in unchanged.items()]
     session.stage(staged_caption_ids=pa.Table.from_batches(batches, _CAPTION_IDS))
-    session.run("recovery/set_caption_ids", highest=max((max(ids, default=0) for ids in recorded.values()), default=0))
+    last = (first + length - 1 for runs in recorded.values() for first, length in runs)
+    session.run("recovery/set_caption_ids", highest=max(last, default=0))
 
 
 def changed_splits(session: Session, records: Records) -> list[str]:

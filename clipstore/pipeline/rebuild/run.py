@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
-from clipstore.catalog import kept_catalogs
+from clipstore.catalog import Session, kept_catalogs
 from clipstore.errors import CatalogError, ClipstoreError, NotFoundError
 from clipstore.hints import eval_command
 from clipstore.pipeline.evaluate.options import EvalOptions
@@ -20,6 +20,7 @@ from clipstore.pipeline.rebuild.restore import changed_splits, restore_captions,
 from clipstore.pipeline.rebuild.sources import read_sources
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
+from clipstore.statements import statement_names
 from clipstore.store.layout import Store
 from clipstore.store.locks import shard_removal_lock
 from clipstore.store.recovery import has_records, load_records, save_records
@@ -94,12 +95,29 @@ def rebuild_catalog(store: Store, *, evaluate_again: bool = False, on_progress: 
         result.damaged_shards = restore_shards(session, store, records, on_progress)
         for split in dict.fromkeys(evaluation.split for evaluation in records.evaluations.evaluations):
             save_extra_positives(session, split)
+        _check_consistency(session, store)
         result.counts = session.rows("recovery/counts")[0]
     result.former = next(map(str, kept_catalogs(store.catalog.path) - earlier), None)
     result.evaluations = [_evaluation_row(evaluation) for evaluation in records.evaluations.evaluations]
     if evaluate_again:
         _evaluate(store, records.evaluations.evaluations, result.evaluations, on_progress)
     return result
+
+
+def _check_consistency(session: Session, store: Store) -> None:
+    """Refuse a catalog that `verify` would refuse.
+
+    Raises:
+        CatalogError: the records do not agree, for example because two of them have one id.
+    """
+    for name in statement_names("consistency"):
+        row = session.rows(name)[0]
+        if row["rows"]:
+            message = (
+                f"the records in {store.records} contradict one another, {row['table']}: {row['problem']} "
+                f"(for example {row['example']}): restore a copy of them, or of the catalog"
+            )
+            raise CatalogError(message)
 
 
 def _load(store: Store) -> Records:
