@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 BEST = "best"  # the checkpoint of the best epoch: the model
@@ -26,12 +27,11 @@ def write_checksums(folder: Path) -> None:
 
 def changed_files(folder: Path) -> dict[str, str]:
     """The files of a folder that differ from its checksums, with the problem; empty where it has no checksums."""
-    changed = {}
-    try:
-        lines = (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return {}
-    for line in lines:
+    changed: dict[str, str] = {}
+    file = folder / CHECKSUMS
+    if not file.is_file():  # a named pipe would be waited for
+        return {CHECKSUMS: "it is not a regular file"} if os.path.lexists(file) else {}
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         digest, separator, name = line.partition("  ")
         if not separator or "/" in name or not name:
             changed[CHECKSUMS] = "a line is not a checksum and a name"

@@ -281,3 +281,12 @@ def test_files_of_adapters_are_compared_with_their_checksums(trained_store: Trai
         "last/training_images.txt",
     }
     assert {problem["kind"] for problem in found.values()} == {"adapter"}
+
+
+def test_a_named_pipe_in_place_of_checksums_is_not_waited_for(copied: Path) -> None:
+    best = copied / "adapters" / "x" / "best"
+    best.mkdir(parents=True)
+    os.mkfifo(best / "SHA256SUMS")
+    (problem,) = problems(copied)
+    assert problem["file"] == str(best / "SHA256SUMS")
+    assert problem["problem"] == "it is not a regular file"
