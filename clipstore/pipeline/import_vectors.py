@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -128,15 +129,23 @@ def _check_finite(label: str, rows: NDArray[Any], ids: list[str]) -> None:
             raise VectorError(message)
 
 
+# What numpy raises for files that are no arrays: it parses the header as a Python literal, by Python's tokenizer too.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, TypeError, OverflowError, MemoryError, RecursionError, SyntaxError, TokenError,
+)  # fmt: skip
+
+
 def _load(source: Source) -> NDArray[Any]:
     if isinstance(source, np.ndarray):
         return source
     try:
         check_regular(source)
         _check_no_objects(source)
-        array = np.load(source, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        message = f"cannot read {source} as a .npy file: {error}"
+        with np.errstate(all="ignore"):  # numpy refuses a size that overflows, and would also warn
+            array = np.load(source, mmap_mode="r", allow_pickle=False)
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split()) or "its header cannot be parsed"
+        message = f"cannot read {source} as a .npy file: {reason}"
         raise VectorError(message) from error
     if not isinstance(array, np.ndarray):
         array.close()

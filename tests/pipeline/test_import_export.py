@@ -197,6 +197,17 @@ def import_files(cli: Run, files: Mapping[str, Path], code: int = 0) -> Result:
     return cli("import", "m", "--split", "d/all", *(word for pair in files.items() for word in pair), code=code)
 
 
+def npy_header(file: Path, header: str) -> Path:
+    """A .npy file with this header and no rows."""
+    text = header.encode() + b"\n"
+    file.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    return file
+
+
+def shape_header(shape: str) -> str:
+    return f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}"
+
+
 BAD_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "integers": ("--images", lambda file: npy(file, [[1, 0], [0, 1], [1, 1]]), "int64"),
     "complex": ("--images", lambda file: npy(file, np.ones((3, 2), complex)), "complex128"),
@@ -210,6 +221,13 @@ BAD_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "cut short": ("--captions", lambda file: file.write_bytes(file.read_bytes()[:-8]), "cannot read"),
     "a folder": ("--images", lambda file: (file.unlink(), file.mkdir()), "cannot read"),
     "missing": ("--images", Path.unlink, "cannot read"),
+    "an overflowing size": ("--images", lambda file: npy_header(file, shape_header(f"({2**62}, 4)")), "cannot read"),
+    "a huge shape": ("--images", lambda file: npy_header(file, shape_header(f"({2**70}, 4)")), "cannot read"),
+    "a negative shape": ("--images", lambda file: npy_header(file, shape_header("(-1, 4)")), "cannot read"),
+    "a nested header": ("--images", lambda file: npy_header(file, shape_header("(" * 9000)), "cannot read"),
+    "a long header": ("--images", lambda file: npy_header(file, shape_header("1" * 20_000)), "cannot read"),
+    "a nested list": ("--images", lambda file: npy_header(file, "[" * 190 + "]" * 190), "cannot read"),
+    "a header of signs": ("--images", lambda file: npy_header(file, shape_header("-" * 9000 + "1")), "cannot read"),
 }
 
 
@@ -220,6 +238,7 @@ def test_bad_files_are_named(cli: Run, sql: Ask, files: dict[str, Path], case: s
     result = import_files(cli, files, code=1).stderr
     assert str(files[option]) in result
     assert words in result
+    assert len(result.splitlines()) == 1
     assert sql("SELECT count(*) AS n FROM models") == [{"n": 0}]
 
 
