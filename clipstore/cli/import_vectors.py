@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import json_option, store_option
+from clipstore.cli.options import NamedPath, json_option, store_option
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
 
-_FILE = click.Path(path_type=Path)
+_FILE = NamedPath()
 
 
 @click.command("import")

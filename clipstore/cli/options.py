@@ -30,6 +30,22 @@ class Memory(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class NamedPath(click.Path):
+    """A path as `pathlib.Path`. An empty word is refused: it would stand for the working folder.
+
+    In scripts it is a variable without a value.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        if value == "":
+            self.fail("the path is empty: write '.' for the working folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _as_store(_ctx: click.Context, _param: click.Parameter, folder: Path) -> Store:
     from clipstore.store.layout import Store
 
@@ -40,7 +56,7 @@ def store_option(command: Command) -> Command:
     """`--store DIR`, given to the command as a Store."""
     return click.option(
         "--store",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=NamedPath(file_okay=False),
         envvar="CLIPSTORE_STORE",
         default=Path("store"),
         show_default="./store",

@@ -35,3 +35,21 @@ def test_an_unreachable_base_names_model_add(cli: Callable[..., Any], scenes: Pa
 def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="No such file or directory; check the path"):
         coco.splits(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("info", "--store", ""),
+        ("ingest", "coco", ""),
+        ("ingest", "csv", "a.csv", "--images", ""),
+        ("export", "csv", ""),
+        ("demo", ""),
+    ],
+)
+def test_an_empty_path_is_not_the_working_folder(
+    cli: Callable[..., Any], words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "the path is empty" in cli(*words, code=2).stderr
+    assert not list(tmp_path.iterdir())
