@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,10 +196,19 @@ def _print(result: IngestResult, *, as_json: bool) -> None:
         return
     print_table(result.splits, empty="the source has no splits")
     if result.cleaned is not None:
-        dropped = ", ".join(f"{count:,} {description}" for description, count in result.cleaned.items() if count)
+        dropped = _counts(result.cleaned)
         echo(f"{result.dataset}: captions cleaned; dropped: {dropped or 'nothing'}")
-    changes = ", ".join(f"{count:,} {description}" for description, count in result.changes.items() if count)
-    echo(f"{result.dataset}: {changes or 'nothing changed'}")
+    echo(f"{result.dataset}: {_counts(result.changes) or 'nothing changed'}")
     for row in result.stale_evaluations:
         split = row["split"] or "a split that was removed"
         echo(f"{split} changed since {row['model']} was evaluated on it: evaluation removed, run eval again")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """Counts that are not zero, with their descriptions; these begin with a plural, which is singular after 1."""
+    parts = []
+    for description, count in counts.items():
+        noun, _, rest = description.partition(" ")
+        if count:
+            parts.append(f"{count:,} {noun.removesuffix('s') if count == 1 else noun} {rest}")
+    return ", ".join(parts)

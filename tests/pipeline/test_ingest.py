@@ -228,8 +228,18 @@ def test_new_items_of_the_source_are_added(
     assert (result["changes"]["images_added"], result["changes"]["captions_added"]) == (1, 2)
     assert captions_of(sql)["val/a.jpg"] == ["a dog", "a hound", "a pup"]
     assert members_of(sql)["d/val"] == ["val/c.jpg", "val/a.jpg", "val/b.jpg"]
+    assert result["changes"]["splits_added"] == 0
     after = snapshot(store, ["images", "captions"])
     assert all(row in after[table] for table in before for row in before[table])
+
+
+def test_a_new_split_of_known_images_is_a_change(cli: Run, evaluated: Path, tmp_path: Path) -> None:
+    sentences = [{"raw": raw, "sentid": number} for number, raw in ((10, "a dog"), (12, "a hound"))]
+    image = {"filename": "a.jpg", "filepath": "val", "split": "test", "cocoid": 1, "sentences": sentences}
+    file = tmp_path / "dataset_coco.json"
+    file.write_text(json.dumps({"dataset": "coco", "images": [image]}), encoding="utf-8")
+    lines = cli("ingest", "karpathy", file, evaluated, "--name", "d").stdout.splitlines()
+    assert lines[-1] == "d: 1 split added"
 
 
 def test_a_changed_caption_removes_only_the_evaluations_of_its_split(cli: Run, sql: Ask, evaluated: Path) -> None:

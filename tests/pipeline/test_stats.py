@@ -198,7 +198,7 @@ def test_ingest_with_clean_reports_what_it_drops(cli: Run, cli_json: Run, sql: R
         "without --clean" in cli("ingest", "csv", tmp_path / "d" / "c.csv", "--name", "raw", "--clean", code=1).stderr
     )
     assert (
-        "dropped: 1 images without an image file"
+        "dropped: 1 image without an image file"
         in cli("ingest", "csv", tmp_path / "d" / "c.csv", "--name", "d", "--clean").stdout
     )
 

@@ -27,7 +27,7 @@ _STEPS: tuple[Step, ...] = (
     ("ingest/remove_captions", "captions removed"),
     ("ingest/update_captions", "captions changed"),
     ("ingest/add_captions", "captions added"),
-    ("ingest/add_splits", None),
+    ("ingest/add_splits", "splits added"),
     ("ingest/set_split_sources", None),
     ("ingest/find_removed_splits", None),
     ("ingest/number_splits", None),
