@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from clipstore.cli.options import json_option, store_option
+from clipstore.cli.output import echo
 from clipstore.process import retain_freed_memory
 
 if TYPE_CHECKING:
@@ -52,3 +53,4 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
         print_json(trained)
     else:
         print_training(trained)
+        echo(f"next: clipstore embed --model {trained['model']}")

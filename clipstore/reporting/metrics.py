@@ -66,7 +66,7 @@ def _metric_cells(evaluation: Evaluation, prefix: str, metrics: Mapping[str, flo
     extended = PROTOCOLS[evaluation["protocol"]].extended
     return {
         **{
-            title: _cell(metrics[f"{prefix}_{name}"])
+            title: _cell(name, metrics[f"{prefix}_{name}"])
             for title, name in _COLUMNS.items()
             if extended or title not in _EXTENDED_COLUMNS
         },
@@ -198,7 +198,7 @@ def _hubness_row(model: str, row: Mapping[str, Any]) -> dict[str, Any]:
         "model": model,
         "direction": DIRECTIONS[row["direction"]],
         "correction": row["correction"],
-        **{title: _cell(row[name]) for title, name in _COLUMNS.items() if name in row},
+        **{title: _cell(name, row[name]) for title, name in _COLUMNS.items() if name in row},
         "skewness": "" if row["skewness"] is None else f"{row['skewness']:.3f}",
         "never retrieved": f"{row['anti_hubs']:.1%}",
         "expected": f"{row['mean_times']:.3f}",
@@ -207,8 +207,8 @@ def _hubness_row(model: str, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cell(value: float) -> str:
-    return f"{value:.3f}" if value < 1 else f"{value:.1f}"
+def _cell(name: str, value: float) -> str:
+    return f"{value:.1f}" if name.endswith("_rank") else f"{value:.3f}"
 
 
 def print_bench(result: Mapping[str, Any]) -> None:

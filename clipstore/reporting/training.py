@@ -19,7 +19,7 @@ def epoch_line(model: str, epoch: Row) -> str:
 
 
 def print_training(training: Row) -> None:
-    """Print every epoch, the provenance of the run, its result, and the next command."""
+    """Print every epoch, the provenance of the run, and its result."""
     print_table(epoch_rows(training))
     out = console()
     for note in _notes(training):
@@ -29,10 +29,10 @@ def print_training(training: Row) -> None:
     out.print(
         f"best: epoch {best['epoch']}, {watch} {gain:+.3f} against the base: {training['adapter']}", soft_wrap=True
     )
-    out.print(f"next: clipstore embed --model {training['model']}")
 
 
 def _notes(training: Row) -> list[str]:
+    last = training["history"][-1]["epoch"]
     notes = [
         "i→t: image → text; t→i: text → image; R: Recall; epoch 0: the base, before training",
         f"{training['model']}: trained on {training['images']:,} images and {training['captions']:,} captions in "
@@ -44,8 +44,12 @@ def _notes(training: Row) -> list[str]:
         notes.append(f"extended: {', '.join(changes)}")
     if training["resumed"]:
         epoch, steps = training["resumed"]
-        notes.append(f"resumed in epoch {epoch}, after {steps:,} of its steps")
-    last = training["history"][-1]["epoch"]
+        complete = epoch > last  # the checkpoint is that of the last epoch
+        notes.append(
+            "complete already: nothing was trained"
+            if complete
+            else f"resumed in epoch {epoch}, after {steps:,} of its steps"
+        )
     return [*notes, f"stopped after epoch {last} by {training['stopped_by']}; job: {training['job']}"]
 
 

@@ -631,3 +631,28 @@ def test_a_summary_fits_the_command_list(path: tuple[str, ...], command: click.C
     assert summary.endswith(".")
     shown = CliRunner().invoke(main, [*path[:-1], "--help"], terminal_width=80)
     assert re.search(rf"^  {path[-1]} +{re.escape(summary)}$", shown.output, re.MULTILINE), shown.output
+
+
+# --- numbers
+
+
+def test_metrics_have_three_decimals_and_ranks_one(results: dict[str, Any]) -> None:
+    evaluation = json.loads(json.dumps(results["eval"]["evaluations"][0]))
+    metrics_of = evaluation["metrics"]
+    for name in metrics_of:
+        metrics_of[name] = 1.0  # the value that both a metric and a rank can have
+    row = metrics.metric_rows(evaluation)[0]
+    assert (row["Recall@1"], row["MRR"]) == ("1.000", "1.000")
+    assert (row["median rank"], row["mean rank"]) == ("1.0", "1.0")
+
+
+def test_a_training_that_was_complete_is_not_called_resumed(results: dict[str, Any]) -> None:
+    training_result = _epochs(results)
+    last = training_result["history"][-1]["epoch"]
+    for resumed, note in (((last, 5), "resumed in epoch"), ((last + 1, 0), "nothing was trained")):
+        out = io.StringIO()
+        with redirect_stdout(out):
+            training.print_training(training_result | {"resumed": resumed})
+        notes = [line for line in out.getvalue().splitlines() if "resumed" in line or "complete" in line]
+        assert len(notes) == 1
+        assert note in notes[0]
