@@ -310,6 +310,13 @@ def test_every_command_is_described(reference: Callable[[str], str]) -> None:
     assert "--merged" in reference("commands")
 
 
+def test_the_help_of_every_command_fits_80_columns() -> None:
+    for words in commands(main):
+        text = CliRunner().invoke(main, [*words, "--help"], terminal_width=80).stdout
+        assert "Example" in text
+        assert not [line for line in text.splitlines() if len(line) > 80]
+
+
 def test_every_method_of_the_python_api_is_described(reference: Callable[[str], str]) -> None:
     from clipstore.api import EmbeddingStore
 

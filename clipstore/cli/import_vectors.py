@@ -41,8 +41,9 @@ def import_vectors(
     annotation ids), integers or strings.
 
     \b
-    Example: clipstore import siglip --split coco/val2017 --images images.npy --image-ids image_ids.npy
-             --captions captions.npy --caption-ids caption_ids.npy
+    Example: clipstore import siglip --split coco/val2017 --images images.npy
+             --image-ids image_ids.npy --captions captions.npy
+             --caption-ids caption_ids.npy
     """
     from clipstore.pipeline.import_vectors import import_vectors as run
     from clipstore.reporting.tables import print_json, print_table

@@ -50,8 +50,8 @@ def retrieve(
     it, right hits are marked. Unreadable inputs are reported and skipped.
 
     \b
-    Example: clipstore retrieve image.jpg "a dog on a beach" --model demo --model demo-full
-             --split scenes/val --panel hits.png
+    Example: clipstore retrieve image.jpg "a dog on a beach" --model demo
+             --model demo-full --split scenes/val --panel hits.png
     """
     from clipstore.pipeline.retrieve.download import DownloadRules, is_any, is_public
     from clipstore.pipeline.retrieve.options import RetrieveOptions
