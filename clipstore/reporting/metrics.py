@@ -153,10 +153,9 @@ def _missing_notes(measured_on: MeasuredOn) -> Iterator[str]:
         )
     if not measured_on["partial"]:
         return
-    yield (
-        f"PARTIAL: {measured_on['pending_images']:,} images and {measured_on['pending_captions']:,} captions are not "
-        "embedded yet"
-    )
+    images, captions = measured_on["pending_images"], measured_on["pending_captions"]
+    if images or captions:
+        yield f"PARTIAL: {images:,} images and {captions:,} captions are not embedded yet"
     if PROTOCOLS[measured_on["protocol"]].extended:
         yield f"PARTIAL: {describe_queries(measured_on)}; the full {measured_on['protocol']} query set needs coco/test"
 

@@ -646,6 +646,13 @@ def test_metrics_have_three_decimals_and_ranks_one(results: dict[str, Any]) -> N
     assert (row["median rank"], row["mean rank"]) == ("1.0", "1.0")
 
 
+def test_a_partial_evaluation_names_only_what_is_missing(results: dict[str, Any]) -> None:
+    measured_on = results["eval"]["evaluations"][0]["measured_on"] | {"partial": True, "protocol": "cxc"}
+    for pending, lines in ((0, 1), (3, 2)):  # the line on the query set, and that on items without a vector
+        notes = metrics.evaluation_notes(measured_on | {"pending_images": pending})
+        assert len([note for note in notes if note.startswith("PARTIAL")]) == lines
+
+
 def test_a_training_that_was_complete_is_not_called_resumed(results: dict[str, Any]) -> None:
     training_result = _epochs(results)
     last = training_result["history"][-1]["epoch"]
