@@ -54,7 +54,7 @@ class Access(Enum):
 
 def is_restricted(connection: duckdb.DuckDBPyConnection) -> bool:
     """Whether a connection's configuration keeps its statements from files and the network."""
-    return not connection.sql(statement("catalog/external_access")).fetchall()[0][0]
+    return not connection.execute(statement("catalog/external_access")).fetchall()[0][0]
 
 
 def with_hint(text: str, *, restricted: bool) -> str:

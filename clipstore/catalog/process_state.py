@@ -45,7 +45,7 @@ class ProcessState:
         """
         restricted = is_restricted(connection)
         with self._mutex:
-            if not (restricted and connection.sql(statement("catalog/is_locked")).fetchall()[0][0]):
+            if not (restricted and connection.execute(statement("catalog/is_locked")).fetchall()[0][0]):
                 connection.execute(statement("catalog/connection_settings"))
                 if restricted:
                     connection.execute(statement("catalog/lock_settings"))
