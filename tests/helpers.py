@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import clipstore
 from clipstore.cli import main
+from clipstore.device import best_precision
 from clipstore.store import recovery
 from clipstore.store.layout import Store
 
@@ -37,6 +38,11 @@ Captions = Mapping[str, Mapping[str, Vector]]  # image -> its captions -> their 
 def environment(store: Path) -> dict[str, str]:
     """The environment of a process that works on `store` and has no network."""
     return os.environ | {"CLIPSTORE_STORE": str(store), "HF_HUB_OFFLINE": "1"}
+
+
+def other_precision() -> str:
+    """A precision that vectors do not have by default on this machine, whose processor decides on that."""
+    return "fp32" if best_precision("cpu") == "bf16" else "bf16"
 
 
 def run_command(store: Path, *words: object, code: int = 0, **runner: Any) -> Result:

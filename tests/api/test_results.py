@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from helpers import other_precision
 
 import clipstore
 from clipstore.api.results import EvaluationResult, Result, RunResult
-from clipstore.device import best_precision
 from clipstore.errors import ClipstoreError
 
 MARKUP = '<script>alert("1")</script> & <b>bold</b>'
@@ -103,9 +103,8 @@ def test_html_of_a_long_table_ends_with_the_number_of_further_rows() -> None:
 
 def test_a_callback_is_given_four_arguments(place: Path) -> None:
     calls: list[tuple[object, ...]] = []
-    other = "fp32" if best_precision("cpu") == "bf16" else "bf16"  # than that of the stored vectors
     clipstore.open(place / "store").embed(
-        "demo", split="t/val", precision=other, progress=lambda *arguments: calls.append(arguments)
+        "demo", split="t/val", precision=other_precision(), progress=lambda *arguments: calls.append(arguments)
     )
     assert {tuple(map(type, arguments)) for arguments in calls} == {(str, int, int, str)}
     last = {task: (done, total) for task, done, total, _ in calls}

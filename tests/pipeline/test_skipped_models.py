@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from helpers import other_precision
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
@@ -66,7 +67,7 @@ def test_model_with_only_captions_is_skipped_and_reported(cli: Run, cli_json: Ru
     cli("embed", "--model", "demo")
     cli("model", "remove", "words", "--yes")
     cli("model", "add", "small", "--base", "bundled:demo")
-    cli("embed", "--model", "small", "--only", "captions", "--precision", "fp32")
+    cli("embed", "--model", "small", "--only", "captions", "--precision", other_precision())
     result = cli_json("eval", "--split", "s/val")
     assert [row["model"] for row in result["evaluations"]] == ["demo"]
     assert [row["model"] for row in result["skipped"]] == ["small"]
