@@ -120,6 +120,8 @@ def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copytree(prepared, root, ignore=lambda folder, _: ("data", "models") if Path(folder) == prepared else ())
     for name in ("data", "models"):
         (root / name).symlink_to(prepared / name)
+    for export in (prepared / "data" / "coco").glob("coco_*.csv"):  # of another page: `export csv` does not replace it
+        export.unlink()
     monkeypatch.chdir(root)
     return root
 
