@@ -35,7 +35,7 @@ def adopt_orphans(store: Store, towers: Iterable[Tower]) -> list[Shard]:
     for fingerprint in expected:
         for leftover in temporary_files(store.shards / fingerprint):
             leftover.unlink(missing_ok=True)
-    if not any(next((store.shards / fingerprint).glob("*.h5"), None) for fingerprint in expected):
+    if not any(shard_files(store, fingerprint) for fingerprint in expected):
         return []
     with store.catalog.read() as session:
         orphans = [path for fingerprint in expected for path in unregistered_files(session, store, fingerprint)]
@@ -59,11 +59,16 @@ def expected_rows(towers: Iterable[Tower]) -> dict[str, ExpectedRows]:
 
 def unregistered_files(session: Session, store: Store, fingerprint: str) -> Iterator[Path]:
     """The files of a fingerprint with the name of a shard that the catalog does not have."""
-    folder = store.shards / fingerprint
-    names = sorted(path for path in folder.glob("*.h5") if path.name[0] != "." and path.is_file())
-    if names:
+    files = shard_files(store, fingerprint)
+    if files:
         registered = {store.root / row["file"] for row in session.rows("embed/shard_files", fingerprint=fingerprint)}
-        yield from (path for path in names if path not in registered)
+        yield from (path for path in files if path not in registered)
+
+
+def shard_files(store: Store, fingerprint: str) -> list[Path]:
+    """The files of a fingerprint with the name of a shard, in order."""
+    folder = store.shards / fingerprint
+    return sorted(path for path in folder.glob("*.h5") if path.name[0] != "." and path.is_file())
 
 
 def new_contents(session: Session, shard: Shard) -> int:

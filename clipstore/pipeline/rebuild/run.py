@@ -20,7 +20,7 @@ from clipstore.pipeline.rebuild.restore import changed_splits, restore_captions,
 from clipstore.pipeline.rebuild.sources import read_sources
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
-from clipstore.statements import statement_names
+from clipstore.store.consistency import contradictions
 from clipstore.store.layout import Store
 from clipstore.store.locks import shard_removal_lock
 from clipstore.store.recovery import has_records, load_records, save_records
@@ -110,14 +110,13 @@ def _check_consistency(session: Session, store: Store) -> None:
     Raises:
         CatalogError: the records do not agree, for example because two of them have one id.
     """
-    for name in statement_names("consistency"):
-        row = session.rows(name)[0]
-        if row["rows"]:
-            message = (
-                f"the records in {store.records} contradict one another, {row['table']}: {row['problem']} "
-                f"(for example {row['example']}): restore a copy of them, or of the catalog"
-            )
-            raise CatalogError(message)
+    row = next(contradictions(session), None)
+    if row:
+        message = (
+            f"the records in {store.records} contradict one another, {row['table']}: {row['problem']} "
+            f"(for example {row['example']}): restore a copy of them, or of the catalog"
+        )
+        raise CatalogError(message)
 
 
 def _load(store: Store) -> Records:

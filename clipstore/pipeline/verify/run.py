@@ -14,7 +14,7 @@ from clipstore.pipeline.verify.repair import repair_findings
 from clipstore.pipeline.verify.shards import add_items, check_shards
 from clipstore.progress import Progress, no_progress
 from clipstore.records import IMPORTED, Row
-from clipstore.statements import statement_names
+from clipstore.store.consistency import contradictions
 from clipstore.store.layout import Store
 from clipstore.store.locks import shard_removal_lock
 
@@ -79,13 +79,11 @@ def check_sound(result: Row) -> None:
 
 
 def _check_catalog(session: Session) -> Iterator[Finding]:
-    """Read all of the catalog, and run the statements of sql/consistency.sql: those whose number of rows is not 0."""
+    """Read all of the catalog, and find the rows that contradict others."""
     session.rows("verify/read_tables")
-    for name in statement_names("consistency"):
-        row = session.rows(name)[0]
-        if row["rows"]:
-            problem = f"{row['problem']}: {row['rows']} rows, for example {row['example']}"
-            yield Finding(kind="catalog", table=row["table"], problem=problem)
+    for row in contradictions(session):
+        problem = f"{row['problem']}: {row['rows']} rows, for example {row['example']}"
+        yield Finding(kind="catalog", table=row["table"], problem=problem)
 
 
 def _remedies(store: Store, findings: list[Finding]) -> list[str]:
