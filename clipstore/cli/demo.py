@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from clipstore.cli.options import NamedPath, json_option
+from clipstore.cli.options import NonEmptyPath, json_option
 from clipstore.process import retain_freed_memory
 
 
 @click.command()
-@click.argument("folder", type=NamedPath(file_okay=False), default=Path("demo"))
+@click.argument("folder", type=NonEmptyPath(file_okay=False), default=Path("demo"))
 @click.option(
     "--images", type=click.IntRange(min=20), default=600, show_default=True, help="Number of held-out scenes."
 )

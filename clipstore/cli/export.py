@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import NamedPath, json_option, safe_csv_option, store_option
+from clipstore.cli.options import NonEmptyPath, json_option, safe_csv_option, store_option
 from clipstore.cli.output import echo
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
 
-_FOLDER = NamedPath()
+_FOLDER = NonEmptyPath()
 
 
 @click.group()

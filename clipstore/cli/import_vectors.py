@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import NamedPath, json_option, store_option
+from clipstore.cli.options import NonEmptyPath, json_option, store_option
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
 
-_FILE = NamedPath()
+_FILE = NonEmptyPath()
 
 
 @click.command("import")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import Command, NamedPath, json_option, store_option
+from clipstore.cli.options import Command, NonEmptyPath, json_option, store_option
 from clipstore.cli.output import echo, print_warning
 
 if TYPE_CHECKING:
     from clipstore.pipeline.ingest.run import IngestResult
     from clipstore.store.layout import Store
 
-_PATH = NamedPath()
+_PATH = NonEmptyPath()
 _clean = click.option(
     "--clean",
     is_flag=True,

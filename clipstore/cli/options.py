@@ -30,7 +30,7 @@ class Memory(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-class NamedPath(click.Path):
+class NonEmptyPath(click.Path):
     """A path as `pathlib.Path`. An empty word is refused: it would stand for the working folder.
 
     In scripts it is a variable without a value.
@@ -56,7 +56,7 @@ def store_option(command: Command) -> Command:
     """`--store DIR`, given to the command as a Store."""
     return click.option(
         "--store",
-        type=NamedPath(file_okay=False),
+        type=NonEmptyPath(file_okay=False),
         envvar="CLIPSTORE_STORE",
         default=Path("store"),
         show_default="./store",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipstore import choices
-from clipstore.cli.options import NamedPath, json_option, store_option
+from clipstore.cli.options import NonEmptyPath, json_option, store_option
 from clipstore.cli.output import echo
 from clipstore.protocols import PROTOCOLS
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--model", "models", multiple=True, help="The model, the baseline first; may be repeated. [default: all]")
 @click.option(
     "--out",
-    type=NamedPath(dir_okay=False),
+    type=NonEmptyPath(dir_okay=False),
     help="The file. [default: reports/report.html in the store]",
 )
 @click.option(

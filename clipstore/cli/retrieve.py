@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipstore.cli.options import NamedPath, json_option, memory_option, store_option
+from clipstore.cli.options import NonEmptyPath, json_option, memory_option, store_option
 from clipstore.cli.output import echo
 from clipstore.process import retain_freed_memory
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of hits per query.")
 @click.option("--allow-network", is_flag=True, help="Download images from http and https addresses.")
 @click.option("--allow-private-addresses", is_flag=True, help="Download from private and loopback addresses, too.")
-@click.option("--panel", type=NamedPath(dir_okay=False), help="Also draw queries and hits into this PNG file.")
+@click.option("--panel", type=NonEmptyPath(dir_okay=False), help="Also draw queries and hits into this PNG file.")
 @click.option("--partial", is_flag=True, help="Search only the items embedded so far (the result is marked partial).")
 @memory_option("Memory budget for the model on its device, and for ranking.")
 @click.option("--device", help="Device for the model and the ranking. [default: cuda if available, else cpu]")

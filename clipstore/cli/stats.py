@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipstore.cli.options import NamedPath, json_option, store_option
+from clipstore.cli.options import NonEmptyPath, json_option, store_option
 from clipstore.cli.output import echo
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--split", required=True, help="The split, such as coco/train2014.")
 @click.option(
     "--plots",
-    type=NamedPath(dir_okay=False),
+    type=NonEmptyPath(dir_okay=False),
     help="Also draw plots into this HTML file (opens offline).",
 )
 @store_option
