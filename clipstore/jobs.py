@@ -33,10 +33,8 @@ import msgspec
 
 from clipstore.errors import BadNameError, JobError, NotFoundError, nearest, path_name
 from clipstore.files import read_regular
-from clipstore.records import Job, JobEvaluation, Lora, Model, Training
+from clipstore.records import FAMILIES, Job, JobEvaluation, Lora, Model, Training
 from clipstore.resources import packaged_folder
-
-FAMILIES = ("clip",)
 
 _TABLES: dict[str, Any] = {"model": Model, "train": Training, "train.lora": Lora, "eval": JobEvaluation}
 

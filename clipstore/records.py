@@ -20,6 +20,7 @@ ScreenPrecision = Literal["auto", "bf16", "fp32", "fp64"]
 
 Row = dict[str, Any]  # one row of a result: value by column, or by key of the JSON that a command prints
 
+FAMILIES = ("clip", "openclip", "siglip", "blip")
 IMPORTED = "imported"  # the family of a model whose vectors were imported
 
 TowerName = Literal["image", "text"]
@@ -59,7 +60,7 @@ class Model:
 
     Attributes:
         name: the name, for a job that of its file.
-        family: "clip".
+        family: one of `FAMILIES`.
         base: a hub id, a local folder, or "bundled:demo".
         adapter: a PEFT folder; not in a job with a table [train].
         prompt: the input of the text tower, with "{}" in place of the caption.

@@ -28,8 +28,8 @@ JOIN shards USING (file)
 ANTI JOIN vectors ON vectors.fingerprint = staged.fingerprint AND vectors.content = staged.content;
 
 -- name: count_images
--- Of an image tower: the distinct images in scope, those that have a vector and features, and the image files that
--- cannot be read. Vectors in missing shards do not count.
+-- Of an image tower: the distinct images in scope, those that have a vector and (unless the tower has no backbone of its
+-- own) features, and the image files that cannot be read. Vectors in missing shards do not count.
 WITH items AS (
     SELECT DISTINCT content FROM images SEMI JOIN scope USING (image_id) WHERE content IS NOT NULL AND problem IS NULL
 ),
@@ -40,7 +40,9 @@ stored AS (
 )
 SELECT
     count(*) AS items,
-    count(*) FILTER (WHERE vectors.content IS NOT NULL AND features.content IS NOT NULL) AS stored,
+    count(*) FILTER (
+        WHERE vectors.content IS NOT NULL AND ($backbone IS NULL OR features.content IS NOT NULL)
+    ) AS stored,
     (SELECT count(*) FROM images SEMI JOIN scope USING (image_id) WHERE problem IS NOT NULL) AS missing
 FROM items
 LEFT JOIN stored AS vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
@@ -88,7 +90,8 @@ SEMI JOIN scope USING (image_id)
 ORDER BY image_id;
 
 -- name: pending_images
--- The distinct images in scope without a vector of an image tower or without features, in order of image id, with the
+-- The distinct images in scope without a vector of an image tower or, unless it has no backbone of its own, without
+-- features, in order of image id, with the
 -- shard and row of their features where they have any. Vectors in missing shards do not count. Known failures are left
 -- out unless they are retried.
 WITH items AS (
@@ -117,7 +120,7 @@ ANTI JOIN item_failures AS failed
 JOIN images ON images.image_id = items.image_id
 LEFT JOIN stored AS features ON features.fingerprint = $backbone AND features.content = items.content
 LEFT JOIN shards ON shards.shard_id = features.shard_id
-WHERE vectors.content IS NULL OR features.content IS NULL
+WHERE vectors.content IS NULL OR ($backbone IS NOT NULL AND features.content IS NULL)
 ORDER BY items.image_id;
 
 -- name: pending_texts

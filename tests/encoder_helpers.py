@@ -11,10 +11,10 @@ import numpy as np
 from clip_folder import edit_json
 from PIL import Image
 
-from clipstore.encoders.clip import ClipEncoder
+from clipstore.encoders.encoder import Encoder
 from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.encoders.images import decode_pixels
-from clipstore.encoders.loading import load_clip
+from clipstore.encoders.loading import load_model
 from clipstore.records import Model
 
 LONG = "a photo of " + ", ".join(f"{n} cats and {n} dogs" for n in range(60))
@@ -32,8 +32,8 @@ def model_of(folder: Path, **options: Any) -> Model:
     return Model(name="m", family="clip", base=str(folder), **options)
 
 
-def open_encoder(model: Model, **options: Any) -> ClipEncoder:
-    return ClipEncoder(load_clip(model), **options)
+def open_encoder(model: Model, **options: Any) -> Encoder:
+    return Encoder(load_model(model), **options)
 
 
 def image_bytes(image: Image.Image, file_format: str) -> bytes:
@@ -52,12 +52,12 @@ def pooled(output: Any) -> np.ndarray:
     return getattr(output, "pooler_output", output).numpy()
 
 
-def our_images(encoder: ClipEncoder, files: list[Path]) -> np.ndarray:
+def our_images(encoder: Encoder, files: list[Path]) -> np.ndarray:
     pixels = np.stack([decode_pixels(file.read_bytes(), encoder.preprocessing) for file in files])
     return encoder.project(encoder.image_features(pixels))
 
 
-def our_texts(encoder: ClipEncoder, texts: list[str]) -> np.ndarray:
+def our_texts(encoder: Encoder, texts: list[str]) -> np.ndarray:
     return encoder.text_vectors(encoder.tokenize(texts).ids)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clipstore.encoders.lora import LoraClip
+from clipstore.encoders.lora import LoraModel
 from clipstore.records import Lora, Model, Training
 
 TRAINING = Training(split="a/train", validation="a/val")
@@ -18,9 +18,9 @@ NO_DROPOUT = replace(TRAINING, heads=True, temperature="trained", lora=Lora(drop
 Numbers = Sequence[int] | None
 
 
-def build_learner(base: Path, training: Training) -> LoraClip:
+def build_learner(base: Path, training: Training) -> LoraModel:
     """A LoRA in training whose B matrices are not zero: while they are, half of the gradient vanishes."""
-    learner = LoraClip(Model(name="m", family="clip", base=str(base)), training)
+    learner = LoraModel(Model(name="m", family="clip", base=str(base)), training)
     generator = torch.Generator().manual_seed(1)
     for name, weight in learner.weights().items():
         if "lora_B" in name:
@@ -29,13 +29,13 @@ def build_learner(base: Path, training: Training) -> LoraClip:
     return learner
 
 
-def reset_gradient(learner: LoraClip) -> None:
+def reset_gradient(learner: LoraModel) -> None:
     """Set the gradients of all trained weights to None."""
     for weight in learner.weights().values():
         weight.grad = None
 
 
-def read_gradient(learner: LoraClip) -> dict[str, torch.Tensor]:
+def read_gradient(learner: LoraModel) -> dict[str, torch.Tensor]:
     """A copy of the gradients, by the name of the weight."""
     return {name: weight.grad.clone() for name, weight in learner.weights().items() if weight.grad is not None}
 

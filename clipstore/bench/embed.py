@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from clipstore import choices
 from clipstore.bench.items import write_items, write_model
 from clipstore.device import best_precision, checked_device
-from clipstore.encoders.packing import batches_of
 from clipstore.files import read_image_file
 from clipstore.inference.prefetch import prefetch_images
 from clipstore.inference.settings import Timings
@@ -33,7 +32,7 @@ from clipstore.store.layout import Store
 from clipstore.store.model_records import add_model
 
 if TYPE_CHECKING:
-    from clipstore.encoders.clip import ClipEncoder
+    from clipstore.encoders.encoder import Encoder
 
 _MODEL = "untrained"
 
@@ -72,7 +71,7 @@ class BenchEmbedOptions:
 class _Batches:
     """The batches of embedding: pixels, each uint8 (B, height, width, 3), and token ids."""
 
-    pixels: list[NDArray[np.uint8]]
+    pixels: list[list[NDArray[np.uint8]]]
     ids: list[list[list[int]]]
 
     @property
@@ -92,7 +91,7 @@ class _Bench:
 
     store: Store
     image_files: list[ImageFile]
-    encoder: ClipEncoder
+    encoder: Encoder
     batches: _Batches
     embedding: EmbedOptions
 
@@ -137,8 +136,8 @@ def _prepare(
     folder: Path, items: Path, options: BenchEmbedOptions, device: str, precision: choices.PrecisionChoice
 ) -> _Bench:
     # Imported here and not above: `--help` needs no torch.
-    from clipstore.encoders.clip import ClipEncoder
-    from clipstore.encoders.loading import load_clip
+    from clipstore.encoders.encoder import Encoder
+    from clipstore.encoders.loading import load_model
 
     store = Store(folder / "store")
     ingest_csv(store, items, name="bench", options=IngestOptions(follow_links=True))  # links to the images
@@ -147,7 +146,7 @@ def _prepare(
         image_files = [ImageFile(**row) for row in session.rows("bench/image_files")]
         texts = [row["text"] for row in session.rows("bench/captions")]
     model = add_model(store, _MODEL, base=str(write_model(folder, texts, options.seed)))
-    encoder = ClipEncoder(load_clip(model), precision=precision, device=device, compiled=options.compiled)
+    encoder = Encoder(load_model(model), precision=precision, device=device, compiled=options.compiled)
     embedding = EmbedOptions(
         precision=precision,
         memory=options.memory,
@@ -159,15 +158,18 @@ def _prepare(
     return _Bench(store=store, image_files=image_files, encoder=encoder, batches=batches, embedding=embedding)
 
 
-def _batches(encoder: ClipEncoder, image_files: list[ImageFile], texts: list[str], memory: int) -> _Batches:
+def _batches(encoder: Encoder, image_files: list[ImageFile], texts: list[str], memory: int) -> _Batches:
     """All images and texts in the batches that embedding makes within `memory` bytes."""
     decoded = [variants[0] for _, variants in prefetch_images(image_files, [encoder.preprocessing], Timings())]
     pixels = [image for image in decoded if isinstance(image, np.ndarray)]
     size = max(1, encoder.batch_tokens("image", memory) // encoder.image_tokens)
     ids = encoder.tokenize(texts).ids
     return _Batches(
-        pixels=[np.stack(pixels[start : start + size]) for start in range(0, len(pixels), size)],
-        ids=[[ids[number] for number in batch] for batch in batches_of(ids, encoder.batch_tokens("text", memory))],
+        pixels=[pixels[start : start + size] for start in range(0, len(pixels), size)],
+        ids=[
+            [ids[number] for number in batch]
+            for batch in encoder.text_batches(ids, encoder.batch_tokens("text", memory))
+        ],
     )
 
 
@@ -204,11 +206,11 @@ def _time_embed(empty: Store, options: EmbedOptions) -> tuple[float, float]:
     return images.done / images.seconds, texts.done / texts.seconds
 
 
-def _time_forward(encoder: ClipEncoder, batches: _Batches) -> tuple[float, float]:
+def _time_forward(encoder: Encoder, batches: _Batches) -> tuple[float, float]:
     """Images and captions per second of the model alone, in as many threads as embedding uses."""
     import torch
 
-    def encode_images(pixels: NDArray[np.uint8]) -> None:
+    def encode_images(pixels: list[NDArray[np.uint8]]) -> None:
         encoder.project(encoder.image_features(pixels))
 
     threads = torch.get_num_threads()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from clipstore.encoders.fingerprint import base_digest
 from clipstore.encoders.fingerprint_inputs import read_settings
-from clipstore.encoders.model_files import adapter_files, locate, read_json
+from clipstore.encoders.locate import locate
+from clipstore.encoders.model_files import adapter_files, read_json
 from clipstore.errors import ModelError
 from clipstore.records import Model
 from clipstore.training_files import TRAINING_RECORD
@@ -16,9 +17,10 @@ def check_model(model: Model) -> list[str]:
     """Refuse a model whose files are missing or do not fit together; warnings about it, a sentence each.
 
     Raises:
-        ModelError: the base is not a CLIP, a file is missing, or the preprocessing does not fit; by name.
+        ModelError: the base is of another family or of none that is known, a file is missing, or the
+            preprocessing does not fit; by name.
     """
-    read_settings(locate(model.base), model.family)
+    read_settings(locate(model.base), model)
     warning = base_mismatch(model)
     return [warning] if warning else []
 

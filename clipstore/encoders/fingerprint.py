@@ -22,17 +22,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from clipstore.encoders.families import recognise
+from clipstore.encoders.families.base import Config
 from clipstore.encoders.fingerprint_inputs import (
     ModelFiles,
     base_tensors,
-    config_size,
     list_model_files,
     read_model_files,
     select_tensors,
-    tower_config,
 )
 from clipstore.encoders.fingerprint_v1 import v1_base_digests
-from clipstore.encoders.model_files import locate, read_json
+from clipstore.encoders.locate import locate
+from clipstore.encoders.model_files import read_json
 from clipstore.encoders.weights import TensorDigest
 from clipstore.errors import ModelError
 from clipstore.records import Model, Tower, TowerPrecision
@@ -63,7 +64,6 @@ _ADAPTER_SETS = {"target_modules", "exclude_modules"}  # PEFT reads their lists 
 
 _TOWER_KEYS = {"text_config", "text_config_dict", "vision_config", "vision_config_dict"}
 _BASE_KEYS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "eos_token_id")
-_HEAD_KEYS = {"projection_dim"}  # of the whole configuration; the backbone does not depend on it
 
 
 def files_key(model: Model, precision: str, *, fetch: bool = True) -> str:
@@ -85,21 +85,22 @@ def fingerprint_towers(model: Model, precision: TowerPrecision, *, fetch: bool =
     """
     files = read_model_files(model, fetch=fetch)
     _check_base(model, files)
-    config = {key: value for key, value in _hashed_settings(files.config).items() if key not in _TOWER_KEYS}
-    backbone = {key: value for key, value in config.items() if key not in _HEAD_KEYS}
-    vision, text = (tower_config(files.config, tower) for tower in ("vision", "text"))
+    settings, family = files.settings, files.settings.family
+    config = {key: value for key, value in _hashed_settings(settings.config).items() if key not in _TOWER_KEYS}
+    backbone = {key: value for key, value in config.items() if key not in family.head_keys}
     common = (model.family, precision)
-    image = (*common, _hashed_settings(vision), asdict(files.preprocessing))
-    texts = (*common, _hashed_settings(text), files.tokenizer, model.prompt, model.clean)
-    dim = config_size(config, "projection_dim", 512)
+    image = (*common, _hashed_settings(settings.towers["vision"]), asdict(settings.preprocessing))
+    texts = (*common, _hashed_settings(settings.towers["text"]), files.tokenizer, model.prompt, model.clean)
+    dim, features_dim = family.dim(settings.config, settings.towers), family.features_dim(settings.towers)
+    features = _digest("image backbone", backbone, *image, *_weights(files, "image backbone")) if features_dim else None
     return (
         Tower(
             tower="image",
             fingerprint=_digest("image", config, *image, *_weights(files, "image backbone", "image head")),
-            backbone=_digest("image backbone", backbone, *image, *_weights(files, "image backbone")),
+            backbone=features,
             precision=precision,
             dim=dim,
-            features_dim=config_size(vision, "hidden_size", 768),
+            features_dim=features_dim,
         ),
         Tower(
             tower="text",
@@ -119,7 +120,10 @@ def base_digest(base: str) -> str:
         ModelError: its files are missing.
     """
     folder = locate(base)
-    return _base_digest(read_json(folder / "config.json"), base_tensors(folder))
+    family = recognise(folder, base)
+    config = family.read_config(folder)
+    towers = {tower: family.tower_config(config, tower) for tower in ("text", "vision")}
+    return _base_digest(towers, base_tensors(family, folder))
 
 
 def recorded_base_digest(base: Model, folder: Path) -> str:
@@ -131,12 +135,12 @@ def recorded_base_digest(base: Model, folder: Path) -> str:
     files = read_model_files(replace(base, adapter=None))
     file = folder / TRAINING_RECORD
     recorded = read_json(file).get("base_digest") if file.is_file() else None
-    return recorded if recorded in v1_base_digests(files) else _base_digest(files.config, files.tensors)
+    return recorded if recorded in v1_base_digests(files) else _base_digest(files.settings.towers, files.tensors)
 
 
-def _base_digest(config: dict[str, Any], tensors: list[TensorDigest]) -> str:
-    towers = [tower_config(config, tower) for tower in ("text", "vision")]
-    return _digest("base", [[tower.get(key) for key in _BASE_KEYS] for tower in towers], sorted(tensors))
+def _base_digest(towers: dict[str, Config], tensors: list[TensorDigest]) -> str:
+    settings = [[towers[tower].get(key) for key in _BASE_KEYS] for tower in ("text", "vision")]
+    return _digest("base", settings, sorted(tensors))
 
 
 def _check_base(model: Model, files: ModelFiles) -> None:
@@ -145,7 +149,7 @@ def _check_base(model: Model, files: ModelFiles) -> None:
     if not model.adapter or not file.is_file():
         return
     recorded = read_json(file).get("base_digest")
-    if recorded not in (_base_digest(files.config, files.tensors), *v1_base_digests(files)):
+    if recorded not in (_base_digest(files.settings.towers, files.tensors), *v1_base_digests(files)):
         message = (
             f"the adapter {model.adapter} was trained on another base than {model.base}: their weights or "
             "configurations differ; use the base that it was trained on"
@@ -155,9 +159,10 @@ def _check_base(model: Model, files: ModelFiles) -> None:
 
 def _weights(files: ModelFiles, *parts: str) -> tuple[object, ...]:
     """The tensors of some parts, and the adapter's configuration if it has tensors for them."""
-    added = select_tensors(files.adapter_tensors, *parts)
+    family = files.settings.family
+    added = select_tensors(family, files.adapter_tensors, *parts)
     adapter = _adapter_settings(files.adapter) if files.adapter and added else None
-    return select_tensors(files.tensors, *parts), added, select_tensors(files.heads, *parts), adapter
+    return select_tensors(family, files.tensors, *parts), added, select_tensors(family, files.heads, *parts), adapter
 
 
 def _hashed_settings(config: dict[str, Any]) -> dict[str, Any]:

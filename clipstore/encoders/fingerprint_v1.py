@@ -15,16 +15,17 @@ from typing import Any
 
 from clipstore.encoders.fingerprint_inputs import (
     ModelFiles,
-    config_size,
+    ModelSettings,
     read_model_files,
     select_tensors,
     stored_tensors,
-    tower_config,
 )
+from clipstore.encoders.images import Preprocessing
 from clipstore.encoders.weights import TensorDigest
 from clipstore.records import Model
 
 _SCHEME = "clipstore-fingerprint-1"
+_FAMILY = "clip"  # the only one at that time
 _EXCLUDED = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"}
 _TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 _ADAPTER = (
@@ -61,23 +62,25 @@ def v1_fingerprints(model: Model, precision: str) -> dict[str, str]:
         ModelError: the model's files are missing or invalid.
     """
     files = read_model_files(model)
-    tensors = stored_tensors(files.folder)
-    added = files.adapter_tensors + files.heads
-    if not _base_covered(files):
+    settings, family = files.settings, files.settings.family
+    if family.name != _FAMILY or not _base_covered(files):
         return {}
+    tensors = stored_tensors(family, files.folder)
+    added = files.adapter_tensors + files.heads
 
     def digest(*inputs: object, parts: tuple[str, ...]) -> str | None:
-        if select_tensors(files.adapter_tensors, *parts) and not _adapter_covered(files.adapter or {}):
+        if select_tensors(family, files.adapter_tensors, *parts) and not _adapter_covered(files.adapter or {}):
             return None
-        part_added = select_tensors(added, *parts)
+        part_added = select_tensors(family, added, *parts)
         lora = {name: (files.adapter or {}).get(name) for name in _ADAPTER} if part_added else None
-        part_tensors = select_tensors(tensors, *parts)
+        part_tensors = select_tensors(family, tensors, *parts)
         return _digest(_SCHEME, model.family, precision, *inputs, lora, part_tensors, part_added)
 
-    vision = [_hashed_settings(files.config["vision_config"]), files.preprocessing.key()]
+    assert isinstance(settings.preprocessing, Preprocessing)
+    vision = [_hashed_settings(settings.config["vision_config"]), settings.preprocessing.key()]
     tokenizer = [files.tokenizer[name] for name in _TOKENIZER if name in files.tokenizer]
-    text = [_hashed_settings(files.config["text_config"]), tokenizer, model.prompt, model.clean]
-    dim = config_size(files.config, "projection_dim", 512)
+    text = [_hashed_settings(settings.config["text_config"]), tokenizer, model.prompt, model.clean]
+    dim = family.dim(settings.config, settings.towers)
     digests = {
         "image": digest("image", vision, dim, parts=("image backbone", "image head")),
         "backbone": digest("image backbone", vision, parts=("image backbone",)),
@@ -91,28 +94,29 @@ def v1_base_digests(files: ModelFiles) -> set[str]:
 
     It hashed position ids if the checkpoint had them. The base may have been saved again without them since.
     """
-    counted = [*files.tensors, _position_ids(files.config, "text"), _position_ids(files.config, "vision")]
-    settings = [_hashed_settings(files.config.get(name) or {}) for name in ("text_config", "vision_config")]
-    variants = (stored_tensors(files.folder), files.tensors, counted)
+    family, config = files.settings.family, files.settings.config
+    if family.name != _FAMILY:
+        return set()
+    counted = [*files.tensors, *(_position_ids(files.settings, tower) for tower in ("text", "vision"))]
+    settings = [_hashed_settings(config.get(name) or {}) for name in ("text_config", "vision_config")]
+    variants = (stored_tensors(family, files.folder), files.tensors, counted)
     return {_digest(_SCHEME, "base", settings, sorted(tensors)) for tensors in variants}
 
 
-def _position_ids(config: dict[str, Any], tower: str) -> TensorDigest:
+def _position_ids(settings: ModelSettings, tower: str) -> TensorDigest:
     """The position ids in old checkpoints: int64, counted from 0."""
-    settings = tower_config(config, tower)
-    if tower == "text":
-        count = config_size(settings, "max_position_embeddings", 77)
-    else:
-        count = (config_size(settings, "image_size", 224) // config_size(settings, "patch_size", 32)) ** 2 + 1
+    family, towers = settings.family, settings.towers
+    is_text = tower == "text"
+    count = family.longest_text(towers) if is_text else family.image_tokens(towers, settings.preprocessing)
     values = hashlib.sha256(struct.pack(f"<{count}q", *range(count))).digest()
     return f"{tower}_model.embeddings.position_ids", f"I64 [1, {count}]", values
 
 
 def _base_covered(files: ModelFiles) -> bool:
     """Whether the first scheme hashed everything of the base that decides vectors of both towers."""
-    keys = {key for key, value in files.config.items() if value is not None}
+    keys = {key for key, value in files.settings.config.items() if value is not None}
     index, single = (files.folder / name for name in ("model.safetensors.index.json", "model.safetensors"))
-    known = keys <= _CONFIG_HARMLESS and not files.preprocessing.exif_orientation
+    known = keys <= _CONFIG_HARMLESS and not files.settings.preprocessing.exif_orientation
     return known and not (index.is_file() and single.is_file())
 
 

@@ -1,15 +1,16 @@
-"""From an image to the pixels that a CLIP image tower takes, equal to those of transformers' PIL-based processor.
+"""From an image to the pixels that an image tower takes, equal to those of transformers' PIL-based processors.
 
-Resizing and cropping are done here, in uint8; scaling and normalisation are done in ClipEncoder.
+Resizing and cropping are done here, in uint8; scaling and normalisation are done in `Encoder`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from clipstore.encoders.model_files import read_json
 from clipstore.errors import ImageError, ModelError
 
 _LONGEST_SIDE = 2**13  # pixels of a resized or cropped image
+_MOST_PATCHES = 2**14
+_FACTOR_WIDTH = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +44,11 @@ class Preprocessing:
     std: tuple[float, ...]
     exif_orientation: bool = False
 
+    @property
+    def most_pixels(self) -> int:
+        """The largest number of pixels of a preprocessed image."""
+        return self.crop[0] * self.crop[1]
+
     def key(self) -> str:
         """The settings of the file as text, for a fingerprint; `exif_orientation` is hashed with the model."""
         return json.dumps(
@@ -48,26 +56,86 @@ class Preprocessing:
         )
 
 
-def read_preprocessing(file: Path) -> Preprocessing:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchPreprocessing:
+    """The preprocessing of images of flexible resolution, whose aspect ratio is nearly kept.
+
+    The image is resized to whole patches of `patch` x `patch` pixels, at most `max_patches`. Other attributes are those
+    of `Preprocessing`.
+    """
+
+    patch: int
+    max_patches: int
+    resample: int
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    exif_orientation: bool = False
+
+    @property
+    def most_pixels(self) -> int:
+        """The largest number of pixels of a preprocessed image."""
+        return self.max_patches * self.patch**2
+
+
+AnyPreprocessing = Preprocessing | PatchPreprocessing
+Settings = TypeVar("Settings", Preprocessing, PatchPreprocessing)
+
+
+def read_preprocessing(file: Path, *, center_crop: bool = True) -> Preprocessing:
     """The preprocessing in a preprocessor_config.json or a processor_config.json.
+
+    `center_crop` is the default of the file's class for images to be cropped.
 
     Raises:
         ModelError: a setting is missing or invalid.
     """
+    return _read(file, lambda settings: _preprocessing(settings, center_crop=center_crop))
+
+
+def read_patch_preprocessing(file: Path) -> PatchPreprocessing:
+    """The preprocessing of images of flexible resolution in a preprocessor_config.json or a processor_config.json.
+
+    Raises:
+        ModelError: a setting is missing or invalid.
+    """
+    return _read(file, _patch_preprocessing)
+
+
+def _read(file: Path, parse: Callable[[dict[str, Any]], Settings]) -> Settings:
     settings = read_json(file)
     try:
-        return _preprocessing(settings.get("image_processor", settings))
+        return parse(settings.get("image_processor", settings))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         message = f"{file} does not describe how images are preprocessed: {error or type(error).__name__}"
         raise ModelError(message) from error
 
 
-def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
+def _patch_preprocessing(settings: dict[str, Any]) -> PatchPreprocessing:
+    if not settings.get("do_resize", True):
+        message = "do_resize = false: images would not have whole patches"
+        raise ValueError(message)
+    patch, patches = _side("patch_size", settings.get("patch_size", 16)), settings.get("max_num_patches", 256)
+    if not isinstance(patches, int) or not 1 <= patches <= _MOST_PATCHES:
+        message = f"max_num_patches = {str(patches)[:60]}: expected patches from 1 to {_MOST_PATCHES}"
+        raise ValueError(message)
+    default = Image.Resampling.BILINEAR
+    return PatchPreprocessing(patch=patch, max_patches=patches, **_values(settings, default))
+
+
+def _preprocessing(settings: dict[str, Any], *, center_crop: bool) -> Preprocessing:
     edge, resize = _resize_settings(settings)
-    crop = _height_width("crop_size", settings.get("crop_size")) if settings.get("do_center_crop", True) else resize
+    crops = settings.get("do_center_crop", center_crop)
+    crop = _height_width("crop_size", settings.get("crop_size")) if crops else resize
     if crop is None:
         message = "neither crop_size nor a size with height and width: the pixels would have no fixed shape"
         raise ValueError(message)
+    default = Image.Resampling.BICUBIC
+    return Preprocessing(shortest_edge=edge, resize=resize, crop=crop, **_values(settings, default))
+
+
+def _values(settings: dict[str, Any], resample: int) -> dict[str, Any]:
+    """The settings that all kinds of preprocessing have; `resample` is the default of the file's class."""
     scale = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
     normalize = settings.get("do_normalize", True)
     mean = _channel_values(settings, "image_mean") if normalize else (0.0, 0.0, 0.0)
@@ -75,15 +143,8 @@ def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
     if not all(map(math.isfinite, (scale, *mean, *std))) or 0 in std:
         message = "rescale_factor, image_mean and image_std must be finite, and image_std not 0"
         raise ValueError(message)
-    return Preprocessing(
-        shortest_edge=edge,
-        resize=resize,
-        crop=crop,
-        resample=int(Image.Resampling(settings.get("resample", Image.Resampling.BICUBIC))),
-        scale=scale,
-        mean=mean,
-        std=std,
-    )
+    method = int(Image.Resampling(settings.get("resample", resample)))
+    return {"resample": method, "scale": scale, "mean": mean, "std": std}
 
 
 def _channel_values(settings: dict[str, Any], key: str) -> tuple[float, ...]:
@@ -123,7 +184,7 @@ def _side(name: str, value: Any) -> int:
     return value
 
 
-def decode_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def decode_pixels(data: bytes, preprocessing: AnyPreprocessing) -> NDArray[np.uint8]:
     """Decode an image file and preprocess it: uint8 pixels (height, width, 3).
 
     Raises:
@@ -134,13 +195,39 @@ def decode_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8
         return preprocess(oriented, preprocessing)
 
 
-def preprocess(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def preprocess(image: Image.Image, preprocessing: AnyPreprocessing) -> NDArray[np.uint8]:
     """Resize and crop a decoded image: uint8 pixels (height, width, 3).
 
     Raises:
         ImageError: the image is too elongated to be resized.
     """
+    if isinstance(preprocessing, PatchPreprocessing):
+        size = _whole_patches(image.size, preprocessing)
+        return np.asarray(image.resize(size, Image.Resampling(preprocessing.resample)))
     return np.asarray(_crop(_resize(image, preprocessing), preprocessing.crop))
+
+
+def _whole_patches(size: tuple[int, int], preprocessing: PatchPreprocessing) -> tuple[int, int]:
+    """The width and height of an image resized to whole patches, at most `max_patches` of them.
+
+    Both sides are multiplied by one factor and rounded up to patches. The factor is the largest that fits, to within
+    the width at which transformers ends its bisection: with another width some images would have another size.
+    """
+    patch = preprocessing.patch
+    lower, upper = _FACTOR_WIDTH / 10, 100.0
+
+    def patches(factor: float) -> tuple[int, int]:
+        width, height = (max(1, math.ceil(side * factor / patch)) for side in size)
+        return width, height
+
+    while upper - lower >= _FACTOR_WIDTH:
+        middle = (lower + upper) / 2
+        if math.prod(patches(middle)) <= preprocessing.max_patches:
+            lower = middle
+        else:
+            upper = middle
+    columns, rows = patches(lower)
+    return columns * patch, rows * patch
 
 
 def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Load a CLIP from its files: weights from safetensors alone, every tensor accounted for, a PEFT adapter merged in."""
+"""Load a model from its files: weights from safetensors alone, every tensor accounted for, a PEFT adapter merged in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 from transformers.utils import logging
 
 from clipstore.encoders.adapter_checks import check_adapter
 from clipstore.encoders.config_checks import check_weights, plain_config
-from clipstore.encoders.fingerprint_inputs import read_settings, tower_config
-from clipstore.encoders.images import Preprocessing
-from clipstore.encoders.model_files import adapter_files, heads_file, locate, weight_files
+from clipstore.encoders.families.base import Family
+from clipstore.encoders.fingerprint_inputs import ModelSettings, read_settings
+from clipstore.encoders.locate import locate
+from clipstore.encoders.model_files import adapter_files, heads_file
 from clipstore.encoders.weights import tensor_shapes
 from clipstore.errors import ModelError
 from clipstore.records import Model
@@ -35,18 +35,18 @@ _NAMES_SHOWN = 6  # tensor names in a message
 
 # Adapter tensors that PEFT saves once, under other names.
 _SHARED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.", ".unilora_theta_d.")
-_TOWERS = {"image": ("vision_model.", "visual_projection"), "text": ("text_model.", "text_projection")}
+_PARTS = {"image": ("image backbone", "image head"), "text": ("text",)}  # of each tower
 
 _Vectors = dict[str, torch.Tensor]  # by tower
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedClip:
-    """A model read from its files: transformers' CLIPModel in fp32, its tokenizer and its preprocessing."""
+class LoadedModel:
+    """A model read from its files: transformers' model in fp32, its tokenizer and its settings."""
 
-    clip: Any
+    model: Any
     tokenizer: Any
-    preprocessing: Preprocessing
+    settings: ModelSettings
 
 
 @contextmanager
@@ -64,57 +64,55 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_clip(model: Model) -> LoadedClip:
+def load_model(model: Model) -> LoadedModel:
     """Load a new copy of a model, its adapter merged in.
 
     Raises:
         ModelError: files cannot be loaded, weights are missing, or the adapter does not fit or has no effect.
     """
     folder = locate(model.base)
-    config, preprocessing = read_settings(folder, model.family)
+    settings = read_settings(folder, model)
     with quiet_transformers():
-        clip = _load_base(folder, model.base, config)
+        weights = _load_base(folder, model.base, settings)
         if model.adapter:
-            clip = _merge_adapter(clip, model.adapter)
-        tokenizer = load_tokenizer(str(folder), model.base)
-    return LoadedClip(
-        clip=clip,
-        tokenizer=tokenizer,
-        preprocessing=replace(preprocessing, exif_orientation=model.exif_orientation),
-    )
+            weights = _merge_adapter(settings.family, weights, model.adapter)
+        tokenizer = load_tokenizer(settings.family, folder, model.base)
+    return LoadedModel(model=weights, tokenizer=tokenizer, settings=settings)
 
 
-def load_tokenizer(folder: str, base: str) -> Any:
+def load_tokenizer(family: Family, folder: Path, base: str) -> Any:
     """The tokenizer of the base in a folder.
 
     Raises:
-        ModelError: it cannot be loaded.
+        ModelError: it cannot be loaded, or does not fit the family's recipe.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = family.load_tokenizer(folder)
     except Exception as error:  # the tokenizers library raises nothing narrower
         message = f"cannot open the tokenizer of {base} at {folder}: {' '.join(str(error).split())}"
         raise ModelError(message) from error
+    family.check_tokenizer(tokenizer, folder)
+    return tokenizer
 
 
-def linear_modules(clip: Any) -> list[str]:
-    """The distinct names of the linear modules of a CLIP, sorted: a LoRA can be placed on these."""
-    names = (name.rpartition(".")[2] for name, module in clip.named_modules() if isinstance(module, torch.nn.Linear))
+def linear_modules(model: Any) -> list[str]:
+    """The distinct names of the linear modules of a model, sorted: a LoRA can be placed on these."""
+    names = (name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
     return sorted(set(names))
 
 
-def load_heads(clip: Any, file: Path) -> None:
-    """Load trained heads, a safetensors file, into a CLIP.
+def load_heads(model: Any, file: Path) -> None:
+    """Load trained heads, a safetensors file, into a model.
 
     Raises:
-        ModelError: the file cannot be read, or its tensors do not fit this CLIP.
+        ModelError: the file cannot be read, or its tensors do not fit this model.
     """
     try:
         heads = load_file(file)
     except (OSError, SafetensorError) as error:
         message = f"cannot read the heads {file}: {error}"
         raise ModelError(message) from error
-    parameters = dict(clip.named_parameters())
+    parameters = dict(model.named_parameters())
     for name, weight in heads.items():
         if name not in parameters or parameters[name].shape != weight.shape:
             message = f"the heads {file} do not fit their base: it has no {name} of the shape {tuple(weight.shape)}"
@@ -123,50 +121,40 @@ def load_heads(clip: Any, file: Path) -> None:
             parameters[name].copy_(weight)
 
 
-def _load_base(folder: Path, base: str, config: dict[str, Any]) -> Any:
+def _load_base(folder: Path, base: str, settings: ModelSettings) -> Any:
     """The base in fp32, from safetensors; every weight must be in the files.
 
-    transformers sees only the keys of the configuration that describe a CLIP.
+    transformers sees only the keys of the configuration that describe a model of the family.
     """
-    towers = {tower: tower_config(config, tower) for tower in ("text", "vision")}
-    shapes = {name: shape for file in weight_files(folder) for name, shape in tensor_shapes(file).items()}
-    check_weights(folder, config, towers, shapes)
+    family, config = settings.family, settings.config
+    shapes = {name: shape for file in family.weight_files(folder) for name, shape in tensor_shapes(file).items()}
+    check_weights(family, folder, config, settings.towers, shapes)
     try:
-        loaded, report = CLIPModel.from_pretrained(
-            str(folder),
-            config=CLIPConfig.from_dict(plain_config(config)),
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        model, missing = family.load(folder, plain_config(family, config))
     except _LOAD_ERRORS as error:
         message = f"cannot load {base} from {folder}: {' '.join(str(error).split())}"
         raise ModelError(message) from error
-    missing = [name for name in report["missing_keys"] if not name.endswith("position_ids")]
     if missing:
-        message = f"{base} at {folder} lacks {len(missing)} weights, e.g. {missing[0]}: use a complete CLIP checkpoint"
+        message = f"{base} at {folder} lacks {len(missing)} weights, e.g. {missing[0]}: use a complete checkpoint"
         raise ModelError(message)
-    return loaded
+    return model
 
 
-def _merge_adapter(base: Any, adapter: str) -> Any:
+def _merge_adapter(family: Family, base: Any, adapter: str) -> Any:
     """The base with a PEFT adapter merged in, and with the trained heads of the adapter's folder, if any."""
     from peft import PeftModel, load_peft_weights, set_peft_model_state_dict  # seconds, which a base does not need
 
     folder = str(adapter_files(adapter)[0].parent)
     modules = linear_modules(base)
     check_adapter(adapter, [name for name, _ in base.named_modules()])
-    before = _fixed_vectors(base)
+    before = _sample_outputs(family, base)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT warns of missing weights, which are checked below
             adapted = PeftModel.from_pretrained(base, folder)
             stored = load_peft_weights(folder, device="cpu")
             result = set_peft_model_state_dict(adapted, stored)  # a second time, for the names that it reports
-            untouched = _check_tensor_names(adapter, list(stored), result)
+            untouched = _check_tensor_names(family, adapter, list(stored), result)
             merged = adapted.merge_and_unload()
     except _LOAD_ERRORS as error:
         message = (
@@ -174,14 +162,14 @@ def _merge_adapter(base: Any, adapter: str) -> Any:
             f"{' '.join(str(error).split())}"
         )
         raise ModelError(message) from error
-    _check_effect(adapter, before, _fixed_vectors(merged), untouched)
+    _check_effect(adapter, before, _sample_outputs(family, merged), untouched)
     heads = heads_file(adapter)
     if heads:
         load_heads(merged, heads)
     return merged
 
 
-def _check_tensor_names(adapter: str, stored: list[str], result: Any) -> set[str]:
+def _check_tensor_names(family: Family, adapter: str, stored: list[str], result: Any) -> set[str]:
     """The towers that an adapter has no tensors for. Its configuration may name them too, where it has no effect.
 
     Raises:
@@ -197,8 +185,9 @@ def _check_tensor_names(adapter: str, stored: list[str], result: Any) -> set[str
         )
         raise ModelError(message)
     missing = {name for name in result.missing_keys if ".default" in name and not any(map(name.count, _SHARED))}
-    absent = {tower for tower, parts in _TOWERS.items() if not any(part in name for name in stored for part in parts)}
-    lacking = [name for name in missing if not any(part in name for tower in absent for part in _TOWERS[tower])]
+    parts = {family.part(name) for name in stored}
+    absent = {tower for tower, own in _PARTS.items() if parts.isdisjoint(own)}
+    lacking = [name for name in missing if not any(family.part(name) in _PARTS[tower] for tower in absent)]
     if lacking:
         message = (
             f"the adapter {adapter} does not fit its base: its configuration puts it on modules that it has no tensors "
@@ -223,13 +212,5 @@ def _check_effect(adapter: str, before: _Vectors, after: _Vectors, untouched: se
 
 
 @torch.inference_mode()
-def _fixed_vectors(model: Any) -> _Vectors:
-    """The vectors of both towers for one fixed input each."""
-    model.eval()
-    vision = model.config.vision_config
-    pixels = torch.linspace(-1, 1, 3 * vision.image_size**2).view(1, 3, vision.image_size, vision.image_size)
-    tokens = torch.arange(1, 9).view(1, 8) % model.config.text_config.vocab_size
-    return {
-        "image": model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output),
-        "text": model.text_projection(model.text_model(input_ids=tokens).last_hidden_state),
-    }
+def _sample_outputs(family: Family, model: Any) -> _Vectors:
+    return family.sample_outputs(model.eval())

@@ -1,20 +1,20 @@
-"""A CLIP in training: a base, a PEFT LoRA, and optionally its projection heads and temperature."""
+"""A model in training: a base, a PEFT LoRA, and optionally its projection heads and temperature."""
 
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from clipstore.encoders.clip import ClipEncoder
-from clipstore.encoders.loading import linear_modules, load_clip, load_heads, quiet_transformers
+from clipstore.encoders.encoder import Encoder
+from clipstore.encoders.families.base import Family
+from clipstore.encoders.loading import linear_modules, load_heads, load_model, quiet_transformers
 from clipstore.errors import ModelError
 from clipstore.files import named_error
 from clipstore.records import Lora, Model, Training
@@ -22,11 +22,10 @@ from clipstore.training_files import HEADS
 
 LARGEST_SCALE = math.log(100.0)  # CLIP's limit on the temperature
 
-_HEADS = ("text_projection.weight", "visual_projection.weight")
 _TEMPERATURE = "logit_scale"
 
 
-class LoraClip:
+class LoraModel:
     """A base with a trainable adapter: the `Learner` of clipstore.training.
 
     Seeds torch's global random number generators with `training.seed`: the initial adapter and dropout depend on it.
@@ -40,35 +39,35 @@ class LoraClip:
     """
 
     def __init__(self, base: Model, training: Training, *, precision: str = "fp32", device: str = "cpu") -> None:
-        loaded = load_clip(base)
-        _check_modules(loaded.clip, training.lora)
-        self.encoder = ClipEncoder(loaded, device=device)
+        loaded = load_model(base)
+        self._family, self._model = loaded.settings.family, loaded.model
+        _check_training(self._family, self._model, training)
+        self.encoder = Encoder(loaded, device=device)
         self.trains_vision = "vision" in training.lora.towers
-        self._clip = loaded.clip
         if device == "cpu":
-            self._clip.set_attn_implementation("eager")  # on CPUs its backward pass is faster than the fused one's
+            self._model.set_attn_implementation("eager")  # on CPUs its backward pass is faster than the fused one's
         self._mixed = precision == "bf16"
         torch.manual_seed(training.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT's own use of transformers
-            self._adapter = get_peft_model(self._clip, _peft_config(training.lora))
+            self._adapter = get_peft_model(self._model, _peft_config(self._family, training.lora))
         self._adapter.create_or_update_model_card = _no_model_card
-        parameters = dict(self._clip.named_parameters())
-        heads = _HEADS if training.heads else ()
+        parameters = dict(self._model.named_parameters())
+        heads = self._family.heads if training.heads else ()
         temperature = (_TEMPERATURE,) if training.temperature == "trained" else ()
         self._heads = {name: parameters[name].requires_grad_(requires_grad=True) for name in (*heads, *temperature)}
 
     def weights(self) -> dict[str, torch.nn.Parameter]:
         """The trained weights, by name."""
-        return {name: weight for name, weight in self._clip.named_parameters() if weight.requires_grad}
+        return {name: weight for name, weight in self._model.named_parameters() if weight.requires_grad}
 
     def train(self, *, on: bool) -> None:
         """Turn dropout on or off."""
-        self._clip.train(on)
+        self._model.train(on)
 
     def scale(self) -> torch.Tensor:
         """The factor of scores: the inverse of the temperature."""
-        return cast("torch.Tensor", self._clip.logit_scale.float().exp())
+        return self._family.scale(self._model)
 
     def image_vectors(self, images: torch.Tensor) -> torch.Tensor:
         """Image vectors (B, dim) of backbone features (B, features_dim), or of uint8 pixels if vision is trained."""
@@ -84,7 +83,7 @@ class LoraClip:
     def clamp_scale(self) -> None:
         """Keep the temperature within CLIP's limit."""
         with torch.no_grad():
-            self._clip.logit_scale.clamp_(max=LARGEST_SCALE)
+            self._model.logit_scale.clamp_(max=LARGEST_SCALE)
 
     def save(self, folder: Path) -> None:
         """Write the adapter in PEFT's format, and the trained heads and temperature as heads.safetensors.
@@ -116,21 +115,19 @@ class LoraClip:
             message = f"the checkpoint {folder} does not fit the job: its adapter is on other modules"
             raise ModelError(message)
         if self._heads:
-            load_heads(self._clip, folder / HEADS)
+            load_heads(self._model, folder / HEADS)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.encoder.device.type, dtype=torch.bfloat16, enabled=self._mixed)
 
 
-def _peft_config(lora: Lora) -> LoraConfig:
-    towers = "|".join(f"{tower}_model" for tower in lora.towers)
-    modules = "|".join(re.escape(module) for module in lora.modules)
+def _peft_config(family: Family, lora: Lora) -> LoraConfig:
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         bias="none",
-        target_modules=rf"({towers})\..*\.({modules})",
+        target_modules=family.lora_pattern(lora.towers, lora.modules),
     )
 
 
@@ -138,13 +135,23 @@ def _no_model_card(_folder: str) -> None:
     """Replaces PEFT's method, which renders an empty model card (README.md) at each checkpoint."""
 
 
-def _check_modules(clip: Any, lora: Lora) -> None:
-    """Refuse a LoRA on modules that a CLIP's towers do not have."""
-    available = [name for name in linear_modules(clip) if not name.endswith("_projection")]
-    for module in lora.modules:
+def _check_training(family: Family, model: Any, training: Training) -> None:
+    """Refuse a LoRA on modules that a model's towers do not have, and what its family cannot train."""
+    heads = {name.split(".")[-2] for name in family.heads}
+    available = [name for name in linear_modules(model) if name not in heads]
+    for module in training.lora.modules:
         if module not in available:
             message = (
                 f"the job's [train.lora] names the module {module!r}, and the base's towers have no linear module of "
                 f"that name; available: {', '.join(available)}"
             )
             raise ModelError(message)
+    if training.temperature == "trained" and not family.has_temperature:
+        message = f'the job\'s [train] has temperature = "trained", and {family.title} has none: remove the key'
+        raise ModelError(message)
+    if "vision" in training.lora.towers and not family.trains_pixels:
+        message = (
+            f"the job's [train.lora] names the vision tower, and images of {family.title} differ in size, which "
+            'training does not batch: use towers = ["text"]'
+        )
+        raise ModelError(message)

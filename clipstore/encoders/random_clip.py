@@ -11,7 +11,8 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from clipstore.encoders.loading import quiet_transformers
-from clipstore.encoders.model_files import locate, tokenizer_files
+from clipstore.encoders.locate import locate
+from clipstore.encoders.model_files import tokenizer_files
 
 _TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "hidden_act": "quick_gelu"}
 _SPECIAL_IDS = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}  # 2: the end token has the highest id

@@ -13,9 +13,10 @@ from functools import cache
 from typing import Any
 
 from clipstore.captions import MAX_CHARACTERS
-from clipstore.encoders.fingerprint_inputs import longest_text
+from clipstore.encoders.families.base import Family
+from clipstore.encoders.fingerprint_inputs import read_settings
 from clipstore.encoders.loading import load_tokenizer
-from clipstore.encoders.model_files import locate
+from clipstore.encoders.locate import locate
 from clipstore.records import Model
 
 _BEGINNING = 4096  # characters of a long text that are tokenized first: far more than a model reads
@@ -46,27 +47,30 @@ def overlong_texts(model: Model, texts: list[str]) -> list[bool]:
         ModelError: the model's files are missing or cannot be read.
     """
     folder = locate(model.base)
-    return tokenize(load_tokenizer(str(folder), model.base), texts, longest_text(folder)).overlong
+    settings = read_settings(folder, model)
+    tokenizer = load_tokenizer(settings.family, folder, model.base)
+    return tokenize(settings.family, tokenizer, texts, settings.family.longest_text(settings.towers)).overlong
 
 
-def tokenize(tokenizer: Any, texts: list[str], max_tokens: int, *, beginning: int = _BEGINNING) -> TokenizedTexts:
+def tokenize(
+    family: Family, tokenizer: Any, texts: list[str], max_tokens: int, *, beginning: int = _BEGINNING
+) -> TokenizedTexts:
     """Token ids, at most `max_tokens` per text.
 
     A start or end token that a text contains as text would end that text for the model. Such texts are tokenized as
     plain text throughout. All others are tokenized with transformers' defaults. Texts of at most `beginning` characters
     are tokenized as a whole, in one batch.
     """
-    special = [contains_special_token(tokenizer, text) for text in texts]
+    texts = [family.canonical(text) for text in texts]
+    special = [contains_special_token(family, tokenizer, text) for text in texts]
     ids: list[list[int]] = [[] for _ in texts]
     overlong = [False] * len(texts)
     for as_plain_text in (False, True):
         rows = [row for row, contains in enumerate(special) if contains == as_plain_text]
         options = {"truncation": True, "max_length": max_tokens, "split_special_tokens": as_plain_text}
         short = [row for row in rows if len(texts[row]) <= beginning]
-        if short:
-            output = tokenizer([texts[row] for row in short], **options)
-            for row, input_ids, encoding in zip(short, output["input_ids"], output.encodings, strict=True):
-                ids[row], overlong[row] = input_ids, bool(encoding.overflowing)
+        for row, encoded in zip(short, _encode([texts[row] for row in short], tokenizer, options), strict=True):
+            ids[row], overlong[row] = encoded
         for row in rows:
             if len(texts[row]) > beginning:
                 ids[row], overlong[row] = _encode_long(tokenizer, texts[row], beginning, options)
@@ -89,13 +93,25 @@ def _encode_long(tokenizer: Any, text: str, beginning: int, options: dict[str, A
     longer beginning is tokenized.
     """
     for part in _beginnings(text, beginning) if _splits_at_spaces(tokenizer) else ():
-        output = tokenizer([part], **options)
-        if output.encodings[0].overflowing:
-            return output["input_ids"][0], True
-    if len(text) > MAX_CHARACTERS:
-        return [], True
-    output = tokenizer([text], **options)
-    return output["input_ids"][0], bool(output.encodings[0].overflowing)
+        ids, overlong = _encode([part], tokenizer, options)[0]
+        if overlong:
+            return ids, True
+    return ([], True) if len(text) > MAX_CHARACTERS else _encode([text], tokenizer, options)[0]
+
+
+def _encode(texts: list[str], tokenizer: Any, options: dict[str, Any]) -> list[tuple[list[int], bool]]:
+    """The token ids of each text, and whether it was truncated."""
+    if not texts:
+        return []
+    output = tokenizer(texts, **options)
+    if tokenizer.is_fast:
+        return [
+            (ids, bool(encoding.overflowing))
+            for ids, encoding in zip(output["input_ids"], output.encodings, strict=True)
+        ]
+    # SentencePiece's tokenizers do not say what they truncated.
+    whole = tokenizer(texts, **options | {"truncation": False, "max_length": None})["input_ids"]
+    return [(ids, len(ids) < len(full)) for ids, full in zip(output["input_ids"], whole, strict=True)]
 
 
 def _beginnings(text: str, size: int) -> Iterator[str]:
@@ -110,6 +126,8 @@ def _beginnings(text: str, size: int) -> Iterator[str]:
 
 def _splits_at_spaces(tokenizer: Any) -> bool:
     """Whether a tokenizer normalizes and splits texts as CLIP's does, and no token that was added has white space."""
+    if not tokenizer.is_fast:
+        return False
     backend = tokenizer.backend_tokenizer
     parts = (repr(backend.normalizer), repr(backend.pre_tokenizer))
     added = [token.content for token in tokenizer.added_tokens_decoder.values()]
@@ -125,7 +143,7 @@ def _clip_parts() -> tuple[str, str]:
     return repr(backend.normalizer), repr(backend.pre_tokenizer)
 
 
-def contains_special_token(tokenizer: Any, text: str) -> bool:
+def contains_special_token(family: Family, tokenizer: Any, text: str) -> bool:
     """Whether a text contains a start or end token such as "<|endoftext|>" as text, in upper or lower case."""
     lowered = text.lower()  # a tokenizer may search the normalized text for its special tokens
-    return any(token.lower() in lowered for token in (tokenizer.bos_token, tokenizer.eos_token) if token)
+    return any(token.lower() in lowered for token in family.special_tokens(tokenizer))

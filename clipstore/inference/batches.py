@@ -20,7 +20,7 @@ from clipstore.records import PlanSource, RegisteredShard
 from clipstore.shards import gather
 
 if TYPE_CHECKING:
-    from clipstore.encoders.clip import ClipEncoder
+    from clipstore.encoders.encoder import Encoder
 
 _QUEUE_PER_THREAD = 3  # batches per thread of the model, including the one that it computes
 
@@ -95,7 +95,7 @@ class ModelThreads(AbstractContextManager["ModelThreads"]):
 
 
 def compute_batch(
-    encoder: ClipEncoder, splitter: BatchSplitter, source: PlanSource, contents: list[str], items: list[Any]
+    encoder: Encoder, splitter: BatchSplitter, source: PlanSource, contents: list[str], items: list[Any]
 ) -> Batch:
     """Encode a batch of pixels ("image_files"), token ids ("texts") or (shard, row) pairs ("features")."""
     start = time.perf_counter()
@@ -103,22 +103,22 @@ def compute_batch(
     return Batch(contents, vectors, features, time.perf_counter() - start)
 
 
-def _encode_images(encoder: ClipEncoder, items: list[NDArray[np.uint8]]) -> Outputs:
-    features = encoder.image_features(np.stack(items))
-    return encoder.project(features), features
+def _encode_images(encoder: Encoder, items: list[NDArray[np.uint8]]) -> Outputs:
+    features = encoder.image_features(items)
+    return (encoder.project(features), features) if encoder.has_head else (features, None)
 
 
-def _encode_texts(encoder: ClipEncoder, items: list[list[int]]) -> Outputs:
+def _encode_texts(encoder: Encoder, items: list[list[int]]) -> Outputs:
     return encoder.text_vectors(items), None
 
 
-def _project_features(encoder: ClipEncoder, items: list[tuple[RegisteredShard, int]]) -> Outputs:
+def _project_features(encoder: Encoder, items: list[tuple[RegisteredShard, int]]) -> Outputs:
     numbers = {shard: number for number, shard in enumerate(dict.fromkeys(shard for shard, _ in items))}
     which = np.array([numbers[shard] for shard, _ in items])
     return encoder.project(gather(list(numbers), which, np.array([row for _, row in items]))), None
 
 
-_COMPUTE: Mapping[PlanSource, Callable[[ClipEncoder, Any], Outputs]] = {
+_COMPUTE: Mapping[PlanSource, Callable[[Encoder, Any], Outputs]] = {
     "image_files": _encode_images,
     "texts": _encode_texts,
     "features": _project_features,

@@ -13,8 +13,7 @@ from dataclasses import replace
 from itertools import chain, tee
 
 from clipstore.captions import TOO_LONG
-from clipstore.encoders.images import Preprocessing
-from clipstore.encoders.packing import batches_of
+from clipstore.encoders.images import AnyPreprocessing
 from clipstore.inference.batches import ModelThreads
 from clipstore.inference.builder import EncodedRows, ShardBuilder
 from clipstore.inference.prefetch import Pixels, prefetch_images
@@ -30,8 +29,9 @@ def encode(groups: Iterable[PlanGroup], settings: Mapping[str, EncodeSettings]) 
     """Encode plans into shards. Yields the shards of each group, in order, once they are complete.
 
     `settings` is by fingerprint of a plan's tower. All plans have the same source. A plan of images gives two shards,
-    vectors and backbone features. Vectors depend on the plan, the model, the batch size and the machine, and not on
-    other plans, except after an out-of-memory error: batches are smaller then, and the last bits may differ.
+    vectors and, if there is a projection head, backbone features. Vectors depend on the plan, the model, the batch size
+    and the machine, and not on other plans, except after an out-of-memory error: batches are smaller then, and the last
+    bits may differ.
 
     Raises:
         ShardError: a shard cannot be written, or features cannot be read.
@@ -97,7 +97,7 @@ def _submit_items(
     group: PlanGroup,
     builders: list[ShardBuilder],
     images: Iterator[tuple[str, list[Pixels]]],
-    preprocessings: list[Preprocessing],
+    preprocessings: list[AnyPreprocessing],
 ) -> None:
     if group.image_files:
         _submit_images(len(group.image_files), builders, images, preprocessings)
@@ -112,7 +112,7 @@ def _submit_images(
     count: int,
     builders: list[ShardBuilder],
     images: Iterator[tuple[str, list[Pixels]]],
-    preprocessings: list[Preprocessing],
+    preprocessings: list[AnyPreprocessing],
 ) -> None:
     """Give each of the next `count` images, decoded once, to every plan that contains it."""
     members = [set(builder.plan.contents) for builder in builders]
@@ -132,7 +132,7 @@ def _submit_images(
 
 
 def _submit_texts(builder: ShardBuilder) -> None:
-    """Submit texts in batches of at most `batch_tokens` tokens. Texts with a common prefix share a batch."""
+    """Submit texts in batches of at most `batch_tokens` tokens, as the model's family composes them."""
     plan, settings = builder.plan, builder.settings
     texts = []
     for content, text in zip(plan.contents, plan.sources, strict=True):
@@ -150,7 +150,7 @@ def _submit_texts(builder: ShardBuilder) -> None:
             items.append((content, ids))
         else:
             builder.fail(content, TOO_LONG)
-    for batch in batches_of([ids for _, ids in items], settings.batch_tokens):
+    for batch in settings.encoder.text_batches([ids for _, ids in items], settings.batch_tokens):
         for number in batch:
             builder.add(*items[number], batch_size=len(batch))
 

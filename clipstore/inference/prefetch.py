@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipstore.encoders.decoding import apply_orientation, decoded_image
-from clipstore.encoders.images import Preprocessing, preprocess
+from clipstore.encoders.images import AnyPreprocessing, preprocess
 from clipstore.errors import ImageError
 from clipstore.files import READERS, FileReader, read_image_file
 from clipstore.inference.settings import Timings
@@ -36,7 +36,7 @@ class _Decoded(NamedTuple):
 
 def prefetch_images(
     files: Iterable[ImageFile],
-    preprocessings: Sequence[Preprocessing],
+    preprocessings: Sequence[AnyPreprocessing],
     timings: Timings,
     *,
     read: FileReader = read_image_file,
@@ -45,7 +45,7 @@ def prefetch_images(
 
     Each file is decoded once. Yields, in order, its content key and its pixels for each of `preprocessings`.
     """
-    pixel_bytes = sum(3 * preprocessing.crop[0] * preprocessing.crop[1] for preprocessing in preprocessings)
+    pixel_bytes = sum(3 * preprocessing.most_pixels for preprocessing in preprocessings)
     queue: deque[tuple[ImageFile, Future[_Decoded]]] = deque()
     buffered = 0
     readers, decoders = ThreadPoolExecutor(READERS), ThreadPoolExecutor(os.cpu_count())
@@ -81,7 +81,9 @@ def _read(read: FileReader, path: str) -> tuple[bytes | str, float]:
     return content, time.perf_counter() - start
 
 
-def _decode(reading: Future[tuple[bytes | str, float]], key: str, preprocessings: Sequence[Preprocessing]) -> _Decoded:
+def _decode(
+    reading: Future[tuple[bytes | str, float]], key: str, preprocessings: Sequence[AnyPreprocessing]
+) -> _Decoded:
     """Returns the pixels of an image for each preprocessing. Its bytes must have the content key."""
     content, read_seconds = reading.result()
     start = time.perf_counter()
@@ -95,7 +97,7 @@ def _decode(reading: Future[tuple[bytes | str, float]], key: str, preprocessings
     return _Decoded(pixels, read_seconds, time.perf_counter() - start)
 
 
-def _preprocess(content: bytes, preprocessings: Sequence[Preprocessing]) -> list[Pixels]:
+def _preprocess(content: bytes, preprocessings: Sequence[AnyPreprocessing]) -> list[Pixels]:
     try:
         with decoded_image(content) as image:
             return [_preprocess_one(image, content, preprocessing) for preprocessing in preprocessings]
@@ -103,7 +105,7 @@ def _preprocess(content: bytes, preprocessings: Sequence[Preprocessing]) -> list
         return [str(error)] * len(preprocessings)
 
 
-def _preprocess_one(image: Image.Image, content: bytes, preprocessing: Preprocessing) -> Pixels:
+def _preprocess_one(image: Image.Image, content: bytes, preprocessing: AnyPreprocessing) -> Pixels:
     try:
         return preprocess(apply_orientation(image, content) if preprocessing.exif_orientation else image, preprocessing)
     except ImageError as error:

@@ -12,7 +12,7 @@ from clipstore.inference.batches import BatchSplitter
 from clipstore.records import Model
 
 if TYPE_CHECKING:
-    from clipstore.encoders.clip import ClipEncoder
+    from clipstore.encoders.encoder import Encoder
 
 
 @dataclass
@@ -45,7 +45,7 @@ class EncodeSettings:
 
     folder: Path
     model: Model
-    encoder: ClipEncoder
+    encoder: Encoder
     batch_tokens: int
     on_progress: Callable[[int], None] = lambda _items: None
     store_dtype: str = "float32"

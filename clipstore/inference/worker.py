@@ -133,14 +133,14 @@ def _load_models(
     """Load the models of a worker. Returns their encode settings by fingerprint."""
     import torch
 
-    from clipstore.encoders.clip import ClipEncoder
-    from clipstore.encoders.loading import load_clip
+    from clipstore.encoders.encoder import Encoder
+    from clipstore.encoders.loading import load_model
 
     if device == "cpu":
         torch.set_num_threads(threads)
     encoders = {
-        fingerprint: ClipEncoder(
-            load_clip(worker.model), precision=worker.tower.precision, device=device, compiled=worker.compiled
+        fingerprint: Encoder(
+            load_model(worker.model), precision=worker.tower.precision, device=device, compiled=worker.compiled
         )
         for fingerprint, worker in settings.items()
     }

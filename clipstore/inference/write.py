@@ -65,7 +65,8 @@ def write_failed(plan: ShardPlan, settings: WriteSettings, reason: str) -> list[
 
 
 def _write_plan(plan: ShardPlan, settings: WriteSettings, rows: EncodedRows) -> list[Shard]:
-    kinds: tuple[ShardKind, ...] = ("vectors", "features") if plan.source == "image_files" else ("vectors",)
+    has_features = plan.source == "image_files" and plan.tower.backbone
+    kinds: tuple[ShardKind, ...] = ("vectors", "features") if has_features else ("vectors",)
     return [_write(plan, settings, rows, kind) for kind in kinds]
 
 

@@ -24,7 +24,7 @@ from clipstore.store.layout import Store
 from clipstore.store.towers import has_changed, recorded_towers
 
 if TYPE_CHECKING:
-    from clipstore.encoders.clip import ClipEncoder
+    from clipstore.encoders.encoder import Encoder
 
 # The largest valid 1 - cosine, at the precision that the fingerprint covers. Kinds of devices round bf16 differently:
 # 1 - cosine to fp32 is 1e-5 to 1e-4 there.
@@ -38,7 +38,7 @@ _SOFTWARE = ("torch", "transformers", "peft", "tokenizers", "pillow")
 Floats = NDArray[np.float32]
 
 
-def check_current_probes(store: Store, model: Model, encoder: ClipEncoder) -> None:
+def check_current_probes(store: Store, model: Model, encoder: Encoder) -> None:
     """Compare the probes of a model loaded in fp32 with those of its current towers, of any precision.
 
     A model that was never embedded, or has changed since, has no probes to compare.
@@ -56,7 +56,7 @@ def check_current_probes(store: Store, model: Model, encoder: ClipEncoder) -> No
 
 
 def check_probes(
-    store: Store, model: str, towers: Iterable[Tower], encoder: ClipEncoder, *, precision: str | None = None
+    store: Store, model: str, towers: Iterable[Tower], encoder: Encoder, *, precision: str | None = None
 ) -> list[Row]:
     """Compare the probes of a loaded model with the stored ones. Returns the probes to store with `add_probes`.
 

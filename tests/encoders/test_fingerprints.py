@@ -25,10 +25,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig
 
-from clipstore.encoders.clip import ClipEncoder
+from clipstore.encoders.encoder import Encoder
 from clipstore.encoders.fingerprint import base_digest, fingerprint_towers
 from clipstore.encoders.images import decode_pixels
-from clipstore.encoders.loading import load_clip
+from clipstore.encoders.loading import load_model
 from clipstore.encoders.model_files import tokenizer_files
 from clipstore.encoders.random_clip import Sizes, write_random_clip
 from clipstore.errors import ModelError
@@ -94,7 +94,7 @@ def compute(model: Model) -> ModelOutput | None:
     """The fingerprints and vectors of a model, or None if it is refused with a ModelError."""
     try:
         prints = fingerprints(model)
-        encoder = ClipEncoder(load_clip(model))
+        encoder = Encoder(load_model(model))
         features = encoder.image_features(
             np.stack([decode_pixels(data, encoder.preprocessing) for data in _image_files()])
         )
@@ -503,7 +503,7 @@ def test_an_adapter_of_the_text_tower_does_not_change_image_vectors(tiny: Path, 
 def test_an_adapter_that_changes_a_tower_without_tensors_is_refused(tiny: Path, tmp_path: Path) -> None:
     adapter = build_text_lora(tiny, tmp_path / "adapter", init_lora_weights=False)
     with pytest.raises(ModelError, match=r"no tensors for the image tower.* narrow target_modules"):
-        load_clip(model_of(tiny, adapter))
+        load_model(model_of(tiny, adapter))
 
 
 @pytest.mark.parametrize("change", [{"target_modules": ["q_proj"]}, {"exclude_modules": ["v_proj"]}], ids=str)
@@ -513,7 +513,7 @@ def test_tensors_that_are_not_applied_are_named(change: dict[str, Any], tiny: Pa
     edit_json(adapter / "adapter_config.json", **change)
     assert not set(before.values()) & set(fingerprints(model_of(tiny, adapter)).values())
     with pytest.raises(ModelError, match=r"8 tensors that are not applied, .*layers\.0\.self_attn\.v_proj\.lora_A"):
-        load_clip(model_of(tiny, adapter))
+        load_model(model_of(tiny, adapter))
 
 
 def test_an_adapter_of_another_base_is_added_with_a_warning(tiny: Path, tmp_path: Path, cli: Run) -> None:
@@ -564,13 +564,11 @@ def test_embed_warns_of_an_adapter_of_another_base(
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "siglip"}, "is a SigLIP model"),
-        ({"model_type": "siglip2"}, "is a SigLIP model"),
-        ({"model_type": "blip"}, "is a BLIP model"),
-        ({"model_type": "blip-2"}, "is a BLIP model"),
+        ({"model_type": "siglip"}, "is a SigLIP model without its text and vision tower"),
+        ({"model_type": "blip-2"}, "is a model of the type blip-2"),
         ({"model_type": "clip_vision_model"}, "is the vision tower of a CLIP alone"),
         ({"model_type": "chinese_clip"}, "is a model of the type chinese_clip"),
-        ({"model_type": "clip", "vision_config": {}}, "is a CLIP without its text tower"),
+        ({"model_type": "clip", "vision_config": {}}, "is a CLIP model without its text tower"),
     ],
     ids=str,
 )
@@ -578,12 +576,6 @@ def test_other_models_are_refused_by_name(config: dict[str, Any], words: str, tm
     (tmp_path / "model").mkdir()
     _write(tmp_path / "model/config.json", config)
     assert words in cli("model", "add", "m", "--base", tmp_path / "model", code=1).stderr
-
-
-def test_an_open_clip_folder_is_refused_by_name(tmp_path: Path, cli: Run) -> None:
-    (tmp_path / "model").mkdir()
-    _write(tmp_path / "model/open_clip_config.json", {})
-    assert "is an OpenCLIP checkpoint" in cli("model", "add", "m", "--base", tmp_path / "model", code=1).stderr
 
 
 def test_an_adapter_in_the_folder_of_a_base_is_refused(tiny: Path, tmp_path: Path, cli: Run) -> None:

@@ -16,9 +16,9 @@ from peft import LoraConfig, get_peft_model
 
 from clipstore.encoders.adapter_checks import check_adapter
 from clipstore.encoders.checks import check_model
-from clipstore.encoders.clip import ClipEncoder
-from clipstore.encoders.loading import load_clip
-from clipstore.encoders.model_files import locate
+from clipstore.encoders.encoder import Encoder
+from clipstore.encoders.loading import load_model
+from clipstore.encoders.locate import locate
 from clipstore.errors import ModelError
 from clipstore.records import Model
 
@@ -54,10 +54,10 @@ def replace(file: Path, text: str) -> None:
     file.write_text(text)
 
 
-def load(folder: Path, adapter: Path | None = None) -> ClipEncoder:
+def load(folder: Path, adapter: Path | None = None) -> Encoder:
     model = Model(name="m", family="clip", base=str(folder), adapter=str(adapter) if adapter else None)
     check_model(model)
-    return ClipEncoder(load_clip(model))
+    return Encoder(load_model(model))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def adapter_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = load_clip(Model(name="m", family="clip", base="bundled:demo")).clip
+    base = load_model(Model(name="m", family="clip", base="bundled:demo")).model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT's own use of transformers
         model = get_peft_model(base, LoraConfig(r=4, target_modules=r".*text_model.*v_proj"))

@@ -15,8 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipstore.captions import MAX_CHARACTERS, TOO_LONG
+from clipstore.encoders.families.clip import Clip
 from clipstore.encoders.loading import load_tokenizer
-from clipstore.encoders.model_files import locate
+from clipstore.encoders.locate import locate
 from clipstore.encoders.tokenization import TokenizedTexts, tokenize
 
 Run = Callable[..., Result]
@@ -28,6 +29,7 @@ WORDS = st.sampled_from(
      "İ", "ß", "Σ", "中文", "👩‍👩‍👧", "\u00a0", "\u2003",
      "\x1c", "\x00", "\u200d", "<|endoftext|>", "<|STARTOFTEXT|>", "<|endof", "text|>", "\n", "\t", "  "]
 )  # fmt: skip
+CLIP = Clip()
 TEXTS = st.lists(WORDS | st.text(max_size=4), min_size=1, max_size=40).flatmap(
     lambda words: st.lists(st.sampled_from(["", " ", "\n"]), min_size=len(words), max_size=len(words)).map(
         lambda gaps: "".join(word + gap for word, gap in zip(words, gaps, strict=True))
@@ -37,7 +39,7 @@ TEXTS = st.lists(WORDS | st.text(max_size=4), min_size=1, max_size=40).flatmap(
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return load_tokenizer(str(locate("bundled:demo")), "demo")
+    return load_tokenizer(CLIP, locate("bundled:demo"), "demo")
 
 
 @given(text=TEXTS)
@@ -46,41 +48,41 @@ def tokenizer() -> Any:
 @example(text="e \u0301" * 20)
 @examples(2000)
 def test_a_cut_text_has_the_tokens_of_the_whole_text(tokenizer: Any, text: str) -> None:
-    whole = tokenize(tokenizer, [text], MAX_TOKENS, beginning=10**9)
+    whole = tokenize(CLIP, tokenizer, [text], MAX_TOKENS, beginning=10**9)
     for beginning in (1, 5, 12):
-        assert tokenize(tokenizer, [text], MAX_TOKENS, beginning=beginning) == whole
+        assert tokenize(CLIP, tokenizer, [text], MAX_TOKENS, beginning=beginning) == whole
 
 
 @pytest.mark.full
 @given(text=TEXTS)
 @examples(500)
 def test_a_cut_text_has_the_tokens_of_the_whole_text_with_the_vocabulary_of_clip(small_clip: Path, text: str) -> None:
-    tokenizer = load_tokenizer(str(small_clip), "clip")
-    whole = tokenize(tokenizer, [text], MAX_TOKENS, beginning=10**9)
-    assert tokenize(tokenizer, [text], MAX_TOKENS, beginning=5) == whole
+    tokenizer = load_tokenizer(CLIP, small_clip, "clip")
+    whole = tokenize(CLIP, tokenizer, [text], MAX_TOKENS, beginning=10**9)
+    assert tokenize(CLIP, tokenizer, [text], MAX_TOKENS, beginning=5) == whole
 
 
 def test_a_tokenizer_that_does_not_split_at_spaces_reads_whole_texts(tokenizer: Any, tmp_path: Path) -> None:
     """An added token with a space, of which the cut would separate the halves."""
     tokenizer.save_pretrained(tmp_path)
-    other = load_tokenizer(str(tmp_path), "other")
+    other = load_tokenizer(CLIP, tmp_path, "other")
     other.add_tokens(["circle circle"])
     text = "circle " * 40
-    whole = tokenize(other, [text], MAX_TOKENS, beginning=10**9)
-    assert tokenize(other, [text], MAX_TOKENS, beginning=10) == whole
-    assert whole.ids != tokenize(tokenizer, [text], MAX_TOKENS).ids
+    whole = tokenize(CLIP, other, [text], MAX_TOKENS, beginning=10**9)
+    assert tokenize(CLIP, other, [text], MAX_TOKENS, beginning=10) == whole
+    assert whole.ids != tokenize(CLIP, tokenizer, [text], MAX_TOKENS).ids
 
 
 def test_a_text_of_50_mb_takes_little_time(tokenizer: Any) -> None:
     text = "a red circle " * 4_000_000
     began = time.process_time()
-    assert tokenize(tokenizer, [text], 77) == tokenize(tokenizer, [text[:3000]], 77)
+    assert tokenize(CLIP, tokenizer, [text], 77) == tokenize(CLIP, tokenizer, [text[:3000]], 77)
     assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("text", ["a" * (MAX_CHARACTERS + 1), "a" + " " * MAX_CHARACTERS])
 def test_a_text_that_cannot_be_cut_is_refused(tokenizer: Any, text: str) -> None:
-    assert tokenize(tokenizer, [text, "a"], 77).ids == [[], tokenize(tokenizer, ["a"], 77).ids[0]]
+    assert tokenize(CLIP, tokenizer, [text, "a"], 77).ids == [[], tokenize(CLIP, tokenizer, ["a"], 77).ids[0]]
 
 
 def test_a_caption_that_cannot_be_cut_is_an_item_failure(
@@ -98,4 +100,4 @@ def test_a_caption_that_cannot_be_cut_is_an_item_failure(
 
 
 def test_no_texts(tokenizer: Any) -> None:
-    assert tokenize(tokenizer, [], 77) == TokenizedTexts(ids=[], overlong=[])
+    assert tokenize(CLIP, tokenizer, [], 77) == TokenizedTexts(ids=[], overlong=[])

@@ -22,7 +22,7 @@ from encoder_helpers import (
 from safetensors.torch import load_file, save_file
 
 from clipstore.encoders.fingerprint import fingerprint_towers
-from clipstore.encoders.loading import load_clip
+from clipstore.encoders.loading import load_model
 from clipstore.errors import ModelError
 from clipstore.records import Model
 
@@ -46,7 +46,7 @@ def test_a_folder_without_a_file_is_refused(name: str, words: str, folder: Path)
 def test_weights_in_pickles_are_not_read(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    for load in (partial(fingerprint_towers, precision="fp32"), load_clip):
+    for load in (partial(fingerprint_towers, precision="fp32"), load_model):
         with pytest.raises(ModelError, match="safetensors"):
             load(model_of(folder))
 
@@ -134,7 +134,7 @@ def test_an_unknown_base_is_refused_by_name(base: str) -> None:
 _DESCRIBE = """
 import sys
 from clipstore.encoders.fingerprint import fingerprint_towers
-from clipstore.encoders.model_files import locate
+from clipstore.encoders.locate import locate
 from clipstore.errors import ImageError, ModelError
 from clipstore.records import Model
 try:

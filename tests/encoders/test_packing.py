@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from clipstore.encoders.forward import _plain_attention
-from clipstore.encoders.packing import Packed, batches_of, pack
+from clipstore.encoders.families.clip_forward import _plain_attention
+from clipstore.encoders.families.packing import Packed, batches_of, pack
 
 TEXTS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=40) | st.lists(st.just(1), min_size=1, max_size=140))
 

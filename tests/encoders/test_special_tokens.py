@@ -18,10 +18,10 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPConfig
 
 import clipstore
-from clipstore.encoders.clip import ClipEncoder
-from clipstore.encoders.fingerprint_inputs import longest_text
-from clipstore.encoders.loading import load_clip
-from clipstore.encoders.model_files import locate
+from clipstore.encoders.encoder import Encoder
+from clipstore.encoders.families.clip import Clip
+from clipstore.encoders.loading import load_model
+from clipstore.encoders.locate import locate
 from clipstore.encoders.tokenization import overlong_texts
 from clipstore.records import Model
 
@@ -33,8 +33,8 @@ TOKENS = ("<|startoftext|>", "<|endoftext|>")
 
 
 @cache
-def encoder() -> ClipEncoder:
-    return ClipEncoder(load_clip(DEMO))
+def encoder() -> Encoder:
+    return Encoder(load_model(DEMO))
 
 
 @cache
@@ -136,4 +136,5 @@ def test_the_longest_text_is_that_of_transformers(
         config["text_config_dict"] = config_dict
     (tmp_path / "config.json").write_text(json.dumps(config))
     expected = CLIPConfig.from_pretrained(tmp_path).text_config.max_position_embeddings
-    assert longest_text(tmp_path) == expected
+    towers = {tower: Clip().tower_config(config, tower) for tower in ("text", "vision")}
+    assert Clip().longest_text(towers) == expected

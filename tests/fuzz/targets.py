@@ -20,11 +20,12 @@ from PIL import Image
 from clipstore.catalog import parameters_of
 from clipstore.datasets import coco, csv_file, flickr, karpathy
 from clipstore.demo.scenes import draw_dataset
-from clipstore.encoders.clip import ClipEncoder
+from clipstore.encoders.encoder import Encoder
 from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.encoders.images import decode_pixels, read_preprocessing
-from clipstore.encoders.loading import load_clip
-from clipstore.encoders.model_files import locate, preprocessor_file
+from clipstore.encoders.loading import load_model
+from clipstore.encoders.locate import locate
+from clipstore.encoders.model_files import preprocessor_file
 from clipstore.errors import ClipstoreError
 from clipstore.files import read_regular
 from clipstore.jobs import read_job
@@ -140,7 +141,7 @@ def _model_folders(root: Path) -> Target:
 def _encode(model: Model) -> None:
     """What `clipstore embed` does before the first item."""
     fingerprint_towers(model, "fp32")
-    ClipEncoder(load_clip(model)).probe()
+    Encoder(load_model(model)).probe()
 
 
 def _queries(root: Path) -> Target:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from clipstore.encoders.clip import ClipEncoder
+from clipstore.encoders.encoder import Encoder
 from clipstore.encoders.fingerprint import fingerprint_towers
-from clipstore.encoders.loading import load_clip
+from clipstore.encoders.loading import load_model
 from clipstore.errors import ModelError
 from clipstore.inference.batches import BatchSplitter
 from clipstore.inference.encode import encode
@@ -27,7 +27,7 @@ Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 def test_encoded_groups_are_released(tmp_path: Path) -> None:
     model = Model(name="demo", family="clip", base="bundled:demo")
-    tower, encoder = fingerprint_towers(model, "fp32")[1], ClipEncoder(load_clip(model))
+    tower, encoder = fingerprint_towers(model, "fp32")[1], Encoder(load_model(model))
     settings = EncodeSettings(folder=tmp_path, model=model, encoder=encoder, batch_tokens=512)
     groups: list[ref[PlanGroup]] = []
     most = 0

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from clipstore.encoders.images import decode_pixels, read_preprocessing
-from clipstore.encoders.model_files import locate, preprocessor_file
+from clipstore.encoders.locate import locate
+from clipstore.encoders.model_files import preprocessor_file
 from clipstore.inference.prefetch import prefetch_images
 from clipstore.inference.settings import Timings
 from clipstore.records import ImageFile

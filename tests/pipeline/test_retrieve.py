@@ -21,9 +21,9 @@ from PIL import Image, ImageDraw
 
 import clipstore
 from clipstore.cli import main
-from clipstore.encoders.clip import ClipEncoder
+from clipstore.encoders.encoder import Encoder
 from clipstore.encoders.images import decode_pixels
-from clipstore.encoders.loading import load_clip
+from clipstore.encoders.loading import load_model
 from clipstore.reporting import panel as panels
 from clipstore.shards import normalize
 from clipstore.store.layout import Store
@@ -108,12 +108,12 @@ class Gallery:
         self.texts = {row["caption_id"]: row["text"] for row in rows}
         self.owner = {row["caption_id"]: row["image_id"] for row in rows}
 
-    def encode_image(self, encoder: ClipEncoder, path: Path) -> NDArray[Any]:
+    def encode_image(self, encoder: Encoder, path: Path) -> NDArray[Any]:
         """An image file's vector, computed by the encoder itself."""
         batch = np.stack([decode_pixels(path.read_bytes(), encoder.preprocessing)])
         return normalize(encoder.project(encoder.image_features(batch)), STORED[self.model.name])[0]
 
-    def encode_text(self, encoder: ClipEncoder, text: str) -> NDArray[Any]:
+    def encode_text(self, encoder: Encoder, text: str) -> NDArray[Any]:
         """The vector of a text, cleaned and with its prompt, computed by the encoder itself."""
         return normalize(encoder.text_vectors(encoder.tokenize([text]).ids), STORED[self.model.name])[0]
 
@@ -189,7 +189,7 @@ def test_new_images_and_texts_are_encoded_as_the_stored_vectors_were(retrieve: J
     assert [query["query"] for query in result["queries"]] == [*map(str, files), query_text]
     text = {"demo": query_text, "worded": "a picture of two blue, circles"}[model]
     for precision in ("fp32", "bf16"):
-        encoder = ClipEncoder(load_clip(gallery.model), precision=precision)
+        encoder = Encoder(load_model(gallery.model), precision=precision)
         vectors = [gallery.encode_image(encoder, file) for file in files] + [gallery.encode_text(encoder, text)]
         for query, vector in zip(result["queries"], vectors, strict=True):
             (answer,), kind = query["answers"], "captions" if query["kind"] == "image" else "images"

@@ -19,7 +19,7 @@ import clipstore
 from clipstore.cli import main
 from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.encoders.fingerprint_v1 import v1_fingerprints
-from clipstore.encoders.model_files import locate
+from clipstore.encoders.locate import locate
 from clipstore.records import Model
 
 Run = Callable[..., Result]

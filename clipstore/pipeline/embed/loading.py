@@ -43,20 +43,20 @@ def load_encoder(run: EmbedRun, model: EmbedModel, plans: Sequence[TowerPlan]) -
         ModelError: the model cannot be loaded, or computes other vectors than those stored under its fingerprints.
     """
     # Imported here and not above: a run with nothing to do needs no torch.
-    from clipstore.encoders.clip import ClipEncoder
-    from clipstore.encoders.loading import load_clip
+    from clipstore.encoders.encoder import Encoder
+    from clipstore.encoders.loading import load_model
 
     device, precision = run.devices()[0], model.towers[0].precision
-    loaded = load_clip(model.model)
+    loaded = load_model(model.model)
     _warn(model)
     sample = _sample_plans(plans) if precision != "fp32" else []
     exact: list[EncodedRows] = []
     if sample:
-        fp32_weights = sum(weight.numel() for weight in loaded.clip.parameters()) * 4
+        fp32_weights = sum(weight.numel() for weight in loaded.model.parameters()) * 4
         fits = run.weights + fp32_weights <= run.options.memory  # else on the CPU: the same vectors, more slowly
-        model.encoder = ClipEncoder(loaded, device=device if fits else "cpu")
+        model.encoder = Encoder(loaded, device=device if fits else "cpu")
         exact = _encode_sample(run, model, sample)
-    model.encoder = ClipEncoder(loaded, precision=precision, device=device, compiled=run.options.compiled)
+    model.encoder = Encoder(loaded, precision=precision, device=device, compiled=run.options.compiled)
     probes = check_probes(run.store, model.model.name, model.towers, model.encoder)
     checks = _compare(sample, exact, _encode_sample(run, model, sample))
     for check in checks:

@@ -111,10 +111,10 @@ def _first_of_backbones(
     models: Sequence[EmbedModel], plans: Sequence[Sequence[TowerPlan]]
 ) -> list[tuple[EmbedModel, Sequence[TowerPlan], PendingItems]]:
     """Of each image backbone the first model that has images without features, with its plans and those images."""
-    first: dict[str | None, tuple[EmbedModel, Sequence[TowerPlan], PendingItems]] = {}
+    first: dict[str, tuple[EmbedModel, Sequence[TowerPlan], PendingItems]] = {}
     for model, model_plans in zip(models, plans, strict=True):
         for images in filter(None, (plan.items("image_files") for plan in model_plans)):
-            first.setdefault(images.tower.backbone, (model, model_plans, images))
+            first.setdefault(images.tower.backbone or images.tower.fingerprint, (model, model_plans, images))
     return list(first.values())
 
 

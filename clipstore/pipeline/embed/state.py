@@ -17,7 +17,7 @@ from clipstore.records import ITEM_KIND, Model, Tower, TowerName
 from clipstore.store.layout import Store
 
 if TYPE_CHECKING:
-    from clipstore.encoders.clip import ClipEncoder
+    from clipstore.encoders.encoder import Encoder
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,7 @@ class EmbedModel:
     files_key: str
     selected: tuple[Tower, ...]
     summaries: dict[TowerName, EmbedSummary]
-    encoder: ClipEncoder | None = None
+    encoder: Encoder | None = None
     encoded_images: bool = False
     warned: bool = False
 
@@ -54,7 +54,7 @@ class EmbedModel:
         return cls(model=model, towers=towers, files_key=files_key, selected=selected, summaries=summaries)
 
     @property
-    def required_encoder(self) -> ClipEncoder:
+    def required_encoder(self) -> Encoder:
         """Returns the encoder. It must be loaded."""
         assert self.encoder is not None
         return self.encoder

@@ -24,7 +24,7 @@ from clipstore.store.recovery import save_records
 from clipstore.store.registry import registered_shards
 
 if TYPE_CHECKING:
-    from clipstore.encoders.clip import ClipEncoder
+    from clipstore.encoders.encoder import Encoder
 
 _VERIFIED_ITEMS = {"image": 2, "text": 16}  # items of each shard
 _MEMORY = 2**30  # for the batches of a sample
@@ -48,10 +48,10 @@ def verified_towers(store: Store, model: Model, towers: Towers, device: str | No
     unverified = {row["fingerprint"] for row in rows}
     if not unverified:
         return towers
-    from clipstore.encoders.clip import ClipEncoder
-    from clipstore.encoders.loading import load_clip
+    from clipstore.encoders.encoder import Encoder
+    from clipstore.encoders.loading import load_model
 
-    encoder = ClipEncoder(load_clip(model), precision=towers[0].precision, device=checked_device(device))
+    encoder = Encoder(load_model(model), precision=towers[0].precision, device=checked_device(device))
     different = {
         fingerprint
         for tower, component, fingerprint in components
@@ -91,7 +91,7 @@ def _with_current_fingerprints(model: Model, towers: Towers, different: set[str]
     )
 
 
-def _sample_agrees(store: Store, model: Model, tower: Tower, component: str, encoder: ClipEncoder) -> bool:
+def _sample_agrees(store: Store, model: Model, tower: Tower, component: str, encoder: Encoder) -> bool:
     """Whether a sample of the stored vectors (or features) of a tower's component is recomputed within tolerance.
 
     Items whose image files are gone are left out. An empty sample agrees.

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from clipstore.device import checked_device
 from clipstore.encoders.fingerprint_inputs import longest_text
-from clipstore.encoders.model_files import locate
 from clipstore.errors import ModelError
 from clipstore.inference.encode import encode_rows
 from clipstore.inference.settings import EncodeSettings
@@ -29,7 +28,7 @@ from clipstore.store.registry import gather_rows, registered_shards
 from clipstore.store.vectors import EmbeddedItems
 
 if TYPE_CHECKING:
-    from clipstore.encoders.clip import ClipEncoder
+    from clipstore.encoders.encoder import Encoder
 
 _SOURCE: dict[str, PlanSource] = {"image": "image_files", "sentence": "texts"}
 
@@ -108,7 +107,7 @@ class QueryEncoder:
     def __init__(self, store: Store, model: Model, cache: VectorCache, memory: int, device: str | None) -> None:
         self._store, self._model, self._cache = store, model, cache
         self._memory, self._device = memory, device
-        self._loaded: dict[str, ClipEncoder] = {}  # by precision
+        self._loaded: dict[str, Encoder] = {}  # by precision
 
     def encode(self, batch: QueryBatch, on_progress: Progress) -> QueryVectors:
         """The vectors of a batch, and of what the tower encoded before."""
@@ -153,16 +152,14 @@ class QueryEncoder:
             on_progress=progress_counter(on_progress, f"{self._model.name}: query {ITEM_KIND[tower.tower]}", count),
         )
 
-    def _encoder(self, tower: Tower) -> ClipEncoder:
+    def _encoder(self, tower: Tower) -> Encoder:
         """The model in the precision of the tower's stored vectors, checked against the tower's probe."""
         if tower.precision not in self._loaded:
-            from clipstore.encoders.clip import ClipEncoder
-            from clipstore.encoders.loading import load_clip
+            from clipstore.encoders.encoder import Encoder
+            from clipstore.encoders.loading import load_model
 
             device = checked_device(self._device)
-            self._loaded[tower.precision] = ClipEncoder(
-                load_clip(self._model), precision=tower.precision, device=device
-            )
+            self._loaded[tower.precision] = Encoder(load_model(self._model), precision=tower.precision, device=device)
         check_probes(self._store, self._model.name, [tower], self._loaded[tower.precision])
         return self._loaded[tower.precision]
 
@@ -170,9 +167,12 @@ class QueryEncoder:
 def cut_texts(model: Model, batch: QueryBatch) -> dict[Query, bool | None]:
     """Whether each text is longer than the model reads, so that its end is ignored; None: model files missing."""
     try:
-        longest = longest_text(locate(model.base))
-        # A token is at least one byte, so that only texts with many bytes need the tokenizer.
-        sizes = [len(unicodedata.normalize("NFC", text).lower().encode()) + 2 for text in batch.sources]
+        longest = longest_text(model)
+        # A token is at least one byte of the normalised text, so that only texts with many bytes need the tokenizer.
+        sizes = [
+            max(len(unicodedata.normalize(form, text).lower().encode()) for form in ("NFC", "NFKC")) + 2
+            for text in batch.sources
+        ]
         candidates = [text for text, size in zip(batch.sources, sizes, strict=True) if size > longest]
         cut: dict[str, bool] = {}
         if candidates:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from clipstore.catalog import Session
-from clipstore.encoders.images import Preprocessing, decode_pixels
+from clipstore.encoders.images import AnyPreprocessing, decode_pixels
 from clipstore.errors import ImageError, TrainingError
 from clipstore.files import read_image_file
 from clipstore.records import Model, RegisteredShard
@@ -49,8 +49,9 @@ class TrainingPairs:
     def of(cls, session: Session, base: Model, split: str) -> TrainingPairs:
         """The pairs of a split, with the features of the base's image backbone."""
         model_id, target = session.rows("model/find", name=base.name)[0]["model_id"], split_id(session, split)
-        backbone = recorded_towers(session, model_id)[0].backbone
-        pairs = session.table("train/pairs", model_id=model_id, split_id=target, backbone=backbone)
+        tower = recorded_towers(session, model_id)[0]
+        features = tower.backbone or tower.fingerprint  # without a projection head, vectors are features
+        pairs = session.table("train/pairs", model_id=model_id, split_id=target, backbone=features)
         table = pairs.filter(pairs["file"].is_valid())
         contents = table["image_content"].combine_chunks().dictionary_encode()
         numbers = contents.indices.to_numpy().astype(np.int64)
@@ -79,7 +80,7 @@ class TrainingPairs:
         features = torch.from_numpy(gather_rows(self.shards(store), self.table.take(pa.array(self.first))))
         return lambda numbers: features[torch.from_numpy(numbers)]
 
-    def pixel_reader(self, preprocessing: Preprocessing) -> Callable[[Ints], torch.Tensor]:
+    def pixel_reader(self, preprocessing: AnyPreprocessing) -> Callable[[Ints], torch.Tensor]:
         """A function of image numbers (B,) that decodes their files: uint8 pixels (B, height, width, 3).
 
         It raises a TrainingError for a file that can no longer be read.

@@ -20,7 +20,7 @@ from clipstore.store.layout import Store
 from clipstore.store.vectors import EmbeddedItems
 
 if TYPE_CHECKING:
-    from clipstore.encoders.lora import LoraClip
+    from clipstore.encoders.lora import LoraModel
 
 _MEMORY = 2**30  # bytes for the batches of a validation
 
@@ -33,7 +33,7 @@ class LiveVectors:
 
     store: Store
     job: TrainJob
-    learner: LoraClip
+    learner: LoraModel
     on_progress: Progress
 
     def gallery(self, stored: Gallery, pairs: TrainingPairs) -> Gallery:

@@ -46,7 +46,7 @@ from clipstore.training_files import BEST, LAST
 from clipstore.waiting import wait_without_limit
 
 if TYPE_CHECKING:
-    from clipstore.encoders.lora import LoraClip
+    from clipstore.encoders.lora import LoraModel
     from clipstore.training import Epoch, FitResult
 
 _TOKENIZED_AT_ONCE = 8192  # captions: a tokenizer's output takes far more memory than the token ids
@@ -136,17 +136,17 @@ def train(store: Store, job: Job, options: TrainOptions) -> TrainSummary:
     train_job = TrainJob.of(store, job, options.device)
     splits = _read_splits(store, train_job.training)
     # Imported here and not above: `--help` and wrong jobs need no torch.
-    from clipstore.encoders.lora import LoraClip
+    from clipstore.encoders.lora import LoraModel
     from clipstore.training.gradients import restored_random_state
 
     with restored_random_state():
-        learner = LoraClip(train_job.base, train_job.training, precision=train_job.precision, device=train_job.device)
+        learner = LoraModel(train_job.base, train_job.training, precision=train_job.precision, device=train_job.device)
         with training_lock(store, train_job.name):
             return _train(store, train_job, learner, splits, options)
 
 
 def _train(
-    store: Store, job: TrainJob, learner: LoraClip, splits: dict[str, Row], options: TrainOptions
+    store: Store, job: TrainJob, learner: LoraModel, splits: dict[str, Row], options: TrainOptions
 ) -> TrainSummary:
     """Train while the job's adapter is locked."""
     from clipstore.training import left_to_train
@@ -187,7 +187,7 @@ def _train(
 
 @wait_without_limit()
 def _fit(
-    store: Store, job: TrainJob, learner: LoraClip, pairs: TrainingPairs, record: Row, options: TrainOptions
+    store: Store, job: TrainJob, learner: LoraModel, pairs: TrainingPairs, record: Row, options: TrainOptions
 ) -> FitResult:
     """Run the training loop on the pairs of the training split."""
     from clipstore.training import FitInputs, TrainingCaptions, fit
@@ -211,7 +211,7 @@ def _fit(
     return fit(learner, TrainingCaptions.of(ids, pairs.image_numbers), job.training, inputs)
 
 
-def _tokenize(learner: LoraClip, texts: list[str]) -> list[list[int]]:
+def _tokenize(learner: LoraModel, texts: list[str]) -> list[list[int]]:
     starts = range(0, len(texts), _TOKENIZED_AT_ONCE)
     batches = (texts[start : start + _TOKENIZED_AT_ONCE] for start in starts)
     token_ids = [ids for batch in batches for ids in learner.encoder.tokenize(batch).ids]

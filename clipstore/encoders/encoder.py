@@ -1,21 +1,20 @@
-"""The CLIP family: transformers' CLIPModel as two towers that encode pixels and texts, with vectors in float32.
+"""A model on a device: two towers that encode pixels and texts, with vectors in float32.
 
-Vectors for the store use clipstore's forward pass (see `forward`); tensors with gradients use transformers'.
+What differs between families of models is in `families`; batches, precision and devices are here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clipstore.encoders import forward
+from clipstore.encoders.families.base import Pixels
 from clipstore.encoders.images import preprocess
-from clipstore.encoders.loading import LoadedClip
-from clipstore.encoders.packing import pack, row_tokens
+from clipstore.encoders.loading import LoadedModel
 from clipstore.encoders.probe import CAPTION, probe_image
 from clipstore.encoders.tokenization import TokenizedTexts, contains_special_token, tokenize
 from clipstore.errors import ModelError
@@ -26,13 +25,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}
 _CUDA_WORKERS = 2  # one batch is prepared and copied while another is computed
 
-_LEGACY_EOS = 2  # the eos_token_id of old configurations; the end token is then the one with the highest id
-
 Floats = NDArray[np.float32]
 
 
-class ClipEncoder:
-    """A CLIP model on one device at one precision.
+class Encoder:
+    """A model on one device at one precision.
 
     `image_features`, `project` and `text_vectors` give arrays for the store; `encode_image`, `project_image` and
     `encode_text` give tensors with gradients for training.
@@ -41,22 +38,25 @@ class ClipEncoder:
         workers: the number of threads that run batches in parallel best. On a CPU this is one per core, each computing
             its own batch: no core waits for another after every product, and decoding threads slow down one worker, not
             all.
+        has_head: whether image vectors are a projection of features. Otherwise the features are the vectors.
     """
 
     def __init__(
-        self, loaded: LoadedClip, *, precision: str = "fp32", device: str = "cpu", compiled: bool = False
+        self, loaded: LoadedModel, *, precision: str = "fp32", device: str = "cpu", compiled: bool = False
     ) -> None:
-        self.preprocessing = loaded.preprocessing
+        self.preprocessing = loaded.settings.preprocessing
         self.device = torch.device(device)
         self._dtype = DTYPES[precision]
         self.workers = torch.get_num_threads() if self.device.type == "cpu" else _CUDA_WORKERS
-        self._model = loaded.clip.eval().requires_grad_(requires_grad=False).to(self.device, self._dtype)
-        self._encode_image, self._encode_text = forward.encode_image, forward.encode_text
+        self._model = loaded.model.eval().requires_grad_(requires_grad=False).to(self.device, self._dtype)
+        self._family, self._towers = loaded.settings.family, loaded.settings.towers
+        self._encode_image, self._encode_text = self._family.encode_image, self._family.encode_text
         if compiled:
-            self._encode_image = torch.compile(forward.encode_image)
-            self._encode_text = torch.compile(forward.encode_text, dynamic=True)
+            self._encode_image = torch.compile(self._encode_image)
+            self._encode_text = torch.compile(self._encode_text, dynamic=True)
         self._tokenizer = loaded.tokenizer
-        self._max_tokens = int(self._model.config.text_config.max_position_embeddings)
+        self.has_head = bool(self._family.features_dim(self._towers))
+        self._longest_text = self._family.longest_text(self._towers)
         # (pixels * scale - mean) / std as one product and one difference
         std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
         self._factor = self.preprocessing.scale / std
@@ -74,18 +74,24 @@ class ClipEncoder:
         (twice, before and after its activation), and per head a row of attention scores, before and after the softmax.
         Every worker has one batch in memory.
         """
-        settings = getattr(self._model.config, "vision_config" if tower == "image" else "text_config")
-        longest = self.image_tokens if tower == "image" else row_tokens(self._max_tokens)
-        attention = 2 * settings.num_attention_heads * longest
-        per_token = 5 * settings.hidden_size + 2 * settings.intermediate_size + attention
+        side = "vision" if tower == "image" else "text"
+        heads, width, inner = (
+            self._family.size(self._towers, side, key)
+            for key in ("num_attention_heads", "hidden_size", "intermediate_size")
+        )
+        longest = self.image_tokens if tower == "image" else self._family.row_tokens(self._longest_text)
+        per_token = 5 * width + 2 * inner + 2 * heads * longest
         fitting = memory // int(per_token * self._dtype.itemsize * self.workers)
         return max(longest, min(_BATCH_TOKENS.get(self.device.type, 512), fitting))
 
     @property
     def image_tokens(self) -> int:
-        """Tokens per image: its patches and the pooled token."""
-        settings = self._model.config.vision_config
-        return int(settings.image_size // settings.patch_size) ** 2 + 1
+        """Tokens per image; the largest number where images differ."""
+        return self._family.image_tokens(self._towers, self.preprocessing)
+
+    def text_batches(self, ids: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+        """The numbers of texts in batches of at most `tokens` tokens, or of one text."""
+        return self._family.text_batches(ids, tokens, self._longest_text)
 
     def tokenize(self, texts: list[str]) -> TokenizedTexts:
         """Token ids by the model's own tokenizer, start and end tokens included.
@@ -93,23 +99,26 @@ class ClipEncoder:
         Raises:
             ModelError: the model has no embedding of a token.
         """
-        tokenized = tokenize(self._tokenizer, texts, self._max_tokens)
-        largest = max((max(ids) for ids in tokenized.ids if ids), default=0)
-        if largest >= self._model.config.text_config.vocab_size:
+        tokenized = tokenize(self._family, self._tokenizer, texts, self._longest_text)
+        largest, vocabulary = (
+            max((max(ids) for ids in tokenized.ids if ids), default=0),
+            self._family.size(self._towers, "text", "vocab_size"),
+        )
+        if largest >= vocabulary:
             message = (
                 f"the tokenizer gives the token {largest}, and the model's config.json has a vocab_size of "
-                f"{self._model.config.text_config.vocab_size}: use the tokenizer that belongs to the weights"
+                f"{vocabulary}: use the tokenizer that belongs to the weights"
             )
             raise ModelError(message)
         return tokenized
 
     def contains_special_token(self, text: str) -> bool:
         """Whether a text contains a special token such as "<|endoftext|>" as text, which is encoded as plain text."""
-        return contains_special_token(self._tokenizer, text)
+        return contains_special_token(self._family, self._tokenizer, text)
 
     @torch.inference_mode()
-    def image_features(self, pixels: NDArray[np.uint8]) -> Floats:
-        """Backbone features of uint8 pixels (B, height, width, 3): float32 (B, features_dim)."""
+    def image_features(self, pixels: Pixels) -> Floats:
+        """Backbone features of images of uint8 pixels (height, width, 3): float32 (B, features_dim)."""
         return self._image_features(pixels, self._encode_image)
 
     @torch.inference_mode()
@@ -132,41 +141,44 @@ class ClipEncoder:
 
         Computed without torch's compiler, which would compile for a batch of one.
         """
-        pixels = preprocess(probe_image(), self.preprocessing)[None].copy()
+        pixels = preprocess(probe_image(), self.preprocessing).copy()
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # for one item, synchronising threads takes longer than computing
         try:
-            features = self._image_features(pixels, forward.encode_image)
-            texts = self._text_vectors(self.tokenize([CAPTION]).ids, forward.encode_text)
+            features = self._image_features([pixels], self._family.encode_image)
+            texts = self._text_vectors(self.tokenize([CAPTION]).ids, self._family.encode_text)
             return {"image": self.project(features)[0], "backbone": features[0], "text": texts[0]}
         finally:
             torch.set_num_threads(threads)
 
-    def _image_features(self, pixels: NDArray[np.uint8], encode: Callable[..., torch.Tensor]) -> Floats:
-        values = self._normalize(self._to_device(torch.from_numpy(pixels)))
-        return _to_numpy(encode(self._model.vision_model, values))
+    def _image_features(self, pixels: Pixels, encode: Callable[..., torch.Tensor]) -> Floats:
+        inputs = self._family.image_inputs(
+            self.preprocessing, pixels, lambda batch: self._normalize(self._to_device(_tensor(batch)))
+        )
+        return _to_numpy(encode(self._model, *inputs))
 
     def _text_vectors(self, ids: Sequence[Sequence[int]], encode: Callable[..., torch.Tensor]) -> Floats:
-        packed = pack([text[: self._end_position(text) + 1] for text in ids])
-        arrays = (packed.tokens, packed.positions, packed.attends, packed.ends)
-        states = encode(self._model.text_model, *(self._to_device(torch.from_numpy(array)) for array in arrays))
-        return _to_numpy(self._model.text_projection(states))
+        arrays = self._family.text_inputs(self._model, ids, self._padding)
+        return _to_numpy(encode(self._model, *(self._to_device(torch.from_numpy(array)) for array in arrays)))
 
     def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
         """Backbone features (B, features_dim) of uint8 pixels (B, height, width, 3), with gradients."""
-        return cast("torch.Tensor", self._model.vision_model(pixel_values=self._normalize(pixels)).pooler_output)
+        inputs = self._family.image_inputs(
+            self.preprocessing, list(pixels.numpy()), lambda batch: self._normalize(_tensor(batch))
+        )
+        return self._family.train_image(self._model, *inputs)
 
     def project_image(self, features: torch.Tensor) -> torch.Tensor:
         """Image vectors (B, dim), not normalised, of features (B, features_dim), with gradients."""
-        return cast("torch.Tensor", self._model.visual_projection(features.to(self.device, self._dtype)))
+        return self._family.project_image(self._model, features.to(self.device, self._dtype))
 
     def encode_text(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Text vectors (B, dim), not normalised, of a batch of token ids, with gradients."""
-        longest = max(map(len, ids))
-        padding = self._tokenizer.pad_token_id
-        batch = self._to_device(torch.tensor([[*text, *[padding] * (longest - len(text))] for text in ids]))
-        states = self._model.text_model(input_ids=batch).pooler_output
-        return cast("torch.Tensor", self._model.text_projection(states))
+        return self._family.train_text(self._model, ids, self._padding)
+
+    @property
+    def _padding(self) -> int:
+        return int(self._tokenizer.pad_token_id or 0)
 
     def _normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Input of the vision tower, (B, 3, height, width), from uint8 pixels (B, height, width, 3)."""
@@ -174,22 +186,14 @@ class ClipEncoder:
         batch = pixels.to(self.device).permute(0, 3, 1, 2).float().mul_(self._factor).sub_(self._shift)
         return batch.to(self._dtype)
 
-    def _end_position(self, ids: Sequence[int]) -> int:
-        """The position of a text's pooled token: its first end token, as in transformers."""
-        end = self._model.config.text_config.eos_token_id
-        if end == _LEGACY_EOS:
-            end = max(ids)
-        if end not in ids:
-            message = (
-                f"the model's config.json has the end token {end}, and its tokenizer gives {list(ids)[:9]}: use the "
-                "tokenizer that belongs to the weights"
-            )
-            raise ModelError(message)
-        return ids.index(end)
-
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the device; copies to a GPU are asynchronous, from pinned memory."""
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+
+def _tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    """Pixels as a tensor; those that Pillow owns are copied, since torch has no read-only tensors."""
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
 
 
 def _to_numpy(tensor: torch.Tensor) -> Floats:
