@@ -1,4 +1,7 @@
-"""CLIP's own tokenizer files, from the wheel of open_clip_torch, which pip downloads once per machine."""
+"""CLIP's own tokenizer files, and the code of OpenCLIP, from the wheel of open_clip_torch.
+
+pip downloads the wheel once per machine.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 _WHEEL = "open_clip_torch==3.3.0"  # contains the vocabulary of OpenAI's CLIP
-_MEMBER = "open_clip/bpe_simple_vocab_16e6.txt.gz"
+_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 _MERGES = 49152 - 256 - 2
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 
@@ -23,7 +27,7 @@ def write_clip_tokenizer(folder: Path) -> Path:
     Raises:
         OSError: pip cannot download the wheel.
     """
-    with gzip.open(_vocabulary(), "rt", encoding="utf-8") as lines:
+    with gzip.open(open_clip_package() / _VOCABULARY, "rt", encoding="utf-8") as lines:
         merges = [line.split() for line in islice(lines, 1, _MERGES + 1)]
     characters = _byte_characters()
     endings = [f"{character}</w>" for character in characters]
@@ -40,20 +44,26 @@ def write_clip_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def _vocabulary() -> Path:
-    """The file of byte pairs in the wheel, cached in the folder for temporary files."""
-    cached = Path(tempfile.gettempdir()) / "clipstore-vocabulary" / Path(_MEMBER).name
-    if not cached.exists():
-        cached.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
+def open_clip_package() -> Path:
+    """The folder of the package open_clip, cached in the folder for temporary files.
+
+    Raises:
+        OSError: pip cannot download the wheel.
+    """
+    cached = Path(tempfile.gettempdir()) / "clipstore-open-clip"
+    if not (cached / "open_clip").is_dir():
+        cached.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached) as folder:
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, _WHEEL]
             completed = subprocess.run(command, capture_output=True, text=True, check=False)
             wheel = next(Path(folder).glob("*.whl"), None)
             if wheel is None:
                 message = f"pip cannot download {_WHEEL}: {completed.stderr.strip()[-200:]}"
                 raise OSError(message)
-            Path(zipfile.ZipFile(wheel).extract(_MEMBER, folder)).replace(cached)
-    return cached
+            zipfile.ZipFile(wheel).extractall(folder)
+            with suppress(OSError):  # another process was first
+                (Path(folder) / "open_clip").rename(cached / "open_clip")
+    return cached / "open_clip"
 
 
 def _byte_characters() -> list[str]:

@@ -53,7 +53,7 @@ def pooled(output: Any) -> np.ndarray:
 
 
 def our_images(encoder: Encoder, files: list[Path]) -> np.ndarray:
-    pixels = np.stack([decode_pixels(file.read_bytes(), encoder.preprocessing) for file in files])
+    pixels = [decode_pixels(file.read_bytes(), encoder.preprocessing) for file in files]
     return encoder.project(encoder.image_features(pixels))
 
 

@@ -21,7 +21,7 @@ class ModelMethods(StoreMethods):
         name: str,
         *,
         base: str,
-        family: str = "clip",
+        family: str | None = None,
         adapter: str | None = None,
         exif_orientation: bool = False,
     ) -> Result:
@@ -30,7 +30,7 @@ class ModelMethods(StoreMethods):
         Args:
             name: The new name; the same call again changes nothing.
             base: A hub id, a local folder, or "bundled:demo".
-            family: The family of the model.
+            family: The family of the model; None: recognised from the files of the base.
             adapter: A PEFT folder to put on the base.
             exif_orientation: Turn images upright as their EXIF data says, which CLIP does not do.
 

@@ -29,13 +29,20 @@ def model() -> None:
 @model.command("add")
 @click.argument("name")
 @click.option("--base", required=True, help="Hub id, local folder, or bundled:demo.")
-@click.option("--family", default="clip", show_default=True, help="Model family.")
+@click.option("--family", help="Model family; by default recognised from the files.")
 @click.option("--adapter", help="Folder of a PEFT adapter.")
 @click.option("--exif-orientation", is_flag=True, help="Apply the EXIF orientation of images (CLIP ignores it).")
 @store_option
 @json_option
 def add(
-    name: str, base: str, family: str, adapter: str | None, store: Store, *, exif_orientation: bool, as_json: bool
+    name: str,
+    base: str,
+    family: str | None,
+    adapter: str | None,
+    store: Store,
+    *,
+    exif_orientation: bool,
+    as_json: bool,
 ) -> None:
     """Record a model under a name.
 

@@ -81,9 +81,10 @@ class LoraModel:
             return self.encoder.encode_text(ids)
 
     def clamp_scale(self) -> None:
-        """Keep the temperature within CLIP's limit."""
-        with torch.no_grad():
-            self._model.logit_scale.clamp_(max=LARGEST_SCALE)
+        """Keep a trained temperature within CLIP's limit."""
+        if _TEMPERATURE in self._heads:
+            with torch.no_grad():
+                self._model.logit_scale.clamp_(max=LARGEST_SCALE)
 
     def save(self, folder: Path) -> None:
         """Write the adapter in PEFT's format, and the trained heads and temperature as heads.safetensors.

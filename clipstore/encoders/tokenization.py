@@ -110,7 +110,7 @@ def _encode(texts: list[str], tokenizer: Any, options: dict[str, Any]) -> list[t
             for ids, encoding in zip(output["input_ids"], output.encodings, strict=True)
         ]
     # SentencePiece's tokenizers do not say what they truncated.
-    whole = tokenizer(texts, **options | {"truncation": False, "max_length": None})["input_ids"]
+    whole = tokenizer(texts, **options | {"truncation": False, "max_length": None, "verbose": False})["input_ids"]
     return [(ids, len(ids) < len(full)) for ids, full in zip(output["input_ids"], whole, strict=True)]
 
 

@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from clipstore.catalog import Session
 from clipstore.encoders.checks import check_model
+from clipstore.encoders.families import recognise
+from clipstore.encoders.locate import locate
 from clipstore.errors import JobError, ModelError, check_name
 from clipstore.jobs import checked_model, job_files, read_job
 from clipstore.records import Job, Model, Row, Tower
@@ -29,15 +31,15 @@ def add_model(
     name: str,
     *,
     base: str,
-    family: str = "clip",
+    family: str | None = None,
     adapter: str | None = None,
     exif_orientation: bool = False,
     on_warning: Callable[[str], None] = lambda _warning: None,
 ) -> Model:
     """Record a model, local folders by their absolute path. Recording an equal model again changes nothing.
 
-    A model that equals the job of its name is not recorded. If clipstore trained the adapter, its training images are
-    recorded too.
+    Without `family` it is recognised from the base's files. A model that equals the job of its name is not recorded. If
+    clipstore trained the adapter, its training images are recorded too.
 
     Raises:
         ModelError: the name is that of another job or model, or the model's files cannot be used.
@@ -45,15 +47,15 @@ def add_model(
     """
     check_name("model", name)
     base, adapter = _absolute(base), adapter and _absolute(adapter)
+    job = job_files().get(name)
     model = checked_model(
         name=name,
         context=f"model add {name}",
         base=base,
-        family=family,
+        family=family or _family(base, read_job(job) if job else None),
         adapter=adapter,
         exif_orientation=exif_orientation,
     )
-    job = job_files().get(name)
     if job and job_model(store, read_job(job)) != model:
         message = f"{name!r} is the name of the job {job}, which is another model: choose another name"
         raise ModelError(message)
@@ -69,6 +71,11 @@ def add_model(
         record_model(session, model, origin="added")
         save_records(session, store, "models")
     return model
+
+
+def _family(base: str, job: Job | None) -> str:
+    """The family of a base: that of a job with the same base, else as its files say."""
+    return job.model.family if job and job.model.base == base else recognise(locate(base), base).name
 
 
 def _absolute(path: str) -> str:
