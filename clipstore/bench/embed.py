@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from clipstore.encoders.encoder import Encoder
 
 _MODEL = "untrained"
+_TRAINED_TOKENIZER = "trained on these captions; CLIP's own makes a few percent more tokens"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class BenchEmbedOptions:
     Attributes:
         splits: splits that images and captions are taken from; empty: they are drawn. Images are drawn too if no image
             file of the splits exists.
+        base: the model; None: a ViT-B/32 with random weights, and a tokenizer trained on the captions.
         images, captions: maximum numbers.
         repeat: number of repetitions; medians are reported.
         seed: of the weights and the drawn images.
@@ -52,6 +54,7 @@ class BenchEmbedOptions:
     """
 
     splits: tuple[str, ...] = ()
+    base: str | None = None
     images: int = 512
     captions: int = 5000
     repeat: int = 3
@@ -97,7 +100,7 @@ class _Bench:
 
 
 def bench_embed(store: Store, options: BenchEmbedOptions) -> Row:
-    """Time decoding alone, a random ViT-B/32 alone on prepared batches, and embedding; medians of several repetitions.
+    """Time decoding alone, a model alone on prepared batches, and embedding; medians of several repetitions.
 
     Splits are read from `store`. The limit of decoding and the model together is 1 / (1/decoding + 1/forward) where
     both share the CPU, and on another device the lower rate of the two.
@@ -121,7 +124,7 @@ def bench_embed(store: Store, options: BenchEmbedOptions) -> Row:
         "cores": os.cpu_count(),
         "precision": precision,
         "photos": source,
-        "tokenizer": "trained on these captions; CLIP's own makes a few percent more tokens",
+        "tokenizer": f"that of {options.base}" if options.base else _TRAINED_TOKENIZER,
         "images": batches.images,
         "captions": batches.texts,
         "tokens_per_caption": sum(len(ids) for batch in batches.ids for ids in batch) / max(1, batches.texts),
@@ -145,7 +148,7 @@ def _prepare(
     with store.catalog.read() as session:
         image_files = [ImageFile(**row) for row in session.rows("bench/image_files")]
         texts = [row["text"] for row in session.rows("bench/captions")]
-    model = add_model(store, _MODEL, base=str(write_model(folder, texts, options.seed)))
+    model = add_model(store, _MODEL, base=options.base or str(write_model(folder, texts, options.seed)))
     encoder = Encoder(load_model(model), precision=precision, device=device, compiled=options.compiled)
     embedding = EmbedOptions(
         precision=precision,

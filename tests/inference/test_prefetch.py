@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import pytest
+from counting_reader import CountingReader
 from PIL import Image
 
 from clipstore.encoders.images import decode_pixels, read_preprocessing
@@ -19,19 +18,6 @@ from clipstore.inference.settings import Timings
 from clipstore.records import ImageFile
 
 PREPROCESSING = read_preprocessing(preprocessor_file(locate("bundled:demo")))
-
-
-class CountingReader:
-    """Reads files and counts them."""
-
-    def __init__(self) -> None:
-        self.reads: Counter[str] = Counter()
-        self._lock = Lock()
-
-    def __call__(self, path: Path) -> bytes:
-        with self._lock:
-            self.reads[path.name] += 1
-        return path.read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import h5py
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from clip_folder import build_clip, build_headed_lora, build_lora
+from counting_reader import CountingReader
 from embed_runs import all_embedded, all_reused, embed_towers, item_counts, shard_files
 from helpers import query_rows, stored_vectors
 from safetensors.numpy import load_file, save_file
@@ -26,19 +25,6 @@ from clipstore.shards import normalize
 from clipstore.store.layout import Store
 
 Run = Callable[..., Any]
-
-
-class CountingReader:
-    """Reads files and counts them."""
-
-    def __init__(self) -> None:
-        self.reads: Counter[str] = Counter()
-        self._lock = Lock()
-
-    def __call__(self, path: Path) -> bytes:
-        with self._lock:
-            self.reads[path.name] += 1
-        return path.read_bytes()
 
 
 # ---- precision ----
