@@ -50,7 +50,7 @@ def test_one_pass_decodes_each_image_once_for_all_families(
     evaluations = cli_json("eval", "--split", "coco/val")["evaluations"]
     assert {row["model"] for row in evaluations} == {"demo", *models}
     compared = cli_json("compare", "demo", *models, "--split", "coco/val")
-    assert [row["model"] for row in compared["comparisons"]] == models
+    assert [row["model"] for row in compared["models"]] == models
     page = scene_store.parent / "report"
     cli("report", "--split", "coco/val", "--out", page)
     assert all(name in (page / "index.html").read_text() for name in models)
