@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 
 import sentencepiece
 import torch
-from clip_folder import build_clip
+from clip_folder import build_clip, edit_json
+from clip_vocabulary import write_clip_tokenizer
 from safetensors.torch import load_file, save_file
 from tokenizers import (
     BertWordPieceTokenizer,
@@ -37,6 +39,8 @@ from transformers import (
     SiglipConfig,
     SiglipModel,
 )
+
+from clipstore.encoders.random_clip import Sizes, write_random_clip
 
 WIDTH = 32
 _SMALL = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -101,14 +105,14 @@ def write_naflex(folder: Path, *, patches: int = 16, **towers: dict[str, Any]) -
     return _write(folder, model, _HALF | settings | {"patch_size": vision["patch_size"]})
 
 
-def write_blip(folder: Path, *, pixels: int = 32, **towers: dict[str, Any]) -> Path:
+def write_blip(folder: Path, *, pixels: int = 32, dim: int = 24, **towers: dict[str, Any]) -> Path:
     """BLIP with both projections and the matching head."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = write_bert_tokenizer(folder)
     text = _SMALL | {"vocab_size": vocabulary, "num_attention_heads": 4} | towers.get("text", {})
     vision = _SMALL | {"image_size": pixels, "patch_size": 8, "num_hidden_layers": 3, "hidden_size": 48}
     vision |= towers.get("vision", {})
-    config = BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=24)
+    config = BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=dim)
     settings = {
         "image_processor_type": "BlipImageProcessor",
         "resample": 3,
@@ -234,6 +238,34 @@ def write_bert_tokenizer(folder: Path, *, vocabulary: int = 600) -> int:
     return len(tokenizer)
 
 
+_BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+
+
+def write_vit_l_14_336(folder: Path) -> Path:
+    """A CLIP of the sizes of openai/clip-vit-large-patch14-336."""
+    sizes = Sizes(dim=768, text=(768, 12, 12), vision=(1024, 16, 24), patch=14, pixels=336)
+    with tempfile.TemporaryDirectory() as temporary:
+        write_random_clip(folder, sizes=sizes, tokenizer=write_clip_tokenizer(Path(temporary)))
+    edit_json(folder / "preprocessor_config.json", size=336, crop_size=336)
+    return folder
+
+
+def write_siglip2_b_16(folder: Path) -> Path:
+    """A SigLIP 2 of the sizes of google/siglip2-base-patch16-224."""
+    return write_siglip2(folder, pixels=224, text=_BASE | {"vocab_size": 256_000}, vision=_BASE | {"patch_size": 16})
+
+
+def write_blip_base(folder: Path) -> Path:
+    """A BLIP of the sizes of Salesforce/blip-itm-base-coco."""
+    text = _BASE | {"vocab_size": 30_524}
+    return write_blip(folder, pixels=384, dim=256, text=text, vision=_BASE | {"patch_size": 16})
+
+
+FULL: dict[str, Callable[[Path], Path]] = {
+    "clip": write_vit_l_14_336,
+    "siglip2": write_siglip2_b_16,
+    "blip": write_blip_base,
+}
 SMALL: dict[str, Callable[[Path], Path]] = {
     "openclip": write_openclip,
     "siglip": write_siglip,

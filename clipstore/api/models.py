@@ -102,7 +102,8 @@ class ModelMethods(StoreMethods):
         Args:
             name: The model.
             folder: A new folder.
-            merged: Write base and adapter as one CLIP that `CLIPModel.from_pretrained` opens; else the adapter alone.
+            merged: Write base and adapter as one model that transformers' `from_pretrained` opens; else the adapter
+                alone.
 
         Returns:
             What `clipstore export model --json` prints: "model", "folder" and "merged".

@@ -89,7 +89,7 @@ def csv(folder: Path, origin: str | None, store: Store, *, safe_csv: bool, as_js
 def model(name: str, folder: Path, store: Store, *, merged: bool, as_json: bool) -> None:
     """Export a model for other programs.
 
-    With --merged, FOLDER is a plain CLIP that CLIPModel.from_pretrained opens and that gives the same
+    With --merged, FOLDER is a plain model that transformers' from_pretrained opens and that gives the same
     vectors. Without, it is a PEFT adapter, with heads.safetensors if the heads were trained.
 
     Example: clipstore export model full models/full --merged

@@ -77,7 +77,7 @@ CREATE TABLE IF NOT EXISTS image_categories (
 CREATE TABLE IF NOT EXISTS models (
     model_id BIGINT NOT NULL,
     name VARCHAR NOT NULL,
-    family VARCHAR NOT NULL,            -- clip; imported: vectors of another program
+    family VARCHAR NOT NULL,            -- clip, openclip, siglip, blip; imported: vectors of another program
     base VARCHAR NOT NULL,              -- checkpoint: a hub name or a path
     adapter VARCHAR,                    -- folder of the LoRA adapter
     prompt VARCHAR,                     -- template for captions, with {} for the caption
