@@ -123,6 +123,7 @@ def bench_embed(store: Store, options: BenchEmbedOptions) -> Row:
         "threads": bench.encoder.workers,
         "cores": os.cpu_count(),
         "precision": precision,
+        "model": options.base or "ViT-B/32 with random weights",
         "photos": source,
         "tokenizer": f"that of {options.base}" if options.base else _TRAINED_TOKENIZER,
         "images": batches.images,

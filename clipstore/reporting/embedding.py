@@ -146,7 +146,7 @@ def print_bench_embed(result: Row) -> None:
     ]
     print_table(rows)
     notes = [
-        f"ViT-B/32 with random weights in {result['precision']} on {result['device']}, {result['threads']} threads; "
+        f"{result['model']} in {result['precision']} on {result['device']}, {result['threads']} threads; "
         f"images: {result['photos']}; captions of {result['tokens_per_caption']:.1f} tokens, tokenizer: "
         f"{result['tokenizer']}; medians of {result['repeat']}; peak memory {result['peak_memory'] / 2**20:,.0f} MB"
     ]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from encoder_helpers import LONG, edit_preprocessor, edit_tower, our_images, our_texts, unit
-from family_folders import SMALL
+from family_folders import FULL, SMALL
 from helpers import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +24,7 @@ from transformers import (
     BlipForImageTextRetrieval,
     BlipImageProcessorPil,
     CLIPImageProcessorPil,
+    CLIPModel,
     CLIPTokenizer,
     Siglip2ImageProcessorPil,
     Siglip2Model,
@@ -89,6 +90,9 @@ def recipe_texts(name: str, folder: Path, texts: list[str], **wrong: Any) -> np.
     with torch.inference_mode():
         if name == "blip":
             return _blip_texts(folder, texts, **wrong)
+        if name == "clip":
+            batch = CLIPTokenizer.from_pretrained(folder)(texts, padding=True, truncation=True, return_tensors="pt")
+            return CLIPModel.from_pretrained(folder).get_text_features(**batch).pooler_output.numpy()
         lower = wrong.get("lower", name in ("siglip", "siglip2", "naflex"))
         texts = [text.lower() if lower else text for text in texts]
         model = wrong.get("model") or (Siglip2Model if name == "naflex" else SiglipModel).from_pretrained(folder)
@@ -127,6 +131,9 @@ def recipe_images(name: str, folder: Path, files: list[Path], **wrong: Any) -> n
             output = model.vision_model(values)
             state = output.pooler_output if wrong.get("pooled") else output.last_hidden_state[:, 0]
             return model.vision_proj(state).numpy()
+        if name == "clip":
+            values = CLIPImageProcessorPil.from_pretrained(folder)(opened, return_tensors="pt")
+            return CLIPModel.from_pretrained(folder).get_image_features(**values).pooler_output.numpy()
         if name == "naflex":
             inputs = Siglip2ImageProcessorPil.from_pretrained(folder)(opened, return_tensors="pt")
             return Siglip2Model.from_pretrained(folder).get_image_features(**inputs).pooler_output.numpy()
@@ -144,6 +151,19 @@ def test_vectors_equal_those_of_the_recipe(name: str, folders: dict[str, Path], 
     encoder = open_encoder(folders[name])
     assert cosines(our_texts(encoder, TEXTS), recipe_texts(name, folders[name], TEXTS)).min() > CLOSE
     assert cosines(our_images(encoder, images), recipe_images(name, folders[name], images)).min() > CLOSE
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", FULL)
+def test_vectors_of_models_in_full_size_equal_those_of_the_recipe(
+    name: str, images: list[Path], tmp_path: Path
+) -> None:
+    folder, texts, files = FULL[name](tmp_path / "model"), TEXTS[:6], images[:2]
+    expected = recipe_texts(name, folder, texts), recipe_images(name, folder, files)
+    for precision, close in (("fp32", CLOSE), ("bf16", 0.999)):
+        encoder = open_encoder(folder, precision=precision)
+        assert cosines(our_texts(encoder, texts), expected[0]).min() > close
+        assert cosines(our_images(encoder, files), expected[1]).min() > close
 
 
 @pytest.mark.parametrize("name", SMALL)
