@@ -137,20 +137,32 @@ def _preprocessing(settings: dict[str, Any], *, center_crop: bool) -> Preprocess
 def _values(settings: dict[str, Any], resample: int) -> dict[str, Any]:
     """The settings that all kinds of preprocessing have; `resample` is the default of the file's class."""
     scale = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
-    normalize = settings.get("do_normalize", True)
-    mean = _channel_values(settings, "image_mean") if normalize else (0.0, 0.0, 0.0)
-    std = _channel_values(settings, "image_std") if normalize else (1.0, 1.0, 1.0)
-    if not all(map(math.isfinite, (scale, *mean, *std))) or 0 in std:
-        message = "rescale_factor, image_mean and image_std must be finite, and image_std not 0"
+    if not math.isfinite(scale):
+        message = "rescale_factor must be finite"
         raise ValueError(message)
-    method = int(Image.Resampling(settings.get("resample", resample)))
-    return {"resample": method, "scale": scale, "mean": mean, "std": std}
+    normalize = settings.get("do_normalize", True)
+    return {
+        "resample": int(Image.Resampling(settings.get("resample", resample))),
+        "scale": scale,
+        "mean": channel_values(settings, "image_mean") if normalize else (0.0, 0.0, 0.0),
+        "std": channel_values(settings, "image_std", divides=True) if normalize else (1.0, 1.0, 1.0),
+    }
 
 
-def _channel_values(settings: dict[str, Any], key: str) -> tuple[float, ...]:
-    values = tuple(map(float, settings[key]))
+def channel_values(
+    settings: dict[str, Any], key: str, default: tuple[float, ...] | None = None, *, divides: bool = False
+) -> tuple[float, ...]:
+    """The values of a setting for the three channels; without `default` it must be there.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are not three finite numbers, or 0 although pixels are divided by them.
+    """
+    values = tuple(map(float, settings[key] if default is None else settings.get(key, default)))
     if len(values) != 3:
         message = f"{key} has {len(values)} values: expected one for each of three channels"
+        raise ValueError(message)
+    if not all(map(math.isfinite, values)) or (divides and 0 in values):
+        message = f"{key} must be finite" + (", and not 0" if divides else "")
         raise ValueError(message)
     return values
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,22 +77,23 @@ def load_model(model: Model) -> LoadedModel:
         weights = _load_base(folder, model.base, settings)
         if model.adapter:
             weights = _merge_adapter(settings.family, weights, model.adapter)
-        tokenizer = load_tokenizer(settings.family, folder, model.base)
+        tokenizer = load_tokenizer(settings, folder, model.base)
     return LoadedModel(model=weights, tokenizer=tokenizer, settings=settings)
 
 
-def load_tokenizer(family: Family, folder: Path, base: str) -> Any:
+def load_tokenizer(settings: ModelSettings, folder: Path, base: str) -> Any:
     """The tokenizer of the base in a folder.
 
     Raises:
         ModelError: it cannot be loaded, or does not fit the family's recipe.
     """
     try:
-        tokenizer = family.load_tokenizer(folder)
+        tokenizer = settings.family.load_tokenizer(folder)
     except Exception as error:  # the tokenizers library raises nothing narrower
         message = f"cannot open the tokenizer of {base} at {folder}: {' '.join(str(error).split())}"
         raise ModelError(message) from error
-    family.check_tokenizer(tokenizer, folder)
+    tokenizer.model_max_length = sys.maxsize  # texts are cut to the model's own longest text
+    settings.family.check_tokenizer(tokenizer, folder, settings.towers)
     return tokenizer
 
 

@@ -48,7 +48,7 @@ def overlong_texts(model: Model, texts: list[str]) -> list[bool]:
     """
     folder = locate(model.base)
     settings = read_settings(folder, model)
-    tokenizer = load_tokenizer(settings.family, folder, model.base)
+    tokenizer = load_tokenizer(settings, folder, model.base)
     return tokenize(settings.family, tokenizer, texts, settings.family.longest_text(settings.towers)).overlong
 
 

@@ -335,6 +335,7 @@ def test_a_family_that_does_not_fit_names_the_right_one(name: str, folders: dict
         ("naflex", {"padding_side": "left"}, "padding on the left"),
         ("blip", {"padding_side": "left"}, "padding on the left"),
         ("siglip2", {"pad_token": None}, "no padding token"),
+        ("siglip2", {"pad_token": "<other>"}, "no padding token"),
     ],
 )
 def test_a_tokenizer_that_does_not_fit_is_refused(

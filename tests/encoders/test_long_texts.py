@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from clipstore.captions import MAX_CHARACTERS, TOO_LONG
 from clipstore.encoders.families.clip import Clip
-from clipstore.encoders.loading import load_tokenizer
 from clipstore.encoders.locate import locate
 from clipstore.encoders.tokenization import TokenizedTexts, tokenize
 
@@ -39,7 +38,7 @@ TEXTS = st.lists(WORDS | st.text(max_size=4), min_size=1, max_size=40).flatmap(
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return load_tokenizer(CLIP, locate("bundled:demo"), "demo")
+    return CLIP.load_tokenizer(locate("bundled:demo"))
 
 
 @given(text=TEXTS)
@@ -57,7 +56,7 @@ def test_a_cut_text_has_the_tokens_of_the_whole_text(tokenizer: Any, text: str) 
 @given(text=TEXTS)
 @examples(500)
 def test_a_cut_text_has_the_tokens_of_the_whole_text_with_the_vocabulary_of_clip(small_clip: Path, text: str) -> None:
-    tokenizer = load_tokenizer(CLIP, small_clip, "clip")
+    tokenizer = CLIP.load_tokenizer(small_clip)
     whole = tokenize(CLIP, tokenizer, [text], MAX_TOKENS, beginning=10**9)
     assert tokenize(CLIP, tokenizer, [text], MAX_TOKENS, beginning=5) == whole
 
@@ -65,7 +64,7 @@ def test_a_cut_text_has_the_tokens_of_the_whole_text_with_the_vocabulary_of_clip
 def test_a_tokenizer_that_does_not_split_at_spaces_reads_whole_texts(tokenizer: Any, tmp_path: Path) -> None:
     """An added token with a space, of which the cut would separate the halves."""
     tokenizer.save_pretrained(tmp_path)
-    other = load_tokenizer(CLIP, tmp_path, "other")
+    other = CLIP.load_tokenizer(tmp_path)
     other.add_tokens(["circle circle"])
     text = "circle " * 40
     whole = tokenize(CLIP, other, [text], MAX_TOKENS, beginning=10**9)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from clip_folder import build_lora
+from family_folders import SMALL
 from helpers import run_command
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,6 +22,7 @@ from clipstore.catalog import parameters_of
 from clipstore.datasets import coco, csv_file, flickr, karpathy
 from clipstore.demo.scenes import draw_dataset
 from clipstore.encoders.encoder import Encoder
+from clipstore.encoders.families import recognise
 from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.encoders.images import decode_pixels, read_preprocessing
 from clipstore.encoders.loading import load_model
@@ -138,6 +140,27 @@ def _model_folders(root: Path) -> Target:
     return Target(inputs, read)
 
 
+def _family_folders(root: Path) -> Target:
+    """Folders of all other families; SentencePiece's own format is not changed."""
+    folders = {name: write(root / name) for name, write in SMALL.items()}
+    files = [file for folder in folders.values() for file in sorted(folder.glob("*.json"))]
+    inputs = st.sampled_from(files).flatmap(
+        lambda file: changed([file.read_bytes()], is_json=True).map(
+            lambda data: f"{file.parent.name}/{file.name}\n".encode() + data
+        )
+    )
+
+    def read(data: bytes, folder: Path) -> None:
+        name, _, text = data.partition(b"\n")
+        family, _, file = name.decode().partition("/")
+        copy = Path(shutil.copytree(folders[family], folder / family, copy_function=os.link))
+        (copy / file).unlink()
+        (copy / file).write_bytes(text)
+        attempt(lambda: _encode(Model(name="fuzzed", family=recognise(copy, family).name, base=str(copy))))
+
+    return Target(inputs, read)
+
+
 def _encode(model: Model) -> None:
     """What `clipstore embed` does before the first item."""
     fingerprint_towers(model, "fp32")
@@ -210,6 +233,7 @@ _TARGETS: Mapping[str, Callable[[Path], Target]] = {
     "annotations of others": _other_annotations,
     "job files": _jobs,
     "model folders": _model_folders,
+    "folders of other families": _family_folders,
     "query parameters": _queries,
     "shards": _shards,
     "image files": _images,

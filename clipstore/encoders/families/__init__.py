@@ -28,27 +28,26 @@ def recognise(folder: Path, base: str) -> Family:
     """
     file = folder / "config.json"
     config = read_json(file) if file.is_file() else {}
-    kind = config.get("model_type")
+    kind = str(config.get("model_type") or "")
     if not kind and (folder / OPENCLIP_CONFIG).is_file():
         return _BY_TYPE["openclip"]
     if not file.is_file():
         message = f"{base} at {folder}: no config.json"
         raise ModelError(message)
-    problem = _problem(config)
+    problem = _problem(kind, config)
     if problem:
         known = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
         message = f"{base} is {problem}: use a checkpoint with both towers of a known family ({known})"
         raise ModelError(message)
-    return _BY_TYPE[str(kind)]
+    return _BY_TYPE[kind]
 
 
-def _problem(config: Config) -> str | None:
-    """What a configuration describes, if it is no model of a known family; else None."""
-    kind = config.get("model_type")
+def _problem(kind: str, config: Config) -> str | None:
+    """What a configuration of the model type `kind` describes, if it is no model of a known family; else None."""
     if kind in _TOWERS:
         return f"the {_TOWERS[kind]} tower of a CLIP alone"
-    if not kind or kind not in _BY_TYPE:
-        return f"a model of the type {kind}" if kind else "not recognised by transformers (no model_type)"
+    if kind not in _BY_TYPE:
+        return f"a model of the type {kind[:60]}" if kind else "not recognised by transformers (no model_type)"
     missing = [name for name in ("text", "vision") if not has_tower(config, name)]
     return f"{_BY_TYPE[kind].title} without its {' and '.join(missing)} tower" if missing else None
 

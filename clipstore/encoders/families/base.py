@@ -183,19 +183,24 @@ class Family(ABC):
 
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
-    def check_tokenizer(self, tokenizer: Any, folder: Path) -> None:
-        """Refuse a tokenizer that does not fit the recipe.
+    def check_tokenizer(self, tokenizer: Any, folder: Path, towers: Towers) -> None:
+        """Refuse a tokenizer that does not fit the recipe: most families read texts padded on the right.
 
         Raises:
-            ModelError: it pads on the left, where the towers of most families expect text.
+            ModelError: it pads on the left, or has no padding token that the model knows.
         """
-        if tokenizer.padding_side != "right" or tokenizer.pad_token_id is None:
-            fault = "no padding token" if tokenizer.pad_token_id is None else "padding on the left"
-            message = (
-                f"the tokenizer in {folder} has {fault}, and {self.title} reads texts padded on the right: set "
-                f'"{"pad_token" if tokenizer.pad_token_id is None else "padding_side"}" in its tokenizer_config.json'
-            )
-            raise ModelError(message)
+        padding, vocabulary = tokenizer.pad_token_id, self.size(towers, "text", "vocab_size")
+        if tokenizer.padding_side != "right":
+            fault, key = "padding on the left", "padding_side"
+        elif padding is None or padding >= vocabulary:
+            fault, key = f"no padding token within the model's vocabulary of {vocabulary}", "pad_token"
+        else:
+            return
+        message = (
+            f"the tokenizer in {folder} has {fault}, and {self.title} reads texts padded on the right: set {key!r} in "
+            "its tokenizer_config.json"
+        )
+        raise ModelError(message)
 
     def special_tokens(self, tokenizer: Any) -> list[str]:
         """The tokens that mean something else than their text; in a caption they are read as plain text."""

@@ -70,7 +70,7 @@ class Clip(Family):
     def longest_text(self, towers: Towers) -> int:
         return self.size(towers, "text", "max_position_embeddings")
 
-    def check_tokenizer(self, tokenizer: Any, folder: Path) -> None:
+    def check_tokenizer(self, tokenizer: Any, folder: Path, towers: Towers) -> None:
         """Any padding will do: texts are not padded."""
 
     def special_tokens(self, tokenizer: Any) -> list[str]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from clipstore.encoders.families.base import Config, Shape, Towers, loaded
 from clipstore.encoders.families.clip import Clip
-from clipstore.encoders.images import AnyPreprocessing, Preprocessing
+from clipstore.encoders.images import AnyPreprocessing, Preprocessing, channel_values
 from clipstore.encoders.model_files import read_json
 from clipstore.errors import ModelError
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 _HEAD_WIDTH = 64  # of the image tower, if its configuration has none
+_IS_SQUASH = {"shortest": False, "squash": True}  # by resize_mode
 _INTERPOLATION = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 # Keys of the tables of model_cfg that are read, and those that may only have OpenCLIP's default.
@@ -122,31 +123,20 @@ class OpenClip(Clip):
     def read_preprocessing(self, folder: Path, towers: Towers) -> AnyPreprocessing:
         file, size = folder / CONFIG, self.size(towers, "vision", "image_size")
         settings = read_json(file).get("preprocess_cfg") or {}
-        mode = settings.get("resize_mode", "shortest")
-        interpolation = settings.get("interpolation", "bicubic")
-        if mode not in ("shortest", "squash") or interpolation not in _INTERPOLATION:
-            message = f"{file}: resize_mode {mode!r} with interpolation {interpolation!r} is not known"
-            raise ModelError(message)
         try:
-            mean, std = (
-                tuple(float(value) for value in settings.get(key, default))
-                for key, default in (("mean", _OPENAI_MEAN), ("std", _OPENAI_STD))
+            squash = _IS_SQUASH[settings.get("resize_mode", "shortest")]
+            return Preprocessing(
+                shortest_edge=None if squash else size,
+                resize=(size, size) if squash else None,
+                crop=(size, size),
+                resample=int(_INTERPOLATION[settings.get("interpolation", "bicubic")]),
+                scale=1 / 255,
+                mean=channel_values(settings, "mean", _OPENAI_MEAN),
+                std=channel_values(settings, "std", _OPENAI_STD, divides=True),
             )
-        except (TypeError, ValueError) as error:
-            message = f"{file}: mean and std in preprocess_cfg must be three numbers each"
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            message = f"preprocess_cfg in {file} does not describe how images are preprocessed: {error}"
             raise ModelError(message) from error
-        if len(mean) != 3 or len(std) != 3 or 0 in std:
-            message = f"{file}: mean and std in preprocess_cfg must be three numbers each, and std not 0"
-            raise ModelError(message)
-        return Preprocessing(
-            shortest_edge=size if mode == "shortest" else None,
-            resize=(size, size) if mode == "squash" else None,
-            crop=(size, size),
-            resample=int(_INTERPOLATION[interpolation]),
-            scale=1 / 255,
-            mean=mean,
-            std=std,
-        )
 
     def save_preprocessing(self, base: Path, folder: Path, preprocessing: AnyPreprocessing) -> None:
         assert isinstance(preprocessing, Preprocessing)
