@@ -27,6 +27,7 @@ class Protocol:
             0: the whole gallery is ranked.
         extended: the positives are those of the package eccv-caption, not the captions of each image. A query has
             many positives: tables show mAP@R and R-Precision.
+        hard_negatives: nothing is ranked: each caption of `hard_pairs` is compared with its hard negative.
         min_queries: the number of queries required in each direction, unless the evaluation is partial.
         caution: what a reader of the metrics must know. `{max_recall:.3f}` stands for the largest Recall@1 that the
             gallery permits.
@@ -40,6 +41,7 @@ class Protocol:
     fold_images: int = 0
     folds: int = 0
     extended: bool = False
+    hard_negatives: bool = False
     min_queries: int = 0
     caution: str = ""
 
@@ -75,6 +77,12 @@ _TABLE = (
         caption_set="first5",
         extended=True,
         min_queries=100,
+    ),
+    Protocol(
+        name="hard-negatives",
+        summary="whether each caption scores above its hard negative (see 'clipstore ingest sugarcrepe').",
+        directions=(),
+        hard_negatives=True,
     ),
 )
 

@@ -26,7 +26,7 @@ IMPORTED = "imported"  # the family of a model whose vectors were imported
 TowerName = Literal["image", "text"]
 ShardKind = Literal["vectors", "features"]
 PlanSource = Literal["image_files", "features", "texts"]  # what a tower's vectors are computed from
-ProtocolName = Literal["standard", "paired-rows", "coco-1k", "eccv", "cxc"]
+ProtocolName = Literal["standard", "paired-rows", "coco-1k", "eccv", "cxc", "hard-negatives"]
 
 ITEM_KIND: Mapping[TowerName, str] = {"image": "images", "text": "captions"}  # a tower's items, as users name them
 
@@ -40,10 +40,12 @@ class Annotations:
     splits            split string (without its group), image string, position int32 (from 0, within the split)
     categories        source_id string, name string, supercategory string
     image_categories  image string, category string (a category's source_id), instances int32
+    hard_pairs        image string, subset string, positive string, negative string (source_ids of two captions)
 
     `file_name` identifies an image within its dataset: its path below the source's root, with forward slashes, or an
     absolute path. `path` is the absolute path of the image file. Both category tables are None if the source has no
-    categories at all, and empty if it states that there are none. `warnings` are lines for the user.
+    categories at all, and empty if it states that there are none; `hard_pairs` is None if no caption has a hard
+    negative. `warnings` are lines for the user.
     """
 
     images: pa.Table
@@ -51,6 +53,7 @@ class Annotations:
     splits: pa.Table
     categories: pa.Table | None = None
     image_categories: pa.Table | None = None
+    hard_pairs: pa.Table | None = None
     warnings: tuple[str, ...] = ()
 
 

@@ -19,6 +19,7 @@ SCHEMA = (
     "views/query_metrics",
     "views/metrics",
     "views/hubness",
+    "views/hard_negatives",
     "views/caption_facts",
     "views/failed_queries",
     "views/failure_kinds",

@@ -172,6 +172,10 @@ known AS (
 )
 SELECT 'all' AS subset, direction, count(*) AS queries FROM queries GROUP BY direction
 UNION ALL
+SELECT 'all', 'image_to_text', count(*) FROM hard_scores
+WHERE evaluation_id = $evaluation_id AND positive_score IS NOT NULL
+HAVING count(*) > 0
+UNION ALL
 SELECT CASE WHEN seen THEN 'seen' ELSE 'unseen' END, direction, count(*)
 FROM queries
 JOIN known USING (direction, query_id)
@@ -202,7 +206,9 @@ DELETE FROM seen_images WHERE evaluation_id IN (SELECT unnest($evaluations::BIGI
 SELECT
     models.name AS model, splits.name AS split, evaluations.* EXCLUDE (model_id, split_id, evaluated_at),
     epoch_us(evaluated_at) // 1000000 AS evaluated_at,  -- seconds
-    (SELECT count(*) FROM ranks WHERE evaluation_id = $evaluation_id AND n_equal > 0) AS tied_pairs
+    (SELECT count(*) FROM ranks WHERE evaluation_id = $evaluation_id AND n_equal > 0)
+        + (SELECT count(*) FROM hard_scores WHERE evaluation_id = $evaluation_id AND positive_score = negative_score)
+        AS tied_pairs
 FROM evaluations
 JOIN models USING (model_id)
 JOIN splits USING (split_id)

@@ -25,6 +25,16 @@ INSERT INTO datasets (dataset_id, name, kind, root, cleaned)
 SELECT coalesce((SELECT max(dataset_id) FROM datasets), 0) + 1, $name, $kind, $root, $cleaned
 WHERE NOT EXISTS (FROM datasets WHERE name = $name);
 
+-- name: add_hard_pairs
+-- Adds the captions with hard negatives.
+INSERT INTO hard_pairs
+SELECT images.image_id, staged.subset, positive.caption_id, negative.caption_id
+FROM staged_hard_pairs AS staged
+CROSS JOIN this_source
+JOIN images ON images.dataset_id = this_source.dataset_id AND images.file_name = staged.image
+JOIN captions AS positive ON positive.image_id = images.image_id AND positive.source_id = staged.positive
+JOIN captions AS negative ON negative.image_id = images.image_id AND negative.source_id = staged.negative;
+
 -- name: add_image_categories
 -- Adds the number of instances of each category in each image.
 INSERT INTO image_categories
@@ -122,8 +132,8 @@ SEMI JOIN (
 ) USING (image_id);
 
 -- name: dataset
--- Returns the name of the dataset, and whether its captions were cleaned.
-SELECT name, cleaned FROM this_source;
+-- Returns the name and kind of the dataset, and whether its captions were cleaned.
+SELECT name, kind, cleaned FROM this_source;
 
 -- name: datasets
 -- Returns the datasets: the source of the last ingest, and the number of splits, images and captions.
@@ -222,6 +232,14 @@ DELETE FROM split_images
 WHERE split_id IN (SELECT split_id FROM numbered_splits)
     AND (split_id, image_id, position) NOT IN (SELECT (split_id, image_id, position) FROM numbered_splits);
 
+-- name: remove_hard_pairs
+-- Removes the hard negatives of the source's images, which are added again.
+DELETE FROM hard_pairs
+WHERE image_id IN (
+    SELECT image_id FROM images
+    JOIN this_source USING (dataset_id)
+    JOIN staged_hard_pairs ON staged_hard_pairs.image = images.file_name);
+
 -- name: remove_image_categories
 -- Removes the categories of the source's images, which are added again.
 DELETE FROM image_categories
@@ -237,6 +255,11 @@ DELETE FROM images WHERE image_id IN (SELECT image_id FROM removed_images);
 -- name: remove_orphan_captions
 -- Removes the captions of removed images.
 DELETE FROM captions WHERE image_id NOT IN (SELECT image_id FROM images);
+
+-- name: remove_orphan_hard_pairs
+-- Removes the hard negatives of which a caption was removed.
+DELETE FROM hard_pairs
+WHERE positive_id NOT IN (SELECT caption_id FROM captions) OR negative_id NOT IN (SELECT caption_id FROM captions);
 
 -- name: remove_orphan_image_categories
 -- Removes the categories of removed images.

@@ -38,7 +38,7 @@ SELECT name AS value FROM models;
 
 -- name: protocol
 -- The protocols of evaluation.
-FROM (VALUES ('standard'), ('paired-rows'), ('coco-1k'), ('eccv'), ('cxc')) AS protocols (value);
+FROM (VALUES ('standard'), ('paired-rows'), ('coco-1k'), ('eccv'), ('cxc'), ('hard-negatives')) AS protocols (value);
 
 -- name: query
 -- the query_id of an evaluated query

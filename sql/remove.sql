@@ -16,6 +16,10 @@ DELETE FROM datasets WHERE name = $dataset;
 -- Deletes the additional positives of the images in removed_images.
 DELETE FROM extra_positives WHERE image_id IN (SELECT image_id FROM removed_images);
 
+-- name: delete_hard_pairs
+-- Deletes the hard negatives of the images in removed_images.
+DELETE FROM hard_pairs WHERE image_id IN (SELECT image_id FROM removed_images);
+
 -- name: delete_image_categories
 -- Deletes the categories of the images in removed_images.
 DELETE FROM image_categories WHERE image_id IN (SELECT image_id FROM removed_images);

@@ -186,6 +186,61 @@ def csv(
     _print(ingest_csv(store, file, name=name, options=options), as_json=as_json)
 
 
+@ingest.command("sugarcrepe")
+@click.argument("root", type=_PATH)
+@click.option("--name", default="sugarcrepe", show_default=True, help="The name of the dataset.")
+@_images("The folder of the images of COCO val2017. [default: ROOT]")
+@_replace
+@_follow_links
+@store_option
+@json_option
+def sugarcrepe(
+    root: Path, name: str, images: Path | None, store: Store, *, replace: bool, follow_links: bool, as_json: bool
+) -> None:
+    """Ingest SugarCrepe's captions and hard negatives.
+
+    ROOT has a file for each subset, such as replace_obj.json. Creates NAME/all. Evaluate it with 'clipstore eval
+    --protocol hard-negatives'. Vectors of the same image files in other datasets are shared.
+
+    Example: clipstore ingest sugarcrepe /data/sugar-crepe --images /data/coco/val2017
+    """
+    from clipstore.pipeline.ingest.run import IngestOptions, ingest_sugarcrepe
+
+    options = IngestOptions(replace=replace, images=images, follow_links=follow_links)
+    _print(ingest_sugarcrepe(store, root, name=name, options=options), as_json=as_json)
+
+
+@ingest.command("hard-negatives")
+@click.argument("file", type=_PATH)
+@click.option("--name", help="The name of the dataset. [default: the name of the file]")
+@_images("The folder that relative paths start from. [default: the folder of FILE]")
+@_replace
+@_follow_links
+@store_option
+@json_option
+def hard_negatives(
+    file: Path,
+    name: str | None,
+    images: Path | None,
+    store: Store,
+    *,
+    replace: bool,
+    follow_links: bool,
+    as_json: bool,
+) -> None:
+    """Ingest a CSV file of captions and hard negatives.
+
+    Its columns are image_path, positive (a caption of the image), negative (a caption that is wrong for the image)
+    and, optionally, subset. Creates NAME/all. Evaluate it with 'clipstore eval --protocol hard-negatives'.
+
+    Example: clipstore ingest hard-negatives holidays/negatives.csv --name holidays-hard
+    """
+    from clipstore.pipeline.ingest.run import IngestOptions, ingest_hard_negatives
+
+    options = IngestOptions(replace=replace, images=images, follow_links=follow_links)
+    _print(ingest_hard_negatives(store, file, name=name, options=options), as_json=as_json)
+
+
 def _print(result: IngestResult, *, as_json: bool) -> None:
     from clipstore.reporting.tables import print_json, print_table
 
@@ -195,6 +250,8 @@ def _print(result: IngestResult, *, as_json: bool) -> None:
         print_json(result.row())
         return
     print_table(result.splits, empty="the source has no splits")
+    if result.subsets:
+        print_table(result.subsets)
     if result.cleaned is not None:
         dropped = _counts(result.cleaned)
         echo(f"{result.dataset}: captions cleaned; dropped: {dropped or 'nothing'}")

@@ -59,12 +59,12 @@ def _read_table(file: Path) -> Delimited:
 
 def _row(file: Path, folder: Path, number: int, values: list[str]) -> _Row:
     path, caption, image_id, caption_id, split = values
-    name = _image_name(file, folder, number, path)
+    name = image_name(file, folder, number, path)
     # Captions are kept as they are; white space around ids and split names is removed.
     return _Row(number, name, caption, image_id.strip(), caption_id.strip(), split.strip())
 
 
-def _image_name(file: Path, folder: Path, number: int, path: str) -> str:
+def image_name(file: Path, folder: Path, number: int, path: str) -> str:
     """The file name of an image: its path relative to the folder, or its absolute path outside the folder."""
     if not path.strip():
         raise DatasetError(f"{file}: row {number} has no image path; write it, or remove the row")

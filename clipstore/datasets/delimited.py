@@ -23,6 +23,8 @@ OTHER_NAMES = {
         *("filepath", "file_path", "filename", "file_name", "image", "image_name", "image_file"),
         *("image_filename", "img", "img_path", "path"),
     ),
+    "positive": ("caption", "positive_caption", "true_caption"),
+    "negative": ("negative_caption", "hard_negative", "false_caption", "foil"),
     "caption": ("title", "text", "comment", "sentence", "description"),
 }
 

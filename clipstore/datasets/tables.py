@@ -27,6 +27,7 @@ CAPTIONS = pa.schema(
 SPLITS = pa.schema([("split", pa.string()), ("image", pa.string()), ("position", pa.int32())])
 CATEGORIES = pa.schema([("source_id", pa.string()), ("name", pa.string()), ("supercategory", pa.string())])
 IMAGE_CATEGORIES = pa.schema([("image", pa.string()), ("category", pa.string()), ("instances", pa.int32())])
+HARD_PAIRS = pa.schema([(name, pa.string()) for name in ("image", "subset", "positive", "negative")])
 
 # A drive letter ("C:/images") or a backslash leaves the folder on Windows, and only there: refused on all systems.
 _OUTSIDE = re.compile(r"/|[A-Za-z]:|.*[\\\0]", re.DOTALL)

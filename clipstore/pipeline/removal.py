@@ -26,6 +26,7 @@ _IMAGE_STEPS = (
     ("remove/delete_captions", "captions"),
     ("remove/delete_image_categories", None),
     ("remove/delete_extra_positives", None),
+    ("remove/delete_hard_pairs", None),
     ("remove/delete_images", "images"),
 )
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from clipstore.catalog import Session
 from clipstore.errors import NotFoundError
 from clipstore.hints import eval_command
+from clipstore.protocols import PROTOCOLS
 from clipstore.records import Provenance, Row
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import model_name
@@ -47,6 +48,16 @@ def read_evaluation(session: Session, evaluation_id: int) -> Row:
     row["evaluated_at"] = datetime.fromtimestamp(row["evaluated_at"], UTC).isoformat()
     model, queries = row.pop("model"), _query_counts(session, evaluation_id)
     provenance = Provenance(**row, **queries["all"])
+    if PROTOCOLS[provenance.protocol].hard_negatives:
+        metrics = session.rows("hard_negatives/metrics", evaluation_id=evaluation_id)
+        return {
+            "model": model,
+            "split": provenance.split,
+            "protocol": provenance.protocol,
+            "metrics": {row["metric"]: row["value"] for row in metrics},
+            "subsets": session.rows("hard_negatives/subsets", evaluation_id=evaluation_id),
+            "measured_on": asdict(provenance),
+        }
     return {
         "model": model,
         "split": provenance.split,
@@ -108,6 +119,7 @@ def delete_evaluations(session: Session, evaluations: Iterable[int]) -> None:
         "evaluate/delete_hits",
         "evaluate/delete_ranks",
         "evaluate/delete_seen_images",
+        "hard_negatives/delete_scores",
         "evaluate/delete_evaluations",
     ):
         session.run(statement, evaluations=ids)

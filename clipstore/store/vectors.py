@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +23,6 @@ from clipstore.store.models import find_model
 from clipstore.store.probes import unchecked_warnings
 from clipstore.store.registry import registered_shard
 from clipstore.store.towers import has_changed, recorded_towers
-
-if TYPE_CHECKING:
-    from clipstore.ranking import BadRowError
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")  # as str(int) writes it
 
@@ -176,12 +173,12 @@ def missing_vectors_hint(model: Model, split: str) -> str:
     return f"run '{embed_command(model.name, split)}'"
 
 
-def bad_row_error(items: EmbeddedItems, error: BadRowError) -> VectorError:
-    """The error for an item whose vector cannot be ranked, with its shard and row."""
-    path = items.vectors.shards[items.vectors.shard[error.row]].path
+def bad_row_error(items: EmbeddedItems, side: str, row: int) -> VectorError:
+    """The error for the item in a row of `items` whose vector cannot be ranked, with its shard."""
+    path = items.vectors.shards[items.vectors.shard[row]].path
     message = (
-        f"the vector of {error.side} {items.table['source_id'][error.row]} contains NaN, infinity or values above "
-        f"1e18 (row {items.vectors.rows[error.row]} of {path}): remove that shard, and embed or import it again"
+        f"the vector of {side} {items.table['source_id'][row]} contains NaN, infinity or values above "
+        f"1e18 (row {items.vectors.rows[row]} of {path}): remove that shard, and embed or import it again"
     )
     return VectorError(message)
 

@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS store_format (
 CREATE TABLE IF NOT EXISTS datasets (
     dataset_id BIGINT NOT NULL,
     name VARCHAR NOT NULL,
-    kind VARCHAR NOT NULL,              -- kind of the source: coco, flickr, karpathy, csv
+    kind VARCHAR NOT NULL,              -- kind of the source: coco, flickr, karpathy, csv, sugarcrepe, hard-negatives
     root VARCHAR NOT NULL,              -- folder of the last ingest
     cleaned BOOLEAN DEFAULT FALSE       -- whether captions were cleaned at ingest (--clean)
 );
@@ -71,6 +71,15 @@ CREATE TABLE IF NOT EXISTS image_categories (
     image_id BIGINT NOT NULL,
     category_id BIGINT NOT NULL,
     instances INTEGER NOT NULL          -- number of objects
+);
+
+-- Captions of an image, each with a hard negative: a caption that is wrong for the image in one detail. Both are rows of
+-- captions, so that they are embedded; only the positive describes the image.
+CREATE TABLE IF NOT EXISTS hard_pairs (
+    image_id BIGINT NOT NULL,
+    subset VARCHAR NOT NULL,            -- how the negatives were made, such as replace_obj
+    positive_id BIGINT NOT NULL,        -- caption_id; in no other pair
+    negative_id BIGINT NOT NULL         -- caption_id; in no other pair
 );
 
 -- Models.
@@ -216,6 +225,15 @@ CREATE TABLE IF NOT EXISTS hits (
     position INTEGER NOT NULL,          -- from 1
     item_id BIGINT NOT NULL,            -- caption_id or image_id, by direction
     score DOUBLE NOT NULL
+);
+
+-- Scores of the protocol hard-negatives: one row per pair of hard_pairs.
+CREATE TABLE IF NOT EXISTS hard_scores (
+    evaluation_id BIGINT NOT NULL,
+    positive_id BIGINT NOT NULL,        -- as in hard_pairs
+    negative_id BIGINT NOT NULL,
+    positive_score DOUBLE,              -- of the image and its caption; null: one of the three has no vector
+    negative_score DOUBLE               -- of the image and the hard negative; null: as above
 );
 
 -- Additional positive pairs, which the dataset itself does not list.

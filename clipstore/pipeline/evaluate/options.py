@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from clipstore import choices
+from clipstore.errors import OptionError
 from clipstore.progress import Progress, no_progress
 from clipstore.protocols import PROTOCOLS, first_captions
 from clipstore.records import CaptionSet, ScreenPrecision
@@ -49,6 +50,9 @@ class EvalOptions:
 
     def __post_init__(self) -> None:
         choices.check(self)
+        if PROTOCOLS[self.protocol].hard_negatives and self.captions == "first5":
+            message = f"--protocol {self.protocol} compares all captions with hard negatives: omit --captions first5"
+            raise OptionError(message)
 
     @property
     def caption_set(self) -> CaptionSet:

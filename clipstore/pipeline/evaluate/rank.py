@@ -82,23 +82,32 @@ def rank_gallery(
     tasks = [restrict_queries(task, gallery, queries) for task in tasks]
     check_queries(protocol, tasks, partial=options.partial)
     ranks = [_rank_task(name, gallery, task, options, device, number) for number, task in enumerate(tasks, 1)]
-    evaluation = asdict(provenance) | {
-        "unseen": options.unseen,
+    evaluation = evaluation_row(provenance, options, start) | {
         "asked_images": gallery.images.table.num_rows - count_without_positive(gallery, tasks)[0],
-        "partial": options.partial,
-        "protocol": options.protocol,
-        "caption_set": options.caption_set,
         "images_without_positive": images_without,
         "captions_without_positive": captions_without,
         "lost_positives": lost,
         "screen": ranks[0].screen,
         "rechecked": sum(part.rechecked for part in ranks),
         "scores": sum(len(task.images) * len(task.captions) for task in tasks),
+    }
+    return RankedGallery(gallery=gallery, tasks=tasks, ranks=ranks, evaluation=evaluation)
+
+
+def evaluation_row(provenance: GalleryProvenance, options: EvalOptions, start: float) -> Row:
+    """What all protocols store in the row of an evaluation that began at `start` (`time.perf_counter`)."""
+    return asdict(provenance) | {
+        "unseen": options.unseen,
+        "partial": options.partial,
+        "protocol": options.protocol,
+        "caption_set": options.caption_set,
+        "images_without_positive": 0,
+        "captions_without_positive": 0,
+        "lost_positives": 0,
         "seconds": time.perf_counter() - start,
         "peak_memory": peak_memory(),
         "evaluated_at": datetime.now(UTC),
     }
-    return RankedGallery(gallery=gallery, tasks=tasks, ranks=ranks, evaluation=evaluation)
 
 
 def _rank_task(name: str, gallery: Gallery, task: RankingTask, options: EvalOptions, device: str, number: int) -> Ranks:
@@ -119,4 +128,5 @@ def _rank_task(name: str, gallery: Gallery, task: RankingTask, options: EvalOpti
             on_progress=lambda done, total: options.on_progress(label, done, total),
         )
     except BadRowError as error:
-        raise bad_row_error(images if error.side == "image" else texts, error) from error
+        items = images if error.side == "image" else texts
+        raise bad_row_error(items, error.side, error.row) from error

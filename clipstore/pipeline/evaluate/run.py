@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from clipstore.catalog import Session
 from clipstore.datasets.extended import all_positives
 from clipstore.errors import VectorError
+from clipstore.pipeline.evaluate.hard_negatives import save_scores, score_hard_negatives
 from clipstore.pipeline.evaluate.options import EvalOptions
 from clipstore.pipeline.evaluate.provenance import check_gallery_unchanged, gallery_provenance, seen_images
 from clipstore.pipeline.evaluate.rank import rank_gallery
-from clipstore.pipeline.evaluate.save import save_evaluation
+from clipstore.pipeline.evaluate.save import add_evaluation, save_evaluation
+from clipstore.protocols import PROTOCOLS
 from clipstore.records import GalleryProvenance, Model, Row
 from clipstore.store.evaluations import read_evaluation
 from clipstore.store.gallery import Gallery, find_gallery, prepare_models
+from clipstore.store.hard_negatives import check_hard_negatives, refuse_hard_negatives
 from clipstore.store.layout import Store, split_id
 from clipstore.store.recovery import save_records
 from clipstore.store.vectors import EmbeddedItems, StoredRows
@@ -54,6 +58,7 @@ class _ModelGallery:
         provenance: read with the gallery: the result is stored if the catalog has the same one then.
         seen: ids of its images that the model was trained on.
         excluded_image_ids: ids of its images that are not queries.
+        pairs: the captions with hard negatives of the split; None: they are not compared.
     """
 
     model: Model
@@ -61,6 +66,7 @@ class _ModelGallery:
     provenance: GalleryProvenance
     seen: Ids
     excluded_image_ids: Ids
+    pairs: pa.Table | None
 
 
 def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> EvalResult:
@@ -95,6 +101,7 @@ def _find_galleries(
     All galleries have the same queries, so that their metrics are comparable.
     """
     with store.catalog.read() as session:
+        pairs = _hard_pairs(session, split, options)
         prepared, skipped = prepare_models(
             store,
             session,
@@ -113,6 +120,7 @@ def _find_galleries(
                 provenance=gallery_provenance(session, model, split, gallery),
                 seen=seen_images(session, [model], gallery),
                 excluded_image_ids=seen_images(session, trained, gallery),
+                pairs=pairs,
             )
             for model, gallery in prepared
         ]
@@ -124,6 +132,19 @@ def _find_galleries(
         )
         raise VectorError(message)
     return galleries, skipped
+
+
+def _hard_pairs(session: Session, split: str, options: EvalOptions) -> pa.Table | None:
+    """The captions of a split with hard negatives, if the protocol compares these.
+
+    Raises:
+        VectorError: the split does not fit the protocol.
+    """
+    if not PROTOCOLS[options.protocol].hard_negatives:
+        refuse_hard_negatives(session, split)
+        return None
+    check_hard_negatives(session, split)
+    return session.table("hard_negatives/pairs", split_id=split_id(session, split))
 
 
 def _evaluate_model(
@@ -140,14 +161,36 @@ def _evaluate_model(
     The last one also stores what all models of the split share: its extra positives.
     """
     model, gallery, provenance = entry.model, vectors.load(entry.gallery), entry.provenance
-    ranked = rank_gallery(model.name, gallery, provenance, options, excluded_image_ids=entry.excluded_image_ids)
+    save = _score(entry, gallery, options) if entry.pairs else _rank(entry, gallery, options)
     with store.catalog.write() as session:
         check_gallery_unchanged(session, model, split, gallery, provenance)
-        evaluation = read_evaluation(session, save_evaluation(session, replace(ranked, seen=entry.seen)))
+        evaluation = read_evaluation(session, save(session))
         save_records(session, store, "evaluations")
         if is_last:
             save_extra_positives(session, split)
         return evaluation
+
+
+def _rank(entry: _ModelGallery, gallery: Gallery, options: EvalOptions) -> Callable[[Session], int]:
+    """Rank a model's gallery; returns a function that writes the evaluation and returns its id."""
+    ranked = rank_gallery(
+        entry.model.name, gallery, entry.provenance, options, excluded_image_ids=entry.excluded_image_ids
+    )
+    return lambda session: save_evaluation(session, replace(ranked, seen=entry.seen))
+
+
+def _score(entry: _ModelGallery, gallery: Gallery, options: EvalOptions) -> Callable[[Session], int]:
+    """The same for the captions with hard negatives."""
+    scored = score_hard_negatives(
+        entry.model.name, gallery, entry.provenance, entry.pairs, options, excluded_image_ids=entry.excluded_image_ids
+    )
+
+    def save(session: Session) -> int:
+        evaluation_id = add_evaluation(session, scored.evaluation, entry.seen)
+        save_scores(session, scored.scores, evaluation_id)
+        return evaluation_id
+
+    return save
 
 
 def save_extra_positives(session: Session, split: str) -> None:

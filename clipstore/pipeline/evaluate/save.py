@@ -27,20 +27,25 @@ _KEY = ("model_id", "split_id", "protocol", "caption_set", "unseen")  # at most 
 
 def save_evaluation(session: Session, ranked: RankedGallery) -> int:
     """Write an evaluation with its ranks and hits, and delete the one that it replaces. Returns its id."""
-    evaluation = ranked.evaluation
+    evaluation_id = add_evaluation(session, ranked.evaluation, ranked.seen)
+    for ranks, hits in _tables(ranked, evaluation_id):
+        session.stage(staged_ranks=ranks, staged_hits=hits)
+        session.run("evaluate/add_ranks")
+        session.run("evaluate/add_hits")
+    return evaluation_id
+
+
+def add_evaluation(session: Session, evaluation: Row, seen: Ids) -> int:
+    """Write the row of an evaluation and its seen images, and delete the one that it replaces. Returns its id."""
     replaced = session.rows("evaluate/replaced", **{key: evaluation[key] for key in _KEY})
     delete_evaluations(session, [row["evaluation_id"] for row in replaced])
     evaluation_id = int(session.rows("evaluate/next_id")[0]["evaluation_id"])
     session.stage(staged_evaluation=pa.Table.from_pylist([evaluation | {"evaluation_id": evaluation_id}]))
     session.run("evaluate/add_evaluation")
     if not evaluation["unseen"]:  # otherwise no query is of a seen image
-        ids = pa.repeat(evaluation_id, len(ranked.seen))
-        session.stage(staged_seen_images=pa.table({"evaluation_id": ids, "image_id": ranked.seen}))
+        ids = pa.repeat(evaluation_id, len(seen))
+        session.stage(staged_seen_images=pa.table({"evaluation_id": ids, "image_id": seen}))
         session.run("evaluate/add_seen_images")
-    for ranks, hits in _tables(ranked, evaluation_id):
-        session.stage(staged_ranks=ranks, staged_hits=hits)
-        session.run("evaluate/add_ranks")
-        session.run("evaluate/add_hits")
     return evaluation_id
 
 

@@ -13,6 +13,7 @@ from clipstore.datasets.image_files import links_out, nearest_folder
 from clipstore.errors import BadNameError, DatasetError, check_name
 from clipstore.records import Annotations
 
+_WITH_HARD_NEGATIVES = {"sugarcrepe", "hard-negatives"}  # kinds of datasets
 _MAX_SIZE_CHECKS = 2000  # image files with a new path whose sizes are compared
 
 
@@ -100,6 +101,18 @@ def check_cleaned(session: Session, *, cleaned: bool) -> None:
             f"{stored['name']!r} was ingested {'with' if stored['cleaned'] else 'without'} --clean: "
             "ingest it the same way again, or give another --name"
         )
+        raise DatasetError(message)
+
+
+def check_hard_negatives(session: Session, kind: str) -> None:
+    """Refuse to mix hard negatives with the captions of another kind of source in one dataset.
+
+    Raises:
+        DatasetError: the dataset is of another kind, and one of the two has hard negatives.
+    """
+    stored = session.rows("ingest/dataset")[0]
+    if stored["kind"] != kind and _WITH_HARD_NEGATIVES & {stored["kind"], kind}:
+        message = f"{stored['name']!r} is a dataset of the kind {stored['kind']}, not {kind}: give another --name"
         raise DatasetError(message)
 
 

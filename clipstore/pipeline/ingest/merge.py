@@ -50,6 +50,7 @@ _REMOVAL_STEPS: tuple[Step, ...] = (
     ("ingest/remove_orphan_captions", "captions removed"),
     ("ingest/remove_from_drawn_splits", "images removed from drawn splits"),
     ("ingest/remove_orphan_image_categories", None),
+    ("ingest/remove_orphan_hard_pairs", None),
 )
 _CATEGORY_STEPS: tuple[Step, ...] = (  # of a source that states categories
     ("ingest/remove_image_categories", None),
@@ -76,7 +77,16 @@ def merge(session: Session, source: Annotations) -> tuple[Counter[str], list[str
     changes.update(_run(session, _REMOVAL_STEPS))
     if source.categories is not None:
         changes.update(_run(session, _CATEGORY_STEPS))
+    if source.hard_pairs is not None:
+        merge_hard_pairs(session, source.hard_pairs)
     return changes, warnings
+
+
+def merge_hard_pairs(session: Session, pairs: pa.Table) -> None:
+    """Replace the hard negatives of the images of `pairs`, whose captions the catalog has."""
+    session.stage(staged_hard_pairs=pairs)
+    session.run("ingest/remove_hard_pairs")
+    session.run("ingest/add_hard_pairs")
 
 
 def merge_captions(session: Session, source: Annotations) -> None:

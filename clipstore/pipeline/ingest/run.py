@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from clipstore.catalog import Session
-from clipstore.datasets import coco, csv_file, flickr, karpathy
+from clipstore.datasets import coco, csv_file, flickr, hard_negatives, karpathy
 from clipstore.datasets.image_files import ImageFinder
 from clipstore.errors import DatasetError
 from clipstore.pipeline.ingest import checks
@@ -60,6 +60,7 @@ class IngestResult:
         changes: rows added, changed or removed, by description, such as "images added".
         cleaned: images and captions that cleaning dropped, by description; None: without cleaning.
         splits: name, images and captions of the splits of the sources.
+        subsets: pairs of each subset of hard negatives, and those whose image file is missing.
         stale_evaluations: evaluations that were removed because their split changed.
         warnings: one line each.
     """
@@ -68,6 +69,7 @@ class IngestResult:
     changes: Counter[str] = field(default_factory=Counter)
     cleaned: Counter[str] | None = None
     splits: list[Row] = field(default_factory=list)
+    subsets: list[Row] = field(default_factory=list)
     stale_evaluations: list[Row] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -78,6 +80,7 @@ class IngestResult:
             "changes": _json_keys(self.changes),
             "cleaned": None if self.cleaned is None else _json_keys(self.cleaned),
             "splits": self.splits,
+            **({"subsets": self.subsets} if self.subsets else {}),
             "forgotten": self.stale_evaluations,
             "warnings": self.warnings,
         }
@@ -154,6 +157,26 @@ def ingest_csv(
     return _ingest(store, {file: annotations}, _Target(name or file.stem, "csv", file.parent), options)
 
 
+def ingest_sugarcrepe(
+    store: Store, root: Path, *, name: str = "sugarcrepe", options: IngestOptions = IngestOptions()
+) -> IngestResult:
+    """Ingest SugarCrepe: ROOT/<subset>.json, captions of images of COCO val2017 with hard negatives."""
+    checks.check_dataset_name(name)
+    _check_writable(store)
+    annotations = hard_negatives.read_sugarcrepe(root, options.images)
+    return _ingest(store, {root: annotations}, _Target(name, "sugarcrepe", root), options)
+
+
+def ingest_hard_negatives(
+    store: Store, file: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
+) -> IngestResult:
+    """Ingest a table with the columns image_path, positive, negative. The default of `name` is the name of the file."""
+    _check_writable(store)
+    annotations = hard_negatives.read_csv(file, options.images)
+    checks.check_dataset_name(name or file.stem, source=None if name else file)
+    return _ingest(store, {file: annotations}, _Target(name or file.stem, "hard-negatives", file.parent), options)
+
+
 def _check_writable(store: Store) -> None:
     """Report a busy catalog before a large source is read. The first ingest of a store creates the catalog."""
     if store.catalog.path.exists():
@@ -183,6 +206,7 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
         for file, source in located.items():
             session.run("ingest/set_source", name=target.name, source=str(file.absolute()))
             checks.check_cleaned(session, cleaned=options.clean)
+            checks.check_hard_negatives(session, target.kind)
             with checks.source_conflicts(session, file, source, target.kind, replace=options.replace):
                 _merge(session, source, result)
         result.stale_evaluations = delete_stale(session)
@@ -212,7 +236,10 @@ def _merge(session: Session, source: Annotations, result: IngestResult) -> None:
     result.changes.update(changes)
     result.warnings += warnings
     splits = source.splits["split"].unique().to_pylist()
-    result.splits += session.rows("ingest/split_sizes", splits=[f"{result.dataset}/{split}" for split in splits])
+    names = [f"{result.dataset}/{split}" for split in splits]
+    result.splits += session.rows("ingest/split_sizes", splits=names)
+    if source.hard_pairs is not None:
+        result.subsets += session.rows("hard_negatives/subset_sizes", splits=names)
 
 
 def _json_keys(counts: Mapping[str, int]) -> dict[str, int]:

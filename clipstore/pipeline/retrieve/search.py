@@ -95,7 +95,7 @@ def _top_rows(
             device=checked_device(options.device),
         )
     except BadRowError as error:
-        raise bad_row_error(gallery, error) from error
+        raise bad_row_error(gallery, error.side, error.row) from error
     direction = ranks.image_to_text if from_image else ranks.text_to_image
     return direction.hits, direction.hit_scores
 
