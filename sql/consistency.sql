@@ -38,6 +38,30 @@ SELECT 'extra_positives' AS "table", 'image_id is not in images' AS problem, cou
 FROM extra_positives
 ANTI JOIN images AS target ON target.image_id = extra_positives.image_id;
 
+-- name: hard_pairs_images
+-- Hard_pairs whose image_id is not in images.
+SELECT 'hard_pairs' AS "table", 'image_id is not in images' AS problem, count(*) AS rows, min(hard_pairs.image_id)::VARCHAR AS example
+FROM hard_pairs
+ANTI JOIN images AS target ON target.image_id = hard_pairs.image_id;
+
+-- name: hard_pairs_negatives
+-- Hard_pairs whose negative_id is not a caption of the image.
+SELECT 'hard_pairs' AS "table", 'negative_id is not a caption of the image' AS problem, count(*) AS rows, min(hard_pairs.negative_id)::VARCHAR AS example
+FROM hard_pairs
+ANTI JOIN captions AS target ON target.caption_id = hard_pairs.negative_id AND target.image_id = hard_pairs.image_id;
+
+-- name: hard_pairs_positives
+-- Hard_pairs whose positive_id is not a caption of the image.
+SELECT 'hard_pairs' AS "table", 'positive_id is not a caption of the image' AS problem, count(*) AS rows, min(hard_pairs.positive_id)::VARCHAR AS example
+FROM hard_pairs
+ANTI JOIN captions AS target ON target.caption_id = hard_pairs.positive_id AND target.image_id = hard_pairs.image_id;
+
+-- name: hard_scores_evaluations
+-- Hard_scores whose evaluation_id is not in evaluations.
+SELECT 'hard_scores' AS "table", 'evaluation_id is not in evaluations' AS problem, count(*) AS rows, min(hard_scores.evaluation_id)::VARCHAR AS example
+FROM hard_scores
+ANTI JOIN evaluations AS target ON target.evaluation_id = hard_scores.evaluation_id;
+
 -- name: hits_evaluations
 -- Hits whose evaluation_id is not in evaluations.
 SELECT 'hits' AS "table", 'evaluation_id is not in evaluations' AS problem, count(*) AS rows, min(hits.evaluation_id)::VARCHAR AS example
@@ -165,6 +189,26 @@ FROM (
     SELECT count(*) AS times, min(evaluation_id)::VARCHAR AS example
     FROM evaluations
     GROUP BY hash(evaluation_id)
+    HAVING count(*) > 1
+);
+
+-- name: unique_hard_pairs
+-- Hard_pairs with an equal positive_id or negative_id.
+SELECT 'hard_pairs' AS "table", 'another row has the same caption' AS problem, coalesce(sum(times - 1), 0)::BIGINT AS rows, min(caption_id)::VARCHAR AS example
+FROM (
+    SELECT caption_id, count(*) AS times
+    FROM (SELECT positive_id AS caption_id FROM hard_pairs UNION ALL SELECT negative_id FROM hard_pairs)
+    GROUP BY caption_id
+    HAVING count(*) > 1
+);
+
+-- name: unique_hard_scores
+-- Hard_scores with an equal evaluation and positive_id.
+SELECT 'hard_scores' AS "table", 'another row has the same evaluation_id and positive_id' AS problem, coalesce(sum(times - 1), 0)::BIGINT AS rows, min(positive_id)::VARCHAR AS example
+FROM (
+    SELECT evaluation_id, positive_id, count(*) AS times
+    FROM hard_scores
+    GROUP BY evaluation_id, positive_id
     HAVING count(*) > 1
 );
 

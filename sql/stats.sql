@@ -68,6 +68,7 @@ SELECT
     (SELECT count(*) FROM split_items WHERE problem IS NOT NULL) AS missing_photos,
     (SELECT count(*) FROM split_items ANTI JOIN tokenized USING (image_id)) AS images_without_captions,
     count(*) AS captions,
+    (SELECT count(*) FROM hard_pairs SEMI JOIN split_items USING (image_id)) AS hard_negatives,
     count(*) / nullif((SELECT count(*) FROM split_items), 0) AS mean_captions,
     coalesce(sum(len(words)), 0)::BIGINT AS words,
     (SELECT count(DISTINCT word) FROM (SELECT unnest(words) AS word FROM tokenized)) AS vocabulary,

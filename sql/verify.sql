@@ -78,6 +78,8 @@ SELECT
     (SELECT bit_xor(hash(t)) FROM vectors AS t) AS vectors,
     (SELECT bit_xor(hash(t)) FROM evaluations AS t) AS evaluations,
     (SELECT bit_xor(hash(t)) FROM ranks AS t) AS ranks,
+    (SELECT bit_xor(hash(t)) FROM hard_pairs AS t) AS hard_pairs,
+    (SELECT bit_xor(hash(t)) FROM hard_scores AS t) AS hard_scores,
     (SELECT bit_xor(hash(t)) FROM hits AS t) AS hits;
 
 -- name: row_checksums

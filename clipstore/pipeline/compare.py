@@ -14,7 +14,7 @@ from clipstore import choices
 from clipstore.catalog import Session
 from clipstore.errors import ComparisonError
 from clipstore.hints import eval_command
-from clipstore.protocols import DIRECTIONS
+from clipstore.protocols import DIRECTIONS, PROTOCOLS
 from clipstore.records import Row
 from clipstore.significance import Estimates, Method, PairedSums, estimate, holm
 from clipstore.store.layout import Store, split_id
@@ -104,13 +104,17 @@ def _compare_evaluations(session: Session, evaluations: Sequence[Row], options: 
     baseline, *others = evaluations
     for other in others:
         _check_comparable(session, baseline, other, options)
-    sums, metrics = _paired_sums(
-        [session.table("compare/sums", evaluation_id=evaluation["evaluation_id"]) for evaluation in evaluations]
-    )
+    hard_negatives = PROTOCOLS[options.protocol].hard_negatives
+    ids = [evaluation["evaluation_id"] for evaluation in evaluations]
+    if hard_negatives:
+        sums, metrics = _paired_results([session.table("compare/hard_sums", evaluation_id=number) for number in ids])
+        values = [_accuracies(session, number) for number in ids]
+    else:
+        sums, metrics = _paired_sums([session.table("compare/sums", evaluation_id=number) for number in ids])
+        values = [_metric_values(session, number) for number in ids]
     # Enough flips that the smallest p is below 0.005 after Holm's correction, for any number of models.
     method = Method(flips=max(Method.flips, _MIN_FLIPS * len(sums.weights)))
     estimates = iter(_estimate_rows(estimate(sums, method)))
-    values = [_metric_values(session, evaluation) for evaluation in evaluations]
     return {
         "baseline": baseline["model"],
         "split": baseline["split"],
@@ -126,7 +130,9 @@ def _compare_evaluations(session: Session, evaluations: Sequence[Row], options: 
                     _difference(metric, values[0][metric], value[metric], next(estimates), method) for metric in metrics
                 ],
                 "queries": session.rows(
-                    "compare/changes", baseline=baseline["evaluation_id"], model=other["evaluation_id"]
+                    "compare/hard_changes" if hard_negatives else "compare/changes",
+                    baseline=baseline["evaluation_id"],
+                    model=other["evaluation_id"],
                 ),
             }
             for other, value in zip(others, values[1:], strict=True)
@@ -198,8 +204,40 @@ def _paired_sums(tables: Sequence[pa.Table]) -> tuple[PairedSums, list[Metric]]:
     return paired, metrics
 
 
-def _metric_values(session: Session, evaluation: Row) -> dict[Metric, float]:
-    rows = session.rows("evaluate/metrics", evaluation_id=evaluation["evaluation_id"])
+def _paired_results(tables: Sequence[pa.Table]) -> tuple[PairedSums, list[Metric]]:
+    """The same of the protocol hard-negatives: a mean for each subset, one over all pairs, and the mean of the subsets.
+
+    The tables have one row for each subset and image, the same in each table, with the number of pairs and the sum of
+    their results.
+    """
+    subsets, place = np.unique(tables[0]["subset"].to_pylist(), return_inverse=True)
+    images, image = np.unique(tables[0]["image_id"].to_numpy(), return_inverse=True)
+    pairs = np.zeros((len(subsets), len(images)))
+    pairs[place, image] = tables[0]["pairs"].to_numpy()
+    sums = np.zeros((len(tables), *pairs.shape))
+    for number, table in enumerate(tables):
+        sums[number, place, image] = table["correct"].to_numpy()
+    differences = sums[1:] - sums[0]
+    every = np.concatenate([differences, differences.sum(axis=1, keepdims=True)], axis=1)
+    queries = np.broadcast_to(np.concatenate([pairs, pairs.sum(axis=0, keepdims=True)]), every.shape)
+    weights = np.vstack([np.eye(len(subsets) + 1), [1 / len(subsets)] * len(subsets) + [0.0]])
+    paired = PairedSums(
+        differences=every.reshape(-1, len(images)),
+        queries=queries.reshape(-1, len(images)),
+        strata=np.zeros(len(images), dtype=np.int64),
+        weights=np.asarray(np.kron(np.eye(len(differences)), weights), dtype=np.float64),
+    )
+    names = [*(f"accuracy/{subset}" for subset in subsets.tolist()), "accuracy", "macro_accuracy"]
+    return paired, [("image_to_text", name) for name in names]
+
+
+def _accuracies(session: Session, evaluation_id: int) -> dict[Metric, float]:
+    rows = session.rows("hard_negatives/metrics", evaluation_id=evaluation_id)
+    return {("image_to_text", row["metric"]): row["value"] for row in rows}
+
+
+def _metric_values(session: Session, evaluation_id: int) -> dict[Metric, float]:
+    rows = session.rows("evaluate/metrics", evaluation_id=evaluation_id)
     return {(row["direction"], row["metric"]): row["value"] for row in rows}
 
 

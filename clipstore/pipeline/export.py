@@ -20,6 +20,7 @@ from clipstore.errors import ClipstoreError, DatasetError, ModelError, VectorErr
 from clipstore.files import named_error, remove_leftovers, temporary_path, whole_file
 from clipstore.records import IMPORTED, Row
 from clipstore.store.gallery import find_gallery
+from clipstore.store.hard_negatives import refuse_hard_negatives
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import find_model
 from clipstore.store.probes import check_current_probes
@@ -68,10 +69,13 @@ def export_csv(store: Store, folder: Path, *, origin: str | None = None, safe: b
 
     Raises:
         DatasetError: no split was drawn, `origin` is needed, or a file exists with other contents.
+        VectorError: the split has hard negatives, which the files would list as captions.
         OSError: a file cannot be written; none of them is new then.
     """
     with store.catalog.read() as session:
-        drawn = session.rows("export/drawn", origin=split_id(session, origin or _only_origin(session)))
+        origin = origin or _only_origin(session)
+        refuse_hard_negatives(session, origin)
+        drawn = session.rows("export/drawn", origin=split_id(session, origin))
         tables = {
             row["file"]: (row["split"], session.table("export/captions", split_id=row["split_id"], split=row["split"]))
             for row in drawn

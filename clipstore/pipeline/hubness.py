@@ -19,6 +19,7 @@ from clipstore.progress import Progress, no_progress
 from clipstore.records import GalleryProvenance, Model, Row
 from clipstore.statements import METRICS_SCHEMA
 from clipstore.store.gallery import Gallery, find_gallery, prepare_models
+from clipstore.store.hard_negatives import refuse_hard_negatives
 from clipstore.store.layout import Store, split_id
 
 PLAIN, SOFTMAX, DYNAMIC = "none", "inverted softmax", "dynamic inverted softmax"
@@ -53,10 +54,12 @@ def hubness(store: Store, names: Iterable[str], split: str, options: HubnessOpti
 
     Raises:
         NotFoundError: there is no such model or split.
-        VectorError: items of the split or of the bank have no vectors, the bank is empty, or beta is out of range.
+        VectorError: items of the split or of the bank have no vectors, the split has hard negatives, the bank is empty,
+            or beta is out of range.
     """
     checked_device(options.device)
     with store.catalog.read() as session:
+        refuse_hard_negatives(session, split)
         if options.bank is not None:
             split_id(session, options.bank)  # an unknown bank is an error, not a reason to skip a model
         prepared_models, skipped = prepare_models(

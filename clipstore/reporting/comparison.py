@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clipstore.protocols import PROTOCOLS
 from clipstore.records import Row
+from clipstore.reporting.hard_negatives import metric_title
 from clipstore.reporting.metrics import DIRECTIONS, describe_gallery
 from clipstore.reporting.tables import console, print_table
 
@@ -37,7 +39,7 @@ def difference_rows(model: Mapping[str, Any], confidence: float) -> list[Row]:
     return [
         {
             "direction": _DIRECTIONS[row["direction"]],
-            "metric": _METRICS[row["metric"]],
+            "metric": _METRICS.get(row["metric"]) or metric_title(row["metric"]),
             "baseline": _value(row["metric"], row["baseline"]),
             "value": _value(row["metric"], row["value"]),
             "difference": _value(row["metric"], row["difference"], sign="+"),
@@ -60,6 +62,13 @@ def comparison_notes(comparison: Mapping[str, Any]) -> Iterator[str]:
     measured_on, method = comparison["measured_on"], comparison["method"]
     yield describe_gallery(measured_on)
     yield from method_notes(method)
+    if PROTOCOLS[measured_on["protocol"]].hard_negatives:
+        yield (
+            "accuracy: the share of captions that score above their hard negative, a tie one half; fixed: the caption "
+            "scores above it only now; broken: the reverse. 'clipstore query hard_negative_pairs' lists the pairs"
+        )
+        yield from caution_notes(measured_on, method)
+        return
     yield (
         "fixed: a positive reached rank 1; broken: the reverse; better, worse: the rank of the first positive improved "
         "or worsened. 'clipstore query changes' lists the queries"

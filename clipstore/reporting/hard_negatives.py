@@ -14,6 +14,11 @@ Evaluation = Mapping[str, Any]  # as `clipstore eval --json` prints it
 ALL, MEAN = "all pairs", "mean of subsets"
 
 
+def metric_title(metric: str) -> str:
+    """The title of a metric of the protocol hard-negatives: the subset, or what it is over."""
+    return {"accuracy": ALL, "macro_accuracy": MEAN}.get(metric, metric.removeprefix("accuracy/"))
+
+
 def print_hard_negatives(evaluations: Sequence[Evaluation]) -> None:
     """Print a row for each model and subset, then the provenance of each evaluation."""
     print_table([row for evaluation in evaluations for row in accuracy_rows(evaluation)])

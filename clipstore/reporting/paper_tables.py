@@ -12,6 +12,7 @@ from typing import Any
 from clipstore.protocols import PROTOCOLS
 from clipstore.records import Row
 from clipstore.reporting.comparison import caution_notes, method_notes
+from clipstore.reporting.hard_negatives import metric_title
 from clipstore.reporting.metrics import (
     DIRECTIONS,
     RETRIEVED,
@@ -97,7 +98,9 @@ def _tables(evaluations: Sequence[Row], comparisons: Sequence[Row]) -> Iterator[
 
 def _metric_table(evaluations: Sequence[Row]) -> _PaperTable:
     measured_on = evaluations[0]["measured_on"]
-    metrics = _metric_columns(evaluations)
+    hard_negatives = PROTOCOLS[measured_on["protocol"]].hard_negatives
+    what, note = ("Hard negatives", "Accuracy") if hard_negatives else ("Retrieval", "R@K")
+    metrics = _accuracy_columns(evaluations) if hard_negatives else _metric_columns(evaluations)
     rows = [[shown(name, evaluation["metrics"].get(name)) for *_, name in metrics] for evaluation in evaluations]
     best = {
         (row, column + 1)
@@ -106,7 +109,7 @@ def _metric_table(evaluations: Sequence[Row]) -> _PaperTable:
     }
     return _PaperTable(
         key=_key(measured_on),
-        caption=f"Retrieval on {describe_gallery(measured_on)}; {describe_queries(measured_on)}. R@K in percent.",
+        caption=f"{what} on {describe_gallery(measured_on)}; {describe_queries(measured_on)}. {note} in percent.",
         text_columns=1,
         columns=[("", "model"), *((group, title) for group, title, _ in metrics)],
         rows=[[evaluation["model"], *row] for evaluation, row in zip(evaluations, rows, strict=True)],
@@ -134,6 +137,13 @@ def _metric_columns(evaluations: Sequence[Row]) -> list[tuple[str, str, str]]:
         for column in [*columns, ("", "RSUM", "rsum")]
         if any(column[2] in evaluation["metrics"] for evaluation in evaluations)
     ]
+
+
+def _accuracy_columns(evaluations: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """The same of the protocol hard-negatives: a column for each subset, one over all pairs, and the mean."""
+    names = dict.fromkeys(name for evaluation in evaluations for name in evaluation["metrics"])
+    subsets = sorted(name for name in names if name not in ("accuracy", "macro_accuracy"))
+    return [("", metric_title(name), name) for name in (*subsets, "accuracy", "macro_accuracy")]
 
 
 def _remarks(evaluations: Sequence[Row]) -> list[tuple[str, str]]:
@@ -204,6 +214,8 @@ def _difference_row(model: str, row: Row) -> list[str]:
 
 
 def _metric_title(metric: str) -> str:
+    if metric.endswith("accuracy") or metric.startswith("accuracy/"):
+        return metric_title(metric)
     return {"mrr": "MRR", "rsum": "RSUM"}.get(metric, metric.replace("_", " ").replace("recall", "Recall"))
 
 

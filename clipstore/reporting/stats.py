@@ -43,6 +43,7 @@ def _summary(stats: Row) -> list[tuple[str, str]]:
         ("  image file missing", f"{stats['missing_photos']:,}"),
         ("  without captions", f"{stats['images_without_captions']:,}"),
         ("captions", f"{stats['captions']:,}"),
+        *([("  hard negatives", f"{stats['hard_negatives']:,}")] if stats["hard_negatives"] else []),
         ("  per image", f"{stats['mean_captions']:.2f}"),
         ("words", f"{stats['words']:,}"),
         ("  different (vocabulary)", f"{stats['vocabulary']:,}"),

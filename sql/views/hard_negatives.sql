@@ -24,8 +24,9 @@ FROM hard_negative_results
 JOIN evaluation_names USING (evaluation_id)
 GROUP BY ALL;
 
--- The metrics of every evaluation by the protocol hard-negatives: the accuracy over all pairs (micro), and the mean of the
--- accuracies of the subsets (macro), which published tables report. Subsets without a pair are left out.
+-- The metrics of every evaluation by the protocol hard-negatives: `accuracy` over all pairs (micro), `macro_accuracy`, the
+-- mean of the accuracies of the subsets, which published tables report, and `accuracy/SUBSET` of each subset. Subsets
+-- without a pair are left out.
 CREATE OR REPLACE VIEW hard_negative_metrics AS
 WITH per_evaluation AS (
     SELECT
@@ -35,4 +36,8 @@ WITH per_evaluation AS (
     FROM hard_negative_accuracy
     GROUP BY ALL
 )
-UNPIVOT per_evaluation ON accuracy, macro_accuracy INTO NAME metric VALUE value;
+FROM (UNPIVOT per_evaluation ON accuracy, macro_accuracy INTO NAME metric VALUE value)
+UNION ALL
+SELECT evaluation_id, model, split, 'accuracy/' || subset, accuracy
+FROM hard_negative_accuracy
+WHERE accuracy IS NOT NULL;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from clipstore.catalog import Session
 from clipstore.errors import ShardError
-from clipstore.pipeline.ingest.merge import clean_captions, merge_captions
+from clipstore.pipeline.ingest.merge import clean_captions, merge_captions, merge_hard_pairs
 from clipstore.pipeline.rebuild.sources import Source
 from clipstore.progress import Progress
 from clipstore.records import Row
@@ -133,8 +133,11 @@ def restore_records(session: Session, records: Records) -> None:
         session.run(name)
 
 
-def restore_captions(session: Session, sources: Iterable[Source], datasets: Iterable[DatasetRecord]) -> None:
-    """Add the captions and categories of the sources; captions get the ids of the records if none has changed."""
+def restore_captions(session: Session, sources: Sequence[Source], datasets: Iterable[DatasetRecord]) -> None:
+    """Add the captions and categories of the sources; captions get the ids of the records if none has changed.
+
+    Hard negatives are added last, with these ids.
+    """
     for source in sources:
         session.run("ingest/set_source", name=source.dataset.name, source=source.file)
         annotations = source.annotations
@@ -149,6 +152,10 @@ def restore_captions(session: Session, sources: Iterable[Source], datasets: Iter
     session.stage(staged_caption_ids=pa.Table.from_batches(batches, _CAPTION_IDS))
     last = (first + length - 1 for runs in recorded.values() for first, length in runs)
     session.run("recovery/set_caption_ids", highest=max(last, default=0))
+    for source in sources:
+        if source.annotations.hard_pairs is not None:
+            session.run("ingest/set_source", name=source.dataset.name, source=source.file)
+            merge_hard_pairs(session, source.annotations.hard_pairs)
 
 
 def changed_splits(session: Session, records: Records) -> list[str]:

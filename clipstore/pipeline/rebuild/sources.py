@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipstore.datasets import coco, csv_file, flickr, karpathy, tables
+from clipstore.datasets import coco, csv_file, flickr, hard_negatives, karpathy, tables
 from clipstore.errors import CatalogError, DatasetError
 from clipstore.records import Annotations
 from clipstore.store.layout import Store
@@ -60,6 +60,8 @@ def _read_dataset(dataset: DatasetRecord, images: ImagesRecord) -> Iterator[Sour
 
 def _read(dataset: DatasetRecord, file: Path, images: ImagesRecord, names: set[str]) -> Annotations:
     """Read a source by the command that its path is of: one dataset can have sources of several kinds."""
+    if dataset.kind == "sugarcrepe":
+        return hard_negatives.read_sugarcrepe(file)
     captions_file = coco.CAPTIONS_FILE.fullmatch(file.name)
     if captions_file and file.parent.name == "annotations":
         return coco.read(file.parent.parent, captions_file[1])
@@ -67,12 +69,13 @@ def _read(dataset: DatasetRecord, file: Path, images: ImagesRecord, names: set[s
         return flickr.read(file)
     if dataset.kind == "karpathy" or file.suffix == ".json":
         return karpathy.read(file, Path(dataset.root))[1]
+    read_csv = hard_negatives.read_csv if dataset.kind == "hard-negatives" else csv_file.read
     # Names of image files are relative to --images, which is not recorded: the folder that gives the most known names.
-    read = [csv_file.read(file)]
+    read = [read_csv(file)]
     for prefix in images.prefixes:
         if _known(read[-1], names) == len(names):
             break
-        read.append(csv_file.read(file, Path(prefix)))
+        read.append(read_csv(file, Path(prefix)))
     return max(read, key=lambda annotations: _known(annotations, names))
 
 
@@ -92,12 +95,13 @@ def _restricted(dataset: DatasetRecord, file: str, annotations: Annotations, nam
         return table.filter(pc.is_in(table[column], known))
 
     images = of_known_images(annotations.images, "file_name")
-    categories = annotations.image_categories
+    categories, pairs = annotations.image_categories, annotations.hard_pairs
     known = replace(
         annotations,
         images=images.append_column("present", pa.repeat(pa.scalar(value=True), images.num_rows)),
         captions=of_known_images(annotations.captions),
         splits=tables.SPLITS.empty_table(),
         image_categories=None if categories is None else of_known_images(categories),
+        hard_pairs=None if pairs is None else of_known_images(pairs),
     )
     return Source(dataset=dataset, file=file, annotations=known, warnings=(*annotations.warnings, *warnings))

@@ -96,6 +96,7 @@ def _split_content(split: ReportSplit, items: ReportItems, options: ReportOption
         "metrics": sections.metrics(split),
         "rank_curves": sections.rank_curves(split),
         "comparison": sections.comparison(split),
+        "hard_negatives": sections.hard_negatives(split),
         "categories": sections.categories(split),
         "caption_lengths": sections.caption_lengths(split),
         "failure_kinds": sections.failure_kinds(split),

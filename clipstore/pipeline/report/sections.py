@@ -72,6 +72,13 @@ def comparison(split: ReportSplit) -> Row:
     return {"commands": [shlex.join(words)], **result, "basis": list(comparison_notes(result))}
 
 
+def hard_negatives(split: ReportSplit) -> Row:
+    """The accuracy of the models on hard negatives, of all splits."""
+    return concat_results(
+        query_store(split.store, "hard_negatives", {"model": model}) for model in split.models
+    ).section()
+
+
 def categories(split: ReportSplit) -> Row:
     """Metrics by the categories of the image."""
     return split.query("metrics_by_category").section()

@@ -37,6 +37,7 @@ from clipstore.reporting.progress import ProgressDisplay
 from clipstore.reporting.training import epoch_line
 from clipstore.store.evaluations import delete_model_evaluations
 from clipstore.store.gallery import find_gallery
+from clipstore.store.hard_negatives import refuse_hard_negatives
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
 from clipstore.store.model_records import record_model
@@ -239,10 +240,13 @@ def _read_splits(store: Store, training: Training) -> dict[str, Row]:
 
     Raises:
         TrainingError: they share images.
+        VectorError: one of them has hard negatives.
         NotFoundError: there is no such split.
     """
     with store.catalog.read() as session:
         _check_disjoint(session, training)
+        for name in (training.split, training.validation):
+            refuse_hard_negatives(session, name)
         return {
             name: session.rows("train/split_contents", split_id=split_id(session, name))[0]
             for name in (training.split, training.validation)

@@ -5,6 +5,7 @@ const SECTIONS = {
   recall: recallSection,
   ranks: ranksSection,
   comparison: comparisonSection,
+  hard: hardSection,
   categories: categoriesSection,
   lengths: lengthsSection,
   kinds: kindsSection,
@@ -15,6 +16,9 @@ const SECTIONS = {
   dataset: datasetSection,
   problems: problemsSection,
 };
+
+// Sections about ranks alone, of which the protocol hard-negatives has none.
+const RANKED = ["metrics", "recall", "ranks", "categories", "lengths", "kinds", "hubs"];
 
 const shown = { split: null, section: undefined };
 
@@ -86,9 +90,14 @@ function fillAbout(split) {
 }
 
 function fillSections(split) {
+  const unranked = content.protocols[split.protocol].hard_negatives;
   for (const [id, build] of Object.entries(SECTIONS)) {
     const body = document.querySelector(`#${id} > .body`);
     releaseCharts(body);
+    if (unranked && RANKED.includes(id)) {
+      body.replaceChildren(empty(`The protocol ${split.protocol} ranks nothing.`));
+      continue;
+    }
     body.replaceChildren(...build(split).flat(Infinity).filter(Boolean));
   }
 }

@@ -154,17 +154,19 @@ function ranksSection(split) {
 const NUMBERS = { mean_rank: 1, rsum: 1 }; // decimals; fractions have three
 const numberWords = (metric, value) => (value === null ? "" : value.toFixed(NUMBERS[metric] ?? 3));
 const signed = (metric, value) => (value === null ? "" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(NUMBERS[metric] ?? 3)}`);
-const METRIC_WORDS = { ...Object.fromEntries(METRICS), rsum: "RSUM" };
+const METRIC_WORDS = { ...Object.fromEntries(METRICS), rsum: "RSUM", accuracy: "all pairs", macro_accuracy: "mean of subsets" };
+const metricWords = (metric) => METRIC_WORDS[metric] ?? metric.replace(/^accuracy\//, "");
 const VERDICTS = { better: "good", worse: "bad" };
 
 function comparisonSection(split) {
   const { comparison } = split;
   if (comparison.reason) return [empty(comparison.reason)];
+  const unranked = content.protocols[split.protocol].hard_negatives;
   return [
     legend(split.models.slice(1).map((name) => `${name} compared with ${comparison.baseline}`), 1),
-    element("div", { class: "pair" }, Object.keys(DIRECTIONS).map((direction) => differencePlot(comparison, direction))),
+    unranked ? null : element("div", { class: "pair" }, Object.keys(DIRECTIONS).map((direction) => differencePlot(comparison, direction))),
     comparison.models.map((model) => part(`${model.model} compared with ${comparison.baseline}`, differenceTable(comparison, model))),
-    part("Queries", changeTable(comparison)),
+    part("Queries", unranked ? hardChangeTable(comparison) : changeTable(comparison)),
     element("ul", { class: "notes" }, comparison.basis.map((line) => element("li", {}, line))),
     commands(comparison.commands),
   ];
@@ -210,7 +212,7 @@ function differenceTable(comparison, model) {
   const interval = (row) => (row.low === null ? "" : `${signed(row.metric, row.low)} to ${signed(row.metric, row.high)}`);
   return table(`${model.model} compared with ${comparison.baseline}`, [
     { title: "direction", of: (row) => element("span", { class: "unbroken" }, DIRECTIONS[row.direction] ?? "both") },
-    { title: "metric", head: true, of: (row) => METRIC_WORDS[row.metric] },
+    { title: "metric", head: true, of: (row) => metricWords(row.metric) },
     { title: comparison.baseline, number: true, of: (row) => numberWords(row.metric, row.baseline) },
     { title: model.model, number: true, of: (row) => numberWords(row.metric, row.value) },
     { title: "difference", number: true, of: (row) => signed(row.metric, row.difference) },
@@ -236,6 +238,34 @@ function changeTable(comparison) {
     { title: "better rank", number: true, of: (row) => count(row.better) },
     { title: "worse rank", number: true, of: (row) => count(row.worse) },
   ], rows);
+}
+
+// ---- hard negatives ----
+
+function hardChangeTable(comparison) {
+  const rows = comparison.models.flatMap((model) => model.queries.map((row) => ({ model: model.model, ...row })));
+  return table("Pairs fixed and broken", [
+    { title: "model", head: true, of: (row) => row.model },
+    { title: "subset", of: (row) => row.subset },
+    ...["fixed", "broken", "unchanged"].map((title) => ({ title, number: true, of: (row) => count(row[title]) })),
+  ], rows);
+}
+
+/** A table for each split, one row per model and subset. */
+function hardSection(split) {
+  const { rows } = split.hard_negatives;
+  if (!rows.length) return [empty("No model of this page was evaluated with --protocol hard-negatives.")];
+  const counts = ["pairs", "images", "left_out", "ties"];
+  const heading = ({ split: name, unseen }) => `${name}${unseen ? ", unseen images only" : ""}`;
+  const parts = [...grouped(rows, heading)].map(([words, group]) =>
+    part(words, table(`Hard negatives of ${words}`, [
+      { title: "subset", head: true, of: (row) => row.subset },
+      { title: "model", of: (row) => row.model },
+      ...counts.map((title) => ({ title: title.replace("_", " "), number: true, of: (row) => count(row[title]) })),
+      { title: "accuracy", number: true, of: (row) => fraction(row.accuracy) },
+    ], [...grouped(inOrder(split, group), "subset").values()].flat())),
+  );
+  return [parts, commands(split.hard_negatives.commands)];
 }
 
 // ---- failures by category and caption length ----
