@@ -2,7 +2,7 @@
 
 data/, models/               what the pages call /data and /models
 runs/tuned/best              an adapter
-dataset_coco.json, captions.csv, question.sql, and .npy files for an import
+dataset_coco.json, captions.csv, negatives.csv, question.sql, and .npy files for an import
 jobs/                        the packaged jobs, on the bundled model and with one epoch
 store/                       ingested, trained, embedded and evaluated
 demo/store/                  the same
@@ -39,6 +39,7 @@ def build(root: Path) -> None:
     _write_karpathy(root / "dataset_coco.json", root / "data" / "coco")
     _write_flickr(root / "data" / "flickr8k", root / "data" / "coco" / "val2017")
     _write_loose_images(root)
+    _write_hard_negatives(root)
     (root / "jobs").mkdir()
     write_jobs(root / "jobs", _packaged_jobs())
     (root / "question.sql").write_text("SELECT count(*) FROM captions", encoding="utf-8")
@@ -61,6 +62,7 @@ def _commands(root: Path) -> Iterator[list[str]]:
     yield ["ingest", "karpathy", "dataset_coco.json", f"{root}/data/coco"]
     yield ["ingest", "flickr", f"{root}/data/flickr8k"]
     yield ["ingest", "coco", "demo/scenes", "--name", "scenes"]
+    yield ["ingest", "sugarcrepe", f"{root}/data/sugar-crepe", "--images", f"{root}/data/coco/val2017"]
     yield ["split", "20k", "--from", "coco/train2014", "--images", "20"]
     yield ["split", "full", "--from", "coco/train2014", "--validation", "0.1"]
     yield ["split", "subset", "--from", "scenes/train", "--images", "20"]
@@ -71,6 +73,7 @@ def _commands(root: Path) -> Iterator[list[str]]:
         (["pretrained", "full"], "coco/val2017"),
         (["pretrained", "20k", "full"], "full/val"),
         (["pretrained"], "coco/test"),
+        (["pretrained", "full"], "sugarcrepe/all"),
     ):
         named = [word for model in models for word in ("--model", model)]
         yield ["embed", *named, "--split", split, "--precision", "fp32", "--allow-failures", "4859"]
@@ -150,6 +153,19 @@ def _write_loose_images(root: Path) -> None:
         shutil.copy(picture, target)
     rows = [f"{picture},a shape that is number {number}" for number, picture in enumerate(pictures[:6])]
     (root / "captions.csv").write_text("\n".join(["image_path,caption", *rows]) + "\n", encoding="utf-8")
+
+
+def _write_hard_negatives(root: Path) -> None:
+    """Two files of SugarCrepe's form, and negatives.csv."""
+    names = sorted(path.name for path in (root / "data" / "coco" / "val2017").glob("*.jpg"))[:6]
+    rows = {
+        str(number): {"filename": name, "caption": f"shape {number}", "negative_caption": f"no shape {number}"}
+        for number, name in enumerate(names)
+    }
+    (root / "data" / "sugar-crepe").mkdir()
+    for subset in ("add_att", "swap_obj"):
+        (root / "data" / "sugar-crepe" / f"{subset}.json").write_text(json.dumps(rows), encoding="utf-8")
+    (root / "negatives.csv").write_text("image_path,positive,negative\none.jpg,a shape,two shapes\n", encoding="utf-8")
 
 
 def write_jobs(out: Path, texts: Iterable[str]) -> None:

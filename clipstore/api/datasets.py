@@ -93,8 +93,9 @@ class DatasetMethods(StoreMethods):
 
         Returns:
             What `clipstore stats --json` prints: "split"; counts of images ("images", "missing_photos",
-            "images_without_captions"), of captions ("captions", "distinct_captions", "repeated",
-            "repeated_within_an_image", "repeated_texts", "texts_at_several_images", "mean_captions" per image) and of
+            "images_without_captions"), of captions ("captions", "hard_negatives" among them, "distinct_captions",
+            "repeated", "repeated_within_an_image", "repeated_texts", "texts_at_several_images", "mean_captions" per
+            image) and of
             words ("words", "vocabulary", and per caption "shortest", "longest", "mean_words", "median_words"); and
             tables, lists of rows ("captions_per_image", "caption_lengths", "categories", "frequent_words",
             "longest_captions", "repeated_captions").

@@ -33,7 +33,7 @@ class EvaluationMethods(StoreMethods):
         Args:
             model: One or several models; None: all whose vectors are complete.
             split: The split.
-            protocol: "standard", "paired-rows", "coco-1k", "eccv" or "cxc".
+            protocol: "standard", "paired-rows", "coco-1k", "eccv", "cxc" or "hard-negatives".
             captions: "first5" or "all" captions of each image; None: as the protocol defines it.
             partial: Evaluate the items embedded so far. The result is marked partial.
             unseen: Query only with images that none of the models was trained on; the gallery is unchanged.
@@ -45,6 +45,8 @@ class EvaluationMethods(StoreMethods):
             What `clipstore eval --json` prints. "evaluations" has a row for each model with "model", "split",
             "protocol", "metrics" (fractions such as "image_retrieval_recall@1", ranks from 1, "rsum" in percent) and
             "measured_on" (the provenance), and "seen" and "unseen" where the model was trained on some of the images.
+            With the protocol "hard-negatives", "metrics" has "accuracy" (over all pairs), "macro_accuracy" (the mean of
+            the subsets) and "accuracy/SUBSET", and "subsets" has the pairs, ties and left out pairs of each subset.
             "skipped" has the models that were not evaluated, each with its "reason"; "warnings" are lines.
 
         Raises:

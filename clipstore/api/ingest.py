@@ -169,6 +169,75 @@ class IngestMethods(StoreMethods):
         options = IngestOptions(clean=clean, replace=replace, images=_path(images), follow_links=follow_links)
         return Result(ingest_csv(self._store, Path(file), name=name, options=options).row())
 
+    @checked
+    def ingest_sugarcrepe(
+        self,
+        root: File,
+        *,
+        name: str = "sugarcrepe",
+        images: File | None = None,
+        replace: bool = False,
+        follow_links: bool = False,
+    ) -> Result:
+        """Ingest SugarCrepe's captions and hard negatives, for `evaluate(…, protocol="hard-negatives")`.
+
+        Args:
+            root: The folder with a file for each subset, such as replace_obj.json.
+            name: The name of the dataset; its split is NAME/all.
+            images: The folder of the images of COCO val2017. Default: `root`. Files may be missing: they are counted.
+            replace: See `ingest_coco`.
+            follow_links: See `ingest_coco`.
+
+        Returns:
+            What `clipstore ingest sugarcrepe --json` prints, with the keys of `ingest_coco` and "subsets" (the pairs
+            and images of each subset, and those whose image file is missing).
+
+        Raises:
+            DatasetError: See `ingest_coco`.
+            BadNameError: See `ingest_coco`.
+
+        Example:
+            >>> store.ingest_sugarcrepe("/data/sugar-crepe", images="/data/coco/val2017")["subsets"]
+        """
+        from clipstore.pipeline.ingest.run import IngestOptions, ingest_sugarcrepe
+
+        options = IngestOptions(replace=replace, images=_path(images), follow_links=follow_links)
+        return Result(ingest_sugarcrepe(self._store, Path(root), name=name, options=options).row())
+
+    @checked
+    def ingest_hard_negatives(
+        self,
+        file: File,
+        *,
+        name: str | None = None,
+        images: File | None = None,
+        replace: bool = False,
+        follow_links: bool = False,
+    ) -> Result:
+        """Ingest a CSV file of captions and hard negatives, for `evaluate(…, protocol="hard-negatives")`.
+
+        Args:
+            file: The file. Its columns are image_path, positive, negative and, optionally, subset.
+            name: The name of the dataset. Default: the file's name without its suffix.
+            images: The folder that relative image paths start at. Default: the folder of the file.
+            replace: See `ingest_coco`.
+            follow_links: See `ingest_coco`.
+
+        Returns:
+            What `clipstore ingest hard-negatives --json` prints, with the keys of `ingest_sugarcrepe`.
+
+        Raises:
+            DatasetError: See `ingest_coco`.
+            BadNameError: See `ingest_coco`.
+
+        Example:
+            >>> store.ingest_hard_negatives("negatives.csv", name="holidays-hard")
+        """
+        from clipstore.pipeline.ingest.run import IngestOptions, ingest_hard_negatives
+
+        options = IngestOptions(replace=replace, images=_path(images), follow_links=follow_links)
+        return Result(ingest_hard_negatives(self._store, Path(file), name=name, options=options).row())
+
 
 def _path(file: File | None) -> Path | None:
     return None if file is None else Path(file)

@@ -231,7 +231,7 @@ CREATE TABLE IF NOT EXISTS hits (
 CREATE TABLE IF NOT EXISTS hard_scores (
     evaluation_id BIGINT NOT NULL,
     positive_id BIGINT NOT NULL,        -- as in hard_pairs
-    negative_id BIGINT NOT NULL,
+    negative_id BIGINT NOT NULL,        -- as in hard_pairs
     positive_score DOUBLE,              -- of the image and its caption; null: one of the three has no vector
     negative_score DOUBLE               -- of the image and the hard negative; null: as above
 );

@@ -4,9 +4,9 @@ CREATE OR REPLACE VIEW hard_negative_results AS
 SELECT
     evaluation_id, image_id, subset, positive_id, negative_id, positive_score, negative_score,
     CASE
-        WHEN positive_score > negative_score THEN 1.0
+        WHEN positive_score > negative_score THEN 1::DOUBLE
         WHEN positive_score = negative_score THEN 0.5
-        WHEN positive_score < negative_score THEN 0.0
+        WHEN positive_score < negative_score THEN 0
     END AS correct
 FROM hard_scores
 JOIN hard_pairs USING (positive_id, negative_id);

@@ -23,6 +23,8 @@ METHODS = {
     "ingest flickr": "ingest_flickr",
     "ingest karpathy": "ingest_karpathy",
     "ingest csv": "ingest_csv",
+    "ingest sugarcrepe": "ingest_sugarcrepe",
+    "ingest hard-negatives": "ingest_hard_negatives",
     "split": "split",
     "split remove": "remove_split",
     "dataset list": "datasets",

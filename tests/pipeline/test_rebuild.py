@@ -42,7 +42,7 @@ Rows = list[dict[str, Any]]
 EXACT = (
     "datasets", "images", "captions", "splits", "split_images", "categories", "image_categories", "models", "towers",
     "item_failures", "precision_checks", "training_images", "training_contents", "extra_positives", "probes",
-    "store_format",
+    "hard_pairs", "store_format",
 )  # fmt: skip
 MAPPED = {
     "shards": "SELECT * EXCLUDE (shard_id) FROM shards ORDER BY ALL",
@@ -56,7 +56,7 @@ EVALUATED = {
 } | {
     table: f"SELECT model_id, split_id, protocol, caption_set, unseen, {table}.* EXCLUDE (evaluation_id) FROM {table} "
     "JOIN evaluations USING (evaluation_id) ORDER BY ALL"
-    for table in ("ranks", "hits", "seen_images")
+    for table in ("ranks", "hits", "hard_scores", "seen_images")
 }
 
 

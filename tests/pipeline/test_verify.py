@@ -236,6 +236,9 @@ BROKEN = {
     "unique_split_images_position": "UPDATE split_images SET position = 0",
     "towers_models": "DELETE FROM models",
     "store_format_rows": "INSERT INTO store_format SELECT * FROM store_format",
+    "hard_pairs_positives": "INSERT INTO hard_pairs SELECT image_id, 's', -1, caption_id FROM captions LIMIT 1",
+    "unique_hard_pairs": "INSERT INTO hard_pairs SELECT image_id, 's', caption_id, caption_id FROM captions LIMIT 1",
+    "hard_scores_evaluations": "INSERT INTO hard_scores VALUES (-1, 1, 2, 0, 0)",
     "splits_origins": "DELETE FROM splits WHERE name = 's/all'",
 }
 
