@@ -169,6 +169,20 @@ WHERE $splits::BIGINT[] IS NULL
 -- The files of a fingerprint's shards.
 SELECT shard_id, file FROM shards WHERE fingerprint = $fingerprint ORDER BY shard_id;
 
+-- name: unread_images
+-- The image files in scope that were never read, as `pending_images` returns images. Their content keys are placeholders.
+SELECT
+    sha256(path) AS content,
+    path AS source,
+    image_id,
+    size,
+    NULL::VARCHAR AS features_file,
+    NULL::INTEGER AS features_row
+FROM images
+SEMI JOIN scope USING (image_id)
+WHERE content IS NULL AND problem IS NULL
+ORDER BY image_id;
+
 -- name: update_image_files
 -- Record image files that are new, changed or gone. A file that is gone keeps its content, which its vectors are of.
 UPDATE images

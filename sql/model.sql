@@ -46,6 +46,16 @@ FROM towers
 WHERE model_id = $model_id
 ORDER BY tower;
 
+-- name: holdings_of_all
+-- The current towers of all models, with the numbers of their vectors and failures.
+SELECT
+    models.name AS model, towers.tower, fingerprint, precision, dim,
+    (SELECT count(*) FROM vectors WHERE vectors.fingerprint = towers.fingerprint) AS vectors,
+    (SELECT count(*) FROM item_failures WHERE item_failures.fingerprint = towers.fingerprint) AS failures
+FROM towers
+JOIN models USING (model_id)
+ORDER BY models.name, tower;
+
 -- name: list
 -- The models of the catalog.
 SELECT model_id, name, family, base, adapter, prompt, clean, exif_orientation, origin FROM models ORDER BY name;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from clipstore import choices
 from clipstore.api.arguments import File, checked
 from clipstore.api.base import StoreMethods
 from clipstore.api.results import Result
@@ -60,40 +61,64 @@ class ModelMethods(StoreMethods):
         return Result(show_model(self._store, name))
 
     @checked
-    def models(self) -> Result:
+    def models(self, *, split: str | None = None) -> Result:
         """List every model that can be named: jobs of ./jobs, packaged jobs, and models recorded in the store.
+
+        Args:
+            split: Also give the stored evaluations on this split.
 
         Returns:
             What `clipstore model list --json` prints: "models", a row for each with its "name", "from" (a job file,
-            "job", "added" or "imported"), "problem" (None, or why it cannot be used), "base" and "adapter".
+            "job", "added" or "imported"), "problem" (None, or why it cannot be used), "family", "base", "adapter",
+            "parameters" (of the base) and "adapter_parameters", "input_size" in pixels, "dim", "precision",
+            "files_problem" (why the former are unknown), "images", "captions" and "failures" of its towers, "bytes" and
+            "own_bytes" of its shards, "shared_towers" (other models by tower), and with `split` "evaluations".
+
+        Raises:
+            NotFoundError: There is no such split.
 
         Example:
             >>> [row["name"] for row in store.models()["models"]]
         """
-        from clipstore.store.models import list_models
+        from clipstore.pipeline.models import model_table
 
-        return Result({"models": list_models(self._store)})
+        return Result({"models": model_table(self._store, split)})
 
     @checked
-    def model(self, name: str) -> Result:
-        """Describe a model and what the store holds of it.
+    def model(
+        self,
+        name: str,
+        *,
+        split: str | None = None,
+        measure: bool = False,
+        store_dtype: choices.StoredTypeChoice = "float32",
+    ) -> Result:
+        """Describe a model, what the store holds of it, and what embedding a split will cost.
 
         Args:
             name: The model: a name or the path of a job file.
+            split: The split that is to be embedded.
+            measure: Load the model and measure the time of embedding the split.
+            store_dtype: "float32" or "float16": the data type of new vectors.
 
         Returns:
             What `clipstore model show --json` prints: "name", "family", "base", "adapter", "prompt", "clean",
             "exif_orientation", "from" and "towers" (fingerprint, precision, dimension and number of vectors of each).
+            With `split` also "embedding": "towers" (for images and captions the numbers "to_embed", "stored",
+            "failed", "missing" and "unread", the "bytes" of the shards, the "seconds" and the "sample" that was
+            measured), and "bytes" and "seconds" (None without `measure`) in all.
 
         Raises:
-            NotFoundError: There is no such model.
+            NotFoundError: There is no such model or split.
+            ModelError: With `split`: the files of the model are missing or damaged, or its vectors were imported.
+            OptionError: `measure` without `split`.
 
         Example:
             >>> store.model("demo")["towers"]
         """
-        from clipstore.store.models import show_model
+        from clipstore.pipeline.models import model_description
 
-        return Result(show_model(self._store, name))
+        return Result(model_description(self._store, name, split, measure=measure, store_dtype=store_dtype))
 
     @checked
     def export_model(self, name: str, folder: File, *, merged: bool = False) -> Result:

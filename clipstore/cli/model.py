@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipstore import choices
 from clipstore.cli.confirm import remove_confirmed, yes_option
 from clipstore.cli.options import json_option, store_option
 from clipstore.cli.output import echo, print_warning
@@ -97,44 +98,57 @@ def trained(name: str, splits: tuple[str, ...], store: Store, *, as_json: bool) 
 
 
 @model.command("list")
+@click.option("--split", help="Also print the metrics of the stored evaluations on this split.")
 @store_option
 @json_option
-def list_models(store: Store, *, as_json: bool) -> None:
+def list_models(split: str | None, store: Store, *, as_json: bool) -> None:
     """List all jobs and recorded models.
 
-    Example: clipstore model list
-    """
-    from clipstore.reporting.tables import print_json, print_table
-    from clipstore.store import models
+    Beside their definitions: parameters, input size, width, stored vectors, size on disk, and the models
+    that share a tower.
 
-    rows = models.list_models(store)
+    Example: clipstore model list --split coco/val2017
+    """
+    from clipstore.pipeline.models import model_table
+    from clipstore.reporting.models import print_models
+    from clipstore.reporting.tables import print_json
+
+    rows = model_table(store, split)
     if as_json:
         print_json({"models": rows})
     else:
-        print_table(rows)
+        print_models(rows, split)
 
 
 @model.command("show")
 @click.argument("name")
+@click.option("--split", help="Also print what embedding this split will cost.")
+@click.option("--measure", is_flag=True, help="With --split: load the model and measure the time.")
+@click.option(
+    "--store-dtype",
+    type=click.Choice(choices.STORED_TYPES),
+    default="float32",
+    show_default=True,
+    help="With --split: data type of the vectors.",
+)
 @store_option
 @json_option
-def show(name: str, store: Store, *, as_json: bool) -> None:
+def show(name: str, split: str | None, store: Store, *, as_json: bool, **options: Any) -> None:
     """Show a model and its stored vectors.
 
-    Example: clipstore model show demo
-    """
-    from clipstore.reporting.tables import cell, print_json, print_table
-    from clipstore.store.models import show_model
+    With --split it also prints the items that have no vectors yet and the size of their shards.
 
-    description = show_model(store, name)
+    Example: clipstore model show demo --split coco/val2017
+    """
+    from clipstore.pipeline.models import model_description
+    from clipstore.reporting.models import print_model
+    from clipstore.reporting.tables import print_json
+
+    description = model_description(store, name, split, **options)
     if as_json:
         print_json(description)
-        return
-    fields = {key: value for key, value in description.items() if key != "towers" and value is not None}
-    width = max(map(len, fields))
-    for key, value in fields.items():
-        echo(f"{key:{width}} {cell(value)}")
-    print_table(description["towers"], empty="not embedded yet")
+    else:
+        print_model(description)
 
 
 @model.command("remove")

@@ -63,7 +63,7 @@ def _planned(row: Row) -> Row:
         "already embedded": row["reused"],
         "known failures": row["failed"],
         "missing images": row["missing"],
-        "bytes": _size(row["size"]),
+        "bytes": size_words(row["size"]),
         "about": duration(row["estimate"] or 0.0),
     }
 
@@ -78,7 +78,7 @@ def _done(row: Row) -> Row:
         "failed": row["failed"],
         "missing images": row["missing"],
         "cut": row["cut"],
-        "written": _size(row["size"]),
+        "written": size_words(row["size"]),
         "items/s": f"{rate:.0f}" if rate else "",
         "time": duration(row["seconds"]),
         "stages": _stages(row),
@@ -114,7 +114,8 @@ def _utilisation(row: Row, stage: str) -> float:
     return float(row["clock"][stage] / threads / row["seconds"])
 
 
-def _size(size: float) -> str:
+def size_words(size: float) -> str:
+    """A number of bytes such as "3.6 MB", in powers of 1024."""
     for unit in ("B", "KB", "MB", "GB"):
         if size < 1024 or unit == "GB":
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -17,7 +17,7 @@ from clipstore.shards.read import (
     unchanged_keys,
 )
 from clipstore.shards.scan import ShardScan, scan_shard
-from clipstore.shards.write import temporary_files, write_shard
+from clipstore.shards.write import expected_bytes, temporary_files, write_shard
 
 __all__ = [
     "FORMAT_VERSION",
@@ -28,6 +28,7 @@ __all__ = [
     "check",
     "check_file_unchanged",
     "clear_checks",
+    "expected_bytes",
     "file_stamp",
     "gather",
     "normalize",

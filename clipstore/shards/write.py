@@ -18,6 +18,9 @@ from clipstore.files import flush
 from clipstore.shards.description import ATTRIBUTES, FORMAT, FORMAT_VERSION, Shard, ShardInfo, checksum
 from clipstore.shards.read import note_checked, read_shard
 
+_KEY_BYTES = 64
+_FORMAT_BYTES = 4632  # of a file without rows and failures: attributes and the metadata of HDF5
+
 
 def write_shard(
     path: Path, info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]
@@ -49,6 +52,11 @@ def write_shard(
         temporary.unlink(missing_ok=True)
         raise
     return shard
+
+
+def expected_bytes(rows: int, dim: int, dtype: str) -> int:
+    """The size of the file of a shard without failures: its rows, their content keys, and what the format adds."""
+    return rows * (dim * np.dtype(dtype).itemsize + _KEY_BYTES) + _FORMAT_BYTES
 
 
 def temporary_files(folder: Path, name: str = "") -> Iterator[Path]:

@@ -51,6 +51,10 @@ def prepared(training_store: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     store.evaluate(["demo", "other"], "t/val")
     write_dataset(place, "table", {"a": {"a1": (1.0,)}, "b": {"b1": (1.0,), "b2": (1.0,)}})
     (place / "k.json").write_text(json.dumps(KARPATHY))
+    (place / "hard.csv").write_text("image_path,positive,negative\na.jpg,A dog.,A cat.\n")
+    (place / "crepe").mkdir()
+    entry = {"filename": "a.jpg", "caption": "A dog.", "negative_caption": "A cat."}
+    (place / "crepe" / "add_att.json").write_text(json.dumps({"0": entry}))
     (place / "flickr" / "Flicker8k_Dataset").mkdir(parents=True)
     (place / "flickr" / "Flickr8k.token.txt").write_text("a.jpg#0\tA dog .\na.jpg#1\tThe dog .\n")
     (place / "jobs").mkdir()

@@ -32,6 +32,10 @@ CALLS: dict[str, Call] = {
     "ingest flickr flickr --name f": lambda store: store.ingest_flickr("flickr", name="f"),
     "ingest karpathy k.json scenes": lambda store: store.ingest_karpathy(Path("k.json"), "scenes"),
     "ingest csv table.csv --images scenes": lambda store: store.ingest_csv("table.csv", images=Path("scenes")),
+    "ingest sugarcrepe crepe --name c --images scenes": lambda store: store.ingest_sugarcrepe(
+        "crepe", name="c", images="scenes"
+    ),
+    "ingest hard-negatives hard.csv": lambda store: store.ingest_hard_negatives(Path("hard.csv")),
     "split n --from s/all --images 10 --seed 1": lambda store: store.split("n", from_="s/all", images=10, seed=1),
     "split remove t --yes": lambda store: store.remove_split("t"),
     "dataset list": lambda store: store.datasets(),
@@ -44,7 +48,11 @@ CALLS: dict[str, Call] = {
         "demo", ["t/train", "t/val"]
     ),
     "model list": lambda store: store.models(),
+    "model list --split t/val": lambda store: store.models(split="t/val"),
     "model show demo": lambda store: store.model("demo"),
+    "model show demo --split t/val --store-dtype float16": lambda store: store.model(
+        "demo", split="t/val", store_dtype="float16"
+    ),
     "model remove other --yes": lambda store: store.remove_model("other"),
     "import n --split t/val --images images.npy --image-ids images_ids.npy --captions captions.npy "
     "--caption-ids captions_ids.npy": lambda store: store.import_vectors(

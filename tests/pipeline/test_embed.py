@@ -84,12 +84,13 @@ def test_one_split_and_then_the_whole_catalog(cli: Run, cli_json: Run, scene_fil
 def test_a_dry_run_writes_no_vectors(scene_store: Path, cli_json: Run) -> None:
     summary = embed_towers(cli_json, "--dry-run")
     assert (summary["image"]["planned"], summary["image"]["done"]) == (24, 0)
-    assert summary["image"]["size"] == 24 * (64 + 128) * 4
-    assert summary["text"]["size"] == summary["text"]["planned"] * 64 * 4
     assert summary["text"]["estimate"] > 0
     assert not shard_files(scene_store)
     assert query_rows(scene_store, "SELECT * FROM vectors") == []
-    assert item_counts(embed_towers(cli_json)["image"]) == all_embedded(24)
+    written = embed_towers(cli_json)
+    assert item_counts(written["image"]) == all_embedded(24)
+    for tower, row in written.items():
+        assert summary[tower]["size"] == pytest.approx(row["size"], rel=0.05)
 
 
 def test_a_dry_run_does_not_record_its_precision(cli: Run, cli_json: Run, scene_store: Path) -> None:

@@ -1,31 +1,46 @@
-"""The estimate of a dry run."""
+"""What embedding pending items will cost: bytes by their number and width, and time by a measured sample."""
 
 from __future__ import annotations
 
 import time
-
-import numpy as np
+from statistics import median
 
 from clipstore.inference.encode import encode_rows
 from clipstore.inference.settings import Timings
-from clipstore.pipeline.embed.plan import PendingItems, plan_groups
+from clipstore.pipeline.embed.plan import ITEMS_PER_SHARD, PendingItems, plan_groups
 from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
+from clipstore.shards import expected_bytes
 
-_ESTIMATE_ITEMS = {"image": 32, "text": 512}  # items that are encoded to measure the time
+SAMPLE_ITEMS = {"image": 32, "text": 512}  # items that are encoded to measure the time
+_REPEATS = 3  # measurements, after one that warms up
 
 
 def add_estimate(run: EmbedRun, model: EmbedModel, items: PendingItems) -> None:
     """Add the expected time and bytes of pending items to their tower's summary; encodes a sample, writes nothing."""
-    tower, count = items.tower, items.table.num_rows
-    summary = model.summaries[tower.tower]
-    sample = items.sample(_ESTIMATE_ITEMS[tower.tower])
-    settings = run.encode_settings(model, tower, Timings())
-    for _ in range(2):  # the first time warms up
+    summary = model.summaries[items.tower.tower]
+    summary.estimate = (summary.estimate or 0.0) + seconds_per_item(run, model, items) * items.table.num_rows
+    summary.size += shard_bytes(items, run.options.store_dtype)
+
+
+def shard_bytes(items: PendingItems, store_dtype: str) -> int:
+    """The expected bytes of the shards of pending items: vectors, and the features of images that have none yet."""
+    tower, rows = items.tower, items.table.num_rows
+    most = ITEMS_PER_SHARD[tower.tower]
+    sizes = [most] * (rows // most) + [rows % most] * bool(rows % most)
+    total = sum(expected_bytes(size, tower.dim, store_dtype) for size in sizes)
+    if items.source == "image_files":
+        total += sum(expected_bytes(size, tower.features_dim, "float32") for size in sizes)
+    return total
+
+
+def seconds_per_item(run: EmbedRun, model: EmbedModel, items: PendingItems) -> float:
+    """The time that one pending item takes the loaded model: the median of a few runs over an evenly spaced sample."""
+    sample = items.sample(SAMPLE_ITEMS[items.tower.tower])
+    settings = run.encode_settings(model, items.tower, Timings())
+    durations = []
+    for _ in range(1 + _REPEATS):
         start = time.perf_counter()
         for group in plan_groups([sample]):
             encode_rows(group.plans[0], settings)
-        seconds = time.perf_counter() - start
-    features = tower.features_dim * np.dtype(np.float32).itemsize if items.source == "image_files" else 0
-    vector = tower.dim * np.dtype(run.options.store_dtype).itemsize
-    summary.estimate = (summary.estimate or 0.0) + seconds / sample.table.num_rows * count
-    summary.size += count * (vector + features)
+        durations.append(time.perf_counter() - start)
+    return float(median(durations[1:])) / int(sample.table.num_rows)

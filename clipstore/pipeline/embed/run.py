@@ -40,32 +40,48 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
         ModelError: a model cannot be loaded, or its vectors were imported.
         ShardError: a shard cannot be written, or another process is removing shards.
     """
-    with store.catalog.read() as session:
-        models = list({model.name: model for model in (find_model(store, name) for name in names)}.values())
-        splits = [split_id(session, name) for name in options.splits] or None
+    models, splits = find_models(store, names, options)
     store.catalog.check_writable()
-    _check_families(models)
     if options.only != "captions":
         check_image_files(store, splits, options.on_progress, read=options.read)
-    described = [_describe(store, model, options) for model in models]
-    run = EmbedRun(store=store, options=options, splits=splits, models=described)
+    run = describe_run(store, models, splits, options)
     with nullcontext() if options.dry_run else shard_write_lock(store), wait_without_limit():
         if not options.dry_run:
             adopt_orphans(store, [tower for model in run.models for tower in model.selected])
-        plans = _plan(run, run.models)
+        plans = plan_run(run, run.models)
         registered = _embed_images(run, plans)
         for model, planned in zip(run.models, plans, strict=True):
             # Once shards were registered, they may hold features or vectors of this model's items.
-            pending = _plan(run, [model])[0] if registered else planned
+            pending = plan_run(run, [model])[0] if registered else planned
             registered = _embed_rest(run, model, pending) or registered
     return run.summaries()
 
 
-def _check_families(models: Iterable[Model]) -> None:
+def find_models(store: Store, names: Iterable[str], options: EmbedOptions) -> tuple[list[Model], list[int] | None]:
+    """The models of a run, and the ids of its splits (None: the whole catalog).
+
+    Raises:
+        NotFoundError: a model or split does not exist, or there is no store.
+        ModelError: the vectors of a model were imported.
+    """
+    with store.catalog.read() as session:
+        models = list({model.name: model for model in (find_model(store, name) for name in names)}.values())
+        splits = [split_id(session, name) for name in options.splits] or None
     for model in models:
         if model.family == IMPORTED:
             message = f"the vectors of {model.name} were imported: there is nothing to embed; 'clipstore import' again"
             raise ModelError(message)
+    return models, splits
+
+
+def describe_run(store: Store, models: Iterable[Model], splits: list[int] | None, options: EmbedOptions) -> EmbedRun:
+    """A run with the towers of its models, by their files.
+
+    Raises:
+        ModelError: files of a model are missing or damaged.
+    """
+    described = [_describe(store, model, options) for model in models]
+    return EmbedRun(store=store, options=options, splits=splits, models=described)
 
 
 def _describe(store: Store, model: Model, options: EmbedOptions) -> EmbedModel:
@@ -76,7 +92,7 @@ def _describe(store: Store, model: Model, options: EmbedOptions) -> EmbedModel:
     return EmbedModel.of(model, towers, files_key, options)
 
 
-def _plan(run: EmbedRun, models: Sequence[EmbedModel]) -> list[list[TowerPlan]]:
+def plan_run(run: EmbedRun, models: Sequence[EmbedModel]) -> list[list[TowerPlan]]:
     """What some of the run's models lack, counted in their summaries."""
     towers = [(model.model, model.selected) for model in models]
     plans = plan_towers(run.store, towers, splits=run.splits, retry=run.options.retry_failed)
