@@ -68,7 +68,7 @@ def model_description(
     # Imported here: the modules of embedding take a second.
     from clipstore.pipeline.embed.cost import embedding_cost
 
-    cost = embedding_cost(store, name, split, store_dtype=store_dtype, measure=measure)
+    cost = embedding_cost(store, name, split, store_dtype=store_dtype, measure_time=measure)
     return description | {"embedding": cost}
 
 

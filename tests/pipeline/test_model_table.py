@@ -216,6 +216,16 @@ def test_a_measured_time_is_that_of_embedding(scene_store: Path, cli: Run, cli_j
     assert "not measured" in cli("model", "show", "demo", "--split", SPLIT).stdout
 
 
+def test_unreadable_files_are_not_measured(scene_store: Path, scene_files: Path, cli_json: Json) -> None:
+    files = sorted((scene_files / "val").iterdir())
+    files[0].write_bytes(b"no image")
+    for file in files[1:20]:
+        file.unlink()
+    cost = cost_of(cli_json, "demo", "--measure")
+    assert (cost["images"]["to_embed"], cost["images"]["sample"]) == (24, 4)
+    assert scene_store.is_dir()
+
+
 def test_wrong_words(scene_store: Path, cli: Run, small_clip: Path, tmp_path: Path) -> None:
     assert "--split" in cli("model", "show", "demo", "--measure", code=1).stderr
     assert "unknown split" in cli("model", "show", "demo", "--split", "coco/no", code=1).stderr

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 
 from clipstore import choices
-from clipstore.pipeline.embed.estimate import SAMPLE_ITEMS, seconds_per_item, shard_bytes
+from clipstore.pipeline.embed.estimate import SAMPLE_ITEMS, Measurement, measure, shard_bytes
 from clipstore.pipeline.embed.loading import load_encoder
 from clipstore.pipeline.embed.options import EmbedOptions
 from clipstore.pipeline.embed.plan import PendingItems, TowerPlan
@@ -19,12 +22,17 @@ from clipstore.store.layout import Store
 
 
 def embedding_cost(
-    store: Store, name: str, split: str, *, store_dtype: choices.StoredTypeChoice = "float32", measure: bool = False
+    store: Store,
+    name: str,
+    split: str,
+    *,
+    store_dtype: choices.StoredTypeChoice = "float32",
+    measure_time: bool = False,
 ) -> Row:
-    """What `embed` of a split has to do for a model; with `measure`, load the model and time a sample of the items.
+    """What `embed` of a split has to do for a model; with `measure_time`, load the model and time a sample of it.
 
     An image file that the store has not read yet counts as an image without a vector: its content is unknown.
-    "seconds" is None without `measure`. The time to load the model is not included.
+    "seconds" is None without it. The time to load the model is not included.
 
     Raises:
         NotFoundError: there is no such model or split.
@@ -36,16 +44,16 @@ def embedding_cost(
     (model,) = run.models
     (plans,), unread = plan_run(run, run.models), _unread_images(run)
     plans = [_with_unread(plan, unread) for plan in plans]
-    if measure and any(plan.pending for plan in plans):
+    if measure_time and any(plan.pending for plan in plans):
         load_encoder(run, model, plans)
-    towers = [_tower_cost(run, model, plan, unread, measure=measure) for plan in plans]
+    towers = [_tower_cost(run, model, plan, unread, measured=measure_time) for plan in plans]
     return {
         "split": split,
         "store_dtype": store_dtype,
         "precision": model.towers[0].precision,
         "towers": towers,
         "bytes": sum(tower["bytes"] for tower in towers),
-        "seconds": sum(tower["seconds"] for tower in towers) if measure else None,
+        "seconds": sum(tower["seconds"] for tower in towers) if measure_time else None,
     }
 
 
@@ -65,8 +73,10 @@ def _with_unread(plan: TowerPlan, unread: pa.Table) -> TowerPlan:
     return replace(plan, pending=(items, *(other for other in plan.pending if other is not known)))
 
 
-def _tower_cost(run: EmbedRun, model: EmbedModel, plan: TowerPlan, unread: pa.Table, *, measure: bool) -> Row:
-    sampled = [min(items.table.num_rows, SAMPLE_ITEMS[plan.tower.tower]) for items in plan.pending]
+def _tower_cost(run: EmbedRun, model: EmbedModel, plan: TowerPlan, unread: pa.Table, *, measured: bool) -> Row:
+    measurements = [_measure(run, model, items) for items in plan.pending] if measured else []
+    counts = [int(items.table.num_rows) for items in plan.pending]
+    seconds = sum(part.seconds * count for part, count in zip(measurements, counts, strict=False))
     return {
         "items": ITEM_KIND[plan.tower.tower],
         "to_embed": plan.planned,
@@ -75,10 +85,21 @@ def _tower_cost(run: EmbedRun, model: EmbedModel, plan: TowerPlan, unread: pa.Ta
         "failed": plan.failed,
         "missing": plan.missing,
         "bytes": sum(shard_bytes(items, run.options.store_dtype) for items in plan.pending),
-        "seconds": _seconds(run, model, plan.pending) if measure else None,
-        "sample": sum(sampled) if measure else 0,
+        "seconds": seconds if measured else None,
+        "sample": sum(part.items for part in measurements),
     }
 
 
-def _seconds(run: EmbedRun, model: EmbedModel, pending: Sequence[PendingItems]) -> float:
-    return sum(seconds_per_item(run, model, items) * int(items.table.num_rows) for items in pending)
+def _measure(run: EmbedRun, model: EmbedModel, items: PendingItems) -> Measurement:
+    sample = items.sample(SAMPLE_ITEMS[items.tower.tower])
+    if items.source == "image_files":
+        rows = list(_with_contents(run, sample.table))
+        sample = replace(sample, table=pa.Table.from_pylist(rows, schema=sample.table.schema))
+    return measure(run, model, sample) if sample.table.num_rows else Measurement(0.0, 0)
+
+
+def _with_contents(run: EmbedRun, table: pa.Table) -> Iterator[Row]:
+    """The readable image files of a table with their content keys, which encoding compares with the files."""
+    for row in table.to_pylist():
+        with suppress(OSError):
+            yield row | {"content": hashlib.sha256(run.options.read(Path(row["source"]))).hexdigest()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from statistics import median
+from typing import NamedTuple
 
 from clipstore.inference.encode import encode_rows
 from clipstore.inference.settings import Timings
@@ -18,7 +19,7 @@ _REPEATS = 3  # measurements, after one that warms up
 def add_estimate(run: EmbedRun, model: EmbedModel, items: PendingItems) -> None:
     """Add the expected time and bytes of pending items to their tower's summary; encodes a sample, writes nothing."""
     summary = model.summaries[items.tower.tower]
-    summary.estimate = (summary.estimate or 0.0) + seconds_per_item(run, model, items) * items.table.num_rows
+    summary.estimate = (summary.estimate or 0.0) + measure(run, model, items).seconds * items.table.num_rows
     summary.size += shard_bytes(items, run.options.store_dtype)
 
 
@@ -33,14 +34,24 @@ def shard_bytes(items: PendingItems, store_dtype: str) -> int:
     return total
 
 
-def seconds_per_item(run: EmbedRun, model: EmbedModel, items: PendingItems) -> float:
-    """The time that one pending item takes the loaded model: the median of a few runs over an evenly spaced sample."""
+class Measurement(NamedTuple):
+    """The time of an item, and the number of items that it was measured on."""
+
+    seconds: float
+    items: int
+
+
+def measure(run: EmbedRun, model: EmbedModel, items: PendingItems) -> Measurement:
+    """The time that one pending item takes the loaded model: the median of a few runs over an evenly spaced sample.
+
+    Items that fail are not counted.
+    """
     sample = items.sample(SAMPLE_ITEMS[items.tower.tower])
     settings = run.encode_settings(model, items.tower, Timings())
+    (group,) = plan_groups([sample])
     durations = []
     for _ in range(1 + _REPEATS):
         start = time.perf_counter()
-        for group in plan_groups([sample]):
-            encode_rows(group.plans[0], settings)
+        encoded = len(encode_rows(group.plans[0], settings).contents)
         durations.append(time.perf_counter() - start)
-    return float(median(durations[1:])) / int(sample.table.num_rows)
+    return Measurement(float(median(durations[1:])) / max(encoded, 1), encoded)
