@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clipstore.reporting import comparison, embedding, metrics, retrieval, training
+from clipstore.reporting import comparison, embedding, evaluations, metrics, retrieval, training
 from clipstore.reporting.html_tables import html_notes, html_table
 from clipstore.reporting.tables import plain
 
@@ -41,8 +41,10 @@ class EvaluationResult(Result):
 
     def html(self) -> Iterator[str]:
         """The table of metrics, then the provenance of each evaluation."""
-        yield html_table([row for evaluation in self["evaluations"] for row in metrics.metric_rows(evaluation)])
-        yield html_notes(line for evaluation in self["evaluations"] for line in metrics.provenance_lines(evaluation))
+        yield html_table([row for evaluation in self["evaluations"] for row in evaluations.evaluation_rows(evaluation)])
+        yield html_notes(
+            line for evaluation in self["evaluations"] for line in evaluations.evaluation_lines(evaluation)
+        )
         yield _skipped(self)
 
 

@@ -61,8 +61,7 @@ def evaluate_command(models: tuple[str, ...], split: str, store: Store, *, as_js
     """
     from clipstore.pipeline.evaluate.options import EvalOptions
     from clipstore.pipeline.evaluate.run import evaluate as evaluate_models
-    from clipstore.reporting.hard_negatives import print_hard_negatives
-    from clipstore.reporting.metrics import print_evaluations
+    from clipstore.reporting.evaluations import print_evaluations
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
 
@@ -72,8 +71,6 @@ def evaluate_command(models: tuple[str, ...], split: str, store: Store, *, as_js
             on_progress.print_line(f"skipped {row['model']}: {row['reason']}")
     if as_json:
         print_json({"evaluations": result.evaluations, "skipped": result.skipped, "warnings": result.warnings})
-    elif PROTOCOLS[options["protocol"]].hard_negatives:
-        print_hard_negatives(result.evaluations)
     else:
         print_evaluations(result.evaluations)
 

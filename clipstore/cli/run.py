@@ -34,7 +34,7 @@ def run(job: str, allow_failures: int, store: Store, *, restart: bool, device: s
     """
     from clipstore.pipeline.run_job import run_job
     from clipstore.pipeline.train.run import TrainOptions
-    from clipstore.reporting.metrics import print_evaluations
+    from clipstore.reporting.evaluations import print_evaluations
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
     from clipstore.reporting.training import print_training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clipstore.records import Row
 from clipstore.reporting.embedding import summary_rows
-from clipstore.reporting.metrics import print_evaluations
+from clipstore.reporting.evaluations import print_evaluations
 from clipstore.reporting.tables import console, print_table
 from clipstore.reporting.training import print_training
 

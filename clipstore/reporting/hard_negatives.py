@@ -1,13 +1,12 @@
-"""The accuracy on hard negatives, by subset, with the provenance of each evaluation."""
+"""The accuracy on hard negatives, by subset, and the provenance of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from clipstore.records import Row
 from clipstore.reporting.metrics import describe_gallery, describe_vectors, evaluation_notes
-from clipstore.reporting.tables import console, print_table
 
 Evaluation = Mapping[str, Any]  # as `clipstore eval --json` prints it
 
@@ -17,14 +16,6 @@ ALL, MEAN = "all pairs", "mean of subsets"
 def metric_title(metric: str) -> str:
     """The title of a metric of the protocol hard-negatives: the subset, or what it is over."""
     return {"accuracy": ALL, "macro_accuracy": MEAN}.get(metric, metric.removeprefix("accuracy/"))
-
-
-def print_hard_negatives(evaluations: Sequence[Evaluation]) -> None:
-    """Print a row for each model and subset, then the provenance of each evaluation."""
-    print_table([row for evaluation in evaluations for row in accuracy_rows(evaluation)])
-    for evaluation in evaluations:
-        for line in provenance_lines(evaluation):
-            console().print(line, style="dim", soft_wrap=True)
 
 
 def accuracy_rows(evaluation: Evaluation) -> list[Row]:
@@ -48,13 +39,13 @@ def accuracy_rows(evaluation: Evaluation) -> list[Row]:
     ]
 
 
-def provenance_lines(evaluation: Evaluation) -> Iterator[str]:
+def provenance_lines(evaluation: Evaluation) -> list[str]:
     """The provenance of an evaluation in lines that follow a table."""
     measured_on = evaluation["measured_on"]
-    yield (
+    first = (
         f"{evaluation['model']} on {describe_gallery(measured_on)}; {measured_on['image_queries']:,} pairs; "
         f"{describe_vectors(measured_on)}; scores in float64; {measured_on['seconds']:.1f} s, peak memory "
         f"{measured_on['peak_memory'] / 2**20:,.0f} MB"
     )
-    yield from (f"  {note}" for note in evaluation_notes(measured_on))
-    yield "  accuracy: the share of captions that score above their hard negative; a tie counts one half"
+    meaning = "accuracy: the share of captions that score above their hard negative; a tie counts one half"
+    return [first, *(f"  {note}" for note in (*evaluation_notes(measured_on), meaning))]

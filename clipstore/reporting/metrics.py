@@ -1,4 +1,4 @@
-"""The table of metrics with the provenance of each evaluation; the tables of hubness and of `clipstore bench eval`."""
+"""The rows of metrics and the provenance of an evaluation; the tables of hubness and of `clipstore bench eval`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,6 @@ _COLUMNS = {
 _EXTENDED_COLUMNS = ("mAP@R", "R-Precision")  # only with protocols whose queries have many positives
 
 _CAPTION_SETS = {"all": "all of each image", "first5": "the first five of each image"}
-
-
-def print_evaluations(evaluations: Sequence[Evaluation]) -> None:
-    """Print a row for each model and direction, then the provenance of each evaluation."""
-    print_table([row for evaluation in evaluations for row in metric_rows(evaluation)])
-    for evaluation in evaluations:
-        for line in provenance_lines(evaluation):
-            console().print(line, style="dim", soft_wrap=True)
 
 
 def metric_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

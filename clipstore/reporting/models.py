@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clipstore.hints import embed_command
-from clipstore.protocols import PROTOCOLS
 from clipstore.records import Row
 from clipstore.reporting.embedding import size_words
-from clipstore.reporting.hard_negatives import accuracy_rows
-from clipstore.reporting.metrics import describe_gallery, metric_rows
+from clipstore.reporting.evaluations import evaluation_rows
+from clipstore.reporting.metrics import describe_gallery
 from clipstore.reporting.tables import cell, console, duration, print_table
 
 _DEFINITION = ("name", "from", "problem", "family", "base", "adapter", "prompt", "clean", "exif_orientation")
@@ -56,9 +55,7 @@ def _print_evaluations(rows: Sequence[Row], split: str) -> None:
         for evaluation in row["evaluations"]:
             groups.setdefault(tuple(evaluation["measured_on"][key] for key in _GALLERY), []).append(evaluation)
     for group in groups.values():
-        hard_negatives = PROTOCOLS[group[0]["protocol"]].hard_negatives
-        lines = accuracy_rows if hard_negatives else metric_rows
-        print_table([line for evaluation in group for line in lines(evaluation)])
+        print_table([line for evaluation in group for line in evaluation_rows(evaluation)])
         _note("; ".join([describe_gallery(group[0]["measured_on"]), *_restrictions(group[0]["measured_on"])]))
     without = [row["name"] for row in rows if not row["evaluations"]]
     if without:

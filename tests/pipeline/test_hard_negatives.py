@@ -319,6 +319,20 @@ def test_unseen_leaves_out_the_pairs_of_training_images(hard_store: Path, cli: R
     assert sum(row["left_out"] for row in evaluation["subsets"]) == 0
 
 
+def test_a_job_can_have_the_protocol(store: Path, tmp_path: Path, scenes: Path, monkeypatch: Any, cli: Run) -> None:
+    shutil.copy(next((scenes / "val").iterdir()), tmp_path / "0.jpg")
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "j.toml").write_text(
+        f'[model]\nbase = "bundled:demo"\n[eval]\nsplits = ["{SPLIT}"]\nprotocol = "hard-negatives"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    cli("ingest", "hard-negatives", write_table(tmp_path / "h.csv", {"swap": 3}, images=1))
+    assert "mean of subsets" in cli("run", "j").stdout
+    result = clipstore.open(store).evaluate("j", SPLIT, protocol="hard-negatives")
+    assert result["evaluations"][0]["subsets"][0]["pairs"] == 3
+    assert "mean of subsets" in result._repr_html_()
+
+
 # ---- the rest of the store ----
 
 

@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from clipstore.cli import main
 from clipstore.pipeline.query import list_queries, run_query, run_sql
 from clipstore.pipeline.report import sections
-from clipstore.reporting import embedding, metrics, tables, training
+from clipstore.reporting import embedding, evaluations, metrics, tables, training
 from clipstore.reporting.comparison import print_comparison
 from clipstore.reporting.demo_output import print_demo
 from clipstore.reporting.retrieval import print_retrieval
@@ -93,6 +93,11 @@ def place(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, model in enumerate((LONG_MODEL, OTHER_MODEL)):
         run("import", model, *_vectors(Store(root / "store"), root / f"vectors{seed}", seed))
     run("eval", "--split", SPLIT)
+    image = next((root / "scenes" / "val").iterdir())
+    (root / "hard.csv").write_text(f"image_path,positive,negative\n{image},one,two\n{image},three,four\n")
+    run("ingest", "hard-negatives", root / "hard.csv", "--follow-links")
+    run("embed", "--model", "demo", "--split", "hard/all")
+    run("eval", "--split", "hard/all", "--protocol", "hard-negatives")
     return root
 
 
@@ -100,8 +105,10 @@ def _vectors(store: Store, target: Path, seed: int) -> list[object]:
     """Options of `import`: seeded vectors of the split's images and captions."""
     target.mkdir()
     words: list[object] = ["--split", SPLIT]
+    of_split = f"split_images JOIN splits USING (split_id) WHERE splits.name = '{SPLIT}'"
     for kind in ("images", "captions"):
-        ids = sorted(set(run_sql(store, f"SELECT source_id FROM {kind}")["source_id"].to_pylist()))
+        statement = f"SELECT source_id FROM {kind} WHERE image_id IN (SELECT image_id FROM {of_split})"
+        ids = sorted(set(run_sql(store, statement)["source_id"].to_pylist()))
         rows = np.random.default_rng(seed).normal(size=(len(ids), 8)).astype(np.float32)
         for option, array in ((f"--{kind}", rows), (f"--{kind[:-1]}-ids", np.array(ids))):
             np.save(target / f"{option}.npy", array)
@@ -175,7 +182,7 @@ def _evaluations(results: Mapping[str, Any]) -> Case:
         evaluation["measured_on"] |= {"images": 123_287, "captions": 616_767, "tied_pairs": 1_234_567 + number}
         evaluation["measured_on"] |= {"left_out_images": 1_234, "left_out_captions": 6_170, "seen_images": 20_000}
         evaluation["metrics"] |= {"image_retrieval_mean_rank": 41_399.5, "text_retrieval_median_rank": 308_383.0}
-    return Case(result, lambda: metrics.print_evaluations(result["evaluations"]), frozenset(_OF_EVALUATION.split()))
+    return Case(result, lambda: evaluations.print_evaluations(result["evaluations"]), frozenset(_OF_EVALUATION.split()))
 
 
 def _epochs(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -445,7 +452,7 @@ def test_a_table_that_does_not_fit_is_printed_as_records() -> None:
 
 
 def test_the_metric_table_fits_80_columns_with_its_headings_broken(results: dict[str, Any]) -> None:
-    text = printed(80, lambda: metrics.print_evaluations(results["eval"]["evaluations"][:1]))
+    text = printed(80, lambda: evaluations.print_evaluations(results["eval"]["evaluations"][:1]))
     assert "row 1" not in text
     assert re.search(
         r"^ model +direction +queries +Recall +Recall +Recall +MRR +median +mean +RSUM$", text, re.MULTILINE
