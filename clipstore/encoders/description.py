@@ -1,7 +1,4 @@
-"""What a model's files say of its size, read without torch and without reading any weight.
-
-A family extends `input_size` and `vector_width`, which read its configuration.
-"""
+"""What a model's files say of its size, read without torch and without reading any weight."""
 
 from __future__ import annotations
 
@@ -9,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
-from clipstore.encoders.fingerprint_inputs import config_size, tower_config
-from clipstore.encoders.model_files import adapter_files, locate, read_json, weight_files
+from clipstore.encoders.fingerprint_inputs import read_settings
+from clipstore.encoders.locate import locate
+from clipstore.encoders.model_files import adapter_files
 from clipstore.encoders.weights import tensor_shapes
+from clipstore.records import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,25 +20,28 @@ class BaseDescription:
 
     Attributes:
         parameters: of both towers and all else.
-        input_size: side of the square of pixels that the image tower takes; None: it has no fixed size.
-        dim: width of the vectors; None: its configuration does not say.
+        input_size: side of the square of pixels that the image tower takes; None: it takes images of any size.
+        dim: width of the vectors.
     """
 
     parameters: int
     input_size: int | None
-    dim: int | None
+    dim: int
 
 
-def describe_base(base: str) -> BaseDescription:
-    """The size of a base by its files; nothing is downloaded.
+def describe_base(model: Model) -> BaseDescription:
+    """The size of a model's base by its files; nothing is downloaded.
 
     Raises:
         ModelError: a file is missing or damaged.
     """
-    folder = locate(base, fetch=False)
-    config = read_json(folder / "config.json")
+    folder = locate(model.base, fetch=False)
+    settings = read_settings(folder, model)
+    family, towers = settings.family, settings.towers
     return BaseDescription(
-        parameters=count_parameters(weight_files(folder)), input_size=input_size(config), dim=vector_width(config)
+        parameters=count_parameters(family.weight_files(folder)),
+        input_size=family.size(towers, "vision", "image_size") if family.has_input_size else None,
+        dim=family.dim(settings.config, towers),
     )
 
 
@@ -63,13 +64,3 @@ def count_parameters(files: Iterable[Path]) -> int:
     """
     shapes = (shape for file in files for shape in tensor_shapes(file).values())
     return sum(prod(shape) for dtype, shape in shapes if dtype.startswith(("F", "BF")))
-
-
-def input_size(config: dict[str, Any]) -> int | None:
-    """Side of the images that the image tower takes, in pixels, by config.json of any family with a fixed size."""
-    return config_size(tower_config(config, "vision"), "image_size", 224)
-
-
-def vector_width(config: dict[str, Any]) -> int | None:
-    """Width of the vectors, by config.json."""
-    return config_size(config, "projection_dim", 512)

@@ -150,7 +150,7 @@ def _check_training(family: Family, model: Any, training: Training) -> None:
     if training.temperature == "trained" and not family.has_temperature:
         message = f'the job\'s [train] has temperature = "trained", and {family.title} has none: remove the key'
         raise ModelError(message)
-    if "vision" in training.lora.towers and not family.trains_pixels:
+    if "vision" in training.lora.towers and not family.has_input_size:
         message = (
             f"the job's [train.lora] names the vision tower, and images of {family.title} differ in size, which "
             'training does not batch: use towers = ["text"]'

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from clipstore import choices
 from clipstore.encoders.description import adapter_parameters, describe_base
 from clipstore.errors import ModelError, NotFoundError, OptionError
-from clipstore.records import IMPORTED, ITEM_KIND, Row
+from clipstore.records import IMPORTED, ITEM_KIND, Model, Row
 from clipstore.store.evaluations import read_evaluation
 from clipstore.store.layout import Store, split_id
 from clipstore.store.models import list_models, show_model
@@ -78,7 +78,7 @@ def _described(row: Row) -> Row:
     if row["family"] in (None, IMPORTED):
         return described
     try:
-        described |= asdict(describe_base(row["base"]))
+        described |= asdict(describe_base(Model(**{name: row[name] for name in ("name", "family", "base")})))
         if row["adapter"] and not row["problem"]:  # a job that is not trained yet has no adapter
             described["adapter_parameters"] = adapter_parameters(row["adapter"])
     except ModelError as error:

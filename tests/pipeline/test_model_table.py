@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from family_folders import SMALL
 from helpers import Trained, import_vectors, query_rows
 
-from clipstore.encoders.description import count_parameters, describe_base, input_size
-from clipstore.errors import ModelError
+from clipstore.encoders.description import count_parameters, describe_base
+from clipstore.encoders.families import recognise
+from clipstore.encoders.loading import load_model
+from clipstore.records import Model
 
 Run = Callable[..., Result]
 Json = Callable[..., Any]
@@ -31,13 +34,13 @@ def test_parameters_are_those_of_transformers(small_clip: Path) -> None:
     from transformers import CLIPModel
 
     model = CLIPModel.from_pretrained(small_clip)
-    described = describe_base(str(small_clip))
+    described = describe_base(Model(name="m", family="clip", base=str(small_clip)))
     assert described.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert (described.input_size, described.dim) == (model.config.vision_config.image_size, model.config.projection_dim)
 
 
 def test_the_size_of_the_bundled_model() -> None:
-    described = describe_base("bundled:demo")
+    described = describe_base(Model(name="m", family="clip", base="bundled:demo"))
     assert (described.parameters, described.input_size, described.dim) == (1_820_929, 64, 64)
 
 
@@ -66,11 +69,16 @@ def test_integers_are_no_parameters(tmp_path: Path) -> None:
     assert count_parameters([tmp_path / "x.safetensors"]) == 16
 
 
-def test_old_and_wrong_configurations() -> None:
-    assert input_size({"vision_config": {"image_size": 336}}) == 336
-    assert input_size({"vision_config": {}}) == 224
-    with pytest.raises(ModelError, match="image_size = 'large'"):
-        input_size({"vision_config": {"image_size": "large"}})
+@pytest.mark.parametrize(
+    ("name", "input_size", "dim"),
+    [("openclip", 224, 32), ("siglip", 32, 32), ("siglip2", 32, 32), ("naflex", None, 32), ("blip", 32, 24)],
+)
+def test_the_size_of_every_family(name: str, input_size: int | None, dim: int, tmp_path: Path) -> None:
+    folder = SMALL[name](tmp_path / "model")
+    model = Model(name="m", family=recognise(folder, name).name, base=str(folder))
+    described = describe_base(model)
+    assert (described.input_size, described.dim) == (input_size, dim)
+    assert described.parameters == sum(weight.numel() for weight in load_model(model).model.parameters())
 
 
 # ---- model list ----

@@ -83,7 +83,7 @@ class Family(ABC):
         tokenizer_files: the sets of files of which a tokenizer needs one.
         center_crop: whether images are cropped where the preprocessor's file does not say.
         has_temperature: whether checkpoints contain the temperature of the loss.
-        trains_pixels: whether images have one size, as batches of training need.
+        has_input_size: whether all preprocessed images have one size, as batches of training need.
     """
 
     name: ClassVar[str]
@@ -99,7 +99,7 @@ class Family(ABC):
     tokenizer_files: ClassVar[tuple[tuple[str, ...], ...]] = TOKENIZER_FILES
     center_crop: ClassVar[bool] = False
     has_temperature: ClassVar[bool] = True
-    trains_pixels: ClassVar[bool] = True
+    has_input_size: ClassVar[bool] = True
 
     # Files
 

@@ -28,7 +28,7 @@ class Naflex(Siglip):
     model_type = "siglip2"
     sizes: ClassVar = {"text": Siglip.sizes["text"], "vision": sized(num_patches=256, patch_size=16, num_channels=3)}
 
-    trains_pixels = False
+    has_input_size = False
 
     def read_preprocessing(self, folder: Path, towers: Towers) -> AnyPreprocessing:
         file, patch = preprocessor_file(folder), self.size(towers, "vision", "patch_size")
