@@ -171,12 +171,13 @@ def csv(
     follow_links: bool,
     as_json: bool,
 ) -> None:
-    """Ingest a CSV file of image paths and captions.
+    """Ingest a CSV file of image paths with captions or classes.
 
-    Its columns are image_path, caption and, optionally, image_id, caption_id, split. They are separated by
-    ',', ';', a tab or '|'. Common other names of the two required columns are recognized, such as filepath
-    and title, or file_name and text. Paths are absolute, or relative to the file. Without a split column,
-    all rows are in NAME/all; all captions of an image are in one split.
+    Its columns are image_path, caption and, optionally, class, image_id, caption_id, split; a file with a
+    column class may have no captions. They are separated by ',', ';', a tab or '|'. Common other names of
+    required columns are recognized, such as filepath and title, or file_name and text, or label. Paths are
+    absolute, or relative to the file. Without a split column, all rows are in NAME/all; all captions of an
+    image are in one split.
 
     Example: clipstore ingest csv holidays/captions.csv --name holidays
     """
@@ -184,6 +185,27 @@ def csv(
 
     options = IngestOptions(clean=clean, replace=replace, images=images, follow_links=follow_links)
     _print(ingest_csv(store, file, name=name, options=options), as_json=as_json)
+
+
+@ingest.command("folder")
+@click.argument("root", type=_PATH)
+@click.option("--name", help="The name of the dataset. [default: the name of ROOT]")
+@_replace
+@_follow_links
+@store_option
+@json_option
+def folder(root: Path, name: str | None, store: Store, *, replace: bool, follow_links: bool, as_json: bool) -> None:
+    """Ingest a folder of images for each class.
+
+    ROOT has a folder for each class, named as the class, with its images at any depth. Creates NAME/all.
+    The images have a class and no captions: 'clipstore embed --only images', then 'clipstore zeroshot'.
+
+    Example: clipstore ingest folder flowers/val --name flowers
+    """
+    from clipstore.pipeline.ingest.run import IngestOptions, ingest_folder
+
+    options = IngestOptions(replace=replace, follow_links=follow_links)
+    _print(ingest_folder(store, root, name=name, options=options), as_json=as_json)
 
 
 def _print(result: IngestResult, *, as_json: bool) -> None:

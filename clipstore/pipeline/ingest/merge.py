@@ -76,6 +76,7 @@ def merge(session: Session, source: Annotations) -> tuple[Counter[str], list[str
     changes.update(_run(session, _REMOVAL_STEPS))
     if source.categories is not None:
         changes.update(_run(session, _CATEGORY_STEPS))
+        session.run("ingest/remove_unused_classes")
     return changes, warnings
 
 

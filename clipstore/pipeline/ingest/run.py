@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from clipstore.catalog import Session
-from clipstore.datasets import coco, csv_file, flickr, karpathy
+from clipstore.datasets import coco, csv_file, flickr, folder, karpathy
 from clipstore.datasets.image_files import ImageFinder
 from clipstore.errors import DatasetError
 from clipstore.pipeline.ingest import checks
@@ -147,11 +147,24 @@ def ingest_karpathy(
 def ingest_csv(
     store: Store, file: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
 ) -> IngestResult:
-    """Ingest a table with the columns image_path and caption. The default of `name` is the name of the file."""
+    """Ingest a table of image paths with captions, classes or both. The default of `name` is the name of the file."""
     _check_writable(store)
     annotations = csv_file.read(file, options.images)
     checks.check_dataset_name(name or file.stem, source=None if name else file)
     return _ingest(store, {file: annotations}, _Target(name or file.stem, "csv", file.parent), options)
+
+
+def ingest_folder(
+    store: Store, root: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
+) -> IngestResult:
+    """Ingest a folder with a folder of images for each class. The default of `name` is the name of `root`.
+
+    The images have no captions; the class is the category of its images.
+    """
+    name = name or root.absolute().name
+    checks.check_dataset_name(name)
+    _check_writable(store)
+    return _ingest(store, {root: folder.read(root)}, _Target(name, "folder", root), options)
 
 
 def _check_writable(store: Store) -> None:
