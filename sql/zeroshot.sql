@@ -126,6 +126,20 @@ SELECT classification_id FROM classifications WHERE model_id = $model_id;
 -- Returns the classifications of some splits.
 SELECT classification_id FROM classifications WHERE split_id IN (SELECT unnest($splits::BIGINT[]));
 
+-- name: pairs
+-- Returns the pairs of an image and its class of one classification, each with its precision and whether it is a hit.
+SELECT image_id, category_id, precision, hit
+FROM class_pairs
+WHERE classification_id = $classification_id
+ORDER BY image_id, category_id;
+
+-- name: recalls
+-- Returns the hits of one classification, by image and k.
+SELECT image_id, k, hit
+FROM class_recalls
+WHERE classification_id = $classification_id
+ORDER BY k, image_id;
+
 -- name: replaced
 -- Returns the classification that a new one replaces.
 SELECT classification_id
@@ -141,6 +155,20 @@ FROM classifications
 JOIN models USING (model_id)
 JOIN splits USING (split_id)
 WHERE classification_id = $classification_id;
+
+-- name: scores
+-- Returns the scores of one classification.
+SELECT image_id, scores FROM class_scores WHERE classification_id = $classification_id ORDER BY image_id;
+
+-- name: selected
+-- Returns the latest classification of each of some models on a split.
+SELECT
+    classifications.* EXCLUDE (evaluated_at), models.name AS model, splits.name AS split
+FROM classifications
+JOIN models USING (model_id)
+JOIN splits USING (split_id)
+WHERE splits.name = $split AND models.name IN (SELECT unnest($models::VARCHAR[]))
+QUALIFY row_number() OVER (PARTITION BY model_id ORDER BY evaluated_at DESC, classification_id DESC) = 1;
 
 -- name: stale
 -- Returns the classifications of splits that were removed, or whose images or classes have changed since.

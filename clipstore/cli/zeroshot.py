@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipstore import choices
+from clipstore.cli.confirm import remove_confirmed, yes_option
+from clipstore.cli.groups import DefaultGroup
 from clipstore.cli.options import NonEmptyPath, json_option, memory_option, store_option
 from clipstore.cli.output import print_warning
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from clipstore.store.layout import Store
 
 
-@click.command()
+@click.command("zeroshot")
 @click.option(
     "--model", "models", multiple=True, help="Model; may be repeated. [default: all with vectors of all images]"
 )
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 @click.option("--device", help="Device for the texts of classes, e.g. cuda. [default: cuda if available, else cpu]")
 @store_option
 @json_option
-def zeroshot(
+def zeroshot_command(
     models: tuple[str, ...],
     split: str,
     templates: Path | None,
@@ -75,3 +77,26 @@ def zeroshot(
         print_json(vars(result))
     else:
         print_classifications(result.classifications)
+
+
+zeroshot = DefaultGroup(zeroshot_command)
+
+
+@zeroshot.command("remove")
+@click.option("--model", help="Model whose classifications are removed.")
+@click.option("--split", help="Split whose classifications are removed.")
+@yes_option
+@store_option
+@json_option
+def remove(model: str | None, split: str | None, store: Store, *, yes: bool, as_json: bool) -> None:
+    """Remove zero-shot classifications, with their ranks.
+
+    Removes those that match --model and --split; at least one of them is required.
+
+    Example: clipstore zeroshot remove --model tuned --split coco/val2017 --yes
+    """
+    from clipstore.pipeline.removal import remove_classifications
+
+    remove_confirmed(
+        lambda trial: remove_classifications(store, model=model, split=split, dry_run=trial), yes=yes, as_json=as_json
+    )

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from clipstore import choices
 from clipstore.catalog import Session
-from clipstore.errors import ComparisonError
+from clipstore.errors import ComparisonError, OptionError
 from clipstore.hints import eval_command
+from clipstore.pipeline.zeroshot.compare import compare_classifications
 from clipstore.protocols import DIRECTIONS
 from clipstore.records import Row
 from clipstore.significance import Estimates, Method, PairedSums, estimate, holm
@@ -50,15 +51,20 @@ _MODEL_PROVENANCE = ("seen_images", "image_fingerprint", "text_fingerprint", "pr
 class CompareOptions:
     """Which evaluations are compared: those with these options of `eval`.
 
-    `captions` None selects the latest evaluation of each model.
+    `captions` None selects the latest evaluation of each model. With the task "zeroshot", the latest zero-shot
+    classification of each model is compared instead, and the other options do not apply.
     """
 
     protocol: choices.ProtocolChoice = "standard"
     captions: choices.CaptionsChoice | None = None
     unseen: bool = False
+    task: choices.TaskChoice = "retrieval"
 
     def __post_init__(self) -> None:
         choices.check(self)
+        if self.task == "zeroshot" and (self.protocol, self.captions, self.unseen) != ("standard", None, False):
+            message = "the protocol, captions and unseen of retrieval do not apply to the task zeroshot: omit them"
+            raise OptionError(message)
 
 
 def compare(store: Store, names: Iterable[str], split: str, options: CompareOptions) -> Row:
@@ -76,9 +82,12 @@ def compare(store: Store, names: Iterable[str], split: str, options: CompareOpti
     if len(models) < 2:
         message = f"compare needs at least two models, the baseline first; got {' '.join(models) or 'none'}"
         raise ComparisonError(message)
+    if options.task == "zeroshot":
+        return compare_classifications(store, models, split)
+    selection = {"protocol": options.protocol, "captions": options.captions, "unseen": options.unseen}
     with store.catalog.read() as session:
         split_id(session, split)
-        rows = session.rows("compare/evaluations", models=models, split=split, **asdict(options))
+        rows = session.rows("compare/evaluations", models=models, split=split, **selection)
         stored = {row["model"]: row for row in rows}
         if len(stored) == len(models):
             evaluations = [stored[name] for name in models]
@@ -88,7 +97,13 @@ def compare(store: Store, names: Iterable[str], split: str, options: CompareOpti
     for name in missing:
         find_model(store, name)
     # Evaluated apart, models would have different unseen queries.
-    command = eval_command(models if options.unseen else missing, split, **asdict(options))
+    command = eval_command(
+        models if options.unseen else missing,
+        split,
+        protocol=options.protocol,
+        captions=options.captions,
+        unseen=options.unseen,
+    )
     message = f"no such evaluation of {' and '.join(missing)} on {split}: run '{command}' first"
     raise ComparisonError(message)
 

@@ -82,6 +82,68 @@ def rank_pairs_of_classes(scores: Doubles, image: Ints, label: Ints) -> ClassRan
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreOrder:
+    """The images in the order of their scores for each class, the greatest first, (C, N) each.
+
+    Attributes:
+        image: rows of images.
+        ends: whether the next image has a smaller score, or there is none.
+        positive: whether the image has the class.
+    """
+
+    image: NDArray[np.int32]
+    ends: NDArray[np.bool_]
+    positive: NDArray[np.bool_]
+
+
+def score_order(scores: Doubles, positive: NDArray[np.bool_]) -> ScoreOrder:
+    """The order of N images for C classes; scores and `positive` (whether the image has the class) are (N, C)."""
+    order = np.argsort(-scores.T, axis=1, kind="stable")
+    ordered = np.take_along_axis(scores.T, order, axis=1)
+    ends = np.ones(order.shape, dtype=np.bool_)
+    ends[:, :-1] = ordered[:, 1:] < ordered[:, :-1]
+    return ScoreOrder(image=order.astype(np.int32), ends=ends, positive=np.take_along_axis(positive.T, order, axis=1))
+
+
+def mean_average_precision(order: ScoreOrder, times: NDArray[Any]) -> Doubles:
+    """Mean average precision (R,) of R resamples; `times` (N, R) is how often each image is in each of them.
+
+    Average precision is the sum over thresholds of the increase of recall times the precision, as scikit-learn defines
+    it, each image counted so many times. The mean is over the classes that some image of the resample has.
+    """
+    values = np.empty(times.shape[1])
+    _add_average_precision(order.image, order.ends, order.positive, np.ascontiguousarray(times.T), values)
+    return values
+
+
+@njit(nogil=True, cache=True)
+def _add_average_precision(
+    image: NDArray[np.int32],
+    ends: NDArray[np.bool_],
+    positive: NDArray[np.bool_],
+    times: Doubles,
+    values: Doubles,
+) -> None:  # pragma: no cover - compiled
+    """Set `values` (R,) to the mean average precision of each line of `times` (R, N)."""
+    for r in range(times.shape[0]):
+        weights, total, classes = times[r], 0.0, 0
+        for c in range(image.shape[0]):
+            items, hits, before, area = 0.0, 0.0, 0.0, 0.0
+            for n in range(image.shape[1]):
+                weight = weights[image[c, n]]
+                items += weight
+                if positive[c, n]:
+                    hits += weight
+                if ends[c, n] and hits > before:
+                    area += (hits - before) * (hits / items)
+                    before = hits
+            if hits > 0:
+                total += area / hits
+                classes += 1
+        values[r] = total / classes if classes else np.nan
+
+
 def top_classes(scores: Doubles, k: int) -> Ints:
     """The k classes (columns) with the greatest scores of each image, (N, k); equal scores in the order of classes."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :k]

@@ -1,5 +1,5 @@
 -- Zero-shot classification by class: average precision (several labels) or recall (single labels); lowest first.
-SELECT class_metrics.model, class_metrics.split, templates, class, images, average_precision, recall, chance
+SELECT class_metrics.model, class_metrics.split, templates[1] AS template, len(templates) AS templates, class, images, average_precision, recall, chance
 FROM class_metrics
 JOIN classification_names USING (classification_id)
 WHERE ($model IS NULL OR class_metrics.model = $model) AND ($split IS NULL OR class_metrics.split = $split)

@@ -63,6 +63,20 @@ JOIN (SELECT classification_id, classes, unnest(top) AS k FROM classifications) 
 JOIN (SELECT classification_id, image_id, count(*) AS own_classes FROM class_ranks GROUP BY ALL)
     USING (classification_id, image_id);
 
+-- Each pair of an image and a class that it has: the precision at its score (labels multi), and whether the class is first for
+-- the image, in expectation over the orders of a tie.
+--
+-- The precision is the share of images with the class among all images with at least this score: equal scores are one
+-- threshold, as in scikit-learn.
+CREATE OR REPLACE VIEW class_pairs AS
+SELECT
+    classification_id, image_id, category_id,
+    count(*) OVER (
+        PARTITION BY classification_id, category_id ORDER BY images_greater RANGE UNBOUNDED PRECEDING
+    ) / (images_greater + images_equal + 1) AS precision,
+    hit_chance(1, classes_greater, classes_equal + 1, 1) AS hit
+FROM class_ranks;
+
 -- Average precision of a random order of `items` images, of which `positives` have the class: its expectation. A place r
 -- holds a positive with probability p = positives / items, and then the r - 1 before it hold (r - 1) q others in
 -- expectation, q = (positives - 1) / (items - 1). So it is the mean over r of (1 + (r - 1) q) / r, which is
@@ -76,23 +90,13 @@ CREATE OR REPLACE MACRO random_average_precision(positives, items) AS
 -- The metrics of each class of a classification: the number of images that have it, its average precision (labels multi)
 -- and its recall (labels single), each with the value of a random order.
 --
--- Average precision is the mean, over the images that have the class, of the precision at the score of the image: of all
--- images with at least this score, the share that has the class. Equal scores are one threshold, as in scikit-learn.
+-- Average precision is the mean of the precision, and recall that of the hits, over the images that have the class.
 CREATE OR REPLACE VIEW class_metrics AS
-WITH pairs AS (
-    SELECT
-        class_ranks.*,
-        count(*) OVER (
-            PARTITION BY classification_id, category_id ORDER BY images_greater RANGE UNBOUNDED PRECEDING
-        ) / (images_greater + images_equal + 1) AS precision,
-        hit_chance(1, classes_greater, classes_equal + 1, 1) AS hit
-    FROM class_ranks
-),
-per_class AS (
+WITH per_class AS (
     SELECT
         classification_id, category_id, count(*) AS images, avg(precision ORDER BY image_id) AS average_precision,
         avg(hit ORDER BY image_id) AS recall
-    FROM pairs
+    FROM class_pairs
     GROUP BY classification_id, category_id
 )
 SELECT
@@ -150,7 +154,7 @@ JOIN classification_names USING (classification_id);
 -- equal scores the class with the smallest category_id is first.
 CREATE OR REPLACE VIEW confusions AS
 SELECT
-    classification_id, model, split, class_ranks.category_id, wanted.name AS class,
+    classification_id, model, split, templates[1] AS template, class_ranks.category_id, wanted.name AS class,
     class_hits.category_id AS predicted_id, predicted.name AS predicted, count(*) AS images
 FROM class_ranks
 JOIN class_hits USING (classification_id, image_id)

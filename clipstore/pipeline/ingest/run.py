@@ -21,6 +21,7 @@ from clipstore.errors import DatasetError
 from clipstore.pipeline.ingest import checks
 from clipstore.pipeline.ingest.merge import clean_captions, merge
 from clipstore.records import Annotations, Row
+from clipstore.store.classifications import delete_stale_classifications
 from clipstore.store.evaluations import delete_stale
 from clipstore.store.layout import Store
 from clipstore.store.recovery import save_records
@@ -60,7 +61,7 @@ class IngestResult:
         changes: rows added, changed or removed, by description, such as "images added".
         cleaned: images and captions that cleaning dropped, by description; None: without cleaning.
         splits: name, images and captions of the splits of the sources.
-        stale_evaluations: evaluations that were removed because their split changed.
+        stale_evaluations: evaluations and classifications that were removed because their split changed.
         warnings: one line each.
     """
 
@@ -198,7 +199,7 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
             checks.check_cleaned(session, cleaned=options.clean)
             with checks.source_conflicts(session, file, source, target.kind, replace=options.replace):
                 _merge(session, source, result)
-        result.stale_evaluations = delete_stale(session)
+        result.stale_evaluations = delete_stale(session) + delete_stale_classifications(session)
         save_records(session, store)
     return result
 
