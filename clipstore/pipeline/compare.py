@@ -66,6 +66,11 @@ class CompareOptions:
             message = "the protocol, captions and unseen of retrieval do not apply to the task zeroshot: omit them"
             raise OptionError(message)
 
+    @property
+    def selection(self) -> dict[str, Any]:
+        """The options of `eval` that select the evaluations."""
+        return {"protocol": self.protocol, "captions": self.captions, "unseen": self.unseen}
+
 
 def compare(store: Store, names: Iterable[str], split: str, options: CompareOptions) -> Row:
     """Compare models with the first of `names`, the baseline; the result as `clipstore compare --json` prints it.
@@ -84,10 +89,9 @@ def compare(store: Store, names: Iterable[str], split: str, options: CompareOpti
         raise ComparisonError(message)
     if options.task == "zeroshot":
         return compare_classifications(store, models, split)
-    selection = {"protocol": options.protocol, "captions": options.captions, "unseen": options.unseen}
     with store.catalog.read() as session:
         split_id(session, split)
-        rows = session.rows("compare/evaluations", models=models, split=split, **selection)
+        rows = session.rows("compare/evaluations", models=models, split=split, **options.selection)
         stored = {row["model"]: row for row in rows}
         if len(stored) == len(models):
             evaluations = [stored[name] for name in models]
@@ -97,13 +101,7 @@ def compare(store: Store, names: Iterable[str], split: str, options: CompareOpti
     for name in missing:
         find_model(store, name)
     # Evaluated apart, models would have different unseen queries.
-    command = eval_command(
-        models if options.unseen else missing,
-        split,
-        protocol=options.protocol,
-        captions=options.captions,
-        unseen=options.unseen,
-    )
+    command = eval_command(models if options.unseen else missing, split, **options.selection)
     message = f"no such evaluation of {' and '.join(missing)} on {split}: run '{command}' first"
     raise ComparisonError(message)
 
@@ -156,7 +154,7 @@ def _check_comparable(session: Session, baseline: Row, other: Row, options: Comp
         ComparisonError: they differ; with the difference and the remedy.
     """
     names = [baseline["model"], other["model"]]
-    remedy = f"evaluate them together: '{eval_command(names, baseline['split'], **asdict(options))}'"
+    remedy = f"evaluate them together: '{eval_command(names, baseline['split'], **options.selection)}'"
     for key, (words, first_step) in _SHARED.items():
         if baseline[key] != other[key]:
             message = (
