@@ -96,7 +96,8 @@ class EvaluationMethods(StoreMethods):
             and "models". Each of "models" has "model", "differences" (a row for each direction and metric with
             "baseline", "value", "difference", "low" and "high" of the 95 % interval, "p", "p_holm" and "verdict") and
             "queries" (numbers of queries fixed, broken and unchanged). With the task "zeroshot" the rows have no
-            direction, and each of "models" has "images" (fixed, broken, unchanged) and "classes" in place of "queries".
+            direction, "task" replaces "protocol", and each of "models" has "images" (fixed, broken, unchanged) and
+            "classes" in place of "queries".
 
         Raises:
             NotFoundError: There is no such model or split.

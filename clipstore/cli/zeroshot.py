@@ -49,11 +49,12 @@ def zeroshot_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Classify images by texts of their categories; print metrics.
+    """Classify images by texts of classes; print metrics.
 
-    The vector of a class is the mean of its name in each template. Texts are embedded once: their vectors
-    are stored. Results are stored too, for 'clipstore query', 'clipstore compare --task zeroshot' and the
-    report; they replace earlier ones of the same model, split, labels and templates.
+    The classes are the categories of the dataset. The vector of a class is the mean of its name in each
+    template. Texts are embedded once: their vectors are stored. Results are stored too, for 'clipstore
+    query', 'clipstore compare --task zeroshot' and the report; they replace earlier ones of the same model,
+    split, labels and templates.
 
     Example: clipstore zeroshot --model pretrained --split coco/val2017
     """

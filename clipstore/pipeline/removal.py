@@ -263,10 +263,10 @@ def _remove_evaluations(session: Session, rows: Iterable[Row], removal: Removal)
 
 
 def _remove_classifications(session: Session, rows: Iterable[Row], removal: Removal) -> None:
-    """Remove zero-shot classifications, and count them."""
+    """Remove zero-shot classifications, and count them if there are any."""
     ids = [row["classification_id"] for row in rows]
-    removal.removed["classifications"] = len(ids)
     delete_classifications(session, ids)
+    removal.removed |= {"classifications": len(ids)} if ids else {}
 
 
 def _check_split(session: Session, name: str, rows: list[Row]) -> None:

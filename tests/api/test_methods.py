@@ -32,6 +32,7 @@ CALLS: dict[str, Call] = {
     "ingest flickr flickr --name f": lambda store: store.ingest_flickr("flickr", name="f"),
     "ingest karpathy k.json scenes": lambda store: store.ingest_karpathy(Path("k.json"), "scenes"),
     "ingest csv table.csv --images scenes": lambda store: store.ingest_csv("table.csv", images=Path("scenes")),
+    "ingest folder scenes --name d": lambda store: store.ingest_folder("scenes", name="d"),
     "split n --from s/all --images 10 --seed 1": lambda store: store.split("n", from_="s/all", images=10, seed=1),
     "split remove t --yes": lambda store: store.remove_split("t"),
     "dataset list": lambda store: store.datasets(),
@@ -68,6 +69,13 @@ CALLS: dict[str, Call] = {
     ),
     "eval remove --model demo --yes": lambda store: store.remove_evaluations(model="demo"),
     "compare demo other --split t/val": lambda store: store.compare(["demo", "other"], "t/val"),
+    "zeroshot --model demo --split t/val --top 1 --top 2 --templates templates.txt": lambda store: store.zeroshot(
+        "demo", "t/val", top=[1, 2], templates="templates.txt"
+    ),
+    "zeroshot remove --split t/val --yes": lambda store: store.remove_classifications(split="t/val"),
+    "compare demo again --split t/val --task zeroshot": lambda store: store.compare(
+        ["demo", "again"], "t/val", task="zeroshot"
+    ),
     "hubness --model demo --split t/val --bank t/train --beta 5": lambda store: store.hubness(
         "demo", "t/val", bank="t/train", beta=5
     ),
