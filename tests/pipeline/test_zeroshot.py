@@ -354,6 +354,11 @@ def test_imported_vectors_have_no_text_tower(colours: Path, cli: Run, import_vec
     assert "imported" in cli("zeroshot", "--split", "one/all", code=1).stderr
 
 
+def test_retrieval_needs_captions(colours: Path, cli: Run) -> None:
+    for words in (("eval", "--model", "demo"), ("retrieve", "red", "--model", "demo"), ("hubness", "--model", "demo")):
+        assert "have no captions: 'clipstore zeroshot'" in cli(*words, "--split", COLOURS, code=1).stderr
+
+
 def test_no_categories(scenes: Path, cli: Run, tmp_path: Path) -> None:
     (tmp_path / "plain.csv").write_text("image_path,caption\na.jpg,a cat\n")
     cli("ingest", "csv", tmp_path / "plain.csv")
