@@ -121,6 +121,14 @@ def test_single_labels_equal_scikit_learn(colours: Path, cli_json: Run, template
     np.fill_diagonal(confused, 0)
     pairs = {(names[i], names[j]): int(confused[i, j]) for i, j in zip(*confused.nonzero(), strict=True)}
     assert {(pair["class"], pair["predicted"]): pair["images"] for pair in row["confusions"]} == pairs
+    queried = cli_json("query", "confusions", "-p", "model=demo", "-p", f"split={COLOURS}", "-p", "limit=100")
+    assert {
+        (pair["class"], pair["predicted"]): pair["images"] for pair in queried if pair["template"] == TEMPLATES[0]
+    } == (pairs)
+    by_class = {
+        pair["class"]: pair["recall"] for pair in cli_json("query", "zeroshot_classes") if pair["templates"] == 3
+    }
+    assert by_class == {entry["class"]: entry["recall"] for entry in row["classes"]}
     assert row["chance"] == {"accuracy@1": 1 / 8, "accuracy@5": 5 / 8, "mean_per_class_recall": 1 / 8}
 
 
