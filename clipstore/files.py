@@ -18,6 +18,9 @@ READERS = 32  # threads that read image files: on a network disk they wait far l
 
 MAX_IMAGE_BYTES = 2**30  # of an image file: the largest image that is decoded has some 700 MB without compression
 
+# The ends of the names of image files, in lower case, where files are found by their names.
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
 FileReader = Callable[[Path], bytes]  # `read_image_file`, or a replacement for it
 
 _SYSTEM_ERROR = re.compile(r"(?:os error |errno )(\d+)", re.IGNORECASE)  # in messages of Rust and Arrow

@@ -39,6 +39,16 @@ def eval_command(
     return shlex.join(words)
 
 
+def zeroshot_command(
+    model: str | Iterable[str], split: str, *, labels: str | None = None, templates: str | None = None
+) -> str:
+    """`clipstore zeroshot` of a model, of several, or of all (no models) on a split; `templates` is a file."""
+    words = ["clipstore", "zeroshot", *_models(model), "--split", split]
+    words += ["--labels", labels] if labels else []
+    words += ["--templates", templates] if templates else []
+    return shlex.join(words)
+
+
 def _models(model: str | Iterable[str]) -> list[str]:
     names = [model] if isinstance(model, str) else model
     return [word for name in names for word in ("--model", name)]

@@ -15,6 +15,7 @@ Everything else is computed element by element, or by `math.fsum`, which rounds 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,7 @@ def estimate(sums: PairedSums, method: Method) -> Estimates:
     contributions = _contributions(sums)
     low, high = _interval(sums, method)
     difference = np.array([math.fsum(row) for row in contributions])
-    return Estimates(difference=difference, low=low, high=high, p=_randomization(contributions, method))
+    return Estimates(difference=difference, low=low, high=high, p=randomization(contributions, method))
 
 
 def holm(p: Floats) -> Floats:
@@ -168,6 +169,33 @@ def _interval(sums: PairedSums, method: Method) -> tuple[Floats, Floats]:
     return np.where(undefined, np.nan, interval.low), np.where(undefined, np.nan, interval.high)
 
 
+def resampled_interval(images: int, statistic: Callable[[Floats], Floats], method: Method) -> tuple[Floats, Floats]:
+    """The percentile bootstrap interval (Efron, 1979) of J statistics of resampled images; NaN for a single image.
+
+    `statistic` takes the number of times that each image is in each of R resamples, (images, R), and returns (J, R).
+    """
+    from scipy.stats import bootstrap
+
+    if images < 2:
+        undefined = np.full(len(statistic(np.ones((images, 1)))), np.nan)
+        return undefined, undefined
+
+    def resampled(indices: NDArray[np.int64], axis: int) -> Floats:  # noqa: ARG001  (scipy's signature: the last)
+        return statistic(_counts(indices))
+
+    interval = bootstrap(
+        [np.arange(images)],
+        resampled,
+        n_resamples=method.resamples,
+        batch=max(1, _CELLS // images),
+        vectorized=True,
+        confidence_level=method.confidence,
+        method="percentile",
+        rng=np.random.default_rng([method.seed, 0]),
+    ).confidence_interval
+    return interval.low, interval.high
+
+
 def _counts(indices: NDArray[np.int64]) -> Floats:
     """The number of times that each of n images is in each of R resamples (R, n), as (n, R)."""
     resamples, images = indices.shape
@@ -175,7 +203,7 @@ def _counts(indices: NDArray[np.int64]) -> Floats:
     return np.bincount(flat.ravel(), minlength=resamples * images).reshape(resamples, images).T.astype(np.float64)
 
 
-def _randomization(contributions: Floats, method: Method) -> Floats:
+def randomization(contributions: Floats, method: Method) -> Floats:
     """Two-sided p-values of a randomization test (Fisher, 1935) that swaps whole images between the models.
 
     If the models are equally good, the results of an image could equally be the other model's: each image's

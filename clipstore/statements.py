@@ -24,6 +24,7 @@ SCHEMA = (
     "views/failed_queries",
     "views/failure_kinds",
     "views/retrieval_failures",
+    "views/classifications",
 )
 
 # The parts of SCHEMA for ranks that are not stored: their tables, and the views of metrics and of hubness.

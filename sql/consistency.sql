@@ -13,6 +13,42 @@ SELECT 'categories' AS "table", 'dataset_id is not in datasets' AS problem, coun
 FROM categories
 ANTI JOIN datasets AS target ON target.dataset_id = categories.dataset_id;
 
+-- name: class_hits_classifications
+-- Class_hits whose classification_id is not in classifications.
+SELECT 'class_hits' AS "table", 'classification_id is not in classifications' AS problem, count(*) AS rows, min(class_hits.classification_id)::VARCHAR AS example
+FROM class_hits
+ANTI JOIN classifications AS target ON target.classification_id = class_hits.classification_id;
+
+-- name: class_ranks_categories
+-- Class_ranks whose category_id is not in categories.
+SELECT 'class_ranks' AS "table", 'category_id is not in categories' AS problem, count(*) AS rows, min(class_ranks.category_id)::VARCHAR AS example
+FROM class_ranks
+ANTI JOIN categories AS target ON target.category_id = class_ranks.category_id;
+
+-- name: class_ranks_classifications
+-- Class_ranks whose classification_id is not in classifications.
+SELECT 'class_ranks' AS "table", 'classification_id is not in classifications' AS problem, count(*) AS rows, min(class_ranks.classification_id)::VARCHAR AS example
+FROM class_ranks
+ANTI JOIN classifications AS target ON target.classification_id = class_ranks.classification_id;
+
+-- name: class_scores_classifications
+-- Class_scores whose classification_id is not in classifications.
+SELECT 'class_scores' AS "table", 'classification_id is not in classifications' AS problem, count(*) AS rows, min(class_scores.classification_id)::VARCHAR AS example
+FROM class_scores
+ANTI JOIN classifications AS target ON target.classification_id = class_scores.classification_id;
+
+-- name: classifications_models
+-- Classifications whose model_id is not in models.
+SELECT 'classifications' AS "table", 'model_id is not in models' AS problem, count(*) AS rows, min(classifications.model_id)::VARCHAR AS example
+FROM classifications
+ANTI JOIN models AS target ON target.model_id = classifications.model_id;
+
+-- name: classifications_splits
+-- Classifications whose split_id is not in splits.
+SELECT 'classifications' AS "table", 'split_id is not in splits' AS problem, count(*) AS rows, min(classifications.split_id)::VARCHAR AS example
+FROM classifications
+ANTI JOIN splits AS target ON target.split_id = classifications.split_id;
+
 -- name: evaluations_counts
 -- Evaluations of unchanged splits whose images are not those of the split.
 SELECT 'evaluations' AS "table", 'their images are not as many as those of the split' AS problem, count(*) AS rows, min(evaluation_id)::VARCHAR AS example
@@ -160,6 +196,36 @@ FROM (
     FROM captions
     GROUP BY hash(caption_id)
     HAVING count(*) > 1
+);
+
+-- name: unique_class_hits
+-- Class_hits with an equal classification_id, image_id, position.
+SELECT 'class_hits' AS "table", 'another row has the same classification_id, image_id, position' AS problem, coalesce(sum(times - 1), 0)::BIGINT AS rows, min(example) AS example
+FROM (
+    SELECT count(*) AS times, min(image_id)::VARCHAR AS example
+    FROM class_hits
+    GROUP BY classification_id, image_id, position
+    HAVING times > 1
+);
+
+-- name: unique_class_ranks
+-- Class_ranks with an equal classification_id, image_id, category_id.
+SELECT 'class_ranks' AS "table", 'another row has the same classification_id, image_id, category_id' AS problem, coalesce(sum(times - 1), 0)::BIGINT AS rows, min(example) AS example
+FROM (
+    SELECT count(*) AS times, min(image_id)::VARCHAR AS example
+    FROM class_ranks
+    GROUP BY classification_id, image_id, category_id
+    HAVING times > 1
+);
+
+-- name: unique_classifications
+-- Classifications with an equal classification_id.
+SELECT 'classifications' AS "table", 'another row has the same classification_id' AS problem, coalesce(sum(times - 1), 0)::BIGINT AS rows, min(example) AS example
+FROM (
+    SELECT count(*) AS times, min(classification_id)::VARCHAR AS example
+    FROM classifications
+    GROUP BY classification_id
+    HAVING times > 1
 );
 
 -- name: unique_datasets_dataset_id

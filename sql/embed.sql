@@ -48,6 +48,15 @@ FROM items
 LEFT JOIN stored AS vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
 LEFT JOIN stored AS features ON features.fingerprint = $backbone AND features.content = items.content;
 
+-- name: count_named_texts
+-- Of the staged texts, those that have a vector of a text tower. Vectors in missing shards do not count.
+SELECT count(*) AS stored
+FROM named_texts
+SEMI JOIN (
+    SELECT content FROM vectors
+    WHERE fingerprint = $fingerprint AND shard_id NOT IN (SELECT unnest($missing_shards::BIGINT[]))
+) AS stored USING (content);
+
 -- name: count_texts
 -- Of a text tower: the distinct texts in scope, and those that have a vector. Vectors in missing shards do not count.
 WITH items AS (
@@ -122,6 +131,18 @@ LEFT JOIN stored AS features ON features.fingerprint = $backbone AND features.co
 LEFT JOIN shards ON shards.shard_id = features.shard_id
 WHERE vectors.content IS NULL OR ($backbone IS NOT NULL AND features.content IS NULL)
 ORDER BY items.image_id;
+
+-- name: pending_named_texts
+-- The staged texts without a vector of a text tower, in the order of the texts. Vectors in missing shards do not count. Known
+-- failures are left out.
+SELECT content, source
+FROM named_texts
+ANTI JOIN (
+    SELECT content FROM vectors
+    WHERE fingerprint = $fingerprint AND shard_id NOT IN (SELECT unnest($missing_shards::BIGINT[]))
+) AS stored USING (content)
+ANTI JOIN (SELECT content FROM item_failures WHERE fingerprint = $fingerprint) AS failed USING (content)
+ORDER BY source;
 
 -- name: pending_texts
 -- The distinct texts in scope without a vector of a text tower, in order of caption id. Vectors in missing shards do not

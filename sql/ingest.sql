@@ -269,6 +269,12 @@ DELETE FROM image_categories WHERE image_id NOT IN (SELECT image_id FROM images)
 -- Removes all images from the removed splits.
 DELETE FROM split_images WHERE split_id IN (SELECT split_id FROM removed_splits);
 
+-- name: remove_unused_classes
+-- Removes the categories that no image has any more, of a dataset in which categories exist by their images alone.
+DELETE FROM categories
+WHERE dataset_id = (SELECT dataset_id FROM this_source WHERE kind IN ('csv', 'folder'))
+    AND category_id NOT IN (SELECT category_id FROM image_categories);
+
 -- name: remove_splits
 -- Removes the splits that the source lacks now.
 DELETE FROM splits WHERE split_id IN (SELECT split_id FROM removed_splits);

@@ -60,6 +60,14 @@ ORDER BY image_id, captions.position, captions.source_id;
 -- Returns the categories of a dataset.
 SELECT category_id, source_id, name, supercategory FROM categories WHERE dataset_id = $dataset_id ORDER BY category_id;
 
+-- name: classifications
+-- Returns the arguments of the zero-shot classifications, and what their repetition must reproduce.
+SELECT models.name AS model, splits.name AS split, labels, templates, top, partial, gallery_digest
+FROM classifications
+JOIN models USING (model_id)
+JOIN splits USING (split_id)
+ORDER BY classification_id;
+
 -- name: counts
 -- Returns the number of rows of the tables that a rebuild fills.
 SELECT

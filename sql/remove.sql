@@ -1,5 +1,14 @@
 -- Statements of the removal of models, splits, datasets and evaluations.
 
+-- name: classifications
+-- Returns the zero-shot classifications of a model and a split (null: any), with the first template.
+SELECT classification_id, models.name AS model, splits.name AS split, labels, templates[1] AS template
+FROM classifications
+JOIN models USING (model_id)
+LEFT JOIN splits USING (split_id)
+WHERE ($model IS NULL OR models.name = $model) AND ($split IS NULL OR splits.name = $split)
+ORDER BY models.name, splits.name, classification_id;
+
 -- name: delete_captions
 -- Deletes the captions of the images in removed_images.
 DELETE FROM captions WHERE image_id IN (SELECT image_id FROM removed_images);

@@ -80,7 +80,11 @@ SELECT
     (SELECT bit_xor(hash(t)) FROM ranks AS t) AS ranks,
     (SELECT bit_xor(hash(t)) FROM hard_pairs AS t) AS hard_pairs,
     (SELECT bit_xor(hash(t)) FROM hard_scores AS t) AS hard_scores,
-    (SELECT bit_xor(hash(t)) FROM hits AS t) AS hits;
+    (SELECT bit_xor(hash(t)) FROM hits AS t) AS hits,
+    (SELECT bit_xor(hash(t)) FROM classifications AS t) AS classifications,
+    (SELECT bit_xor(hash(t)) FROM class_ranks AS t) AS class_ranks,
+    (SELECT bit_xor(hash(t)) FROM class_hits AS t) AS class_hits,
+    (SELECT bit_xor(hash(t)) FROM class_scores AS t) AS class_scores;
 
 -- name: row_checksums
 -- The recorded checksums of the rows of a shard.

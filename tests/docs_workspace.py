@@ -2,7 +2,7 @@
 
 data/, models/               what the pages call /data and /models
 runs/tuned/best              an adapter
-dataset_coco.json, captions.csv, negatives.csv, question.sql, and .npy files for an import
+dataset_coco.json, captions.csv, negatives.csv, labels.csv, templates.txt, question.sql, and .npy files for an import
 jobs/                        the packaged jobs, on the bundled model and with one epoch
 store/                       ingested, trained, embedded and evaluated
 demo/store/                  the same
@@ -151,6 +151,13 @@ def _write_loose_images(root: Path) -> None:
         target = root / "data" / f"{name}.jpg"
         target.parent.mkdir(exist_ok=True)
         shutil.copy(picture, target)
+    for number, picture in enumerate(pictures[:8]):
+        target = root / "data" / "flowers" / ("rose", "tulip")[number % 2] / picture.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, target)
+    rows = [f"{picture},{('rose', 'tulip')[number % 2]}" for number, picture in enumerate(pictures[:6])]
+    (root / "labels.csv").write_text("\n".join(["image_path,class", *rows]) + "\n", encoding="utf-8")
+    (root / "templates.txt").write_text("a photo of a {}.\na picture of a {}.\n", encoding="utf-8")
     rows = [f"{picture},a shape that is number {number}" for number, picture in enumerate(pictures[:6])]
     (root / "captions.csv").write_text("\n".join(["image_path,caption", *rows]) + "\n", encoding="utf-8")
 

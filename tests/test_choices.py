@@ -23,6 +23,7 @@ from clipstore.pipeline.compare import CompareOptions
 from clipstore.pipeline.embed.run import EmbedOptions
 from clipstore.pipeline.evaluate.options import EvalOptions
 from clipstore.pipeline.report.options import ReportOptions
+from clipstore.pipeline.zeroshot.options import ZeroShotOptions
 from clipstore.protocols import PROTOCOLS
 from clipstore.statements import statement
 
@@ -37,9 +38,11 @@ VALUES = {
     "store_dtype": (choices.STORED_TYPES, "float_32", "float32"),
     "only": (choices.ITEM_KINDS, "image", "images"),
     "thumbnails": (choices.THUMBNAILS, "folders", "folder"),
+    "labels": (choices.LABELS, "singel", "single"),
+    "task": (choices.TASKS, "zero-shot", "zeroshot"),
     "map": (choices.MAPS, "umpa", "umap"),
 }
-OPTIONS = [EvalOptions, CompareOptions, ReportOptions, EmbedOptions, BenchOptions, BenchEmbedOptions]
+OPTIONS = [EvalOptions, CompareOptions, ReportOptions, EmbedOptions, BenchOptions, BenchEmbedOptions, ZeroShotOptions]
 CHECKED = [
     (options, field.name)
     for options in OPTIONS

@@ -12,6 +12,7 @@ from clipstore.api.ingest import IngestMethods
 from clipstore.api.models import ModelMethods
 from clipstore.api.training import TrainingMethods
 from clipstore.api.vectors import VectorMethods
+from clipstore.api.zeroshot import ZeroShotMethods
 
 __all__ = ["EmbeddingStore"]
 
@@ -24,6 +25,7 @@ class EmbeddingStore(
     VectorMethods,
     EvaluationMethods,
     AnalysisMethods,
+    ZeroShotMethods,
     CatalogMethods,
 ):
     """A store, with a method for each command. `clipstore.open` makes one.

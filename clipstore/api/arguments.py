@@ -59,6 +59,13 @@ def _one_or_more(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 Names = Annotated[str | Sequence[str], Kind("a name or a sequence of names", _one_or_more(_is_name))]
 File = Annotated[str | Path, Kind("a path", _is_file)]
+Counts = Annotated[
+    int | Sequence[int],
+    Kind(
+        "an integer or a sequence of integers",
+        _one_or_more(lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    ),
+]
 Queries = Annotated[
     str | Path | Sequence[str | Path],
     Kind("a text, a path or a sequence of them", _one_or_more(lambda value: isinstance(value, str | Path))),

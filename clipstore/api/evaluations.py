@@ -80,6 +80,7 @@ class EvaluationMethods(StoreMethods):
         protocol: choices.ProtocolChoice = "standard",
         captions: choices.CaptionsChoice | None = None,
         unseen: bool = False,
+        task: choices.TaskChoice = "retrieval",
     ) -> ComparisonResult:
         """Compare models with the first (the baseline), query by query, from their stored evaluations.
 
@@ -89,12 +90,16 @@ class EvaluationMethods(StoreMethods):
             protocol: The protocol of the evaluations.
             captions: Their set of captions; None: that of each model's last evaluation.
             unseen: Use the evaluations restricted to unseen images.
+            task: "retrieval", or "zeroshot" for the last result of `zeroshot` of each model; then the three options
+                above do not apply.
 
         Returns:
             What `clipstore compare --json` prints: "baseline", "split", "protocol", "measured_on", "method", "warnings"
             and "models". Each of "models" has "model", "differences" (a row for each direction and metric with
             "baseline", "value", "difference", "low" and "high" of the 95 % interval, "p", "p_holm" and "verdict") and
-            "queries" (numbers of queries fixed, broken and unchanged).
+            "queries" (numbers of queries fixed, broken and unchanged). With the task "zeroshot" the rows have no
+            direction, "task" replaces "protocol", and each of "models" has "images" (fixed, broken, unchanged) and
+            "classes" in place of "queries".
 
         Raises:
             NotFoundError: There is no such model or split.
@@ -106,7 +111,7 @@ class EvaluationMethods(StoreMethods):
         """
         from clipstore.pipeline.compare import CompareOptions, compare
 
-        options = CompareOptions(protocol=protocol, captions=captions, unseen=unseen)
+        options = CompareOptions(protocol=protocol, captions=captions, unseen=unseen, task=task)
         return ComparisonResult(compare(self._store, names(models), split, options))
 
     @checked

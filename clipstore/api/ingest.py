@@ -238,6 +238,33 @@ class IngestMethods(StoreMethods):
         options = IngestOptions(replace=replace, images=_path(images), follow_links=follow_links)
         return Result(ingest_hard_negatives(self._store, Path(file), name=name, options=options).row())
 
+    @checked
+    def ingest_folder(
+        self, root: File, *, name: str | None = None, replace: bool = False, follow_links: bool = False
+    ) -> Result:
+        """Ingest a folder that has a folder of images for each class. The images have no captions.
+
+        Args:
+            root: The folder. The folders in it are named as the classes, and have their images at any depth.
+            name: The name of the dataset. Default: the name of the folder.
+            replace: See `ingest_coco`.
+            follow_links: See `ingest_coco`.
+
+        Returns:
+            What `clipstore ingest folder --json` prints, with the keys of `ingest_coco`.
+
+        Raises:
+            DatasetError: See `ingest_coco`.
+            BadNameError: See `ingest_coco`.
+
+        Example:
+            >>> store.ingest_folder("flowers/val", name="flowers")
+        """
+        from clipstore.pipeline.ingest.run import IngestOptions, ingest_folder
+
+        options = IngestOptions(replace=replace, follow_links=follow_links)
+        return Result(ingest_folder(self._store, Path(root), name=name, options=options).row())
+
 
 def _path(file: File | None) -> Path | None:
     return None if file is None else Path(file)

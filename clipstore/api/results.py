@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clipstore.reporting import comparison, embedding, evaluations, metrics, retrieval, training
+from clipstore.reporting import comparison, embedding, evaluations, metrics, retrieval, training, zeroshot
 from clipstore.reporting.html_tables import html_notes, html_table
 from clipstore.reporting.tables import plain
 
@@ -53,12 +53,34 @@ class ComparisonResult(Result):
 
     def html(self) -> Iterator[str]:
         """A table of differences for each model, the queries that changed, and the provenance."""
+        if self.get("task") == "zeroshot":
+            yield from self._class_html()
+            return
         confidence = self["method"]["confidence"]
         for model in self["models"]:
             title = f"{model['model']} against {self['baseline']}"
             yield html_table(comparison.difference_rows(model, confidence), title)
         yield html_table([row for model in self["models"] for row in comparison.change_rows(model)], "Queries")
         yield html_notes(comparison.comparison_notes(self))
+
+    def _class_html(self) -> Iterator[str]:
+        """The same of zero-shot classifications."""
+        for model in self["models"]:
+            title = f"{model['model']} against {self['baseline']}"
+            yield html_table(zeroshot.difference_rows(model, self["method"]["confidence"]), title)
+        yield html_table([{"model": model["model"], **model["images"]} for model in self["models"]], "Images")
+        yield html_notes(zeroshot.class_comparison_notes(self))
+
+
+class ClassificationResult(Result):
+    """Zero-shot classifications, as `clipstore zeroshot --json` prints them."""
+
+    def html(self) -> Iterator[str]:
+        """The table of metrics, then the provenance of each classification."""
+        rows = self["classifications"]
+        yield html_table([row for classification in rows for row in zeroshot.metric_rows(classification)])
+        yield html_notes(line for classification in rows for line in zeroshot.provenance_lines(classification))
+        yield _skipped(self)
 
 
 class HubnessResult(Result):

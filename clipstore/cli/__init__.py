@@ -36,6 +36,7 @@ from clipstore.cli.sql import sql
 from clipstore.cli.stats import stats
 from clipstore.cli.train import train
 from clipstore.cli.verify import verify
+from clipstore.cli.zeroshot import zeroshot
 from clipstore.interrupts import interruptible
 from clipstore.process import ignore_image_warnings
 from clipstore.reporting.streams import never_fail
@@ -102,6 +103,7 @@ for command in (
     compare,
     hubness,
     retrieve,
+    zeroshot,
     query,
     sql,
     report,

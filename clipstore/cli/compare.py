@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     help="Captions of the evaluations. [default: those of the latest evaluation]",
 )
 @click.option("--unseen", is_flag=True, help="Use the evaluations restricted to unseen images.")
+@click.option(
+    "--task",
+    type=click.Choice(choices.TASKS),
+    default="retrieval",
+    show_default=True,
+    help="What to compare: evaluations, or the latest results of 'clipstore zeroshot'.",
+)
 @store_option
 @json_option
 def compare(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **options: Any) -> None:
@@ -45,9 +52,12 @@ def compare(models: tuple[str, ...], split: str, store: Store, *, as_json: bool,
     from clipstore.pipeline.compare import compare as compare_models
     from clipstore.reporting.comparison import print_comparison
     from clipstore.reporting.tables import print_json
+    from clipstore.reporting.zeroshot import print_class_comparison
 
     comparison = compare_models(store, models, split, CompareOptions(**options))
     if as_json:
         print_json(comparison)
+    elif options["task"] == "zeroshot":
+        print_class_comparison(comparison)
     else:
         print_comparison(comparison)

@@ -241,6 +241,27 @@ def hard_negatives(
     _print(ingest_hard_negatives(store, file, name=name, options=options), as_json=as_json)
 
 
+@ingest.command("folder")
+@click.argument("root", type=_PATH)
+@click.option("--name", help="The name of the dataset. [default: the name of ROOT]")
+@_replace
+@_follow_links
+@store_option
+@json_option
+def folder(root: Path, name: str | None, store: Store, *, replace: bool, follow_links: bool, as_json: bool) -> None:
+    """Ingest a folder of images for each class.
+
+    ROOT has a folder for each class, named as the class, with its images at any depth. Creates NAME/all.
+    The images have a class and no captions: 'clipstore embed --only images', then 'clipstore zeroshot'.
+
+    Example: clipstore ingest folder flowers/val --name flowers
+    """
+    from clipstore.pipeline.ingest.run import IngestOptions, ingest_folder
+
+    options = IngestOptions(replace=replace, follow_links=follow_links)
+    _print(ingest_folder(store, root, name=name, options=options), as_json=as_json)
+
+
 def _print(result: IngestResult, *, as_json: bool) -> None:
     from clipstore.reporting.tables import print_json, print_table
 

@@ -1,15 +1,18 @@
-"""A CSV file: image_path,caption[,image_id,caption_id,split], one row per caption."""
+"""A CSV file: image_path,caption[,class,image_id,caption_id,split], one row per caption.
+
+A file without captions has image_path,class[,image_id,split], one row per image.
+"""
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from clipstore.datasets import flickr, tables
-from clipstore.datasets.delimited import Delimited, read_delimited
+from clipstore.datasets.delimited import Delimited, has_columns, read_delimited
 from clipstore.errors import DatasetError
 from clipstore.records import Annotations
 
@@ -19,7 +22,8 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|.*;base64,)")
 class _Row(NamedTuple):
     number: int
     image: str
-    caption: str
+    caption: str | None
+    label: str
     image_id: str
     caption_id: str
     split: str
@@ -28,40 +32,68 @@ class _Row(NamedTuple):
 def read(file: Path, images: Path | None = None) -> Annotations:
     """The images, captions and splits of a CSV file; relative paths are below `images`, else below its folder.
 
-    Rows with the same image_path are captions of one image. The id of an image without an image_id is its path, that of
-    a caption without a caption_id is "<image id>#<n>". An image is in one split: the one in its rows, else `all`.
+    Rows with the same image_path are captions of one image, and state the same class or none. The id of an image
+    without an image_id is its path, that of a caption without a caption_id is "<image id>#<n>". An image is in one
+    split: the one in its rows, else `all`.
     Raises DatasetError when the file is missing, malformed, or inconsistent.
     """
     folder = file.parent if images is None else images
-    table = _read_table(file)
-    rows = [_row(file, folder, number, values) for number, values in table.rows]
+    if _is_without_captions(file):
+        table = _read_labels(file)
+        rows = [_labelled_row(file, folder, number, values) for number, values in table.rows]
+    else:
+        table = _read_table(file)
+        rows = [_row(file, folder, number, values) for number, values in table.rows]
     ids = _image_ids(file, rows)
-    names = [row.image for row in rows]
+    captions = [(row, row.caption) for row in rows if row.caption is not None]
+    names = [row.image for row, _ in captions]
+    labels = _stated(file, ((row.number, row.image, row.label) for row in rows), "classes")
     return Annotations(
         images=tables.images(file, list(ids.values()), list(ids), tables.paths_below(folder, list(ids))),
         captions=tables.captions(
             file,
             names,
-            [row.caption_id or f"{ids[row.image]}#{at}" for row, at in zip(rows, tables.ordinals(names), strict=True)],
-            [row.caption for row in rows],
+            [
+                row.caption_id or f"{ids[row.image]}#{n}"
+                for (row, _), n in zip(captions, tables.ordinals(names), strict=True)
+            ],
+            [text for _, text in captions],
         ),
         splits=tables.splits(_members(file, rows)),
-        warnings=(*table.warnings, *_without_split(file, rows)),
+        **(tables.single_labels(labels) if labels else {}),
+        warnings=(*table.warnings, *_without_split(file, rows), *_without_class(file, rows, labels)),
     )
 
 
 def _read_table(file: Path) -> Delimited:
+    """The rows with image path, caption, class, image id, caption id and split."""
     if flickr.is_results_csv(file):
         rows, warnings = flickr.read_results_csv(file)
-        return Delimited([(number, [name, text, "", "", ""]) for number, name, _, text in rows], warnings)
-    return read_delimited(file, ("image_path", "caption"), ("image_id", "caption_id", "split"))
+        return Delimited([(number, [name, text, "", "", "", ""]) for number, name, _, text in rows], warnings)
+    return read_delimited(file, ("image_path", "caption"), ("class", "image_id", "caption_id", "split"))
+
+
+def _read_labels(file: Path) -> Delimited:
+    """The rows of a table without captions, with image path, class, image id and split."""
+    return read_delimited(file, ("image_path", "class"), ("image_id", "split"))
+
+
+def _is_without_captions(file: Path) -> bool:
+    """Whether a table has classes and no captions."""
+    has_captions = flickr.is_results_csv(file) or has_columns(file, ("image_path", "caption"))
+    return not has_captions and has_columns(file, ("image_path", "class"))
 
 
 def _row(file: Path, folder: Path, number: int, values: list[str]) -> _Row:
-    path, caption, image_id, caption_id, split = values
+    path, caption, label, image_id, caption_id, split = values
     name = image_name(file, folder, number, path)
-    # Captions are kept as they are; white space around ids and split names is removed.
-    return _Row(number, name, caption, image_id.strip(), caption_id.strip(), split.strip())
+    # Captions are kept as they are; white space around classes, ids and split names is removed.
+    return _Row(number, name, caption, label.strip(), image_id.strip(), caption_id.strip(), split.strip())
+
+
+def _labelled_row(file: Path, folder: Path, number: int, values: list[str]) -> _Row:
+    path, label, image_id, split = values
+    return _row(file, folder, number, [path, "", label, image_id, "", split])._replace(caption=None)
 
 
 def image_name(file: Path, folder: Path, number: int, path: str) -> str:
@@ -109,6 +141,15 @@ def _without_split(file: Path, rows: list[_Row]) -> list[str]:
     return [
         f"{file}: {len(others):,} images have no split (first: {image!r}, row {number}): they are in the split 'all'"
     ]
+
+
+def _without_class(file: Path, rows: list[_Row], labels: Mapping[str, str]) -> list[str]:
+    """The warning that images have no class although other images have one."""
+    others = {row.image: row.number for row in reversed(rows) if row.image not in labels}
+    if not labels or not others:
+        return []
+    image, number = list(others.items())[-1]
+    return [f"{file}: {len(others):,} images have no class (first: {image!r}, row {number})"]
 
 
 def _stated(file: Path, rows: Iterable[tuple[int, str, str]], what: str) -> dict[str, str]:

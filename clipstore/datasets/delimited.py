@@ -17,7 +17,7 @@ from clipstore.errors import DatasetError
 
 SEPARATORS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 
-# Other names of a column, compared in lower case and with '_' for blanks.
+# Other names of a required column, compared in lower case and with '_' for blanks.
 OTHER_NAMES = {
     "image_path": (
         *("filepath", "file_path", "filename", "file_name", "image", "image_name", "image_file"),
@@ -26,6 +26,7 @@ OTHER_NAMES = {
     "positive": ("caption", "positive_caption", "true_caption"),
     "negative": ("negative_caption", "hard_negative", "false_caption", "foil"),
     "caption": ("title", "text", "comment", "sentence", "description"),
+    "class": ("label", "category", "class_name", "label_name", "category_name"),
 }
 
 
@@ -34,6 +35,12 @@ class Delimited(NamedTuple):
 
     rows: list[tuple[int, list[str]]]
     warnings: tuple[str, ...]
+
+
+def has_columns(file: Path, names: Sequence[str]) -> bool:
+    """Whether the header of a table has these columns, by their own or other names."""
+    _, header, _ = _header(read_text(file), names)
+    return all(_candidates(header, name) for name in names)
 
 
 def read_delimited(file: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Delimited:
@@ -90,7 +97,8 @@ def _columns(
     file: Path, header: list[str], required: Sequence[str], optional: Sequence[str]
 ) -> tuple[list[int | None], dict[str, str]]:
     """The position of each column (None: absent), and the names of required columns that have another name."""
-    candidates = {name: _candidates(header, name) for name in (*required, *optional)}
+    candidates = {name: _candidates(header, name) for name in required}
+    candidates |= {name: _candidates(header, name, others=()) for name in optional}
     missing = [name for name in required if not candidates[name]]
     if missing:
         raise DatasetError(
@@ -106,10 +114,10 @@ def _columns(
     return columns, {name: candidates[name][0] for name in required if candidates[name] != [name]}
 
 
-def _candidates(header: Sequence[str], name: str) -> list[str]:
-    """The columns that may be `name`: the one with this name, else all with one of its other names."""
+def _candidates(header: Sequence[str], name: str, others: Sequence[str] | None = None) -> list[str]:
+    """The columns that may be `name`: the one with this name, else all with one of its `others` (OTHER_NAMES)."""
     if name in header:
         return [name]
-    others = OTHER_NAMES.get(name, ())
+    others = OTHER_NAMES.get(name, ()) if others is None else others
     plain = {column: column.lower().replace(" ", "_") for column in header}
     return [column for column, other in plain.items() if other == name or other in others]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -67,6 +67,18 @@ def splits(members: dict[str, list[str]]) -> pa.Table:
     """The splits table of each split's file names, in order."""
     rows = [(split, name, at) for split, names in members.items() for at, name in enumerate(names)]
     return table(SPLITS, *zip(*rows, strict=True)) if rows else table(SPLITS, [], [], [])
+
+
+def single_labels(labels: Mapping[str, str]) -> dict[str, pa.Table]:
+    """The tables `categories` and `image_categories` of images with one category each, by the name of its image.
+
+    The categories are in the order of their names; the name of a category is its id too.
+    """
+    names = sorted(set(labels.values()))
+    return {
+        "categories": table(CATEGORIES, names, names, [None] * len(names)),
+        "image_categories": table(IMAGE_CATEGORIES, list(labels), list(labels.values()), [1] * len(labels)),
+    }
 
 
 def table(schema: pa.Schema, *columns: Sequence[object]) -> pa.Table:

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from clipstore import choices
 from clipstore.catalog import Session
-from clipstore.errors import ComparisonError
+from clipstore.errors import ComparisonError, OptionError
 from clipstore.hints import eval_command
+from clipstore.pipeline.zeroshot.compare import compare_classifications
 from clipstore.protocols import DIRECTIONS, PROTOCOLS
 from clipstore.records import Row
 from clipstore.significance import Estimates, Method, PairedSums, estimate, holm
@@ -50,15 +51,25 @@ _MODEL_PROVENANCE = ("seen_images", "image_fingerprint", "text_fingerprint", "pr
 class CompareOptions:
     """Which evaluations are compared: those with these options of `eval`.
 
-    `captions` None selects the latest evaluation of each model.
+    `captions` None selects the latest evaluation of each model. With the task "zeroshot", the latest zero-shot
+    classification of each model is compared instead, and the other options do not apply.
     """
 
     protocol: choices.ProtocolChoice = "standard"
     captions: choices.CaptionsChoice | None = None
     unseen: bool = False
+    task: choices.TaskChoice = "retrieval"
 
     def __post_init__(self) -> None:
         choices.check(self)
+        if self.task == "zeroshot" and (self.protocol, self.captions, self.unseen) != ("standard", None, False):
+            message = "the protocol, captions and unseen of retrieval do not apply to the task zeroshot: omit them"
+            raise OptionError(message)
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """The options of `eval` that select the evaluations."""
+        return {"protocol": self.protocol, "captions": self.captions, "unseen": self.unseen}
 
 
 def compare(store: Store, names: Iterable[str], split: str, options: CompareOptions) -> Row:
@@ -76,9 +87,11 @@ def compare(store: Store, names: Iterable[str], split: str, options: CompareOpti
     if len(models) < 2:
         message = f"compare needs at least two models, the baseline first; got {' '.join(models) or 'none'}"
         raise ComparisonError(message)
+    if options.task == "zeroshot":
+        return compare_classifications(store, models, split)
     with store.catalog.read() as session:
         split_id(session, split)
-        rows = session.rows("compare/evaluations", models=models, split=split, **asdict(options))
+        rows = session.rows("compare/evaluations", models=models, split=split, **options.selection)
         stored = {row["model"]: row for row in rows}
         if len(stored) == len(models):
             evaluations = [stored[name] for name in models]
@@ -88,7 +101,7 @@ def compare(store: Store, names: Iterable[str], split: str, options: CompareOpti
     for name in missing:
         find_model(store, name)
     # Evaluated apart, models would have different unseen queries.
-    command = eval_command(models if options.unseen else missing, split, **asdict(options))
+    command = eval_command(models if options.unseen else missing, split, **options.selection)
     message = f"no such evaluation of {' and '.join(missing)} on {split}: run '{command}' first"
     raise ComparisonError(message)
 
@@ -147,7 +160,7 @@ def _check_comparable(session: Session, baseline: Row, other: Row, options: Comp
         ComparisonError: they differ; with the difference and the remedy.
     """
     names = [baseline["model"], other["model"]]
-    remedy = f"evaluate them together: '{eval_command(names, baseline['split'], **asdict(options))}'"
+    remedy = f"evaluate them together: '{eval_command(names, baseline['split'], **options.selection)}'"
     for key, (words, first_step) in _SHARED.items():
         if baseline[key] != other[key]:
             message = (

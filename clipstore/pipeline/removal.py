@@ -14,6 +14,7 @@ from clipstore.errors import NotFoundError, RemovalError, is_path_name
 from clipstore.files import check_removable, remove_folder
 from clipstore.jobs import is_path, job_file, job_files
 from clipstore.records import Row
+from clipstore.store.classifications import delete_classifications
 from clipstore.store.evaluations import delete_evaluations
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import training_lock
@@ -79,6 +80,7 @@ def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: boo
                 raise _unknown_model(session, name)
             removal = Removal(what=f"the model {name}", remains=_remaining_shards(session, row["model_id"]))
             _remove_evaluations(session, session.rows("evaluate/of_model", model_id=row["model_id"]), removal)
+            _remove_classifications(session, session.rows("zeroshot/of_model", model_id=row["model_id"]), removal)
             removal.removed["towers"] = session.run("model/delete_towers", model_id=row["model_id"])
             for statement in ("model/delete_training_images", "model/delete_training_contents"):
                 count = session.run(statement, model_id=row["model_id"])
@@ -191,6 +193,35 @@ def remove_evaluations(
     return removal
 
 
+def remove_classifications(
+    store: Store, *, model: str | None = None, split: str | None = None, dry_run: bool = False
+) -> Removal:
+    """Remove the zero-shot classifications that match a model and a split (None: any), with their ranks and scores.
+
+    Raises:
+        RemovalError: both are None.
+        NotFoundError: there is no such split or no such classification.
+    """
+    if not (model or split):
+        message = "which classifications? name a --model or a --split"
+        raise RemovalError(message)
+    model = job_file(model).stem if model and is_path(model) else model
+    with store.catalog.write(commit=not dry_run) as session:
+        if split:
+            split_id(session, split)
+        rows = session.rows("remove/classifications", model=model, split=split)
+        if not rows:
+            message = f"no zero-shot classification of {' on '.join(filter(None, (model, split)))} is stored"
+            raise NotFoundError(message)
+        names = [f"{row['model']} on {row['split']} ({row['labels']}, {row['template']!r})" for row in rows]
+        removal = Removal(what="; ".join(names))
+        _remove_classifications(session, rows, removal)
+        if not dry_run:
+            save_records(session, store, "evaluations")
+    removal.remains.append("the vectors of images and of texts of classes: 'clipstore zeroshot' uses them again")
+    return removal
+
+
 def _evaluation_name(row: Row) -> str:
     options = f"{row['protocol']}, {row['caption_set']} captions{', unseen' if row['unseen'] else ''}"
     return f"{row['model']} on {row['split']} ({options})"
@@ -232,6 +263,13 @@ def _remove_evaluations(session: Session, rows: Iterable[Row], removal: Removal)
     delete_evaluations(session, ids)
 
 
+def _remove_classifications(session: Session, rows: Iterable[Row], removal: Removal) -> None:
+    """Remove zero-shot classifications, and count them if there are any."""
+    ids = [row["classification_id"] for row in rows]
+    delete_classifications(session, ids)
+    removal.removed |= {"classifications": len(ids)} if ids else {}
+
+
 def _check_split(session: Session, name: str, rows: list[Row]) -> None:
     """Refuse the removal of a split on which others depend, or of a name that is not that of a split."""
     first = rows[0]
@@ -262,6 +300,7 @@ def _check_split(session: Session, name: str, rows: list[Row]) -> None:
 def _remove_split_evaluations(session: Session, ids: list[int], removal: Removal) -> None:
     """Remove the evaluations on some splits, and count the splits."""
     _remove_evaluations(session, session.rows("remove/evaluations_of_splits", splits=ids), removal)
+    _remove_classifications(session, session.rows("zeroshot/of_splits", splits=ids), removal)
     removal.removed["splits"] = len(ids)
 
 

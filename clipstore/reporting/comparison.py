@@ -82,7 +82,12 @@ def method_notes(method: Mapping[str, Any]) -> Iterator[str]:
         f"intervals: percentile bootstrap over images, {method['resamples']:,} resamples of {method['clusters']:,} "
         "images with all their queries; conditional on this gallery: the intervals cover the sampling of queries only"
     )
-    yield (
+    yield randomization_note(method)
+
+
+def randomization_note(method: Mapping[str, Any]) -> str:
+    """How the p-values of a comparison are computed."""
+    return (
         f"p: two-sided randomization test, {method['flips']:,} random swaps of the two models' results per image; "
         f"p (Holm): adjusted for all {method['comparisons']} comparisons of this table; significant below "
         f"{1 - method['confidence']:.2f}; seed {method['seed']}"
@@ -107,6 +112,11 @@ def caution_notes(measured_on: Mapping[str, Any], method: Mapping[str, Any]) -> 
         )
     if measured_on["partial"]:
         yield "PARTIAL: evaluated before all items were embedded"
+    yield from few_images_notes(method)
+
+
+def few_images_notes(method: Mapping[str, Any]) -> Iterator[str]:
+    """A caution where a comparison has too few images for its intervals."""
     if method["clusters"] < _MIN_IMAGES:
         yield f"FEW IMAGES: intervals from {method['clusters']} images cover the true difference less often than stated"
 

@@ -60,6 +60,9 @@ def find_gallery(
     missing = _missing(images, texts, row.is_null())
     texts = texts.select(row.is_valid().to_numpy())
     if not texts.table.num_rows:
+        if images.table.num_rows and not any(missing.values()):
+            message = f"the images of {split} have no captions: 'clipstore zeroshot' classifies images without captions"
+            raise VectorError(message)
         raise _empty_gallery(model, split, missing)
     image_rows = row.drop_null().to_numpy().astype(np.int64)
     return Gallery(

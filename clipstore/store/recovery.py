@@ -26,6 +26,7 @@ from clipstore.store.layout import Store
 from clipstore.store.recovery_checks import check_records
 from clipstore.store.recovery_records import (
     CategoryRecord,
+    ClassificationRecord,
     DatasetRecord,
     EvaluationRecord,
     EvaluationsRecord,
@@ -227,7 +228,10 @@ def _fingerprints(session: Session) -> FingerprintsRecord:
 
 
 def _evaluations(session: Session) -> EvaluationsRecord:
-    return EvaluationsRecord(evaluations=[EvaluationRecord(**row) for row in session.rows("recovery/evaluations")])
+    return EvaluationsRecord(
+        evaluations=[EvaluationRecord(**row) for row in session.rows("recovery/evaluations")],
+        classifications=[ClassificationRecord(**row) for row in session.rows("recovery/classifications")],
+    )
 
 
 # A reader gives one record, or several by name, of which each has a file in a folder.

@@ -38,10 +38,13 @@ def _splits(records: Records) -> list[SplitRecord]:
 
 def _lacking(records: Records) -> Iterator[str]:
     """The names of models, splits and datasets of which a record is missing."""
-    evaluations, datasets = records.evaluations.evaluations, {record.dataset_id for record in records.datasets}
+    stored = records.evaluations
+    evaluated = {(row.model, row.split) for row in stored.evaluations}
+    evaluated |= {(row.model, row.split) for row in stored.classifications}
+    datasets = {record.dataset_id for record in records.datasets}
     splits, images = _splits(records), {record.dataset_id for record in records.images}
-    yield from {evaluation.model for evaluation in evaluations} - {model.name for model in records.models}
-    yield from {evaluation.split for evaluation in evaluations} - {split.name for split in splits}
+    yield from {model for model, _ in evaluated} - {model.name for model in records.models}
+    yield from {split for _, split in evaluated} - {split.name for split in splits}
     yield from {split.name for split in splits if split.dataset_id not in datasets}
     yield from {dataset.name for dataset in records.datasets if dataset.dataset_id not in images}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -157,10 +157,23 @@ class EvaluationRecord(msgspec.Struct, kw_only=True):
     gallery_digest: str
 
 
-class EvaluationsRecord(msgspec.Struct, kw_only=True):
-    """The evaluations in their order."""
+class ClassificationRecord(msgspec.Struct, kw_only=True):
+    """The arguments of a zero-shot classification, and what its repetition must reproduce."""
+
+    model: str
+    split: str
+    labels: Literal["single", "multi"]
+    templates: list[str]
+    top: list[Small]
+    partial: bool
+    gallery_digest: str
+
+
+class EvaluationsRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The evaluations and the zero-shot classifications in their order. Earlier versions had only the former."""
 
     evaluations: list[EvaluationRecord]
+    classifications: list[ClassificationRecord] = []
 
 
 class Records(msgspec.Struct, kw_only=True):

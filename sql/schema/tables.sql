@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS store_format (
 CREATE TABLE IF NOT EXISTS datasets (
     dataset_id BIGINT NOT NULL,
     name VARCHAR NOT NULL,
-    kind VARCHAR NOT NULL,              -- kind of the source: coco, flickr, karpathy, csv, sugarcrepe, hard-negatives
+    kind VARCHAR NOT NULL,              -- coco, flickr, karpathy, csv, folder, sugarcrepe, hard-negatives
     root VARCHAR NOT NULL,              -- folder of the last ingest
     cleaned BOOLEAN DEFAULT FALSE       -- whether captions were cleaned at ingest (--clean)
 );
@@ -249,4 +249,60 @@ CREATE TABLE IF NOT EXISTS probes (
     device VARCHAR NOT NULL,            -- cpu, cuda
     software VARCHAR NOT NULL,
     vector FLOAT[] NOT NULL
+);
+
+-- Zero-shot classifications: one row per model, split, kind of labels and templates. The classes are the categories of the
+-- split's dataset.
+CREATE TABLE IF NOT EXISTS classifications (
+    classification_id BIGINT NOT NULL,
+    model_id BIGINT NOT NULL,
+    split_id BIGINT NOT NULL,
+    labels VARCHAR NOT NULL,            -- single: each image has exactly one class; multi
+    templates VARCHAR[] NOT NULL,       -- in place of the model's prompt, with {} for the name of the class
+    templates_digest VARCHAR NOT NULL,  -- SHA-256 of the templates
+    top INTEGER[] NOT NULL,             -- the k of accuracy@k or hit_rate@k
+    partial BOOLEAN NOT NULL,           -- whether images without a vector were skipped (--partial)
+    split_digest VARCHAR NOT NULL,      -- SHA-256 of the split's images and their classes, and of all classes
+    gallery_digest VARCHAR NOT NULL,    -- the same of the classified images
+    classes BIGINT NOT NULL,            -- number of classes
+    images BIGINT NOT NULL,             -- classified images
+    unlabelled_images BIGINT NOT NULL,  -- of these, images without a class
+    conflicting_images BIGINT NOT NULL, -- of these, images with the same image file as an image of other classes
+    left_out_images BIGINT NOT NULL,    -- image file missing or failed
+    pending_images BIGINT NOT NULL,     -- not embedded yet (only with --partial)
+    seen_images BIGINT,                 -- classified images that the model was trained on; null: unknown
+    image_fingerprint VARCHAR NOT NULL,
+    text_fingerprint VARCHAR NOT NULL,
+    precision VARCHAR NOT NULL,
+    dtype VARCHAR NOT NULL,             -- data type of the stored image vectors
+    seconds DOUBLE NOT NULL,            -- time of scoring and ranking
+    evaluated_at TIMESTAMPTZ NOT NULL
+);
+
+-- Ranks of classes: one row per image and class that it has.
+CREATE TABLE IF NOT EXISTS class_ranks (
+    classification_id BIGINT NOT NULL,
+    image_id BIGINT NOT NULL,
+    category_id BIGINT NOT NULL,
+    classes_greater INTEGER NOT NULL,   -- other classes with a greater score for the image
+    classes_equal INTEGER NOT NULL,     -- other classes with the same score
+    images_greater BIGINT,              -- other images with a greater score for the class; null: labels are single
+    images_equal BIGINT,                -- other images with the same score
+    score DOUBLE NOT NULL
+);
+
+-- The top classes of each image, equal scores in the order of category_id.
+CREATE TABLE IF NOT EXISTS class_hits (
+    classification_id BIGINT NOT NULL,
+    image_id BIGINT NOT NULL,
+    position INTEGER NOT NULL,          -- from 1
+    category_id BIGINT NOT NULL,
+    score DOUBLE NOT NULL
+);
+
+-- The scores of each image for all classes, of classifications with several labels.
+CREATE TABLE IF NOT EXISTS class_scores (
+    classification_id BIGINT NOT NULL,
+    image_id BIGINT NOT NULL,
+    scores DOUBLE[] NOT NULL            -- in the order of category_id
 );

@@ -49,6 +49,10 @@ def prepared(training_store: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         caption_ids=np.load(place / "captions_ids.npy"),
     )
     store.evaluate(["demo", "other"], "t/val")
+    store.add_model("again", base="bundled:demo")
+    store.embed("again", split="t/val")
+    store.zeroshot(["demo", "again"], "t/val")
+    (place / "templates.txt").write_text("one {}\ntwo {}\n")
     write_dataset(place, "table", {"a": {"a1": (1.0,)}, "b": {"b1": (1.0,), "b2": (1.0,)}})
     (place / "k.json").write_text(json.dumps(KARPATHY))
     (place / "hard.csv").write_text("image_path,positive,negative\na.jpg,A dog.,A cat.\n")

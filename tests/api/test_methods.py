@@ -36,6 +36,7 @@ CALLS: dict[str, Call] = {
         "crepe", name="c", images="scenes"
     ),
     "ingest hard-negatives hard.csv": lambda store: store.ingest_hard_negatives(Path("hard.csv")),
+    "ingest folder scenes --name d": lambda store: store.ingest_folder("scenes", name="d"),
     "split n --from s/all --images 10 --seed 1": lambda store: store.split("n", from_="s/all", images=10, seed=1),
     "split remove t --yes": lambda store: store.remove_split("t"),
     "dataset list": lambda store: store.datasets(),
@@ -76,6 +77,13 @@ CALLS: dict[str, Call] = {
     ),
     "eval remove --model demo --yes": lambda store: store.remove_evaluations(model="demo"),
     "compare demo other --split t/val": lambda store: store.compare(["demo", "other"], "t/val"),
+    "zeroshot --model demo --split t/val --top 1 --top 2 --templates templates.txt": lambda store: store.zeroshot(
+        "demo", "t/val", top=[1, 2], templates="templates.txt"
+    ),
+    "zeroshot remove --split t/val --yes": lambda store: store.remove_classifications(split="t/val"),
+    "compare demo again --split t/val --task zeroshot": lambda store: store.compare(
+        ["demo", "again"], "t/val", task="zeroshot"
+    ),
     "hubness --model demo --split t/val --bank t/train --beta 5": lambda store: store.hubness(
         "demo", "t/val", bank="t/train", beta=5
     ),

@@ -25,6 +25,7 @@ METHODS = {
     "ingest csv": "ingest_csv",
     "ingest sugarcrepe": "ingest_sugarcrepe",
     "ingest hard-negatives": "ingest_hard_negatives",
+    "ingest folder": "ingest_folder",
     "split": "split",
     "split remove": "remove_split",
     "dataset list": "datasets",
@@ -47,6 +48,8 @@ METHODS = {
     "query": "query",
     "report": "report",
     "retrieve": "retrieve",
+    "zeroshot": "zeroshot",
+    "zeroshot remove": "remove_classifications",
     "export vectors": "export_vectors",
     "export csv": "export_csv",
     "export model": "export_model",
@@ -83,6 +86,7 @@ ARGUMENTS_WITHOUT_OPTION = {
 WITHOUT_DEFAULT = {
     ("evaluate", "model"): "store.evaluate(model, split) is fixed; None is the default of the command",
     ("hubness", "model"): "as in evaluate",
+    ("zeroshot", "model"): "as in evaluate",
     ("remove_split", "name"): "the command checks it itself",
 }
 

@@ -58,6 +58,13 @@ EVALUATED = {
     "JOIN evaluations USING (evaluation_id) ORDER BY ALL"
     for table in ("ranks", "hits", "hard_scores", "seen_images")
 }
+EVALUATED |= {
+    "classifications": "SELECT * EXCLUDE (classification_id, seconds, evaluated_at) FROM classifications ORDER BY ALL",
+} | {
+    table: f"SELECT model_id, split_id, labels, templates_digest, {table}.* EXCLUDE (classification_id) FROM {table} "
+    "JOIN classifications USING (classification_id) ORDER BY ALL"
+    for table in ("class_ranks", "class_hits", "class_scores")
+}
 
 
 def content(store: Path, *, evaluated: bool = True) -> dict[str, Rows]:

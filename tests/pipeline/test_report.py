@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from click.testing import CliRunner
+from drawn_classes import draw_classes
 from helpers import run_command
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -501,6 +502,46 @@ def test_a_split_without_an_evaluation(copied: Path, cli: Run) -> None:
     assert f"clipstore eval --split {SPLIT} --protocol paired-rows" in error
     assert "clipstore eval --model" in cli("report", "--split", SPLIT, "--model", "tuned", "--unseen", code=1).stderr
     assert "did you mean 's/all'" in cli("report", "--split", "s/al", code=1).stderr
+
+
+def test_zero_shot_classification(copied: Path, cli: Run, cli_json: Run, opened: Run) -> None:
+    cli("zeroshot", "--split", SPLIT, "--model", "demo", "--model", "tuned")
+    cli("report", "--map", "none", "--split", SPLIT)
+    file = copied / "reports" / "report.html"
+    (group,) = content(file)["zeroshot"]
+    assert group["models"] == ["demo", "tuned"]
+    stored = {(row["metric"], row["model"]): row["value"] for row in cli_json("query", "zeroshot")}
+    assert {row["metric"]: row["values"] for row in group["metrics"]} == {
+        words: [stored[metric, model] for model in group["models"]]
+        for metric, words in (
+            ("hit_rate@1", "hit rate@1"),
+            ("hit_rate@5", "hit rate@5"),
+            ("map", "mean average precision"),
+        )
+    }
+    by_class = {(row["class"], row["model"]): row["average_precision"] for row in cli_json("query", "zeroshot_classes")}
+    for row in group["classes"]:
+        assert row["values"] == [by_class[row["class"], model] for model in group["models"]]
+    page = opened(file)
+    expect(page.locator("#zeroshot h3")).to_contain_text("s/all, multi labels")
+    expect(page.locator("#zeroshot table").first.locator("tbody tr")).to_have_count(3)
+    assert content(file)["splits"]
+    cli("report", "--map", "none", "--split", SPLIT, "--model", "noisy")
+    assert content(file)["zeroshot"] == []
+
+
+def test_a_store_with_classifications_alone(cli: Run, store: Path, tmp_path: Path, opened: Run) -> None:
+    cli("ingest", "folder", draw_classes(tmp_path / "<b>&", "shape", 2), "--name", "shapes")
+    cli("embed", "--model", "demo", "--only", "images")
+    cli("zeroshot", "--split", "shapes/all")
+    cli("report")
+    page = opened(store / "reports" / "report.html")
+    expect(page.locator("main > section")).to_have_count(2)
+    expect(page.locator("#contents")).to_have_text("Zero-shot classificationItems that failed")
+    expect(page.locator("#zeroshot")).to_contain_text("accuracy@1")
+    expect(page.locator("#zeroshot")).to_contain_text("Confused classes of demo")
+    cli("report", "--split", "shapes/all")
+    assert "did you mean" in cli("report", "--split", "shapes/al", code=1).stderr
 
 
 def test_without_any_evaluation(cli: Run, scenes: Path) -> None:

@@ -77,6 +77,7 @@ def merge(session: Session, source: Annotations) -> tuple[Counter[str], list[str
     changes.update(_run(session, _REMOVAL_STEPS))
     if source.categories is not None:
         changes.update(_run(session, _CATEGORY_STEPS))
+        session.run("ingest/remove_unused_classes")
     if source.hard_pairs is not None:
         merge_hard_pairs(session, source.hard_pairs)
     return changes, warnings

@@ -15,12 +15,13 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from clipstore.catalog import Session
-from clipstore.datasets import coco, csv_file, flickr, hard_negatives, karpathy
+from clipstore.datasets import coco, csv_file, flickr, folder, hard_negatives, karpathy
 from clipstore.datasets.image_files import ImageFinder
 from clipstore.errors import DatasetError
 from clipstore.pipeline.ingest import checks
 from clipstore.pipeline.ingest.merge import clean_captions, merge
 from clipstore.records import Annotations, Row
+from clipstore.store.classifications import delete_stale_classifications
 from clipstore.store.evaluations import delete_stale
 from clipstore.store.layout import Store
 from clipstore.store.recovery import save_records
@@ -61,7 +62,7 @@ class IngestResult:
         cleaned: images and captions that cleaning dropped, by description; None: without cleaning.
         splits: name, images and captions of the splits of the sources.
         subsets: pairs of each subset of hard negatives, and those whose image file is missing.
-        stale_evaluations: evaluations that were removed because their split changed.
+        stale_evaluations: evaluations and classifications that were removed because their split changed.
         warnings: one line each.
     """
 
@@ -150,7 +151,7 @@ def ingest_karpathy(
 def ingest_csv(
     store: Store, file: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
 ) -> IngestResult:
-    """Ingest a table with the columns image_path and caption. The default of `name` is the name of the file."""
+    """Ingest a table of image paths with captions, classes or both. The default of `name` is the name of the file."""
     _check_writable(store)
     annotations = csv_file.read(file, options.images)
     checks.check_dataset_name(name or file.stem, source=None if name else file)
@@ -175,6 +176,19 @@ def ingest_hard_negatives(
     annotations = hard_negatives.read_csv(file, options.images)
     checks.check_dataset_name(name or file.stem, source=None if name else file)
     return _ingest(store, {file: annotations}, _Target(name or file.stem, "hard-negatives", file.parent), options)
+
+
+def ingest_folder(
+    store: Store, root: Path, *, name: str | None = None, options: IngestOptions = IngestOptions()
+) -> IngestResult:
+    """Ingest a folder with a folder of images for each class. The default of `name` is the name of `root`.
+
+    The images have no captions; the class is the category of its images.
+    """
+    name = name or root.absolute().name
+    checks.check_dataset_name(name)
+    _check_writable(store)
+    return _ingest(store, {root: folder.read(root)}, _Target(name, "folder", root), options)
 
 
 def _check_writable(store: Store) -> None:
@@ -209,7 +223,7 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
             checks.check_hard_negatives(session, target.kind)
             with checks.source_conflicts(session, file, source, target.kind, replace=options.replace):
                 _merge(session, source, result)
-        result.stale_evaluations = delete_stale(session)
+        result.stale_evaluations = delete_stale(session) + delete_stale_classifications(session)
         save_records(session, store)
     return result
 

@@ -16,6 +16,7 @@ from clipstore.errors import CatalogError, ClipstoreError, NotFoundError
 from clipstore.hints import eval_command
 from clipstore.pipeline.evaluate.options import EvalOptions
 from clipstore.pipeline.evaluate.run import evaluate, save_extra_positives
+from clipstore.pipeline.rebuild.classifications import classification_row, repeat_classifications
 from clipstore.pipeline.rebuild.restore import changed_splits, restore_captions, restore_records, restore_shards
 from clipstore.pipeline.rebuild.sources import read_sources
 from clipstore.progress import Progress, no_progress
@@ -36,8 +37,8 @@ class Rebuild:
         counts: rows by table.
         damaged_shards: "file" and "reason" of the shards that were not registered.
         changed_splits: splits whose source differs from what was ingested.
-        evaluations: the evaluations of the former catalog: their arguments, the "command" that repeats each, its
-            "state" ("to run", "evaluated", "differs" or "failed") and "reason".
+        evaluations: the evaluations of the former catalog, then its classifications: their arguments, the "command"
+            that repeats each, its "state" ("to run", "evaluated", "differs" or "failed") and "reason".
         warnings: one line each.
     """
 
@@ -98,9 +99,12 @@ def rebuild_catalog(store: Store, *, evaluate_again: bool = False, on_progress: 
         _check_consistency(session, store)
         result.counts = session.rows("recovery/counts")[0]
     result.former = next(map(str, kept_catalogs(store.catalog.path) - earlier), None)
-    result.evaluations = [_evaluation_row(evaluation) for evaluation in records.evaluations.evaluations]
+    evaluations, classifications = records.evaluations.evaluations, records.evaluations.classifications
+    rows, class_rows = list(map(_evaluation_row, evaluations)), list(map(classification_row, classifications))
+    result.evaluations = rows + class_rows
     if evaluate_again:
-        _evaluate(store, records.evaluations.evaluations, result.evaluations, on_progress)
+        _evaluate(store, evaluations, rows, on_progress)
+        repeat_classifications(store, classifications, class_rows, on_progress)
     return result
 
 

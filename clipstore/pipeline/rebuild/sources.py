@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipstore.datasets import coco, csv_file, flickr, hard_negatives, karpathy, tables
+from clipstore.datasets import coco, csv_file, flickr, folder, hard_negatives, karpathy, tables
 from clipstore.errors import CatalogError, DatasetError
 from clipstore.records import Annotations
 from clipstore.store.layout import Store
@@ -65,6 +65,8 @@ def _read(dataset: DatasetRecord, file: Path, images: ImagesRecord, names: set[s
     captions_file = coco.CAPTIONS_FILE.fullmatch(file.name)
     if captions_file and file.parent.name == "annotations":
         return coco.read(file.parent.parent, captions_file[1])
+    if file.is_dir() and dataset.kind == "folder":
+        return folder.read(file)
     if file.is_dir() or dataset.kind == "flickr":
         return flickr.read(file)
     if dataset.kind == "karpathy" or file.suffix == ".json":

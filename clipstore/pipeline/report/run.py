@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from clipstore import choices
+from clipstore.errors import NotFoundError
 from clipstore.files import write_whole
 from clipstore.pipeline.report import sections
 from clipstore.pipeline.report.items import ReportItems
 from clipstore.pipeline.report.options import INLINE_IMAGES, ReportOptions
 from clipstore.pipeline.report.query_ranks import SplitRanks, failed_queries, maps
 from clipstore.pipeline.report.selection import ReportSplit, select_splits
+from clipstore.pipeline.report.zeroshot import zeroshot
 from clipstore.pipeline.thumbnails import webp_thumbnail
 from clipstore.progress import Progress
 from clipstore.protocols import PROTOCOLS
@@ -37,7 +39,8 @@ def report(store: Store, options: ReportOptions) -> Row:
             command that evaluates it.
         OSError: the file cannot be written.
     """
-    splits = select_splits(store, options)
+    classified = zeroshot(store, options)
+    splits = _evaluated_splits(store, options, {group["split"] for group in classified})
     items = ReportItems()
     for split in splits:
         items.add(split)
@@ -49,11 +52,12 @@ def report(store: Store, options: ReportOptions) -> Row:
         "images": items.images,
         "captions": items.captions,
         "splits": [_split_content(split, items, options) for split in splits],
+        "zeroshot": classified,
         "item_failures": sections.item_failures(store),
     }
     file = options.out or store.reports / "report.html"
     inline = options.thumbnails == "inline" or (options.thumbnails is None and len(items.paths) <= INLINE_IMAGES)
-    title = f"{', '.join(split.split for split in splits)}: retrieval report"
+    title = f"{', '.join(split.split for split in splits)}: retrieval report" if splits else "zero-shot report"
     missing = write_report(file, title, content, _thumbnails(items.paths, options.on_progress), inline=inline)
     return {
         "file": str(file),
@@ -81,6 +85,23 @@ def paper_tables(store: Store, options: ReportOptions, form: str) -> str:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(options.out, text.encode())
     return text
+
+
+def _evaluated_splits(store: Store, options: ReportOptions, classified: set[str]) -> list[ReportSplit]:
+    """The splits with evaluations. Splits that were only classified have none, and their own section.
+
+    Raises:
+        NotFoundError: as `select_splits`, for splits that were not classified either.
+    """
+    named = options.splits or (None,)
+    splits: list[ReportSplit] = []
+    for name in named:
+        try:
+            splits += select_splits(store, options if name is None else replace(options, splits=(name,)))
+        except NotFoundError:
+            if not classified or (name is not None and name not in classified):
+                raise
+    return splits
 
 
 @wait_without_limit()

@@ -9,9 +9,8 @@ from typing import Literal
 
 from clipstore.captions import is_blank
 from clipstore.errors import QueryError
+from clipstore.files import IMAGE_SUFFIXES
 from clipstore.network import check_online
-
-IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 _WEB = ("http://", "https://")
 

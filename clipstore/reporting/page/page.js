@@ -12,6 +12,7 @@ const SECTIONS = {
   gallery: gallerySection,
   hubs: hubsSection,
   map: mapSection,
+  zeroshot: zeroshotSection,
   training: trainingSection,
   dataset: datasetSection,
   problems: problemsSection,
@@ -71,7 +72,6 @@ const reading = new IntersectionObserver(
 
 function fillAbout(split) {
   document.getElementById("title").textContent = split.split;
-  const time = content.made.replace("T", " ").replace("+00:00", " UTC");
   const words = [
     `${plural(split.statistics.images, "image")}, ${plural(split.statistics.captions, "caption")}, ${plural(split.models.length, "model")}: ${split.models.join(", ")}. `,
     `Protocol ${split.protocol}. `,
@@ -82,6 +82,11 @@ function fillAbout(split) {
   picker?.addEventListener("change", (event) => address.go({ split: event.target.value, query: "", page: "" }));
   document.getElementById("about").replaceChildren(...words);
   document.getElementById("splits").replaceChildren(...(picker ? [picker] : []));
+  fillFooter();
+}
+
+function fillFooter() {
+  const time = content.made.replace("T", " ").replace("+00:00", " UTC");
   document.getElementById("footer").replaceChildren(
     `Written by clipstore ${content.version} on ${time} from `,
     element("code", {}, content.store),
@@ -102,7 +107,20 @@ function fillSections(split) {
   }
 }
 
+/** The sections of a store without evaluations. */
+const STORE_SECTIONS = ["zeroshot", "problems"];
+
+function showStore() {
+  for (const section of document.querySelectorAll("main > section")) {
+    if (STORE_SECTIONS.includes(section.id)) section.querySelector(".body").replaceChildren(...SECTIONS[section.id]().flat(Infinity).filter(Boolean));
+    else section.remove();
+  }
+  for (const link of document.querySelectorAll("#contents a")) if (!document.getElementById(link.dataset.to)) link.closest("li").remove();
+  fillFooter();
+}
+
 function follow() {
+  if (!content.splits.length) return;
   const state = address.read();
   const split = content.splits.find(({ split: name }) => name === state.split) ?? content.splits[0];
   if (shown.split !== split) {
@@ -123,4 +141,5 @@ document.addEventListener("click", followLink);
 document.getElementById("query").addEventListener("close", () => address.go({ query: "" }));
 addEventListener("hashchange", follow);
 follow();
+if (!content.splits.length) showStore();
 if (shown.section === "gallery") goTo("gallery");

@@ -535,6 +535,48 @@ function datasetSection(split) {
   ];
 }
 
+function zeroshotSection() {
+  if (!content.zeroshot.length) return [empty("No zero-shot classification is stored. 'clipstore zeroshot --split SPLIT' classifies the images of a split with categories.")];
+  return content.zeroshot.map((group) =>
+    part(
+      group.title,
+      table(`Zero-shot metrics, ${group.title}`, [{ title: "metric", head: true, of: (row) => row.metric }, ...valueColumns(group)], group.metrics),
+      element("ul", { class: "notes" }, group.notes.map((line) => element("li", {}, line))),
+      classTable(group),
+      group.confusions.map((confusions) => confusionTable(group, confusions)),
+      commands(group.commands),
+    ),
+  );
+}
+
+/** The values of each model and of a random order. */
+const valueColumns = (group) => [
+  ...group.models.map((name, number) => ({ title: name, number: true, of: (row) => fraction(row.values[number]) })),
+  { title: "chance", number: true, of: (row) => fraction(row.chance) },
+];
+
+function classTable(group) {
+  const caption = `Zero-shot ${group.by_class} by class, ${group.title}`;
+  const columns = [
+    { title: "class", head: true, of: (row) => row.class },
+    { title: "images", number: true, of: (row) => count(row.images) },
+    ...valueColumns(group),
+  ];
+  const words = `${group.by_class} of ${plural(group.classes.length, "class", "classes")}`;
+  return element("details", { class: "data" }, element("summary", {}, words), table(caption, columns, group.classes));
+}
+
+function confusionTable(group, { model, total, rows }) {
+  const columns = [
+    { title: "class", head: true, of: (row) => row.class },
+    { title: "predicted", of: (row) => row.predicted },
+    { title: "images", number: true, of: (row) => count(row.images) },
+  ];
+  const shown = rows.length < total ? `the ${rows.length} most frequent of ${count(total)}` : count(total);
+  const summary = element("summary", {}, `Confused classes of ${model}: ${shown}`);
+  return element("details", { class: "data" }, summary, table(`Classes that ${model} confuses, ${group.title}`, columns, rows));
+}
+
 function problemsSection() {
   const { rows, total } = content.item_failures;
   if (!rows.length) return [empty("No image or caption of the store failed."), commands(content.item_failures.commands)];
