@@ -23,6 +23,7 @@ from clipstore.pipeline.compare import CompareOptions
 from clipstore.pipeline.embed.run import EmbedOptions
 from clipstore.pipeline.evaluate.options import EvalOptions
 from clipstore.pipeline.report.options import ReportOptions
+from clipstore.pipeline.rerank.options import RerankOptions
 from clipstore.protocols import PROTOCOLS
 from clipstore.statements import statement
 
@@ -39,7 +40,8 @@ VALUES = {
     "thumbnails": (choices.THUMBNAILS, "folders", "folder"),
     "map": (choices.MAPS, "umpa", "umap"),
 }
-OPTIONS = [EvalOptions, CompareOptions, ReportOptions, EmbedOptions, BenchOptions, BenchEmbedOptions]
+RERANK = {"precision": (choices.MATCHING_PRECISIONS, "pf32", "fp32")}  # values that differ with `rerank`
+OPTIONS = [EvalOptions, CompareOptions, ReportOptions, EmbedOptions, RerankOptions, BenchOptions, BenchEmbedOptions]
 CHECKED = [
     (options, field.name)
     for options in OPTIONS
@@ -51,7 +53,7 @@ CHECKED = [
 
 @pytest.mark.parametrize(("options", "field"), CHECKED)
 def test_unknown_value_is_an_error_with_the_nearest(options: type, field: str) -> None:
-    values, wrong, near = VALUES[field]
+    values, wrong, near = (VALUES | (RERANK if options is RerankOptions else {}))[field]
     for value in values:
         assert getattr(options(**{field: value}), field) == value
     with pytest.raises(OptionError, match=rf"unknown .* '{wrong}' \(did you mean '{near}'\?\)"):
@@ -74,7 +76,8 @@ def test_command_line_offers_the_same_values() -> None:
     for command in commands(main):
         for option in command.params:
             if option.name in VALUES and isinstance(option.type, click.Choice):
-                assert tuple(option.type.choices) == VALUES[option.name][0], (command.name, option.name)
+                expected = VALUES | (RERANK if command.name == "rerank" else {})
+                assert tuple(option.type.choices) == expected[option.name][0], (command.name, option.name)
                 offered.append((command.name, option.name))
     # `eval remove --protocol` has no options in Python, and EvalOptions.screen none on the command line.
     assert len(offered) == len(CHECKED)
