@@ -9,7 +9,6 @@ from clipstore.errors import OptionError
 from clipstore.files import FileReader, read_image_file
 from clipstore.hints import RERANK_TOP
 from clipstore.progress import Progress, no_progress
-from clipstore.protocols import PROTOCOLS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,4 @@ class RerankOptions:
         choices.check(self)
         if self.top < 1:
             message = f"cannot rerank {self.top} candidates: at least one"
-            raise OptionError(message)
-        if PROTOCOLS[self.protocol].hard_negatives:
-            message = f"--protocol {self.protocol} has no candidates to score: use another protocol"
             raise OptionError(message)

@@ -44,6 +44,9 @@ def rerank(store: Store, name: str, split: str, options: RerankOptions) -> Row:
         ImageError: an image file cannot be decoded.
         ShardError: a shard is damaged or cannot be written.
     """
+    if PROTOCOLS[options.protocol].hard_negatives:
+        message = f"--protocol {options.protocol} has no candidates to score: use another protocol"
+        raise VectorError(message)
     reranker, first = find_model(store, name), find_model(store, options.first or name)
     head, files_key = matching_head(store, reranker, options.precision)
     store.catalog.check_writable()
