@@ -25,6 +25,7 @@ ProtocolChoice = Annotated[ProtocolName, Choice("protocol")]
 CaptionsChoice = Annotated[CaptionSet, Choice("set of captions")]
 ScreenChoice = Annotated[ScreenPrecision, Choice("screen")]
 PrecisionChoice = Annotated[PrecisionOption, Choice("precision")]
+MatchingPrecisionChoice = Annotated[Literal["fp32", "bf16"], Choice("precision of matching")]
 StoredTypeChoice = Annotated[Literal["float32", "float16"], Choice("type to store vectors in")]
 ItemKindChoice = Annotated[Literal["images", "captions"], Choice("kind of items")]
 LabelsChoice = Annotated[Literal["single", "multi"], Choice("kind of labels")]
@@ -43,6 +44,7 @@ def values_of(choice: Any) -> tuple[str, ...]:
 CAPTIONS = values_of(CaptionsChoice)
 SCREENS = values_of(ScreenChoice)
 PRECISIONS = values_of(PrecisionChoice)
+MATCHING_PRECISIONS = values_of(MatchingPrecisionChoice)
 STORED_TYPES = values_of(StoredTypeChoice)
 ITEM_KINDS = values_of(ItemKindChoice)
 LABELS = values_of(LabelsChoice)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
+RERANK_TOP = 256  # candidates of each query that are reranked by default, as BLIP published for COCO
+
 
 def embed_command(model: str | Iterable[str], split: str | None = None) -> str:
     """`clipstore embed` of a model, or of several, on a split (None: on every split).
@@ -26,8 +28,11 @@ def eval_command(
     protocol: str = "standard",
     captions: str | None = None,
     unseen: bool = False,
+    reranking: tuple[str, int, float] | None = None,
 ) -> str:
     """`clipstore eval` of a model, of several, or of all (no models) on a split; options at their default are omitted.
+
+    `reranking` is the reranker, its number of candidates and its weight.
 
     `eval_command(["a", "b"], "coco/val2017", unseen=True)` is
     "clipstore eval --model a --model b --split coco/val2017 --unseen".
@@ -36,6 +41,10 @@ def eval_command(
     words += ["--protocol", protocol] if protocol != "standard" else []
     words += ["--captions", captions] if captions else []
     words += ["--unseen"] if unseen else []
+    if reranking:
+        reranker, top, weight = reranking
+        words += ["--rerank", reranker, *_top(top)]
+        words += ["--rerank-weight", repr(weight)] if weight != 1 else []
     return shlex.join(words)
 
 
@@ -47,6 +56,28 @@ def zeroshot_command(
     words += ["--labels", labels] if labels else []
     words += ["--templates", templates] if templates else []
     return shlex.join(words)
+
+
+def rerank_command(
+    model: str,
+    split: str,
+    *,
+    first: str,
+    top: int = RERANK_TOP,
+    protocol: str = "standard",
+    captions: str | None = None,
+) -> str:
+    """`clipstore rerank` of the first candidates of the model `first`; options at their default are omitted."""
+    words = ["clipstore", "rerank", "--model", model, "--split", split]
+    words += ["--first", first] if first != model else []
+    words += _top(top)
+    words += ["--protocol", protocol] if protocol != "standard" else []
+    words += ["--captions", captions] if captions else []
+    return shlex.join(words)
+
+
+def _top(top: int) -> list[str]:
+    return ["--top", str(top)] if top != RERANK_TOP else []
 
 
 def _models(model: str | Iterable[str]) -> list[str]:

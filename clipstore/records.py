@@ -249,6 +249,9 @@ class Provenance:
         rechecked, scores: scores that were recomputed in float64, and all scores.
         unseen: queries are restricted to images that none of the models evaluated together was trained on.
         asked_images: images whose pairs are queries; None in evaluations of format 1: all that have a positive.
+        reranker, rerank_top, rerank_weight: the model whose matching head rescored the first candidates of each query,
+            their number, and the weight of the first-stage score; None: not reranked.
+        rerank_precision, rerank_fingerprint: of the matching head.
         tied_pairs: pairs whose score another candidate has too.
         image_queries, caption_queries: queries of each direction.
     """
@@ -282,6 +285,11 @@ class Provenance:
     scores: int | None
     unseen: bool
     asked_images: int | None
+    reranker: str | None
+    rerank_top: int | None
+    rerank_weight: float | None
+    rerank_precision: TowerPrecision | None
+    rerank_fingerprint: str | None
     tied_pairs: int
     image_queries: int
     caption_queries: int
@@ -304,6 +312,18 @@ class Tower:
     dim: int
     backbone: str | None = None
     features_dim: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MatchingHead:
+    """The matching head of a model, as its files describe it.
+
+    Attributes:
+        fingerprint: the SHA-256 of everything that decides a matching score.
+    """
+
+    fingerprint: str
+    precision: TowerPrecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +372,28 @@ class ShardPlan:
     sources: list[str]
     rows: list[int]
     shards: Mapping[str, RegisteredShard] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MatchPlan:
+    """The pairs of one score shard that are to be scored: plain data for any process.
+
+    Attributes:
+        images: distinct image files.
+        texts, text_contents: distinct inputs of the tokenizer, and their content keys.
+        candidates: for each image the rows of the texts that it is scored with, ascending.
+    """
+
+    head: MatchingHead
+    images: list[ImageFile]
+    texts: list[str]
+    text_contents: list[str]
+    candidates: list[list[int]]
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs."""
+        return sum(map(len, self.candidates))
 
 
 @dataclass(frozen=True, kw_only=True)

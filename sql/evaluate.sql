@@ -58,7 +58,8 @@ SELECT
 -- The evaluation that a new one replaces.
 SELECT evaluation_id FROM evaluations
 WHERE model_id = $model_id AND split_id = $split_id AND protocol = $protocol AND caption_set = $caption_set
-    AND unseen = $unseen;
+    AND unseen = $unseen AND reranker IS NOT DISTINCT FROM $reranker
+    AND rerank_top IS NOT DISTINCT FROM $rerank_top AND rerank_weight IS NOT DISTINCT FROM $rerank_weight;
 
 -- name: gallery_captions
 -- The captions of a split by image, in order, with the place of a model's vector of each, or the reason why there is
@@ -123,16 +124,19 @@ WHERE split_id = $split_id AND kind IN ('coco', 'karpathy');
 
 -- name: stored
 -- The stored evaluations, of a split and of models if they are given, in the order of the models.
-SELECT evaluation_id, models.name AS model
-FROM evaluations
-JOIN models USING (model_id)
-JOIN splits USING (split_id)
-WHERE ($split IS NULL OR splits.name = $split) AND (len($models) = 0 OR list_contains($models, models.name))
-ORDER BY splits.name, list_position($models, models.name), evaluation_id;
+SELECT evaluation_id, model
+FROM evaluation_names
+WHERE model IS NOT NULL AND split IS NOT NULL
+    AND ($split IS NULL OR split = $split) AND (len($models) = 0 OR list_contains($models, model))
+ORDER BY split, list_position($models, model), evaluation_id;
 
 -- name: metrics
 -- The metrics of one evaluation.
 SELECT direction, metric, value FROM metrics WHERE evaluation_id = $evaluation_id ORDER BY direction, metric;
+
+-- name: model
+-- The model of one evaluation, whose vectors were ranked.
+SELECT models.name, family FROM evaluations JOIN models USING (model_id) WHERE evaluation_id = $evaluation_id;
 
 -- name: models
 -- The models that have a vector of an image or of a caption of a split.
@@ -204,7 +208,8 @@ DELETE FROM seen_images WHERE evaluation_id IN (SELECT unnest($evaluations::BIGI
 -- name: result
 -- One evaluation with its provenance.
 SELECT
-    models.name AS model, splits.name AS split, evaluations.* EXCLUDE (model_id, split_id, evaluated_at),
+    evaluated_name(models.name, reranker, rerank_top, rerank_weight) AS model, splits.name AS split,
+    evaluations.* EXCLUDE (model_id, split_id, evaluated_at),
     epoch_us(evaluated_at) // 1000000 AS evaluated_at,  -- seconds
     (SELECT count(*) FROM ranks WHERE evaluation_id = $evaluation_id AND n_equal > 0)
         + (SELECT count(*) FROM hard_scores WHERE evaluation_id = $evaluation_id AND positive_score = negative_score)
@@ -239,7 +244,9 @@ ORDER BY shard_id;
 
 -- name: stale
 -- Evaluations of splits that were removed or have changed since.
-SELECT evaluations.evaluation_id, models.name AS model, splits.name AS split, protocol
+SELECT
+    evaluations.evaluation_id, evaluated_name(models.name, reranker, rerank_top, rerank_weight) AS model,
+    splits.name AS split, protocol
 FROM evaluations
 JOIN models USING (model_id)
 LEFT JOIN splits ON splits.split_id = evaluations.split_id

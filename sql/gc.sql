@@ -18,9 +18,10 @@ WHERE fingerprint NOT IN (
 DELETE FROM precision_checks WHERE fingerprint NOT IN (SELECT fingerprint FROM towers);
 
 -- name: delete_probes
--- Deletes the probes of fingerprints that no model has and that have no vectors.
+-- Deletes the probes of fingerprints that no model has and that have no vectors or scores.
 DELETE FROM probes
-WHERE fingerprint NOT IN (SELECT fingerprint FROM shards)
+WHERE fingerprint NOT IN (SELECT fingerprint FROM shards UNION ALL SELECT fingerprint FROM score_shards)
+    AND fingerprint NOT IN (SELECT fingerprint FROM matching_heads)
     AND fingerprint NOT IN (
         SELECT fingerprint FROM towers UNION ALL SELECT backbone FROM towers WHERE backbone IS NOT NULL);
 

@@ -1,8 +1,10 @@
 -- Statements that check the parameters of named queries: each lists the valid values, or returns the $value if it is valid.
 
 -- name: baseline
--- The models of the store.
-SELECT name AS value FROM models;
+-- The models of the store, and the names of reranked evaluations.
+SELECT name AS value FROM models
+UNION
+SELECT model FROM evaluation_names WHERE model IS NOT NULL;
 
 -- name: captions
 -- The caption sets of evaluations.
@@ -33,8 +35,10 @@ SELECT kind AS value FROM failure_kind_names;
 SELECT $value AS value WHERE regexp_full_match($value, '0*[1-9][0-9]{0,17}');
 
 -- name: model
--- The models of the store.
-SELECT name AS value FROM models;
+-- The models of the store, and the names of reranked evaluations.
+SELECT name AS value FROM models
+UNION
+SELECT model FROM evaluation_names WHERE model IS NOT NULL;
 
 -- name: protocol
 -- The protocols of evaluation.

@@ -12,6 +12,10 @@ INSERT INTO datasets BY NAME SELECT * FROM staged_datasets;
 -- Adds the images of the records.
 INSERT INTO images BY NAME SELECT * FROM staged_images;
 
+-- name: add_matching_heads
+-- Adds the matching heads of the records.
+INSERT INTO matching_heads BY NAME SELECT * FROM staged_matching_heads;
+
 -- name: add_models
 -- Adds the models of the records.
 INSERT INTO models BY NAME SELECT * FROM staged_models;
@@ -74,7 +78,8 @@ SELECT
     (SELECT count(*) FROM datasets) AS datasets, (SELECT count(*) FROM splits) AS splits,
     (SELECT count(*) FROM images) AS images, (SELECT count(*) FROM captions) AS captions,
     (SELECT count(*) FROM models) AS models, (SELECT count(*) FROM shards) AS shards,
-    (SELECT count(*) FROM vectors) AS vectors, (SELECT count(*) FROM item_failures) AS item_failures;
+    (SELECT count(*) FROM vectors) AS vectors, (SELECT count(*) FROM item_failures) AS item_failures,
+    (SELECT count(*) FROM score_shards) AS score_shards;
 
 -- name: datasets
 -- Returns the datasets.
@@ -91,7 +96,8 @@ SELECT split_digest_of(splits.split_id) AS digest FROM splits WHERE split_id = $
 -- name: evaluations
 -- Returns the arguments of the evaluations, and what their repetition must reproduce.
 SELECT
-    models.name AS model, splits.name AS split, protocol, caption_set, unseen, partial, asked_images, gallery_digest
+    models.name AS model, splits.name AS split, protocol, caption_set, unseen, partial, asked_images, gallery_digest,
+    reranker, rerank_top, rerank_weight
 FROM evaluations
 JOIN models USING (model_id)
 JOIN splits USING (split_id)

@@ -64,13 +64,11 @@ SELECT
 
 -- name: evaluations
 -- Returns the evaluations of a model, a split and a protocol (null: any).
-SELECT evaluation_id, models.name AS model, splits.name AS split, protocol, caption_set, unseen
-FROM evaluations
-JOIN models USING (model_id)
-LEFT JOIN splits USING (split_id)
-WHERE ($model IS NULL OR models.name = $model) AND ($split IS NULL OR splits.name = $split)
+SELECT evaluation_id, model, split, protocol, caption_set, unseen
+FROM evaluation_names
+WHERE model IS NOT NULL AND ($model IS NULL OR model = $model) AND ($split IS NULL OR split = $split)
     AND ($protocol IS NULL OR protocol = $protocol)
-ORDER BY models.name, splits.name, evaluation_id;
+ORDER BY model, split, evaluation_id;
 
 -- name: evaluations_of_splits
 -- Returns the evaluations on some splits.

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from blip_folder import write_random_blip
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
@@ -44,6 +45,7 @@ def build(root: Path) -> None:
     write_jobs(root / "jobs", _packaged_jobs())
     (root / "question.sql").write_text("SELECT count(*) FROM captions", encoding="utf-8")
     shutil.copytree(packaged_folder("jobs").parent / "clipstore/demo/model", root / "models" / "clip-vit-base-patch32")
+    write_random_blip(root / "models" / "blip-itm-base-coco")
     for words in _commands(root):
         run(*words)
         if words[0] == "run":

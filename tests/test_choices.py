@@ -23,6 +23,7 @@ from clipstore.pipeline.compare import CompareOptions
 from clipstore.pipeline.embed.run import EmbedOptions
 from clipstore.pipeline.evaluate.options import EvalOptions
 from clipstore.pipeline.report.options import ReportOptions
+from clipstore.pipeline.rerank.options import RerankOptions
 from clipstore.pipeline.zeroshot.options import ZeroShotOptions
 from clipstore.protocols import PROTOCOLS
 from clipstore.statements import statement
@@ -42,7 +43,11 @@ VALUES = {
     "task": (choices.TASKS, "zero-shot", "zeroshot"),
     "map": (choices.MAPS, "umpa", "umap"),
 }
-OPTIONS = [EvalOptions, CompareOptions, ReportOptions, EmbedOptions, BenchOptions, BenchEmbedOptions, ZeroShotOptions]
+RERANK = {"precision": (choices.MATCHING_PRECISIONS, "pf32", "fp32")}  # values that differ with `rerank`
+OPTIONS = [
+    *(EvalOptions, CompareOptions, ReportOptions, EmbedOptions, RerankOptions, BenchOptions, BenchEmbedOptions),
+    ZeroShotOptions,
+]
 CHECKED = [
     (options, field.name)
     for options in OPTIONS
@@ -54,7 +59,7 @@ CHECKED = [
 
 @pytest.mark.parametrize(("options", "field"), CHECKED)
 def test_unknown_value_is_an_error_with_the_nearest(options: type, field: str) -> None:
-    values, wrong, near = VALUES[field]
+    values, wrong, near = (VALUES | (RERANK if options is RerankOptions else {}))[field]
     for value in values:
         assert getattr(options(**{field: value}), field) == value
     with pytest.raises(OptionError, match=rf"unknown .* '{wrong}' \(did you mean '{near}'\?\)"):
@@ -77,7 +82,8 @@ def test_command_line_offers_the_same_values() -> None:
     for command in commands(main):
         for option in command.params:
             if option.name in VALUES and isinstance(option.type, click.Choice):
-                assert tuple(option.type.choices) == VALUES[option.name][0], (command.name, option.name)
+                expected = VALUES | (RERANK if command.name == "rerank" else {})
+                assert tuple(option.type.choices) == expected[option.name][0], (command.name, option.name)
                 offered.append((command.name, option.name))
     # `eval remove --protocol` has no options in Python, `model show --store-dtype` has those of embed, and
     # EvalOptions.screen is not on the command line.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from clipstore import choices
-from clipstore.api.arguments import Names, ShowProgress, Size, checked, names
+from clipstore.api.arguments import Names, Positive, ShowProgress, Size, checked, names
 from clipstore.api.base import StoreMethods
 from clipstore.api.progress import progress_of
 from clipstore.api.results import ComparisonResult, EvaluationResult, Result
+from clipstore.hints import RERANK_TOP
 
 
 class EvaluationMethods(StoreMethods):
@@ -22,6 +23,9 @@ class EvaluationMethods(StoreMethods):
         captions: choices.CaptionsChoice | None = None,
         partial: bool = False,
         unseen: bool = False,
+        rerank: str | None = None,
+        top: Positive = RERANK_TOP,
+        rerank_weight: float = 1.0,
         memory: Size = "8GB",
         device: str = "cpu",
         progress: ShowProgress = None,
@@ -37,6 +41,9 @@ class EvaluationMethods(StoreMethods):
             captions: "first5" or "all" captions of each image; None: as the protocol defines it.
             partial: Evaluate the items embedded so far. The result is marked partial.
             unseen: Query only with images that none of the models was trained on; the gallery is unchanged.
+            rerank: Order the first candidates of each query again by the scores that `rerank` stored of this model.
+            top: The number of these candidates.
+            rerank_weight: The weight of the cosine similarity, which is added to the matching logit.
             memory: Memory budget for ranking, such as "8GB" or a number of bytes.
             device: Device of the matrix products, such as "cuda".
             progress: See `EmbeddingStore`.
@@ -51,7 +58,8 @@ class EvaluationMethods(StoreMethods):
 
         Raises:
             NotFoundError: There is no such model or split.
-            VectorError: Vectors are missing (and not `partial`), or the split does not fit the protocol.
+            VectorError: Vectors are missing (and not `partial`), the split does not fit the protocol, or pairs have no
+                score to rerank by.
 
         Example:
             >>> store.evaluate("full", "coco/val2017")["evaluations"][0]["metrics"]["rsum"]
@@ -65,11 +73,73 @@ class EvaluationMethods(StoreMethods):
                 captions=captions,
                 partial=partial,
                 unseen=unseen,
+                rerank=rerank,
+                rerank_top=top,
+                rerank_weight=rerank_weight,
                 memory=choices.size_in_bytes(memory),
                 device=device,
                 on_progress=display,
             )
             return EvaluationResult(vars(evaluate(self._store, names(model), split, options)))
+
+    @checked
+    def rerank(  # noqa: PLR0913  (the options of the command)
+        self,
+        model: str,
+        split: str,
+        *,
+        first: str | None = None,
+        top: Positive = RERANK_TOP,
+        protocol: choices.ProtocolChoice = "standard",
+        captions: choices.CaptionsChoice | None = None,
+        precision: choices.MatchingPrecisionChoice = "fp32",
+        memory: Size = "8GB",
+        device: str | None = None,
+        progress: ShowProgress = None,
+    ) -> Result:
+        """Score the first candidates of each query by the matching head of a model, for `evaluate(rerank=...)`.
+
+        Stored scores of equal pairs are reused. Safe to interrupt: the same call again resumes.
+
+        Args:
+            model: A model with a matching head, such as a BLIP.
+            split: The split whose pairs are scored.
+            first: The model whose first candidates are scored; None: the model itself, by its vectors.
+            top: The number of candidates of each query, in both directions.
+            protocol: "standard", "paired-rows", "coco-1k", "eccv" or "cxc".
+            captions: "first5" or "all" captions of each image; None: as the protocol defines it.
+            precision: "fp32" or "bf16".
+            memory: Device memory budget, such as "8GB" or a number of bytes.
+            device: Device such as "cuda:1"; None: CUDA if available, else the CPU.
+            progress: See `EmbeddingStore`.
+
+        Returns:
+            What `clipstore rerank --json` prints: "pairs" (all that are needed), "stored" (that had a score), "scored",
+            "seconds", "precision", "fingerprint" and the arguments.
+
+        Raises:
+            NotFoundError: There is no such model or split.
+            ModelError: The model has no matching head, or cannot be loaded.
+            VectorError: The first stage has no vectors, or an image file is missing.
+
+        Example:
+            >>> store.rerank("blip", "coco/val2017", first="pretrained")["scored"]
+        """
+        from clipstore.pipeline.rerank.options import RerankOptions
+        from clipstore.pipeline.rerank.run import rerank
+
+        with progress_of(progress) as display:
+            options = RerankOptions(
+                first=first,
+                top=top,
+                protocol=protocol,
+                captions=captions,
+                precision=precision,
+                memory=choices.size_in_bytes(memory),
+                device=device,
+                on_progress=display,
+            )
+            return Result(rerank(self._store, model, split, options))
 
     @checked
     def compare(

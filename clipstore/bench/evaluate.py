@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from clipstore import choices, shards
 from clipstore.bench.vectors import SyntheticVectors
 from clipstore.device import checked_device
-from clipstore.pipeline.evaluate.rank import TOP_K
+from clipstore.pipeline.evaluate.options import TOP_K
 from clipstore.process import peak_memory
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row, TowerName

@@ -14,7 +14,8 @@ from clipstore.errors import CatalogError
 from clipstore.records import Row
 from clipstore.statements import SCHEMA, schema_digest, statement
 
-MIGRATIONS = {2: "schema/migrations/2", 3: "schema/migrations/3"}  # by the format version that each leads to, in order
+# By the format version that each leads to, in order.
+MIGRATIONS = {2: "schema/migrations/2", 3: "schema/migrations/3", 4: "schema/migrations/4"}
 FORMAT_VERSION = max(MIGRATIONS)
 _RELEASE = version("clipstore")
 

@@ -29,6 +29,7 @@ from clipstore.cli.model import model
 from clipstore.cli.output import escape_log_messages
 from clipstore.cli.query import query
 from clipstore.cli.report import report
+from clipstore.cli.rerank import rerank
 from clipstore.cli.retrieve import retrieve
 from clipstore.cli.run import run
 from clipstore.cli.split import split
@@ -98,6 +99,7 @@ for command in (
     import_vectors,
     train,
     embed,
+    rerank,
     evaluate,
     run,
     compare,

@@ -10,6 +10,7 @@ from clipstore import choices
 from clipstore.cli.confirm import remove_confirmed, yes_option
 from clipstore.cli.groups import DefaultGroup
 from clipstore.cli.options import json_option, memory_option, store_option
+from clipstore.hints import RERANK_TOP
 from clipstore.protocols import PROTOCOLS, protocols_help
 
 if TYPE_CHECKING:
@@ -47,11 +48,33 @@ _PROTOCOLS = click.Choice(list(PROTOCOLS))
     is_flag=True,
     help="Restrict the queries to images that none of the models was trained on; the gallery is unchanged.",
 )
+@click.option(
+    "--rerank",
+    metavar="MODEL",
+    help="Order the first candidates of each query again by the scores that 'clipstore rerank' stored of this model. "
+    "Without --model, they are also those of this model's own vectors.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=RERANK_TOP,
+    show_default=True,
+    help="Candidates of each query that --rerank orders again.",
+)
+@click.option(
+    "--rerank-weight",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Weight of the cosine similarity, which --rerank adds to the matching logit.",
+)
 @memory_option("Memory budget for ranking, in addition to the base process.")
 @click.option("--device", default="cpu", show_default=True, help="Device for the matrix products, e.g. cuda.")
 @store_option
 @json_option
-def evaluate_command(models: tuple[str, ...], split: str, store: Store, *, as_json: bool, **options: Any) -> None:
+def evaluate_command(
+    models: tuple[str, ...], split: str, top: int, store: Store, *, as_json: bool, **options: Any
+) -> None:
     """Rank a split exactly in both directions; print metrics.
 
     Ranks and hits are stored in the catalog, for 'clipstore query' and 'clipstore sql'.
@@ -66,7 +89,7 @@ def evaluate_command(models: tuple[str, ...], split: str, store: Store, *, as_js
     from clipstore.reporting.tables import print_json
 
     with progress_display() as on_progress:
-        result = evaluate_models(store, models, split, EvalOptions(**options, on_progress=on_progress))
+        result = evaluate_models(store, models, split, EvalOptions(rerank_top=top, **options, on_progress=on_progress))
         for row in result.skipped:
             on_progress.print_line(f"skipped {row['model']}: {row['reason']}")
     if as_json:

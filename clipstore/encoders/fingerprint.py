@@ -86,11 +86,11 @@ def fingerprint_towers(model: Model, precision: TowerPrecision, *, fetch: bool =
     files = read_model_files(model, fetch=fetch)
     _check_base(model, files)
     settings, family = files.settings, files.settings.family
-    config = {key: value for key, value in _hashed_settings(settings.config).items() if key not in _TOWER_KEYS}
+    config = {key: value for key, value in hashed_settings(settings.config).items() if key not in _TOWER_KEYS}
     backbone = {key: value for key, value in config.items() if key not in family.head_keys}
     common = (model.family, precision)
-    image = (*common, _hashed_settings(settings.towers["vision"]), asdict(settings.preprocessing))
-    texts = (*common, _hashed_settings(settings.towers["text"]), files.tokenizer, model.prompt, model.clean)
+    image = (*common, hashed_settings(settings.towers["vision"]), asdict(settings.preprocessing))
+    texts = (*common, hashed_settings(settings.towers["text"]), files.tokenizer, model.prompt, model.clean)
     dim, features_dim = family.dim(settings.config, settings.towers), family.features_dim(settings.towers)
     features = _digest("image backbone", backbone, *image, *_weights(files, "image backbone")) if features_dim else None
     return (
@@ -165,7 +165,8 @@ def _weights(files: ModelFiles, *parts: str) -> tuple[object, ...]:
     return select_tensors(family, files.tensors, *parts), added, select_tensors(family, files.heads, *parts), adapter
 
 
-def _hashed_settings(config: dict[str, Any]) -> dict[str, Any]:
+def hashed_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a configuration that can change a vector."""
     absent = object()
     return {
         key: value

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from clipstore.encoders.encoder import Encoder
 
 _QUEUE_PER_THREAD = 3  # batches per thread of the model, including the one that it computes
+
+Result = TypeVar("Result")
 
 Floats = NDArray[np.float32]
 Outputs = tuple[Floats, Floats | None]  # vectors (B, dim), and features (B, features_dim) where they are computed
@@ -86,7 +88,7 @@ class ModelThreads(AbstractContextManager["ModelThreads"]):
         self._pool.shutdown(cancel_futures=error is not None)
         torch.set_num_threads(self._torch_threads)
 
-    def submit(self, task: Callable[[], Batch]) -> Future[Batch]:
+    def submit(self, task: Callable[[], Result]) -> Future[Result]:
         """Queue a batch. Blocks while the queue is full."""
         self._slots.acquire()
         future = self._pool.submit(task)

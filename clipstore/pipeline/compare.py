@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from clipstore import choices
 from clipstore.catalog import Session
 from clipstore.errors import ComparisonError, OptionError
-from clipstore.hints import eval_command
 from clipstore.pipeline.zeroshot.compare import compare_classifications
 from clipstore.protocols import DIRECTIONS, PROTOCOLS
 from clipstore.records import Row
 from clipstore.significance import Estimates, Method, PairedSums, estimate, holm
+from clipstore.store.evaluations import check_evaluated_name, eval_commands
 from clipstore.store.layout import Store, split_id
-from clipstore.store.models import find_model, model_name
+from clipstore.store.models import model_name
 from clipstore.store.probes import unchecked_warnings
 
 Metric = tuple[str, str]  # direction and name, as in the view `metrics`
@@ -44,7 +44,10 @@ _PROVENANCE = (
     *("asked_images", "partial", "left_out_images", "left_out_captions"),
     *("images_without_positive", "captions_without_positive"),
 )
-_MODEL_PROVENANCE = ("seen_images", "image_fingerprint", "text_fingerprint", "precision", "dtype")
+_MODEL_PROVENANCE = (
+    *("seen_images", "image_fingerprint", "text_fingerprint", "precision", "dtype"),
+    *("reranker", "rerank_top", "rerank_weight", "rerank_precision", "rerank_fingerprint"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,27 +99,27 @@ def compare(store: Store, names: Iterable[str], split: str, options: CompareOpti
         if len(stored) == len(models):
             evaluations = [stored[name] for name in models]
             warnings = [line for evaluation in evaluations for line in _warnings(session, evaluation)]
-            return _compare_evaluations(session, evaluations, options) | {"warnings": warnings}
+            return _compare_evaluations(store, session, evaluations, options) | {"warnings": warnings}
     missing = [name for name in models if name not in stored]
     for name in missing:
-        find_model(store, name)
+        check_evaluated_name(store, name)
     # Evaluated apart, models would have different unseen queries.
-    command = eval_command(models if options.unseen else missing, split, **options.selection)
+    command = eval_commands(store, models if options.unseen else missing, split, **options.selection)
     message = f"no such evaluation of {' and '.join(missing)} on {split}: run '{command}' first"
     raise ComparisonError(message)
 
 
 def _warnings(session: Session, evaluation: Row) -> list[str]:
-    family = session.rows("model/find", name=evaluation["model"])[0]["family"]
+    model = session.rows("evaluate/model", evaluation_id=evaluation["evaluation_id"])[0]
     fingerprints = [evaluation["image_fingerprint"], evaluation["text_fingerprint"]]
-    return unchecked_warnings(session, evaluation["model"], family, evaluation["split"], fingerprints)
+    return unchecked_warnings(session, model["name"], model["family"], evaluation["split"], fingerprints)
 
 
-def _compare_evaluations(session: Session, evaluations: Sequence[Row], options: CompareOptions) -> Row:
+def _compare_evaluations(store: Store, session: Session, evaluations: Sequence[Row], options: CompareOptions) -> Row:
     """Compare the first evaluation with the others."""
     baseline, *others = evaluations
     for other in others:
-        _check_comparable(session, baseline, other, options)
+        _check_comparable(store, session, baseline, other, options)
     hard_negatives = PROTOCOLS[options.protocol].hard_negatives
     ids = [evaluation["evaluation_id"] for evaluation in evaluations]
     if hard_negatives:
@@ -153,14 +156,14 @@ def _compare_evaluations(session: Session, evaluations: Sequence[Row], options: 
     }
 
 
-def _check_comparable(session: Session, baseline: Row, other: Row, options: CompareOptions) -> None:
+def _check_comparable(store: Store, session: Session, baseline: Row, other: Row, options: CompareOptions) -> None:
     """Check that two evaluations have the same gallery and the same queries.
 
     Raises:
         ComparisonError: they differ; with the difference and the remedy.
     """
     names = [baseline["model"], other["model"]]
-    remedy = f"evaluate them together: '{eval_command(names, baseline['split'], **options.selection)}'"
+    remedy = f"evaluate them together: '{eval_commands(store, names, baseline['split'], **options.selection)}'"
     for key, (words, first_step) in _SHARED.items():
         if baseline[key] != other[key]:
             message = (

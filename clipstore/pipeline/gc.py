@@ -1,4 +1,4 @@
-"""`clipstore gc`: remove unused shards and temporary files. Only files in the folder of the shards are removed."""
+"""`clipstore gc`: remove unused shards and temporary files. Only files in the folders of the shards are removed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from clipstore.store.registry import delete_shards
 
 KINDS = {
     "unused": "shards of fingerprints that no model has",
+    "scores": "score shards of matching heads that no model has",
     "replaced": "shards whose vectors a later import replaced",
     "orphans": "shard files that are not registered in the catalog ('clipstore embed' of their model registers them)",
     "leftovers": "temporary files of processes that have ended",
@@ -61,10 +62,15 @@ def collect_garbage(store: Store, *, delete: bool) -> Row:
     with shard_removal_lock(store) if delete and store.shards.is_dir() else nullcontext():
         with store.catalog.write() if delete else store.catalog.read() as session:
             garbage, shard_ids = _registered(session, store)
-            registered = {store.root / row["file"] for row in session.rows("gc/files")}
+            unused_scores = session.rows("rerank/unused_shards")
+            registered = {
+                store.root / row["file"] for name in ("gc/files", "rerank/files") for row in session.rows(name)
+            }
             if delete:
                 _delete_rows(session, shard_ids)
+                session.run("rerank/delete_shards", files=[row["file"] for row in unused_scores])
                 save_records(session, store, "models", "fingerprints")
+        garbage.append(_unused_scores(store, unused_scores))
         garbage.append(Garbage(kind="orphans", files=_orphans(store, registered)))
         garbage.append(Garbage(kind="leftovers", files=_leftovers(store)))
         for part in garbage:
@@ -88,6 +94,11 @@ def _registered(session: Session, store: Store) -> tuple[list[Garbage], list[int
     return garbage, shard_ids
 
 
+def _unused_scores(store: Store, rows: list[Row]) -> Garbage:
+    files = [file for row in rows if _inside(store, file := store.root / row["file"])]
+    return Garbage(kind="scores", files=files, rows=sum(row["pairs"] for row in rows))
+
+
 def _delete_rows(session: Session, shard_ids: list[int]) -> None:
     delete_shards(session, shard_ids)
     for statement in ("gc/delete_failures", "gc/delete_precision_checks", "gc/delete_probes"):
@@ -100,21 +111,27 @@ def _orphans(store: Store, registered: set[Path]) -> list[Path]:
 
 def _leftovers(store: Store) -> list[Path]:
     """Temporary files, `.NAME.PROCESS.tmp` as `write_shard` names them, of processes that have ended."""
-    folders = sorted(folder for folder, _, _ in os.walk(store.shards) if Path(folder) != store.shards)
-    return [file for folder in folders for file in temporary_files(Path(folder))]
+    return [file for folder, _ in _folders(store) for file in temporary_files(folder)]
 
 
 def _files(store: Store) -> Iterator[Path]:
     """The plain files in the folders of fingerprints; links are not followed."""
-    for folder, _, names in sorted(os.walk(store.shards)):
-        if Path(folder) != store.shards:
-            files = (Path(folder) / name for name in sorted(names))
-            yield from (file for file in files if file.is_file() and not file.is_symlink())
+    for folder, names in _folders(store):
+        files = (folder / name for name in sorted(names))
+        yield from (file for file in files if file.is_file() and not file.is_symlink())
+
+
+def _folders(store: Store) -> Iterator[tuple[Path, list[str]]]:
+    """The folders of fingerprints, of shards and of score shards, with the names of their files."""
+    for root in (store.shards, store.scores):
+        for folder, _, names in sorted(os.walk(root)):
+            if Path(folder) != root:
+                yield Path(folder), names
 
 
 def _inside(store: Store, file: Path) -> bool:
-    """Whether a file is in the folder of the shards, which may be a link."""
-    return file.resolve().is_relative_to(store.shards.resolve())
+    """Whether a file is in the folder of the shards or of the score shards, which may be a link."""
+    return any(file.resolve().is_relative_to(root.resolve()) for root in (store.shards, store.scores))
 
 
 def _size(file: Path) -> int:

@@ -82,6 +82,7 @@ def remove_model(store: Store, name: str, *, adapter: bool = False, dry_run: boo
             _remove_evaluations(session, session.rows("evaluate/of_model", model_id=row["model_id"]), removal)
             _remove_classifications(session, session.rows("zeroshot/of_model", model_id=row["model_id"]), removal)
             removal.removed["towers"] = session.run("model/delete_towers", model_id=row["model_id"])
+            session.run("rerank/delete_head", model_id=row["model_id"])
             for statement in ("model/delete_training_images", "model/delete_training_contents"):
                 count = session.run(statement, model_id=row["model_id"])
                 removal.removed["training images"] = removal.removed.get("training images", 0) + count

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clipstore.protocols import PROTOCOLS
+from clipstore.reporting.reranking import describe_everything
 from clipstore.reporting.tables import console, print_table
 
 Evaluation = Mapping[str, Any]  # as `clipstore eval --json` prints it
@@ -106,6 +107,7 @@ def evaluation_notes(measured_on: MeasuredOn) -> list[str]:
     """Notes on an evaluation: training images, items left out, and cautions of the protocol."""
     caution = PROTOCOLS[measured_on["protocol"]].caution
     return [
+        *_reranking_notes(measured_on),
         _training_note(measured_on),
         *_query_notes(measured_on),
         *_missing_notes(measured_on),
@@ -121,6 +123,19 @@ def _training_note(measured_on: MeasuredOn) -> str:
         return "no known overlap with the training images"
     consequence = "used as candidates only" if measured_on["unseen"] else "metrics over all queries are optimistic"
     return f"TRAINED ON {seen / measured_on['images']:.1%} of these images ({seen:,}): {consequence}"
+
+
+def _reranking_notes(measured_on: MeasuredOn) -> Iterator[str]:
+    if measured_on["reranker"] is None:
+        return
+    top, counts = measured_on["rerank_top"], (measured_on["images"], measured_on["captions"])
+    yield (
+        f"RERANKED: the first {top:,} candidates of each query by the matching logit of {measured_on['reranker']} "
+        f"({measured_on['rerank_precision']}, {measured_on['rerank_fingerprint'][:12]}) + "
+        f"{measured_on['rerank_weight']:g} x cosine; the others follow in their first-stage order"
+    )
+    if top >= min(counts):
+        yield describe_everything(top, *counts)
 
 
 def _query_notes(measured_on: MeasuredOn) -> Iterator[str]:

@@ -15,7 +15,8 @@ def print_verification(result: Row) -> None:
     out = console()
     if result["problems"]:
         print_table([_problem(row) for row in result["problems"]])
-    size = f"{result['shards']:,} shards with {result['vectors']:,} rows ({result['bytes']:,} bytes)"
+    scores = f", {result['score_shards']:,} with {result['scores']:,} scores" if result["score_shards"] else ""
+    size = f"{result['shards']:,} shards with {result['vectors']:,} rows{scores} ({result['bytes']:,} bytes)"
     out.print(
         f"{size} verified: {len(result['problems']) or 'no'} problem{'' if len(result['problems']) == 1 else 's'}"
     )

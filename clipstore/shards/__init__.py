@@ -16,12 +16,16 @@ from clipstore.shards.read import (
     registered_differences,
     unchanged_keys,
 )
-from clipstore.shards.scan import ShardScan, scan_shard
+from clipstore.shards.scan import ShardScan, file_checksum, scan_shard
+from clipstore.shards.scores import PairScores, ScoreInfo, ScoreShard, read_scores, write_scores
 from clipstore.shards.write import expected_bytes, temporary_files, write_shard
 
 __all__ = [
     "FORMAT_VERSION",
     "FileStamp",
+    "PairScores",
+    "ScoreInfo",
+    "ScoreShard",
     "Shard",
     "ShardInfo",
     "ShardScan",
@@ -29,15 +33,18 @@ __all__ = [
     "check_file_unchanged",
     "clear_checks",
     "expected_bytes",
+    "file_checksum",
     "file_stamp",
     "gather",
     "normalize",
     "read_rows",
+    "read_scores",
     "read_shard",
     "registered_differences",
     "scan_shard",
     "software",
     "temporary_files",
     "unchanged_keys",
+    "write_scores",
     "write_shard",
 ]

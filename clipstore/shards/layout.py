@@ -58,10 +58,10 @@ def open_shard(path: Path) -> Iterator[OpenShard]:
         ShardError: the file is missing, is not a shard, is of a newer format, or cannot be read. Also raised for errors
             of HDF5 in the block.
     """
-    with _open(path) as file:
+    with open_file(path) as file:
         attributes = _read_attributes(path, file)
         size = path.stat().st_size
-        rows = _dataset(path, file, "values", size, rank=2)
+        rows = read_dataset(path, file, "values", size, rank=2)
         _check_rows(path, rows, attributes)
         shard = _describe(path, file, attributes, size)
         if len(shard.contents) != rows.shape[0]:
@@ -80,10 +80,10 @@ def read_registered(path: Path) -> tuple[RegisteredShard, NDArray[np.bytes_]]:
     Raises:
         ShardError: as `open_shard`.
     """
-    with _open(path) as file:
+    with open_file(path) as file:
         attributes = _read_attributes(path, file)
         size = path.stat().st_size
-        rows = _dataset(path, file, "values", size, rank=2)
+        rows = read_dataset(path, file, "values", size, rank=2)
         names = ("kind", "tower", "fingerprint", "dim", "dtype", "checksum")
         shard = RegisteredShard(path=path, items=rows.shape[0], **{name: attributes[name] for name in names})
         return shard, _key_array(path, file, "content", size)
@@ -96,8 +96,8 @@ def open_rows(path: Path) -> Iterator[h5py.Dataset]:
     Raises:
         ShardError: as `open_shard`.
     """
-    with _open(path) as file:
-        rows = _dataset(path, file, "values", path.stat().st_size, rank=2)
+    with open_file(path) as file:
+        rows = read_dataset(path, file, "values", path.stat().st_size, rank=2)
         if not any(rows.get_type() == row_type for row_type in _ROW_TYPES.values()):
             raise invalid(path, "its rows are not little-endian float32 or float16")
         yield h5py.Dataset(rows)
@@ -106,19 +106,26 @@ def open_rows(path: Path) -> Iterator[h5py.Dataset]:
 def invalid(path: Path, reason: str) -> ShardError:
     """The error for a file that is not a shard of the documented format."""
     return ShardError(
-        f"the shard {path} is not valid: {reason}; 'clipstore verify --repair' moves it to quarantine, then embed or "
-        "import again"
+        f"the shard {path} is not valid: {reason}; 'clipstore verify --repair' moves it to quarantine, then embed, "
+        "import or rerank again"
     )
 
 
 def unreadable(path: Path, error: Exception) -> ShardError:
     """The error for a file that the system or HDF5 cannot read."""
     reason = (getattr(error, "strerror", None) or str(error)) if path.exists() else "it does not exist"
-    return ShardError(f"cannot read the shard {path} ({reason}): delete the file if it exists, and embed again")
+    return ShardError(
+        f"cannot read the shard {path} ({reason}): delete the file if it exists, and embed or rerank again"
+    )
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
+def open_file(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file of a format whose metadata have checksums.
+
+    Raises:
+        ShardError: the file is missing, or cannot be read. Also raised for errors of HDF5 in the block.
+    """
     try:
         _check_header(path)
         with h5py.File(path, "r", locking=False) as file:  # immutable: no lock needed
@@ -142,15 +149,15 @@ def _check_header(path: Path) -> None:
 
 def _read_attributes(path: Path, file: h5py.File) -> dict[str, Any]:
     """All attributes of the format, of the documented types."""
-    if not h5py.h5a.exists(file.id, b"format") or _attribute(path, file, "format", str) != FORMAT:
+    if not h5py.h5a.exists(file.id, b"format") or read_attribute(path, file, "format", str) != FORMAT:
         message = f"{path} is an HDF5 file, but not a clipstore shard"
         raise ShardError(message)
-    version = _attribute(path, file, "format_version", int)
+    version = read_attribute(path, file, "format_version", int)
     if version > FORMAT_VERSION:
         message = f"{path} has shard format {version}; this clipstore reads up to {FORMAT_VERSION}: install a newer one"
         raise ShardError(message)
     types = {**ATTRIBUTES, **_FORMAT_ATTRIBUTES}
-    attributes = {name: _attribute(path, file, name, kind) for name, kind in types.items()}
+    attributes = {name: read_attribute(path, file, name, kind) for name, kind in types.items()}
     for name, values in _VALUES.items():
         if attributes[name] not in values:
             raise invalid(path, f"its attribute {name} is {attributes[name]!r}, not {' or '.join(values)}")
@@ -159,7 +166,7 @@ def _read_attributes(path: Path, file: h5py.File) -> dict[str, Any]:
     return attributes
 
 
-def _attribute(path: Path, file: h5py.File, name: str, kind: type) -> Any:
+def read_attribute(path: Path, file: h5py.File, name: str, kind: type) -> Any:
     """A scalar attribute: UTF-8 of fixed length, an integer, or a boolean."""
     if not h5py.h5a.exists(file.id, name.encode()):
         raise invalid(path, f"it has no attribute {name}")
@@ -175,7 +182,7 @@ def _attribute(path: Path, file: h5py.File, name: str, kind: type) -> Any:
     return _text(value.item()) if kind is str else kind(value)
 
 
-def _dataset(path: Path, file: h5py.File, name: str, size: int, *, rank: int) -> h5py.h5d.DatasetID:
+def read_dataset(path: Path, file: h5py.File, name: str, size: int, *, rank: int) -> h5py.h5d.DatasetID:
     """An HDF5 dataset whose data are in the file itself, uncompressed and complete."""
     key = name.encode()
     if key not in file.id:
@@ -209,9 +216,9 @@ def _check_rows(path: Path, rows: h5py.h5d.DatasetID, attributes: Mapping[str, A
 
 
 def _describe(path: Path, file: h5py.File, attributes: dict[str, Any], size: int) -> Shard:
-    contents = _keys(path, file, "content", size)
-    failed = _keys(path, file, "failed_content", size)
-    reasons = _dataset(path, file, "failed_reason", size, rank=1)
+    contents = read_keys(path, file, "content", size)
+    failed = read_keys(path, file, "failed_content", size)
+    reasons = read_dataset(path, file, "failed_reason", size, rank=1)
     stored = reasons.get_type()
     if not isinstance(stored, h5py.h5t.TypeStringID) or stored.is_variable_str():
         raise invalid(path, "failed_reason is not text of fixed length")
@@ -230,7 +237,7 @@ def _describe(path: Path, file: h5py.File, attributes: dict[str, Any], size: int
     )
 
 
-def _keys(path: Path, file: h5py.File, name: str, size: int) -> list[str]:
+def read_keys(path: Path, file: h5py.File, name: str, size: int) -> list[str]:
     """The content keys in a dataset: SHA-256 in hex, without duplicates."""
     keys = _key_array(path, file, name, size)
     if not _HEX_DIGITS[keys.view(np.uint8)].all():
@@ -244,7 +251,7 @@ def _keys(path: Path, file: h5py.File, name: str, size: int) -> list[str]:
 
 def _key_array(path: Path, file: h5py.File, name: str, size: int) -> NDArray[np.bytes_]:
     """The content keys in a dataset, of which only the length is checked."""
-    dataset = _dataset(path, file, name, size, rank=1)
+    dataset = read_dataset(path, file, name, size, rank=1)
     stored = dataset.get_type()
     if not isinstance(stored, h5py.h5t.TypeStringID) or stored.is_variable_str() or stored.get_size() != _KEY_BYTES:
         raise invalid(path, f"{name} is not text of {_KEY_BYTES} bytes")

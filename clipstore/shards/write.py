@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -17,6 +17,8 @@ from clipstore.errors import ShardError
 from clipstore.files import flush
 from clipstore.shards.description import ATTRIBUTES, FORMAT, FORMAT_VERSION, Shard, ShardInfo, checksum
 from clipstore.shards.read import note_checked, read_shard
+
+Content = TypeVar("Content")
 
 _KEY_BYTES = 64
 _FORMAT_BYTES = 4632  # of a file without rows and failures: attributes and the metadata of HDF5
@@ -32,17 +34,32 @@ def write_shard(
     Raises:
         ShardError: it cannot be written, or reads back differently.
     """
+    written = install(
+        path, lambda: _file_bytes(info, values, contents, failures), lambda file: read_shard(file, check=True)
+    )
+    shard = replace(written, path=path)
+    note_checked(shard)
+    return shard
+
+
+def install(path: Path, content: Callable[[], bytes], read: Callable[[Path], Content]) -> Content:
+    """Write a file under a temporary name in the same folder, flush it, `read` it back, and rename it to `path`.
+
+    Returns what `read` returned of the temporary file.
+
+    Raises:
+        ShardError: it cannot be written, or `read` raises it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in temporary_files(path.parent, path.name):
             leftover.unlink(missing_ok=True)
-        temporary.write_bytes(_file_bytes(info, values, contents, failures))
+        temporary.write_bytes(content())
         flush(temporary)
-        shard = replace(read_shard(temporary, check=True), path=path)
+        result = read(temporary)
         temporary.replace(path)
         flush(path.parent)
-        note_checked(shard)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
@@ -51,7 +68,7 @@ def write_shard(
     except ShardError:
         temporary.unlink(missing_ok=True)
         raise
-    return shard
+    return result
 
 
 def expected_bytes(rows: int, dim: int, dtype: str) -> int:
@@ -99,13 +116,13 @@ def _file_bytes(info: ShardInfo, values: NDArray[Any], contents: Sequence[str], 
 def _fill(
     file: h5py.File, info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]
 ) -> None:
-    _set(file, "format", FORMAT)
-    _set(file, "format_version", FORMAT_VERSION)
+    set_attribute(file, "format", FORMAT)
+    set_attribute(file, "format_version", FORMAT_VERSION)
     for name, kind in ATTRIBUTES.items():
-        _set(file, name, kind(getattr(info, name)))
-    _set(file, "dim", values.shape[1])
-    _set(file, "dtype", str(values.dtype))
-    _set(file, "checksum", checksum([values], list(contents), dict(failures)))
+        set_attribute(file, name, kind(getattr(info, name)))
+    set_attribute(file, "dim", values.shape[1])
+    set_attribute(file, "dtype", str(values.dtype))
+    set_attribute(file, "checksum", checksum([values], list(contents), dict(failures)))
     reasons = [reason.encode() for reason in failures.values()]
     file.create_dataset("values", data=values)
     file.create_dataset("content", data=np.array(contents, dtype="S64"))
@@ -118,7 +135,8 @@ def _text_type(*texts: bytes) -> Any:
     return h5py.string_dtype("utf-8", max([1, *map(len, texts)]))
 
 
-def _set(file: h5py.File, name: str, value: str | int) -> None:
+def set_attribute(file: h5py.File, name: str, value: str | int) -> None:
+    """Set an attribute of a file: an integer, or UTF-8 of fixed length."""
     if isinstance(value, str):
         file.attrs.create(name, value.encode(), dtype=_text_type(value.encode()))
     else:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from clipstore.catalog import Session
 from clipstore.errors import NotFoundError
-from clipstore.hints import eval_command
+from clipstore.hints import RERANK_TOP, eval_command
+from clipstore.jobs import job_files
 from clipstore.protocols import PROTOCOLS
 from clipstore.records import Provenance, Row
 from clipstore.store.layout import Store, split_id
-from clipstore.store.models import model_name
+from clipstore.store.model_rows import recorded_models
+from clipstore.store.models import find_model, model_name
+
+Reranked = tuple[str, int, float]  # the reranker, its number of candidates, and the weight
+
+_RERANKED = re.compile(r"([^,]+?)(?:,top=(\d+))?(?:,weight=([\d.e+-]+))?")
 
 # JSON names of the numbers of queries. With the protocol paired-rows an image is a query for each of its captions.
 _COUNT_BY_DIRECTION = {"image_to_text": "image_queries", "text_to_image": "caption_queries"}
@@ -37,9 +45,43 @@ def read_evaluations(store: Store, split: str | None = None, models: Iterable[st
         evaluated = {row["model"] for row in rows}
         if not evaluated or not evaluated.issuperset(names):
             missing = [name for name in names if name not in evaluated]
-            message = f"no matching evaluation is stored: run '{eval_command(missing, split or 'SPLIT')}' first"
+            message = f"no matching evaluation is stored: run '{eval_commands(store, missing, split or 'SPLIT')}' first"
             raise NotFoundError(message)
         return [read_evaluation(session, row["evaluation_id"]) for row in rows]
+
+
+def reranked_name(store: Store, name: str) -> tuple[str, Reranked] | None:
+    """The model and the reranking that the name of a reranked evaluation states (see `evaluated_name` in
+    sql/views/evaluations.sql); None: it is not that of two models.
+    """
+    match, known = _RERANKED.fullmatch(name), {*job_files(), *recorded_models(store)}
+    if not match or name in known:
+        return None
+    models, top, weight = match.groups()
+    for place, character in enumerate(models):
+        if character == "+" and {models[:place], models[place + 1 :]} <= known:
+            return models[:place], (models[place + 1 :], int(top or RERANK_TOP), float(weight or 1))
+    return None
+
+
+def check_evaluated_name(store: Store, name: str) -> None:
+    """Check that a name is that of a model, or of a model and its reranker.
+
+    Raises:
+        NotFoundError, ModelError: as `find_model`.
+    """
+    if reranked_name(store, name) is None:
+        find_model(store, name)
+
+
+def eval_commands(store: Store, names: Iterable[str], split: str, **options: Any) -> str:
+    """The commands that evaluate models, some of them reranked, with the options of `hints.eval_command`."""
+    parsed = {name: reranked_name(store, name) for name in names}
+    plain = [name for name, reranked in parsed.items() if reranked is None]
+    commands = [eval_command(plain, split, **options)] if plain or not parsed else []
+    for model, reranking in filter(None, parsed.values()):
+        commands.append(eval_command(model, split, reranking=reranking, **options))
+    return "' and '".join(commands)
 
 
 def read_evaluation(session: Session, evaluation_id: int) -> Row:

@@ -33,6 +33,11 @@ class Store:
         return self.root / "shards"
 
     @property
+    def scores(self) -> Path:
+        """The folder of the score shards, with a folder for each fingerprint of a matching head."""
+        return self.root / "scores"
+
+    @property
     def quarantine(self) -> Path:
         """The folder of damaged shards, to which `clipstore verify --repair` moves them."""
         return self.root / "quarantine"

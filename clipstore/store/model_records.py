@@ -113,10 +113,17 @@ def base_model(store: Store, job: Job) -> Model:
 
 
 def record_model(session: Session, model: Model, *, origin: str) -> int:
-    """Record a model or update its description. Returns its id, which does not change."""
+    """Record a model or update its description. Returns its id, which does not change.
+
+    Raises:
+        ModelError: a reranked evaluation has the name of a new model.
+    """
     row = session.row("model/find", name=model.name)
     if row and model_of(row) == model:
         return int(row["model_id"])
+    if not row and session.row("rerank/evaluation_named", name=model.name):
+        message = f"{model.name!r} is the name of a reranked evaluation: choose another name"
+        raise ModelError(message)
     if row:
         model_id = int(row["model_id"])
         session.run("model/delete", model_id=model_id)

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from clipstore.catalog import Session
 from clipstore.errors import ModelError, NotFoundError
 from clipstore.hints import embed_command
-from clipstore.records import IMPORTED, Model, Row, Tower
+from clipstore.records import IMPORTED, MatchingHead, Model, Row, Tower
 from clipstore.store.layout import Store
 from clipstore.store.towers import has_changed, recorded_towers
 
 if TYPE_CHECKING:
+    from clipstore.encoders.blip_matching import BlipMatcher
     from clipstore.encoders.encoder import Encoder
 
 # The largest valid 1 - cosine, at the precision that the fingerprint covers. Kinds of devices round bf16 differently:
@@ -72,11 +73,29 @@ def check_probes(
             row = session.row("model/probe", fingerprint=fingerprint)
             if row:
                 same_rounding = device == row["device"] and precision in (None, tower.precision)
-                _check(model, tower, vectors[component], row, device, same_rounding=same_rounding)
+                words = f"{model}: the vectors of the {tower.tower} tower"
+                _check(words, tower, vectors[component], row, device, same_rounding=same_rounding)
             else:
                 probe = {"fingerprint": fingerprint, "device": device, "software": _software()}
                 new.append(probe | {"vector": vectors[component].tolist()})
     return new
+
+
+def check_head_probe(store: Store, model: str, head: MatchingHead, matcher: BlipMatcher) -> list[Row]:
+    """Compare the probe of a loaded matching head with the stored one. Returns the probe to store with `add_probes`.
+
+    Raises:
+        ModelError: its state differs from the stored probe of the fingerprint.
+    """
+    vector, device = matcher.probe(), matcher.device.type
+    with store.catalog.read() as session:
+        row = session.row("model/probe", fingerprint=head.fingerprint)
+    if row is None:
+        probe = {"fingerprint": head.fingerprint, "device": device, "software": _software()}
+        return [probe | {"vector": vector.tolist()}]
+    words = f"{model}: the states of the matching head"
+    _check(words, head, vector, row, device, same_rounding=device == row["device"])
+    return []
 
 
 def tower_fingerprints(tower: Tower) -> dict[str, str]:
@@ -109,13 +128,15 @@ def add_probes(session: Session, probes: Iterable[Row]) -> None:
             session.run("model/add_probe", **row)
 
 
-def _check(model: str, tower: Tower, vector: Floats, row: Row, device: str, *, same_rounding: bool) -> None:
+def _check(
+    words: str, tower: Tower | MatchingHead, vector: Floats, row: Row, device: str, *, same_rounding: bool
+) -> None:
     stored = np.array(row["vector"], dtype=np.float64)
     distance = _distance(vector.astype(np.float64), stored)
     largest = LARGEST_BF16_DISTANCE if tower.precision == "bf16" and not same_rounding else LARGEST_DISTANCE
     if distance > largest:
         message = (
-            f"{model}: the vectors of the {tower.tower} tower differ from those stored under its fingerprint "
+            f"{words} differ from those stored under its fingerprint "
             f"{tower.fingerprint[:12]} (cosine {1 - distance:.5f} for the probe): they were computed on "
             f"{row['device']} with {row['software']}; this run uses {device} with {_software()}: install the earlier "
             "versions, or use another --store"

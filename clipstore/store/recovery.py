@@ -32,6 +32,7 @@ from clipstore.store.recovery_records import (
     EvaluationsRecord,
     FingerprintsRecord,
     GroupRecord,
+    HeadRecord,
     ImagesRecord,
     ModelRecord,
     PrecisionRecord,
@@ -211,12 +212,14 @@ def _model(session: Session, row: Row) -> ModelRecord:
     key = {"model_id": row["model_id"]}
     towers = [TowerRecord(**tower) for tower in session.rows("recovery/towers", **key)]
     fingerprints = [tower.fingerprint for tower in towers] if row["family"] == IMPORTED else []
+    head = session.row("rerank/head", **key)
     return ModelRecord(
         **row,
         towers=towers,
         training_images=session.table("recovery/training_images", **key)["image_id"].to_pylist(),
         training_contents=session.table("recovery/training_contents", **key)["content"].to_pylist(),
         shards=session.table("recovery/shards_of", fingerprints=fingerprints)["file"].to_pylist(),
+        matching_head=HeadRecord(**head) if head else None,
     )
 
 

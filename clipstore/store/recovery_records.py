@@ -102,7 +102,15 @@ class TowerRecord(msgspec.Struct, kw_only=True):
     files_key: str
 
 
-class ModelRecord(msgspec.Struct, kw_only=True):
+class HeadRecord(msgspec.Struct, kw_only=True):
+    """The matching head of a model: a row of `matching_heads`."""
+
+    fingerprint: str
+    precision: TowerPrecision
+    files_key: str
+
+
+class ModelRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A model with its towers and training images; `shards` are the files of imported vectors in order of import."""
 
     model_id: Id
@@ -118,6 +126,7 @@ class ModelRecord(msgspec.Struct, kw_only=True):
     training_images: list[Id]
     training_contents: list[str]
     shards: list[str]
+    matching_head: HeadRecord | None = None
 
 
 class ProbeRecord(msgspec.Struct, kw_only=True):
@@ -155,6 +164,9 @@ class EvaluationRecord(msgspec.Struct, kw_only=True):
     partial: bool
     asked_images: Size | None
     gallery_digest: str
+    reranker: str | None = None
+    rerank_top: Size | None = None
+    rerank_weight: float | None = None
 
 
 class ClassificationRecord(msgspec.Struct, kw_only=True):

@@ -24,3 +24,11 @@ DROP MACRO TABLE IF EXISTS asked_evaluations;
 -- name: 3
 -- The release of clipstore that wrote the catalog, which a refusal of a later format names.
 ALTER TABLE IF EXISTS store_format ADD COLUMN IF NOT EXISTS release VARCHAR;
+
+-- name: 4
+-- The columns of reranked evaluations.
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS reranker VARCHAR;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS rerank_top BIGINT;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS rerank_weight DOUBLE;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS rerank_precision VARCHAR;
+ALTER TABLE IF EXISTS evaluations ADD COLUMN IF NOT EXISTS rerank_fingerprint VARCHAR;

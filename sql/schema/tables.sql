@@ -139,6 +139,24 @@ CREATE TABLE IF NOT EXISTS vectors (
     row INTEGER NOT NULL
 );
 
+-- The current fingerprint of the matching head of each model that has scored pairs.
+CREATE TABLE IF NOT EXISTS matching_heads (
+    model_id BIGINT NOT NULL,
+    fingerprint VARCHAR NOT NULL,       -- of the matching head with all that it depends on
+    precision VARCHAR NOT NULL,
+    files_key VARCHAR NOT NULL          -- sizes and modification times of the fingerprinted files
+);
+
+-- Registered score shards: scores of a matching head for pairs of image and text, by content keys, which are in the file.
+CREATE TABLE IF NOT EXISTS score_shards (
+    fingerprint VARCHAR NOT NULL,       -- of the matching head
+    file VARCHAR NOT NULL,              -- relative to the store
+    pairs BIGINT NOT NULL,              -- scored pairs
+    bytes BIGINT NOT NULL,              -- size of the file
+    checksum VARCHAR NOT NULL,          -- SHA-256 of its content
+    file_checksum VARCHAR NOT NULL      -- SHA-256 of the file
+);
+
 -- Items that could not be encoded.
 CREATE TABLE IF NOT EXISTS item_failures (
     fingerprint VARCHAR NOT NULL,
@@ -185,7 +203,12 @@ CREATE TABLE IF NOT EXISTS evaluations (
     rechecked BIGINT,                   -- scores computed again in float64
     scores BIGINT,                      -- all scores
     unseen BOOLEAN DEFAULT FALSE,       -- whether queries were restricted to unseen images (--unseen)
-    asked_images BIGINT                 -- number of image queries; null: all images with a positive
+    asked_images BIGINT,                -- number of image queries; null: all images with a positive
+    reranker VARCHAR,                   -- model whose matching head rescored the first candidates; null: not reranked
+    rerank_top BIGINT,                  -- candidates of each query that were rescored
+    rerank_weight DOUBLE,               -- weight of the first-stage score, which is added to the matching logit
+    rerank_precision VARCHAR,           -- precision of the matching head
+    rerank_fingerprint VARCHAR          -- fingerprint of the matching head
 );
 
 -- Training images of a model, as recorded by training or by `clipstore model trained`.

@@ -8,7 +8,7 @@ WITH items AS (
 )
 SELECT
     failed.evaluation_id,
-    models.name AS model,
+    evaluated_name(models.name, reranker, rerank_top, rerank_weight) AS model,
     splits.name AS split,
     evaluations.protocol,
     evaluations.caption_set,

@@ -43,6 +43,7 @@ METHODS = {
     "eval remove": "remove_evaluations",
     "compare": "compare",
     "hubness": "hubness",
+    "rerank": "rerank",
     "run": "run",
     "sql": "sql",
     "query": "query",

@@ -42,7 +42,7 @@ Rows = list[dict[str, Any]]
 EXACT = (
     "datasets", "images", "captions", "splits", "split_images", "categories", "image_categories", "models", "towers",
     "item_failures", "precision_checks", "training_images", "training_contents", "extra_positives", "probes",
-    "hard_pairs", "store_format",
+    "hard_pairs", "store_format", "matching_heads", "score_shards",
 )  # fmt: skip
 MAPPED = {
     "shards": "SELECT * EXCLUDE (shard_id) FROM shards ORDER BY ALL",

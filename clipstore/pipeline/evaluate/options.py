@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import cast
 
 from clipstore import choices
 from clipstore.errors import OptionError
+from clipstore.hints import RERANK_TOP
 from clipstore.progress import Progress, no_progress
 from clipstore.protocols import PROTOCOLS, first_captions
 from clipstore.records import CaptionSet, ScreenPrecision
+
+TOP_K = 10  # hits stored of each query
 
 
 def _environment_screen() -> ScreenPrecision:
@@ -37,6 +41,12 @@ class EvalOptions:
             CLIPSTORE_SCREEN, else "auto". It changes the time and never the ranks: it is for tests and benchmarks.
         unseen: restrict the queries to images, and their captions, that none of the models evaluated together was
             trained on.
+        rerank: the model by whose matching scores the first candidates are ordered again; None: they are not.
+        rerank_top: the number of these candidates; a query with fewer has all reranked.
+        rerank_weight: the weight of the first-stage score, which is added to the matching logit.
+
+    Raises:
+        OptionError: a value is out of range, or `rerank_top` or `rerank_weight` is set without `rerank`.
     """
 
     protocol: choices.ProtocolChoice = "standard"
@@ -46,12 +56,27 @@ class EvalOptions:
     device: str = "cpu"
     screen: choices.ScreenChoice = field(default_factory=_environment_screen)
     unseen: bool = False
+    rerank: str | None = None
+    rerank_top: int = RERANK_TOP
+    rerank_weight: float = 1.0
     on_progress: Progress = no_progress
 
     def __post_init__(self) -> None:
         choices.check(self)
         if PROTOCOLS[self.protocol].hard_negatives and self.captions == "first5":
             message = f"--protocol {self.protocol} compares all captions with hard negatives: omit --captions first5"
+            raise OptionError(message)
+        if PROTOCOLS[self.protocol].hard_negatives and self.rerank is not None:
+            message = f"--protocol {self.protocol} has no candidates to order again: omit --rerank"
+            raise OptionError(message)
+        if self.rerank is None and (self.rerank_top, self.rerank_weight) != (RERANK_TOP, 1.0):
+            message = "the number of candidates and the weight are those of a reranker: name it with --rerank"
+            raise OptionError(message)
+        if self.rerank_top < 1 or not 0 <= self.rerank_weight < math.inf:
+            message = (
+                f"cannot rerank {self.rerank_top} candidates with the weight {self.rerank_weight}: at least one "
+                "candidate, and a finite weight of at least 0"
+            )
             raise OptionError(message)
 
     @property

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstore.device import checked_device
-from clipstore.pipeline.evaluate.options import EvalOptions
+from clipstore.pipeline.evaluate.candidates import most_hits
+from clipstore.pipeline.evaluate.options import TOP_K, EvalOptions
+from clipstore.pipeline.evaluate.rerank import NO_RERANKING, Reranking
 from clipstore.pipeline.evaluate.tasks import (
     RankingTask,
     check_queries,
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from clipstore.ranking import Ranks
 
 Ids = NDArray[np.int64]
-
-TOP_K = 10  # hits stored of each query
 
 
 def _no_ids() -> Ids:
@@ -63,15 +63,17 @@ def rank_gallery(
     options: EvalOptions,
     *,
     excluded_image_ids: Ids | None = None,
+    reranking: Reranking | None = None,
 ) -> RankedGallery:
-    """Rank the pairs of a gallery of the model `name`.
+    """Rank the pairs of a gallery of the model `name`, and order the first candidates again as `reranking` says.
 
     The images with the ids `excluded_image_ids`, and their captions, are candidates but not queries.
 
     Raises:
-        VectorError: the gallery does not fit the protocol, a vector is not finite, or the memory is too small.
+        VectorError: the gallery does not fit the protocol, a vector is not finite, the memory is too small, or a pair
+            to rerank has no score.
     """
-    device = checked_device(options.device)
+    checked_device(options.device)
     start = time.perf_counter()
     protocol = PROTOCOLS[options.protocol]
     tasks = ranking_tasks(protocol, gallery)
@@ -81,7 +83,11 @@ def rank_gallery(
     queries = ~np.isin(image_ids, [] if excluded_image_ids is None else excluded_image_ids)
     tasks = [restrict_queries(task, gallery, queries) for task in tasks]
     check_queries(protocol, tasks, partial=options.partial)
-    ranks = [_rank_task(name, gallery, task, options, device, number) for number, task in enumerate(tasks, 1)]
+    top = reranking.top if reranking else 0
+    ranks = []
+    for number, task in enumerate(tasks, 1):
+        first = rank_task(name, gallery, task, options, number, top_k=max(TOP_K, most_hits(task, top)))
+        ranks.append(reranking.apply(options.protocol, task, first) if reranking else first)
     evaluation = evaluation_row(provenance, options, start) | {
         "asked_images": gallery.images.table.num_rows - count_without_positive(gallery, tasks)[0],
         "images_without_positive": images_without,
@@ -90,6 +96,7 @@ def rank_gallery(
         "screen": ranks[0].screen,
         "rechecked": sum(part.rechecked for part in ranks),
         "scores": sum(len(task.images) * len(task.captions) for task in tasks),
+        **(reranking.columns() if reranking else {}),
     }
     return RankedGallery(gallery=gallery, tasks=tasks, ranks=ranks, evaluation=evaluation)
 
@@ -107,10 +114,18 @@ def evaluation_row(provenance: GalleryProvenance, options: EvalOptions, start: f
         "seconds": time.perf_counter() - start,
         "peak_memory": peak_memory(),
         "evaluated_at": datetime.now(UTC),
+        **NO_RERANKING,
     }
 
 
-def _rank_task(name: str, gallery: Gallery, task: RankingTask, options: EvalOptions, device: str, number: int) -> Ranks:
+def rank_task(
+    name: str, gallery: Gallery, task: RankingTask, options: EvalOptions, number: int, *, top_k: int
+) -> Ranks:
+    """The ranks of the task `number` of a gallery of the model `name`, with `top_k` hits of each query.
+
+    Raises:
+        VectorError: a vector is not finite, or the memory is too small.
+    """
     # Imported here: errors about unknown names are reported without loading torch.
     from clipstore.ranking import BadRowError, rank_pairs
 
@@ -121,9 +136,9 @@ def _rank_task(name: str, gallery: Gallery, task: RankingTask, options: EvalOpti
             images.vectors,
             texts.vectors,
             task.pairs,
-            top_k=TOP_K,
+            top_k=top_k,
             memory=options.memory,
-            device=device,
+            device=checked_device(options.device),
             screen=options.screen,
             on_progress=lambda done, total: options.on_progress(label, done, total),
         )

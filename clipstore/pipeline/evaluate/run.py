@@ -17,6 +17,7 @@ from clipstore.pipeline.evaluate.hard_negatives import save_scores, score_hard_n
 from clipstore.pipeline.evaluate.options import EvalOptions
 from clipstore.pipeline.evaluate.provenance import check_gallery_unchanged, gallery_provenance, seen_images
 from clipstore.pipeline.evaluate.rank import rank_gallery
+from clipstore.pipeline.evaluate.rerank import Reranking, check_name_is_free, find_reranking
 from clipstore.pipeline.evaluate.save import add_evaluation, save_evaluation
 from clipstore.protocols import PROTOCOLS
 from clipstore.records import GalleryProvenance, Model, Row
@@ -59,6 +60,7 @@ class _ModelGallery:
         seen: ids of its images that the model was trained on.
         excluded_image_ids: ids of its images that are not queries.
         pairs: the captions with hard negatives of the split; None: they are not compared.
+        reranking: how it is reranked; None: it is not.
     """
 
     model: Model
@@ -67,21 +69,25 @@ class _ModelGallery:
     seen: Ids
     excluded_image_ids: Ids
     pairs: pa.Table | None
+    reranking: Reranking | None
 
 
 def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOptions) -> EvalResult:
     """Evaluate models on a split and store the results, which replace those of equal evaluations.
 
-    Without names, every model with vectors of the split is evaluated, and models with incomplete vectors are skipped.
+    Without names, every model with vectors of the split is evaluated, and models with incomplete vectors are skipped;
+    with a reranker it is the reranker itself.
 
     Raises:
         NotFoundError: there is no such model or split.
+        ModelError: the reranker has no matching head.
         VectorError: items of a named model, or of every model, have no vectors yet (unless `partial`), nothing is left
-            to rank, the split does not fit the protocol, or the memory is too small.
+            to rank, the split does not fit the protocol, the memory is too small, or pairs to rerank have no score.
         ShardError: a shard is damaged, or changed during the evaluation.
         CatalogError: the catalog cannot be written now. A finished evaluation waits until it is writable.
     """
     store.catalog.check_writable()  # ranking can take minutes: report a busy catalog first
+    names = list(names) or ([options.rerank] if options.rerank else [])
     galleries, skipped = _find_galleries(store, names, split, options)
     vectors = _SharedVectors([entry.gallery for entry in galleries], options.memory // _SHARED_BUDGET_DIVISOR)
     with wait_without_limit():
@@ -121,6 +127,7 @@ def _find_galleries(
                 seen=seen_images(session, [model], gallery),
                 excluded_image_ids=seen_images(session, trained, gallery),
                 pairs=pairs,
+                reranking=find_reranking(store, session, model, split, gallery, options),
             )
             for model, gallery in prepared
         ]
@@ -161,7 +168,7 @@ def _evaluate_model(
     The last one also stores what all models of the split share: its extra positives.
     """
     model, gallery, provenance = entry.model, vectors.load(entry.gallery), entry.provenance
-    save = _score(entry, gallery, options) if entry.pairs else _rank(entry, gallery, options)
+    save = _score(entry, gallery, options) if entry.pairs else _rank(store, entry, gallery, options)
     with store.catalog.write() as session:
         check_gallery_unchanged(session, model, split, gallery, provenance)
         evaluation = read_evaluation(session, save(session))
@@ -171,12 +178,18 @@ def _evaluate_model(
         return evaluation
 
 
-def _rank(entry: _ModelGallery, gallery: Gallery, options: EvalOptions) -> Callable[[Session], int]:
+def _rank(store: Store, entry: _ModelGallery, gallery: Gallery, options: EvalOptions) -> Callable[[Session], int]:
     """Rank a model's gallery; returns a function that writes the evaluation and returns its id."""
-    ranked = rank_gallery(
-        entry.model.name, gallery, entry.provenance, options, excluded_image_ids=entry.excluded_image_ids
-    )
-    return lambda session: save_evaluation(session, replace(ranked, seen=entry.seen))
+    name, reranking = entry.model.name, entry.reranking and entry.reranking.with_scores(store)
+    excluded = entry.excluded_image_ids
+    ranked = rank_gallery(name, gallery, entry.provenance, options, excluded_image_ids=excluded, reranking=reranking)
+
+    def save(session: Session) -> int:
+        if reranking:
+            check_name_is_free(session, name, reranking)
+        return save_evaluation(session, replace(ranked, seen=entry.seen))
+
+    return save
 
 
 def _score(entry: _ModelGallery, gallery: Gallery, options: EvalOptions) -> Callable[[Session], int]:

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 Ids = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_KEY = ("model_id", "split_id", "protocol", "caption_set", "unseen")  # at most one evaluation is stored for each
+# At most one evaluation is stored for each.
+_KEY = (
+    *("model_id", "split_id", "protocol", "caption_set", "unseen"),
+    *("reranker", "rerank_top", "rerank_weight"),
+)
 
 
 def save_evaluation(session: Session, ranked: RankedGallery) -> int:

@@ -19,6 +19,7 @@ from clipstore.shards import Shard, read_shard
 from clipstore.store.layout import Store
 from clipstore.store.recovery_records import DatasetRecord, ImagesRecord, ModelRecord, Records, SplitRecord
 from clipstore.store.registry import register
+from clipstore.store.scores import read_folder_scores, register_scores
 
 _DATASETS = pa.schema(
     [
@@ -90,6 +91,9 @@ _TOWERS = pa.schema(
         ("files_key", pa.string()),
     ]
 )
+_MATCHING_HEADS = pa.schema(
+    [("model_id", pa.int64()), ("fingerprint", pa.string()), ("precision", pa.string()), ("files_key", pa.string())]
+)
 _TRAINING_IMAGES = pa.schema([("model_id", pa.int64()), ("image_id", pa.int64())])
 _TRAINING_CONTENTS = pa.schema([("model_id", pa.int64()), ("content", pa.string())])
 _PROBES = pa.schema(
@@ -123,6 +127,7 @@ def restore_records(session: Session, records: Records) -> None:
         "recovery/add_towers": _table(
             _TOWERS, ({"model_id": model.model_id} | tower for model in models for tower in _towers(model))
         ),
+        "recovery/add_matching_heads": _table(_MATCHING_HEADS, filter(None, map(_head, models))),
         "recovery/add_training_images": _by_model(_TRAINING_IMAGES, models),
         "recovery/add_training_contents": _by_model(_TRAINING_CONTENTS, models),
         "recovery/add_probes": _rows(_PROBES, measured.probes),
@@ -193,6 +198,19 @@ def restore_shards(session: Session, store: Store, records: Records, on_progress
     return damaged
 
 
+def restore_scores(session: Session, store: Store) -> list[Row]:
+    """Register the score shards in the store; "file" and "reason" of those that are not."""
+    damaged = []
+    for path in sorted(store.scores.glob("*/*.h5")):
+        if path.name[0] == "." or path.is_symlink():
+            continue
+        try:
+            register_scores(session, store, [read_folder_scores(path)])
+        except ShardError as error:
+            damaged.append({"file": str(path.relative_to(store.root)), "reason": str(error)})
+    return damaged
+
+
 _REPLACED = pa.schema([("fingerprint", pa.string()), ("content", pa.string())])
 
 
@@ -236,6 +254,11 @@ def _caption_ids(dataset_id: int, ids: list[int]) -> pa.RecordBatch:
 
 def _towers(model: ModelRecord) -> Iterator[Row]:
     yield from map(msgspec.structs.asdict, model.towers)
+
+
+def _head(model: ModelRecord) -> Row | None:
+    head = model.matching_head
+    return {"model_id": model.model_id, **msgspec.structs.asdict(head)} if head else None
 
 
 def _by_model(schema: pa.Schema, models: Iterable[ModelRecord]) -> pa.Table:

@@ -17,7 +17,13 @@ from clipstore.hints import eval_command
 from clipstore.pipeline.evaluate.options import EvalOptions
 from clipstore.pipeline.evaluate.run import evaluate, save_extra_positives
 from clipstore.pipeline.rebuild.classifications import classification_row, repeat_classifications
-from clipstore.pipeline.rebuild.restore import changed_splits, restore_captions, restore_records, restore_shards
+from clipstore.pipeline.rebuild.restore import (
+    changed_splits,
+    restore_captions,
+    restore_records,
+    restore_scores,
+    restore_shards,
+)
 from clipstore.pipeline.rebuild.sources import read_sources
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
@@ -93,7 +99,7 @@ def rebuild_catalog(store: Store, *, evaluate_again: bool = False, on_progress: 
         restore_records(session, records)
         restore_captions(session, sources, records.datasets)
         result.changed_splits = changed_splits(session, records)
-        result.damaged_shards = restore_shards(session, store, records, on_progress)
+        result.damaged_shards = restore_shards(session, store, records, on_progress) + restore_scores(session, store)
         for split in dict.fromkeys(evaluation.split for evaluation in records.evaluations.evaluations):
             save_extra_positives(session, split)
         _check_consistency(session, store)
@@ -148,6 +154,7 @@ def _evaluation_row(evaluation: EvaluationRecord) -> Row:
         protocol=evaluation.protocol,
         captions=evaluation.caption_set,
         unseen=evaluation.unseen,
+        reranking=_reranking(evaluation),
     )
     return {
         "model": evaluation.model,
@@ -156,10 +163,17 @@ def _evaluation_row(evaluation: EvaluationRecord) -> Row:
         "captions": evaluation.caption_set,
         "unseen": evaluation.unseen,
         "partial": evaluation.partial,
+        "reranker": evaluation.reranker,
         "command": f"{command} --partial" if evaluation.partial else command,
         "state": "to run",
         "reason": None,
     }
+
+
+def _reranking(evaluation: EvaluationRecord) -> tuple[str, int, float] | None:
+    if evaluation.reranker is None or evaluation.rerank_top is None or evaluation.rerank_weight is None:
+        return None
+    return evaluation.reranker, evaluation.rerank_top, evaluation.rerank_weight
 
 
 def _evaluate(store: Store, evaluations: list[EvaluationRecord], rows: list[Row], on_progress: Progress) -> None:
@@ -173,6 +187,8 @@ def _evaluate(store: Store, evaluations: list[EvaluationRecord], rows: list[Row]
         first = members[0][1]
         options: dict[str, Any] = {"protocol": first.protocol, "captions": first.caption_set}
         options |= {"unseen": first.unseen, "partial": first.partial, "on_progress": on_progress}
+        if reranking := _reranking(first):
+            options |= dict(zip(("rerank", "rerank_top", "rerank_weight"), reranking, strict=True))
         try:
             done = evaluate(store, [member.model for _, member in members], first.split, EvalOptions(**options))
         except ClipstoreError as error:
@@ -192,4 +208,4 @@ def _evaluate(store: Store, evaluations: list[EvaluationRecord], rows: list[Row]
 def _together(number: int, evaluation: EvaluationRecord) -> tuple[object, ...]:
     """A key that is equal for evaluations that are repeated in one call."""
     key = (evaluation.split, evaluation.protocol, evaluation.caption_set, evaluation.partial, evaluation.asked_images)
-    return (True, *key) if evaluation.unseen else (False, number)
+    return (True, *key, _reranking(evaluation)) if evaluation.unseen else (False, number)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipstore import choices
-from clipstore.hints import eval_command
 from clipstore.progress import Progress, no_progress
+from clipstore.store.evaluations import eval_commands
+from clipstore.store.layout import Store
 
 INLINE_IMAGES = 5_000  # the default: with more images, thumbnails go into a folder
 
@@ -46,6 +47,6 @@ class ReportOptions:
         parameters |= {"captions": self.captions} if self.captions else {}
         return parameters | ({"unseen": "true"} if self.unseen else {})
 
-    def eval_command(self, split: str, models: Sequence[str] = ()) -> str:
+    def eval_command(self, store: Store, split: str, models: Sequence[str] = ()) -> str:
         """The command that computes these evaluations."""
-        return eval_command(models, split, protocol=self.protocol, captions=self.captions, unseen=self.unseen)
+        return eval_commands(store, models, split, protocol=self.protocol, captions=self.captions, unseen=self.unseen)

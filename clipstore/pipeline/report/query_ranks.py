@@ -17,6 +17,7 @@ from clipstore.pipeline.report.selection import ReportSplit
 from clipstore.progress import Progress
 from clipstore.protocols import PROTOCOLS
 from clipstore.records import Row
+from clipstore.store.evaluations import reranked_name
 
 SHOWN_HITS = 5  # of each query
 
@@ -121,12 +122,17 @@ def _rows(table: pa.Table, direction: str, *columns: str) -> Iterator[tuple[Any,
 def maps(split: ReportSplit, items: ReportItems, ranks: SplitRanks, method: str, on_progress: Progress) -> Row:
     """Each model's vectors projected to a plane, with the rank of each item as a query; or the reason why not."""
     models: list[Row] = []
+    points: dict[str, list[Row]] = {}
     for model in split.models:
+        reranked = reranked_name(split.store, model)
+        source = reranked[0] if reranked else model  # a reranked evaluation has the vectors of its first stage
         try:
-            projection = embedding_map(split.store, model, split.split, method=method, on_progress=on_progress)
+            if source not in points:
+                projection = embedding_map(split.store, source, split.split, method=method, on_progress=on_progress)
+                points[source] = projection["points"]
         except ClipstoreError as error:
             return {"reason": f"There is no map: {error}", "models": []}
-        models.append({"model": model, **_map_columns(projection["points"], items, ranks, model)})
+        models.append({"model": model, **_map_columns(points[source], items, ranks, model)})
     return {"commands": ranks.commands, "method": method, "models": models}
 
 

@@ -12,9 +12,9 @@ from clipstore.errors import NotFoundError
 from clipstore.pipeline.query import run_query
 from clipstore.pipeline.report.options import ReportOptions
 from clipstore.records import Row
-from clipstore.store.evaluations import read_evaluations
+from clipstore.store.evaluations import check_evaluated_name, read_evaluations
 from clipstore.store.layout import Store
-from clipstore.store.models import find_model, model_name
+from clipstore.store.models import model_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +106,16 @@ def _split_names(store: Store, options: ReportOptions) -> list[str]:
         models_by_split.setdefault(row["split"], set()).add(row["model"])
     splits = [split for split, models in models_by_split.items() if models.issuperset(options.models)]
     if not splits:
-        message = f"no evaluation matches these options: run '{options.eval_command('SPLIT', options.models)}' first"
+        message = (
+            f"no evaluation matches these options: run '{options.eval_command(store, 'SPLIT', options.models)}' first"
+        )
         raise NotFoundError(message)
     return splits
 
 
 def _select_split(store: Store, split: str, options: ReportOptions) -> ReportSplit:
     for name in options.models:
-        find_model(store, name)
+        check_evaluated_name(store, name)
     evaluations = read_evaluations(store, split, options.models)
     parameters = {"split": split, **options.query_parameters()}
     rows = query_store(store, "evaluations", parameters).table.to_pylist()
@@ -122,7 +124,9 @@ def _select_split(store: Store, split: str, options: ReportOptions) -> ReportSpl
     if missing or not evaluated:
         # With --unseen, models must be evaluated together: their queries are unseen by all of them.
         models = options.models if options.unseen else missing
-        message = f"no evaluation on {split} matches these options: run '{options.eval_command(split, models)}' first"
+        message = (
+            f"no evaluation on {split} matches these options: run '{options.eval_command(store, split, models)}' first"
+        )
         raise NotFoundError(message)
     selected = [row for row in rows if not options.models or row["model"] in options.models]
     if len({row["caption_set"] for row in selected}) > 1:

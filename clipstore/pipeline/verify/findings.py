@@ -15,6 +15,7 @@ KINDS = {
     "duplicate": "shard files that the catalog does not have, whose items all have a vector",
     "leftover": "temporary files of processes that have ended",
     "unknown": "other files in the folder of the shards",
+    "scores": "registered score shards that are missing, damaged or not those registered",
     "catalog": "rows of the catalog that contradict others",
     "adapter": "files of adapters and checkpoints that cannot be read or have changed",
 }
@@ -37,6 +38,7 @@ class Finding:
         shard_id: of a registered shard.
         failures: content keys of the shard's failed items, as far as the file can be read.
         fingerprint: of the shard.
+        score_file: of a registered score shard, relative to the store.
         invalid: whether an unregistered file is not a valid shard.
         repaired: what --repair did; None: nothing.
     """
@@ -50,6 +52,7 @@ class Finding:
     shard_id: int | None = None
     failures: list[str] = field(default_factory=list)
     fingerprint: str | None = None
+    score_file: str | None = None
     invalid: bool = False
     repaired: str | None = None
 

@@ -15,20 +15,24 @@ def repair_findings(store: Store, findings: list[Finding]) -> None:
     """Move damaged files to quarantine/, unregister damaged and missing shards, and remove temporary files.
 
     A file is moved before its shard is unregistered: if the process ends in between, the shard is missing, which
-    `embed` and another `verify --repair` handle. The failed items of a damaged shard are forgotten as well, so that the
-    next `embed` plans the same items, under the same name. The caller holds the lock for removing shards.
+    `embed`, `rerank` and another `verify --repair` handle. The failed items of a damaged shard are forgotten as well,
+    so that the next `embed` plans the same items, under the same name. The caller holds the lock for removing shards.
     """
     for finding in findings:
-        if finding.kind in ("damaged", "ids") and finding.path:
+        if finding.kind in ("damaged", "ids", "scores") and finding.path and finding.path.exists():
             target = _quarantine(store, finding.path)
             finding.repaired = f"moved to {target.relative_to(store.root)} and unregistered"
-        elif finding.kind == "missing":
+        elif finding.kind == "missing" or (finding.score_file and finding.path and not finding.path.is_file()):
             finding.repaired = "unregistered"
         elif finding.invalid and finding.path:
             finding.repaired = f"moved to {_quarantine(store, finding.path).relative_to(store.root)}"
         elif finding.kind == "leftover" and finding.path:
             finding.path.unlink(missing_ok=True)
             finding.repaired = "removed"
+    score_files = [finding.score_file for finding in findings if finding.score_file is not None]
+    if score_files:
+        with store.catalog.write() as session:
+            session.run("rerank/delete_shards", files=score_files)
     damaged = [finding for finding in findings if finding.shard_id is not None]
     if damaged:
         with store.catalog.write() as session:
