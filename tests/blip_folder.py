@@ -31,6 +31,7 @@ def write_random_blip(
     pixels: tuple[int, int] = (32, 8),
     sizes: Mapping[str, int] = SMALL,
     words: Sequence[str] = (),
+    dim: int = 16,
 ) -> BlipForImageTextRetrieval:
     """Write a BLIP and return it.
 
@@ -44,7 +45,7 @@ def write_random_blip(
     vision = {"image_size": pixels[0], "patch_size": pixels[1], "initializer_range": spread, **sizes}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=16)
+        config = BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=dim)
         model = BlipForImageTextRetrieval(config).eval()
         with torch.no_grad():  # biases and the position embeddings are zero in a new model
             for name, weight in model.named_parameters():

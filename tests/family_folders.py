@@ -16,11 +16,12 @@ from typing import Any
 
 import sentencepiece
 import torch
+from blip_folder import BASE as BLIP_BASE
+from blip_folder import write_random_blip
 from clip_folder import build_clip, edit_json
 from clip_vocabulary import write_clip_tokenizer
 from safetensors.torch import load_file, save_file
 from tokenizers import (
-    BertWordPieceTokenizer,
     Tokenizer,
     decoders,
     models,
@@ -30,9 +31,6 @@ from tokenizers import (
     trainers,
 )
 from transformers import (
-    BertTokenizer,
-    BlipConfig,
-    BlipForImageTextRetrieval,
     PreTrainedTokenizerFast,
     Siglip2Config,
     Siglip2Model,
@@ -105,22 +103,10 @@ def write_naflex(folder: Path, *, patches: int = 16, **towers: dict[str, Any]) -
     return _write(folder, model, _HALF | settings | {"patch_size": vision["patch_size"]})
 
 
-def write_blip(folder: Path, *, pixels: int = 32, dim: int = 24, **towers: dict[str, Any]) -> Path:
-    """BLIP with both projections and the matching head."""
-    folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = write_bert_tokenizer(folder)
-    text = _SMALL | {"vocab_size": vocabulary, "num_attention_heads": 4} | towers.get("text", {})
-    vision = _SMALL | {"image_size": pixels, "patch_size": 8, "num_hidden_layers": 3, "hidden_size": 48}
-    vision |= towers.get("vision", {})
-    config = BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=dim)
-    settings = {
-        "image_processor_type": "BlipImageProcessor",
-        "resample": 3,
-        "size": {"height": vision["image_size"], "width": vision["image_size"]},
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-    }
-    return _write(folder, _seeded(lambda: BlipForImageTextRetrieval(config)), settings)
+def write_blip(folder: Path) -> Path:
+    """A small BLIP."""
+    write_random_blip(folder)
+    return folder
 
 
 def write_openclip(folder: Path, *, small: bool = True, quick_gelu: bool = False) -> Path:
@@ -225,19 +211,6 @@ def write_gemma_tokenizer(folder: Path, *, vocabulary: int = 500) -> int:
     return int(tokenizer.get_vocab_size())
 
 
-def write_bert_tokenizer(folder: Path, *, vocabulary: int = 600) -> int:
-    """BLIP's tokenizer: BERT's for lower case, with the tokens [DEC] and [ENC] at the end; its size."""
-    trained = BertWordPieceTokenizer(lowercase=True)
-    trained.train_from_iterator(_texts(), vocab_size=vocabulary, show_progress=False)
-    words = [word for word, _ in sorted(trained.get_vocab().items(), key=lambda item: item[1])]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    tokenizer = BertTokenizer(vocab_file=str(folder / "vocab.txt"), vocab={word: n for n, word in enumerate(words)})
-    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
-    tokenizer.save_pretrained(folder)
-    return len(tokenizer)
-
-
 _BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 
 
@@ -257,8 +230,8 @@ def write_siglip2_b_16(folder: Path) -> Path:
 
 def write_blip_base(folder: Path) -> Path:
     """A BLIP of the sizes of Salesforce/blip-itm-base-coco."""
-    text = _BASE | {"vocab_size": 30_524}
-    return write_blip(folder, pixels=384, dim=256, text=text, vision=_BASE | {"patch_size": 16})
+    write_random_blip(folder, pixels=(384, 16), sizes=BLIP_BASE, dim=256)
+    return folder
 
 
 FULL: dict[str, Callable[[Path], Path]] = {

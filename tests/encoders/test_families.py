@@ -108,14 +108,14 @@ def recipe_texts(name: str, folder: Path, texts: list[str], **wrong: Any) -> np.
         return output.pooler_output.numpy()
 
 
-def _blip_texts(folder: Path, texts: list[str], *, token: str | None = None, mask: bool = True, **_: Any) -> np.ndarray:
+def _blip_texts(folder: Path, texts: list[str], *, first: str | None = None, mask: bool = True, **_: Any) -> np.ndarray:
     model = BlipForImageTextRetrieval.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     batch = tokenizer(
         texts, padding="max_length", max_length=35, truncation=True, split_special_tokens=True, return_tensors="pt"
     )
-    if token:
-        batch["input_ids"][:, 0] = tokenizer.convert_tokens_to_ids(token)
+    if first:
+        batch["input_ids"][:, 0] = model.config.text_config.bos_token_id + ["[DEC]", "[ENC]"].index(first)
     attention = batch["attention_mask"] if mask else None
     states = model.text_encoder(input_ids=batch["input_ids"], attention_mask=attention).last_hidden_state
     return model.text_proj(states[:, 0]).numpy()
@@ -213,8 +213,8 @@ def _cached_encoder(folder: Path) -> Encoder:
         ("siglip", {"length": 32}),
         ("siglip", {"mask": True}),
         ("siglip", {"pooled": 0}),
-        ("blip", {"token": "[ENC]"}),
-        ("blip", {"token": "[DEC]"}),
+        ("blip", {"first": "[ENC]"}),  # as the matching head reads texts
+        ("blip", {"first": "[DEC]"}),
         ("blip", {"mask": False}),
     ],
     ids=str,
