@@ -21,6 +21,8 @@ def print_models(rows: Sequence[Row], split: str | None) -> None:
     print_table([{key: row[key] for key in _DEFINITION} for row in rows])
     print_table([_facts(row) for row in rows])
     for row in rows:
+        for tower, models in row["shared_towers"].items():
+            _note(f"{row['name']}: its {tower} tower is that of {', '.join(models)}")
         if row["files_problem"]:
             _note(f"{row['name']}: its size is unknown: {row['files_problem']}")
     _note("parameters: of the base, by the headers of its files; those of an adapter are beside them")
@@ -29,18 +31,16 @@ def print_models(rows: Sequence[Row], split: str | None) -> None:
 
 
 def _facts(row: Row) -> Row:
-    shared = (f"{tower}: {', '.join(models)}" for tower, models in row["shared_towers"].items())
+    """The sizes of a model: few and short enough that a terminal of 80 columns shows them as a table."""
     return {
         "name": row["name"],
         "parameters": _count(row["parameters"]),
         "adapter": _count(row["adapter_parameters"]),
         "input": cell(row["input_size"]),
         "width": cell(row["dim"]),
-        "precision": cell(row["precision"]),
         "images": _count(row["images"]),
         "captions": _count(row["captions"]),
         "size": size_words(row["bytes"]),
-        "shared towers": "; ".join(shared),
     }
 
 

@@ -113,6 +113,7 @@ def test_models_with_equal_towers_are_named(trained: Trained, cli: Run, cli_json
         assert rows["tuned"]["shared_towers"].get(tower, []) == sorted(others)
     assert "demo" in rows["tuned"]["shared_towers"]["image"]
     assert "text" not in rows["tuned"]["shared_towers"]
+    assert "tuned: its image tower is that of demo" in cli("model", "list").stdout
     assert rows["tuned"]["own_bytes"] < rows["tuned"]["bytes"]
 
 

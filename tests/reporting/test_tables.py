@@ -275,7 +275,7 @@ CASES: dict[str, Callable[[Path, dict[str, Any]], Case]] = {
         place, "split", "a-group-of-splits-with-a-long-name", "--from", SPLIT, "--validation", "0.25"
     ),
     "stats": lambda place, _: _command(place, "stats", "--split", SPLIT, left_out="distinct_captions caption_lengths"),
-    "model list": lambda place, _: _command(place, "model", "list", left_out="bytes own_bytes failures"),
+    "model list": lambda place, _: _command(place, "model", "list", left_out="bytes own_bytes failures precision"),
     "model show": lambda place, _: _command(place, "model", "show", LONG_MODEL),
     "import": lambda place, _: _command(
         place, "import", LONG_MODEL, *_vectors(Store(place / "store"), place / f"again{os.urandom(4).hex()}", 0)
