@@ -723,6 +723,31 @@ def test_real_images(test_data: Path, cli: Run, cli_json: Run, store: Path, open
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 50
 
 
+def test_a_page_of_hard_negatives_has_accuracies_and_their_comparison(
+    cli: Run, import_vectors: Run, tmp_path: Path, store: Path, opened: Run
+) -> None:
+    """Nothing is ranked: the other sections say so, and the page logs no error."""
+    words = ("--split", "h/all", "--protocol", "hard-negatives")
+    (tmp_path / "h.csv").write_text("image_path,positive,negative,subset\na.jpg,1,2,add\nb.jpg,3,4,swap\n")
+    cli("ingest", "hard-negatives", tmp_path / "h.csv")
+    images = {"a.jpg": [1.0, 0.0], "b.jpg": [0.0, 1.0]}
+    right = {"add/0": [1.0, 0.0], "add/0/negative": [0.0, 1.0], "swap/0": [0.0, 1.0], "swap/0/negative": [1.0, 1.0]}
+    import_vectors("right", "h/all", images, right)
+    import_vectors("tied", "h/all", images, dict.fromkeys(right, np.ones(2)))
+    cli("eval", *words)
+    cli("report", *words, "--map", "none")
+    page = opened(store / "reports" / "report.html")
+    rows = page.locator("#hard tbody tr").all_inner_texts()
+    assert [row.split("\t")[:2] + row.split("\t")[-1:] for row in rows] == [
+        [subset, model, accuracy]
+        for subset in ("add", "swap", "all pairs", "mean of subsets")
+        for model, accuracy in (("right", "1.000"), ("tied", "0.500"))
+    ]
+    assert "all pairs" in page.locator("#comparison").inner_text()
+    assert "\N{MINUS SIGN}0.500" in page.locator("#comparison").inner_text()
+    assert "ranks nothing" in page.locator("#metrics").inner_text()
+
+
 @pytest.mark.full
 def test_screenshots_of_the_demo(tmp_path: Path, browser: Browser, opened: Run) -> None:
     """The screenshots of the documentation; CLIPSTORE_SCREENSHOTS=docs/images writes them there."""
