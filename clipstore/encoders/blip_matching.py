@@ -27,6 +27,7 @@ from clipstore.captions import TOO_LONG
 from clipstore.encoders.encoder import DTYPES
 from clipstore.encoders.images import preprocess
 from clipstore.encoders.loading import LoadedModel
+from clipstore.encoders.normalization import Normalizer
 from clipstore.encoders.probe import CAPTION, probe_image
 from clipstore.encoders.tokenization import tokenize
 from clipstore.errors import ModelError
@@ -66,9 +67,7 @@ class BlipMatcher:
         self.workers = torch.get_num_threads() if self.device.type == "cpu" else _CUDA_WORKERS
         self._tokenizer = tokenizer
         self._blip = blip.eval().requires_grad_(requires_grad=False).to(self.device, self._dtype)
-        std = torch.tensor(preprocessing.std, device=self.device).view(1, 3, 1, 1)
-        self._factor = preprocessing.scale / std
-        self._shift = torch.tensor(preprocessing.mean, device=self.device).view(1, 3, 1, 1) / std
+        self._normalize = Normalizer(preprocessing, self.device, self._dtype)
 
     @property
     def weight_bytes(self) -> int:
@@ -104,8 +103,7 @@ class BlipMatcher:
     @torch.inference_mode()
     def encode_image(self, pixels: NDArray[np.uint8]) -> ImageKeys:
         """The keys and values of one image of uint8 pixels (height, width, 3)."""
-        batch = torch.from_numpy(pixels[None].copy()).to(self.device).permute(0, 3, 1, 2).float()
-        values = batch.mul_(self._factor).sub_(self._shift).to(self._dtype)
+        values = self._normalize(torch.from_numpy(pixels[None].copy()))
         states = self._blip.vision_model(pixel_values=values).last_hidden_state
         attentions = [layer.crossattention.self for layer in self._blip.text_encoder.encoder.layer]
         return ImageKeys(

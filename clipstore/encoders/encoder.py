@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from clipstore.encoders.families.base import Pixels
 from clipstore.encoders.images import preprocess
 from clipstore.encoders.loading import LoadedModel
+from clipstore.encoders.normalization import Normalizer
 from clipstore.encoders.probe import CAPTION, probe_image
 from clipstore.encoders.tokenization import TokenizedTexts, contains_special_token, tokenize
 from clipstore.errors import ModelError
@@ -57,10 +58,7 @@ class Encoder:
         self._tokenizer = loaded.tokenizer
         self.has_head = bool(self._family.features_dim(self._towers))
         self._longest_text = self._family.longest_text(self._towers)
-        # (pixels * scale - mean) / std as one product and one difference
-        std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
-        self._factor = self.preprocessing.scale / std
-        self._shift = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1) / std
+        self._normalize = Normalizer(self.preprocessing, self.device, self._dtype)
 
     @property
     def weight_bytes(self) -> int:
@@ -179,12 +177,6 @@ class Encoder:
     @property
     def _padding(self) -> int:
         return int(self._tokenizer.pad_token_id or 0)
-
-    def _normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Input of the vision tower, (B, 3, height, width), from uint8 pixels (B, height, width, 3)."""
-        # permute changes the shape alone: values stay in channels-last memory format, which suits convolutions
-        batch = pixels.to(self.device).permute(0, 3, 1, 2).float().mul_(self._factor).sub_(self._shift)
-        return batch.to(self._dtype)
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the device; copies to a GPU are asynchronous, from pinned memory."""
