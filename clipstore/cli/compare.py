@@ -44,7 +44,8 @@ def compare(models: tuple[str, ...], split: str, store: Store, *, as_json: bool,
 
     Reads their stored evaluations. For every metric it prints the difference with a confidence interval and
     whether it is statistically significant, both clustered by image, and how many queries were fixed and
-    broken; 'clipstore query changes' lists these.
+    broken; 'clipstore query changes' lists these. A reranked evaluation is named FIRST+RERANKER, for example
+    pretrained+blip,top=128.
 
     Example: clipstore compare pretrained full --split coco/val2017
     """

@@ -102,7 +102,7 @@ evaluate = DefaultGroup(evaluate_command)
 
 
 @evaluate.command("remove")
-@click.option("--model", help="Model whose evaluations are removed.")
+@click.option("--model", help="Model whose evaluations are removed; a reranked one is named FIRST+RERANKER.")
 @click.option("--split", help="Split whose evaluations are removed.")
 @click.option("--protocol", type=_PROTOCOLS, help="Protocol of the evaluations that are removed.")
 @yes_option

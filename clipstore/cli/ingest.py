@@ -279,7 +279,8 @@ def _print(result: IngestResult, *, as_json: bool) -> None:
     echo(f"{result.dataset}: {_counts(result.changes) or 'nothing changed'}")
     for row in result.stale_evaluations:
         split = row["split"] or "a split that was removed"
-        echo(f"{split} changed since {row['model']} was evaluated on it: evaluation removed, run eval again")
+        command = "zeroshot" if row["protocol"] == "zeroshot" else "eval"
+        echo(f"{split} changed since {row['model']} was evaluated on it: evaluation removed, run {command} again")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

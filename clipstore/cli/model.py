@@ -11,6 +11,7 @@ from clipstore.cli.confirm import remove_confirmed, yes_option
 from clipstore.cli.options import json_option, store_option
 from clipstore.cli.output import echo, print_warning
 from clipstore.hints import embed_command
+from clipstore.records import FAMILIES
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -30,9 +31,9 @@ def model() -> None:
 @model.command("add")
 @click.argument("name")
 @click.option("--base", required=True, help="Hub id, local folder, or bundled:demo.")
-@click.option("--family", help="Model family; by default recognised from the files.")
+@click.option("--family", help=f"{', '.join(FAMILIES)}. [default: recognised from the files]")
 @click.option("--adapter", help="Folder of a PEFT adapter.")
-@click.option("--exif-orientation", is_flag=True, help="Apply the EXIF orientation of images (CLIP ignores it).")
+@click.option("--exif-orientation", is_flag=True, help="Apply the EXIF orientation of images (ignored by default).")
 @store_option
 @json_option
 def add(

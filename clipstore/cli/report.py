@@ -57,9 +57,10 @@ if TYPE_CHECKING:
 def report(store: Store, form: str, *, as_json: bool, **options: Any) -> None:
     """Write evaluations into one HTML page, or tables for papers.
 
-    The page opens offline. It has the metrics, their comparison, failures by category, caption length and
-    kind, a gallery of failures, fixes and regressions, a map of the embeddings, training, and statistics
-    of the dataset. Each section shows the query that produces its numbers.
+    The page opens offline. It has the metrics, reranked ones included, their comparison, failures by category,
+    caption length and kind, a gallery of failures, fixes and regressions, a map of the embeddings, hard negatives,
+    zero-shot classification, training, and statistics of the dataset. Each section shows the query that produces
+    its numbers.
 
     Example: clipstore report --split coco/val2017 --model pretrained --model full
     """

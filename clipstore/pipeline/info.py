@@ -46,6 +46,7 @@ def store_info(store: Store) -> Row:
         "bytes": {
             "catalog": store.catalog.path.stat().st_size,
             "shards": folder_bytes(store.shards),
+            "scores": folder_bytes(store.scores),
             "adapters": folder_bytes(store.adapters),
             "reports": folder_bytes(store.reports),
         },

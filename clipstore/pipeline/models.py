@@ -96,7 +96,8 @@ def _stored(store: Store, split: str | None) -> tuple[dict[str, Row], dict[str, 
                 split_id(session, split)
                 for row in session.rows("evaluate/stored", split=split, models=[]):
                     evaluation = read_evaluation(session, row["evaluation_id"])
-                    evaluations.setdefault(row["model"], []).append(evaluation)
+                    first_stage = session.rows("evaluate/model", evaluation_id=row["evaluation_id"])[0]["name"]
+                    evaluations.setdefault(first_stage, []).append(evaluation)
     except NotFoundError:
         if split is not None:
             raise

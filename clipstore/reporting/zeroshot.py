@@ -64,8 +64,7 @@ def class_comparison_notes(comparison: Mapping[str, Any]) -> Iterator[str]:
     measured_on, method = comparison["measured_on"], comparison["method"]
     yield (
         f"{measured_on['split']} ({measured_on['gallery_digest'][:12]}): {measured_on['images']:,} images, "
-        f"{measured_on['classes']:,} classes, labels {measured_on['labels']}, {len(measured_on['templates']):,} "
-        f"templates ({measured_on['templates_digest'][:12]})"
+        f"{measured_on['classes']:,} classes, labels {measured_on['labels']}, {_template_words(measured_on)}"
     )
     yield (
         f"intervals: percentile bootstrap, {method['resamples']:,} resamples of {method['clusters']:,} images; means "
@@ -96,18 +95,22 @@ def metric_words(metric: str) -> str:
 def provenance_lines(classification: Classification) -> Iterator[str]:
     """What a classification was measured on, in lines."""
     measured_on = classification["measured_on"]
-    templates = measured_on["templates"]
     yield (
         f"{classification['model']} on {measured_on['split']} ({measured_on['gallery_digest'][:12]}): "
         f"{measured_on['images']:,} images, {measured_on['classes']:,} classes, labels {measured_on['labels']}"
         + (f" ({classification['reason']})" if "reason" in classification else "")
     )
-    more = f" and {len(templates) - 1:,} more" if len(templates) > 1 else ""
     yield (
-        f"  template {templates[0]!r}{more} ({measured_on['templates_digest'][:12]}); vectors in "
-        f"{measured_on['precision']}, stored as {measured_on['dtype']}; chance: a random order"
+        f"  {_template_words(measured_on)}; vectors in {measured_on['precision']}, stored as {measured_on['dtype']}; "
+        "chance: a random order"
     )
     yield from (f"  {note}" for note in _notes(measured_on))
+
+
+def _template_words(measured_on: Mapping[str, Any]) -> str:
+    first, *others = measured_on["templates"]
+    more = f" and {len(others):,} more" if others else ""
+    return f"template {first!r}{more} ({measured_on['templates_digest'][:12]})"
 
 
 def _notes(measured_on: Mapping[str, Any]) -> Iterator[str]:

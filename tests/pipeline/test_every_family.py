@@ -59,7 +59,12 @@ def test_one_pass_decodes_each_image_once_for_all_families(
 def test_only_image_towers_with_a_head_have_features(
     models: list[str], scene_store: Path, cli: Run, cli_json: Callable[..., Any]
 ) -> None:
-    cli("embed", "--model", "siglip", "--model", "blip", "--only", "images")
+    expected = {
+        name: cli_json("model", "show", name, "--split", "coco/val")["embedding"]["towers"][0]["bytes"]
+        for name in ("siglip", "blip")
+    }
+    written = cli_json("embed", "--model", "siglip", "--model", "blip", "--only", "images")["embedded"]
+    assert {row["model"]: row["size"] for row in written} == pytest.approx(expected, rel=0.1)
     kinds = cli_json("sql", "SELECT kind, count(*) AS shards FROM shards GROUP BY kind ORDER BY kind")
     assert kinds == [{"kind": "features", "shards": 1}, {"kind": "vectors", "shards": 2}]
     dry = cli_json("embed", "--model", "siglip", "--dry-run", "--only", "images")["embedded"]

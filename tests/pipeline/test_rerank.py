@@ -379,6 +379,8 @@ def test_reranked_evaluations_are_compared_by_name(copied: Path, cli: Run, cli_j
     assert (measured[label]["reranker"], measured[label]["rerank_top"]) == ("blip", TOP)
     (row,) = cli_json("query", "evaluations", "-p", f"model={label}")
     assert (row["reranker"], row["rerank_top"], row["rerank_weight"]) == ("blip", TOP, 1.0)
+    listed = {model["name"]: model["evaluations"] for model in cli_json("model", "list", "--split", SPLIT)["models"]}
+    assert [evaluation["model"] for evaluation in listed["blip"]] == ["blip", label]
     printed = cli("eval", "--split", SPLIT, "--rerank", "blip", "--top", TOP).stdout
     assert f"RERANKED: the first {TOP} candidates of each query by the matching logit of blip (fp32" in printed
     assert label in cli("report", "--split", SPLIT, "--format", "md").stdout

@@ -29,7 +29,7 @@ def shard_bytes(items: PendingItems, store_dtype: str) -> int:
     most = ITEMS_PER_SHARD[tower.tower]
     sizes = [most] * (rows // most) + [rows % most] * bool(rows % most)
     total = sum(expected_bytes(size, tower.dim, store_dtype) for size in sizes)
-    if items.source == "image_files":
+    if items.source == "image_files" and tower.features_dim:
         total += sum(expected_bytes(size, tower.features_dim, "float32") for size in sizes)
     return total
 

@@ -70,7 +70,7 @@ class EvalOptions:
             message = f"--protocol {self.protocol} has no candidates to order again: omit --rerank"
             raise OptionError(message)
         if self.rerank is None and (self.rerank_top, self.rerank_weight) != (RERANK_TOP, 1.0):
-            message = "the number of candidates and the weight are those of a reranker: name it with --rerank"
+            message = "--top and --rerank-weight are settings of a reranker: name it with --rerank"
             raise OptionError(message)
         if self.rerank_top < 1 or not 0 <= self.rerank_weight < math.inf:
             message = (
