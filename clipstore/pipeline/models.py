@@ -95,8 +95,9 @@ def _stored(store: Store, split: str | None) -> tuple[dict[str, Row], dict[str, 
             if split is not None:
                 split_id(session, split)
                 for row in session.rows("evaluate/stored", split=split, models=[]):
-                    evaluation = read_evaluation(session, row["evaluation_id"])
-                    evaluations.setdefault(row["model"], []).append(evaluation)
+                    key = {"evaluation_id": row["evaluation_id"]}
+                    model = session.rows("evaluate/model", **key)[0]["name"]  # also of a reranked evaluation
+                    evaluations.setdefault(model, []).append(read_evaluation(session, **key))
     except NotFoundError:
         if split is not None:
             raise
