@@ -421,6 +421,17 @@ def test_model_list_has_the_reranked_evaluations_of_a_model(copied: Path, cli: R
     assert copied.is_dir()
 
 
+def test_evaluations_by_a_removed_reranker_are_reported(copied: Path, cli: Run) -> None:
+    cli("eval", "--model", "demo", "--split", SPLIT)
+    cli("rerank", "--model", "blip", "--split", SPLIT, "--first", "demo", "--top", 2)
+    cli("eval", "--model", "demo", "--split", SPLIT, "--rerank", "blip", "--top", 2)
+    cli("model", "remove", "blip", "--yes")
+    words = ["report", "--split", SPLIT, "--format", "md", "--model", "demo", "--model"]
+    assert "demo+blip,top=2" in cli(*words, "demo+blip,top=2").stdout
+    assert "unknown model 'demo+blip,top=3'" in cli(*words, "demo+blip,top=3", code=1).stderr
+    assert copied.is_dir()
+
+
 # ---- what is refused ----
 
 
