@@ -425,7 +425,7 @@ def test_evaluations_by_a_removed_reranker_are_reported(copied: Path, cli: Run) 
     cli("eval", "--model", "demo", "--split", SPLIT)
     cli("rerank", "--model", "blip", "--split", SPLIT, "--first", "demo", "--top", 2)
     cli("eval", "--model", "demo", "--split", SPLIT, "--rerank", "blip", "--top", 2)
-    cli("model", "remove", "blip", "--yes")
+    assert " scores of its matching head" in cli("model", "remove", "blip", "--yes").stdout
     words = ["report", "--split", SPLIT, "--format", "md", "--model", "demo", "--model"]
     assert "demo+blip,top=2" in cli(*words, "demo+blip,top=2").stdout
     assert "unknown model 'demo+blip,top=3'" in cli(*words, "demo+blip,top=3", code=1).stderr
