@@ -91,6 +91,17 @@ WHERE split_id IN (SELECT unnest($splits::BIGINT[]))
 -- Returns the other splits of the group of a drawn split.
 SELECT name FROM splits WHERE split_part(name, '/', 1) = split_part($name, '/', 1) AND name != $name ORDER BY name;
 
+-- name: model_scores
+-- Returns the stored scores of the matching head of a model, and the other models with this head.
+SELECT
+    sum(pairs)::BIGINT AS pairs, sum(bytes)::BIGINT AS bytes,
+    (SELECT list(models.name ORDER BY models.name) FROM matching_heads AS other JOIN models USING (model_id)
+     WHERE other.fingerprint = score_shards.fingerprint AND model_id != $model_id) AS shared_with
+FROM score_shards
+JOIN matching_heads USING (fingerprint)
+WHERE matching_heads.model_id = $model_id
+GROUP BY score_shards.fingerprint;
+
 -- name: model_shards
 -- Returns the shards of a model's towers and image backbone, by fingerprint, with the other models that use them.
 WITH used AS (

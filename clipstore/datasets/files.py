@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,7 +45,35 @@ def read_json(file: Path, kind: type[T], what: str) -> T:
 
     Raises DatasetError when the file cannot be read, is not JSON, or is not `what` (naming the field).
     """
+    return _decode_file(file, _read_bytes(file), kind, what)
+
+
+def read_mapping(file: Path, kind: type[T], what: str) -> dict[str, T]:
+    """As `read_json`, of an object whose keys are data, such as ids.
+
+    Raises DatasetError as `read_json`, and for a repeated key: the last value would replace the others.
+    """
     data = _read_bytes(file)
+    decoded = _decode_file(file, data, dict[str, kind], what)  # type: ignore[valid-type]
+    for key in _repeated_keys(data):
+        raise DatasetError(f"{file}: the key {key[:80]!r} occurs more than once in one object; keep one of them")
+    return decoded
+
+
+def _repeated_keys(data: bytes) -> list[str]:
+    """The keys that any object of a JSON text, which decodes, has more than once."""
+    repeated: list[str] = []
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        counts = Counter(key for key, _ in pairs)
+        repeated.extend(key for key, count in counts.items() if count > 1)
+
+    # Numbers stay text: Python refuses integers of thousands of digits.
+    json.loads(data.decode(errors="replace"), object_pairs_hook=note, parse_int=str, parse_float=str, strict=False)
+    return repeated
+
+
+def _decode_file(file: Path, data: bytes, kind: type[T], what: str) -> T:
     try:
         return _decode(data, kind)
     except msgspec.ValidationError as error:

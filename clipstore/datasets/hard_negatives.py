@@ -15,7 +15,7 @@ import msgspec
 from clipstore.captions import is_blank
 from clipstore.datasets import csv_file, tables
 from clipstore.datasets.delimited import read_delimited
-from clipstore.datasets.files import list_folder, read_json
+from clipstore.datasets.files import list_folder, read_mapping
 from clipstore.errors import DatasetError
 from clipstore.records import Annotations
 
@@ -83,7 +83,7 @@ def read_csv(file: Path, images: Path | None = None) -> Annotations:
 
 
 def _read_subset(file: Path) -> list[_Row]:
-    entries = read_json(file, dict[str, _Entry], "a file of SugarCrepe")
+    entries = read_mapping(file, _Entry, "a file of SugarCrepe")
     rows = []
     for key, entry in entries.items():
         place = f"row {key!r}"

@@ -250,9 +250,11 @@ def _unknown_model(session: Session, name: str) -> NotFoundError:
 def _remaining_shards(session: Session, model_id: int) -> list[str]:
     """A sentence on the shards of each fingerprint of a model."""
     remains = []
-    for row in session.rows("remove/model_shards", model_id=model_id):
-        items = f"{row['items']:,} {row['kind']} of its {row['tower']} tower ({row['bytes'] / 1e6:.1f} MB)"
-        others = row["shared_with"]
+    towers = session.rows("remove/model_shards", model_id=model_id)
+    parts = [(f"{row['items']:,} {row['kind']} of its {row['tower']} tower", row) for row in towers]
+    scores = session.rows("remove/model_scores", model_id=model_id)
+    for words, row in [*parts, *((f"{row['pairs']:,} scores of its matching head", row) for row in scores)]:
+        items, others = f"{words} ({row['bytes'] / 1e6:.1f} MB)", row["shared_with"]
         remains.append(f"{items}, {'shared with ' + ', '.join(others) if others else 'until clipstore gc --delete'}")
     return remains
 

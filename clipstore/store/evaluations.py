@@ -65,13 +65,17 @@ def reranked_name(store: Store, name: str) -> tuple[str, Reranked] | None:
 
 
 def check_evaluated_name(store: Store, name: str) -> None:
-    """Check that a name is that of a model, or of a model and its reranker.
+    """Check that a name is that of a model, of a model and its reranker, or of a stored reranked evaluation, whose
+    reranker may have been removed since.
 
     Raises:
         NotFoundError, ModelError: as `find_model`.
     """
     if reranked_name(store, name) is None:
-        find_model(store, name)
+        with store.catalog.read() as session:
+            stored = session.rows("rerank/evaluation_named", name=name)
+        if not stored:
+            find_model(store, name)
 
 
 def eval_commands(store: Store, names: Iterable[str], split: str, **options: Any) -> str:

@@ -68,6 +68,8 @@ def test_pairs_of_the_real_files_are_those_of_the_published_table(test_data: Pat
     [
         ('{"0": {"filename": "a.jpg", ', "is not JSON"),
         ([ENTRY], "is not a file of SugarCrepe"),
+        ('{"3": ' + json.dumps(ENTRY) + ', "3": ' + json.dumps(ENTRY) + "}", "the key '3' occurs more than once"),
+        ('{"3": {"caption": "b", ' + json.dumps(ENTRY)[1:] + "}", "the key 'caption' occurs more than once"),
         ({"3": {"filename": "a.jpg", "caption": "a"}}, "row '3' has no negative_caption"),
         ({"3": {"caption": "a", "negative_caption": "b"}}, "row '3' has no filename"),
         ({"3": ENTRY | {"caption": 7}}, "is not a file of SugarCrepe"),

@@ -444,6 +444,8 @@ def test_queries_stats_and_report(hard_store: Path, cli: Run, cli_json: Json) ->
     assert cli_json("stats", "--split", SPLIT)["hard_negatives"] == 14
     page = Path(cli_json("report", *HARD, "--map", "none")["file"]).read_text()
     assert '"hard_negatives":{"commands"' in page
+    message = cli("report", "--split", SPLIT, code=1).stderr
+    assert "choose a stored protocol with --protocol hard-negatives" in message
     table = cli("report", *HARD, "--format", "md").stdout
     assert "| model | add | swap | all pairs | mean of subsets |" in table
     assert f"{100 * metrics['accuracy/add']:.1f}" in table

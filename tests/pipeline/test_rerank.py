@@ -409,6 +409,31 @@ def test_a_name_belongs_to_a_model_or_to_a_reranked_evaluation(copied: Path, cli
     assert "blip+blip, which is the name of another model or evaluation" in message
 
 
+def test_a_weight_of_minus_zero_is_zero(copied: Path, cli: Run) -> None:
+    for weight in ("0", "-0.0"):
+        cli("eval", "--split", SPLIT, "--rerank", "blip", "--top", TOP, "--rerank-weight", weight)
+    names = query_rows(copied, "SELECT model FROM evaluation_names WHERE model LIKE '%weight%'")
+    assert names == [{"model": f"blip+blip,top={TOP},weight=0.0"}]
+
+
+def test_model_list_has_the_reranked_evaluations_of_a_model(copied: Path, cli: Run, cli_json: RunJson) -> None:
+    models = {row["name"]: row for row in cli_json("model", "list", "--split", SPLIT)["models"]}
+    assert [row["model"] for row in models["blip"]["evaluations"]] == ["blip", f"blip+blip,top={TOP}"]
+    assert f"blip+blip,top={TOP}" in cli("model", "list", "--split", SPLIT).stdout
+    assert copied.is_dir()
+
+
+def test_evaluations_by_a_removed_reranker_are_reported(copied: Path, cli: Run) -> None:
+    cli("eval", "--model", "demo", "--split", SPLIT)
+    cli("rerank", "--model", "blip", "--split", SPLIT, "--first", "demo", "--top", 2)
+    cli("eval", "--model", "demo", "--split", SPLIT, "--rerank", "blip", "--top", 2)
+    assert " scores of its matching head" in cli("model", "remove", "blip", "--yes").stdout
+    words = ["report", "--split", SPLIT, "--format", "md", "--model", "demo", "--model"]
+    assert "demo+blip,top=2" in cli(*words, "demo+blip,top=2").stdout
+    assert "unknown model 'demo+blip,top=3'" in cli(*words, "demo+blip,top=3", code=1).stderr
+    assert copied.is_dir()
+
+
 # ---- what is refused ----
 
 
@@ -437,6 +462,8 @@ def test_a_name_belongs_to_a_model_or_to_a_reranked_evaluation(copied: Path, cli
         (["eval", "--split", SPLIT, "--rerank", "blip", "--protocol", "hard-negatives"], "omit --rerank"),
         (["eval", "--split", SPLIT, "--rerank", "blip", "--rerank-weight", -1], "a finite weight of at least 0"),
         (["eval", "--split", SPLIT, "--rerank", "blip", "--rerank-weight", "nan"], "a finite weight of at least 0"),
+        (["eval", "--split", SPLIT, "--rerank", "blip", "--top", 10**20], f"cannot rerank {10**20} candidates"),
+        (["rerank", "--model", "blip", "--split", SPLIT, "--top", 10**20], f"cannot rerank {10**20} candidates"),
     ],
 )
 def test_what_cannot_be_reranked_names_the_remedy(fresh: Path, cli: Run, words: list[object], message: str) -> None:

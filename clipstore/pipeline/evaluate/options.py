@@ -28,6 +28,17 @@ def _environment_screen() -> ScreenPrecision:
     return cast("ScreenPrecision", value)
 
 
+def check_top(top: int) -> None:
+    """Check a number of candidates.
+
+    Raises:
+        OptionError: it is out of range.
+    """
+    if not 1 <= top < 2**31:  # the catalog stores it; no split has more
+        message = f"cannot rerank {top} candidates: use at least one, and fewer than {2**31:,}"
+        raise OptionError(message)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
     """The options of an evaluation.
@@ -72,12 +83,11 @@ class EvalOptions:
         if self.rerank is None and (self.rerank_top, self.rerank_weight) != (RERANK_TOP, 1.0):
             message = "--top and --rerank-weight are settings of a reranker: name it with --rerank"
             raise OptionError(message)
-        if self.rerank_top < 1 or not 0 <= self.rerank_weight < math.inf:
-            message = (
-                f"cannot rerank {self.rerank_top} candidates with the weight {self.rerank_weight}: at least one "
-                "candidate, and a finite weight of at least 0"
-            )
+        check_top(self.rerank_top)
+        if not 0 <= self.rerank_weight < math.inf:
+            message = f"cannot rerank with the weight {self.rerank_weight}: use a finite weight of at least 0"
             raise OptionError(message)
+        object.__setattr__(self, "rerank_weight", self.rerank_weight + 0.0)  # -0.0 is 0.0: one name for one result
 
     @property
     def caption_set(self) -> CaptionSet:

@@ -124,9 +124,11 @@ def _select_split(store: Store, split: str, options: ReportOptions) -> ReportSpl
     if missing or not evaluated:
         # With --unseen, models must be evaluated together: their queries are unseen by all of them.
         models = options.models if options.unseen else missing
-        message = (
-            f"no evaluation on {split} matches these options: run '{options.eval_command(store, split, models)}' first"
-        )
+        remedy = f"run '{options.eval_command(store, split, models)}' first"
+        stored = dict.fromkeys(row["protocol"] for row in evaluations)
+        if not evaluated and options.protocol not in stored:
+            remedy = f"choose a stored protocol with --protocol {' or '.join(stored)}"
+        message = f"no evaluation on {split} matches these options: {remedy}"
         raise NotFoundError(message)
     selected = [row for row in rows if not options.models or row["model"] in options.models]
     if len({row["caption_set"] for row in selected}) > 1:

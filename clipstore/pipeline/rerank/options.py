@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clipstore import choices
-from clipstore.errors import OptionError
 from clipstore.files import FileReader, read_image_file
 from clipstore.hints import RERANK_TOP
+from clipstore.pipeline.evaluate.options import check_top
 from clipstore.progress import Progress, no_progress
 
 
@@ -41,6 +41,4 @@ class RerankOptions:
 
     def __post_init__(self) -> None:
         choices.check(self)
-        if self.top < 1:
-            message = f"cannot rerank {self.top} candidates: at least one"
-            raise OptionError(message)
+        check_top(self.top)
