@@ -124,9 +124,10 @@ class CatalogMethods(StoreMethods):
             progress: See `EmbeddingStore`.
 
         Returns:
-            What `clipstore verify --json` prints: "store", "shards", "vectors" and "bytes" (what is registered),
-            "problems" (a row for each with "kind", "file", "table", "problem", "rows", "items" and "repaired"),
-            "remedies" (commands to run), "coverage" (items and vectors of each split and model) and "repaired".
+            What `clipstore verify --json` prints: "store", "shards", "vectors", "score_shards", "scores" and "bytes"
+            (what is registered), "problems" (a row for each with "kind", "file", "table", "problem", "rows", "items"
+            and "repaired"), "remedies" (commands to run), "coverage" (items and vectors of each split and model) and
+            "repaired".
 
         Raises:
             NotFoundError: There is no store.

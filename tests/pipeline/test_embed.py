@@ -199,7 +199,7 @@ def test_the_vector_of_a_deleted_image_file_stays(cli_json: Run, scene_files: Pa
 def test_a_lost_shard_is_recomputed(cli: Run, cli_json: Run, embedded_store: Path) -> None:
     before = stored_vectors(embedded_store, "images")
     shutil.rmtree(embedded_store / "shards")
-    assert "embed again" in cli("eval", "--model", "demo", "--split", SPLIT, code=1).stderr
+    assert "embed or rerank again" in cli("eval", "--model", "demo", "--split", SPLIT, code=1).stderr
     summary = embed_towers(cli_json)
     assert (summary["image"]["lost_shards"], summary["text"]["lost_shards"]) == (2, 1)
     assert item_counts(summary["image"]) == all_embedded(24)

@@ -287,8 +287,9 @@ QUERIES = sorted(path.stem for path in (packaged_folder("sql") / "queries").glob
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_query_runs(cli: Run, query: Callable[..., Any], name: str) -> None:
-    # There is one model, and nothing was trained or classified: other tests cover these queries.
-    others = ("seen", "changes", "training", "zeroshot", "zeroshot_classes", "confusions")
+    # There is one model, nothing was trained or classified, and there are no hard negatives: other tests cover these.
+    others = {"seen", "changes", "training", "zeroshot", "zeroshot_classes", "confusions"}
+    others |= {"hard_negatives", "hard_negative_pairs"}
     assert query(name) or name in others
     assert cli("query", name).stdout.strip()
 

@@ -40,6 +40,7 @@ def evaluation(model: str, values: Mapping[str, float], **measured_on: Any) -> R
         "image_queries": 1000,
         "caption_queries": 5000,
         "seen_images": 0,
+        "reranker": None,
         "images_without_positive": 0,
         "captions_without_positive": 0,
         "lost_positives": 0,
