@@ -11,6 +11,7 @@ import pyarrow as pa
 from clipstore.errors import NotFoundError
 from clipstore.pipeline.query import run_query
 from clipstore.pipeline.report.options import ReportOptions
+from clipstore.protocols import PROTOCOLS
 from clipstore.records import Row
 from clipstore.store.evaluations import check_evaluated_name, read_evaluations
 from clipstore.store.layout import Store
@@ -127,7 +128,9 @@ def _select_split(store: Store, split: str, options: ReportOptions) -> ReportSpl
         remedy = f"run '{options.eval_command(store, split, models)}' first"
         stored = dict.fromkeys(row["protocol"] for row in evaluations)
         if not evaluated and options.protocol not in stored:
-            remedy = f"choose a stored protocol with --protocol {' or '.join(stored)}"
+            choice = f"choose a stored protocol with --protocol {' or '.join(stored)}"
+            only_pairs = any(PROTOCOLS[name].hard_negatives for name in stored)  # such splits have no other protocol
+            remedy = choice if only_pairs else f"{remedy}, or {choice}"
         message = f"no evaluation on {split} matches these options: {remedy}"
         raise NotFoundError(message)
     selected = [row for row in rows if not options.models or row["model"] in options.models]
