@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from clipstore.encoders.families.base import Config, Family, Towers
+from clipstore.encoders.families.base import Config, Family, Towers, check_size
 from clipstore.errors import ModelError
 
 _TOWERS = ("text_config", "text_config_dict", "vision_config", "vision_config_dict")
@@ -46,11 +45,11 @@ def check_config(family: Family, file: Path, config: Config, towers: Towers) -> 
         for key, remedy in _REFUSED.items():
             if table.get(key):
                 _refuse(file, f"{key}: {remedy}")
-        _check_size(file, "num_labels", table.get("num_labels") or 1, _MOST_LABELS)
+        check_size(file, "num_labels", table.get("num_labels") or 1, _MOST_LABELS)
     for tower, settings in towers.items():
         sizes = {key: settings.get(key, default) for key, (default, _) in family.sizes[tower].items()}
         for key, value in sizes.items():
-            _check_size(file, f"{key} in {tower}_config", value, family.sizes[tower][key][1])
+            check_size(file, f"{key} in {tower}_config", value, family.sizes[tower][key][1])
         if sizes["hidden_size"] % sizes["num_attention_heads"]:
             _refuse(file, f"hidden_size in {tower}_config is not a multiple of num_attention_heads")
         if sizes.get("patch_size", 1) > sizes.get("image_size", sizes.get("patch_size", 1)):
@@ -95,11 +94,6 @@ def check_weights(family: Family, folder: Path, config: Config, towers: Towers, 
 def _is_name(stored: str, name: str) -> bool:
     """Whether a stored tensor is the one of this name; some checkpoints have a prefix."""
     return stored == name or stored.endswith(f".{name}")
-
-
-def _check_size(file: Path, name: str, value: Any, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        _refuse(file, f"{name} = {str(value)[:60]}: expected {'3' if most == 3 else f'an integer from 1 to {most}'}")
 
 
 def _refuse(file: Path, fault: str) -> None:

@@ -149,13 +149,7 @@ def _check_header(path: Path) -> None:
 
 def _read_attributes(path: Path, file: h5py.File) -> dict[str, Any]:
     """All attributes of the format, of the documented types."""
-    if not h5py.h5a.exists(file.id, b"format") or read_attribute(path, file, "format", str) != FORMAT:
-        message = f"{path} is an HDF5 file, but not a clipstore shard"
-        raise ShardError(message)
-    version = read_attribute(path, file, "format_version", int)
-    if version > FORMAT_VERSION:
-        message = f"{path} has shard format {version}; this clipstore reads up to {FORMAT_VERSION}: install a newer one"
-        raise ShardError(message)
+    check_format(path, file, FORMAT, FORMAT_VERSION, ("a clipstore shard", "shard format"))
     types = {**ATTRIBUTES, **_FORMAT_ATTRIBUTES}
     attributes = {name: read_attribute(path, file, name, kind) for name, kind in types.items()}
     for name, values in _VALUES.items():
@@ -164,6 +158,23 @@ def _read_attributes(path: Path, file: h5py.File) -> dict[str, Any]:
     if attributes["normalised"] != (attributes["kind"] == "vectors"):
         raise invalid(path, f"its {attributes['kind']} state normalised = {attributes['normalised']}")
     return attributes
+
+
+def check_format(path: Path, file: h5py.File, name: str, newest: int, words: tuple[str, str]) -> None:
+    """Refuse a file of another format than `name`, or of a version above `newest`.
+
+    `words` are what a file of the format is called, and the format.
+
+    Raises:
+        ShardError: the message has these words.
+    """
+    if not h5py.h5a.exists(file.id, b"format") or read_attribute(path, file, "format", str) != name:
+        message = f"{path} is an HDF5 file, but not {words[0]}"
+        raise ShardError(message)
+    version = read_attribute(path, file, "format_version", int)
+    if version > newest:
+        message = f"{path} has {words[1]} {version}; this clipstore reads up to {newest}: install a newer one"
+        raise ShardError(message)
 
 
 def read_attribute(path: Path, file: h5py.File, name: str, kind: type) -> Any:

@@ -17,8 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from clipstore.errors import ShardError
-from clipstore.shards.layout import invalid, open_file, read_attribute, read_dataset, read_keys
+from clipstore.shards.layout import check_format, invalid, open_file, read_attribute, read_dataset, read_keys
 from clipstore.shards.scan import file_checksum
 from clipstore.shards.write import install, set_attribute
 
@@ -101,8 +100,8 @@ def read_scores(path: Path) -> ScoreShard:
     """
     with open_file(path) as file:
         info, stated = _read_info(path, file)
-        scores = _read_pairs(path, file, path.stat().st_size)
         size = path.stat().st_size
+        scores = _read_pairs(path, file, size)
     _check(path, scores)
     if _checksum(scores) != stated:
         raise invalid(path, "its scores do not match its checksum")
@@ -113,13 +112,7 @@ def read_scores(path: Path) -> ScoreShard:
 
 def _read_info(path: Path, file: h5py.File) -> tuple[ScoreInfo, str]:
     """The provenance of a file, and the checksum that it states."""
-    if not h5py.h5a.exists(file.id, b"format") or read_attribute(path, file, "format", str) != FORMAT:
-        message = f"{path} is an HDF5 file, but not a score shard of clipstore"
-        raise ShardError(message)
-    version = read_attribute(path, file, "format_version", int)
-    if version > FORMAT_VERSION:
-        message = f"{path} has score format {version}; this clipstore reads up to {FORMAT_VERSION}: install a newer one"
-        raise ShardError(message)
+    check_format(path, file, FORMAT, FORMAT_VERSION, ("a score shard of clipstore", "score format"))
     values = {item.name: read_attribute(path, file, item.name, str) for item in fields(ScoreInfo)}
     return ScoreInfo(**values), read_attribute(path, file, "checksum", str)
 

@@ -315,6 +315,18 @@ class Family(ABC):
         return scale
 
 
+def check_size(file: Path, name: str, value: Any, most: int) -> None:
+    """Refuse the value of a key of a configuration that is not an integer from 1 to `most`.
+
+    Raises:
+        ModelError: the message names the key.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        expected = "3" if most == 3 else f"an integer from 1 to {most}"
+        message = f"{file}: {name} = {str(value)[:60]}: expected {expected}"
+        raise ModelError(message)
+
+
 def padded(ids: Ids, padding: int, length: int | None = None) -> NDArray[np.int64]:
     """Token ids padded on the right, to `length` or that of the longest: (B, length)."""
     batch = np.full((len(ids), length or max(map(len, ids))), padding, dtype=np.int64)

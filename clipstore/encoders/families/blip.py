@@ -23,12 +23,12 @@ from clipstore.encoders.families.base import (
     Ids,
     Shape,
     Towers,
+    check_size,
     loaded,
     padded,
     sized,
 )
 from clipstore.encoders.families.clip import sample_pixels, sample_tokens
-from clipstore.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -76,9 +76,7 @@ class Blip(Family):
 
     def check_config(self, file: Path, config: Config, towers: Towers) -> None:
         dim = config.get("image_text_hidden_size", _DEFAULT_DIM)
-        if not isinstance(dim, int) or isinstance(dim, bool) or not 1 <= dim <= LARGEST_WIDTH:
-            message = f"{file}: image_text_hidden_size = {str(dim)[:60]}: expected an integer from 1 to {LARGEST_WIDTH}"
-            raise ModelError(message)
+        check_size(file, "image_text_hidden_size", dim, LARGEST_WIDTH)
 
     def expected_shapes(self, config: Config, towers: Towers) -> dict[str, Shape]:
         text, vision = ({key: self.size(towers, side, key) for key in self.sizes[side]} for side in ("text", "vision"))

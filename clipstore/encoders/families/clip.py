@@ -15,7 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstore.encoders.families import packing
-from clipstore.encoders.families.base import LARGEST_WIDTH, Config, Family, Ids, Shape, Towers, loaded, padded, sized
+from clipstore.encoders.families.base import (
+    LARGEST_WIDTH,
+    Config,
+    Family,
+    Ids,
+    Shape,
+    Towers,
+    check_size,
+    loaded,
+    padded,
+    sized,
+)
 from clipstore.errors import ModelError
 
 if TYPE_CHECKING:
@@ -80,10 +91,7 @@ class Clip(Family):
         return int(config.get("projection_dim", _DEFAULT_DIM))
 
     def check_config(self, file: Path, config: Config, towers: Towers) -> None:
-        dim = config.get("projection_dim", _DEFAULT_DIM)
-        if not isinstance(dim, int) or isinstance(dim, bool) or not 1 <= dim <= LARGEST_WIDTH:
-            message = f"{file}: projection_dim = {str(dim)[:60]}: expected an integer from 1 to {LARGEST_WIDTH}"
-            raise ModelError(message)
+        check_size(file, "projection_dim", config.get("projection_dim", _DEFAULT_DIM), LARGEST_WIDTH)
         end = towers.get("text", {}).get("eos_token_id", 0)
         if not isinstance(end, int) or isinstance(end, bool):  # transformers allows lists, and its CLIP fails with them
             message = f"{file}: eos_token_id = {end!r} in text_config: expected the id of one token"
