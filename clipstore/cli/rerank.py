@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 def rerank(model: str, split: str, store: Store, *, as_json: bool, **options: Any) -> None:
     """Score each query's first candidates by a matching head.
 
-    The scores are stored; 'clipstore eval --rerank' ranks by them. Stored scores of equal pairs are reused,
-    whatever first stage, protocol or split they were computed for.
+    The scores are stored; 'clipstore eval --rerank' ranks by them. Stored scores of equal pairs are reused
+    for any first stage, protocol and split.
     Safe to interrupt: run the same command again to resume.
 
     Example: clipstore rerank --model blip --split coco/val2017 --first pretrained

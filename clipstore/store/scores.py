@@ -105,8 +105,8 @@ def _pairs_of(shard: ScoreShard, images: pa.Array, texts: pa.Array) -> tuple[Int
     scores = shard.scores
     image = _places(scores.image_contents, images)[scores.image]
     text = _places(scores.text_contents, texts)[scores.text]
-    wanted = (image >= 0) & (text >= 0)
-    return image[wanted] * len(texts) + text[wanted], scores.score[wanted]
+    known = (image >= 0) & (text >= 0)
+    return image[known] * len(texts) + text[known], scores.score[known]
 
 
 def _places(contents: list[str], keys: pa.Array) -> Ints:

@@ -154,12 +154,12 @@ JOIN classification_names USING (classification_id);
 -- equal scores the class with the smallest category_id is first.
 CREATE OR REPLACE VIEW confusions AS
 SELECT
-    classification_id, model, split, templates[1] AS template, class_ranks.category_id, wanted.name AS class,
+    classification_id, model, split, templates[1] AS template, class_ranks.category_id, label.name AS class,
     class_hits.category_id AS predicted_id, predicted.name AS predicted, count(*) AS images
 FROM class_ranks
 JOIN class_hits USING (classification_id, image_id)
 JOIN classification_names USING (classification_id)
-JOIN categories AS wanted ON wanted.category_id = class_ranks.category_id
+JOIN categories AS label ON label.category_id = class_ranks.category_id
 JOIN categories AS predicted ON predicted.category_id = class_hits.category_id
 WHERE labels = 'single' AND class_hits.position = 1 AND class_hits.category_id != class_ranks.category_id
 GROUP BY ALL;

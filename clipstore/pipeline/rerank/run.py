@@ -30,7 +30,7 @@ from clipstore.waiting import wait_without_limit
 def rerank(store: Store, name: str, split: str, options: RerankOptions) -> Row:
     """Score the first candidates of each query of a split by the matching head of a model.
 
-    Stored scores of equal pairs are reused, whatever model, protocol or split they were computed for.
+    Stored scores of equal pairs are reused for any first stage, protocol and split.
 
     Returns "model", "first", "split", "protocol", "captions" (the caption set), "chosen_captions" (the option), "top",
     "gallery_images" and "gallery_captions"; "pairs" (all that are needed, each once), "stored" (that had a score),
