@@ -6,7 +6,7 @@ PIP := .venv/bin/pip --disable-pip-version-check install --quiet --constraint co
 PARALLEL := --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all torture fuzz coverage check format docs audit clean
+.PHONY: help demo test test-all test-cluster torture fuzz coverage check format docs audit clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,10 +16,13 @@ demo: .venv/.installed  ## draw a small dataset, embed, rank and query it (a few
 	@echo 'To type these commands yourself: source .venv/bin/activate'
 
 test: .venv/.installed-dev  ## run the tests in their short forms on all cores (minutes)
-	.venv/bin/pytest -m "not full" $(PARALLEL)
+	.venv/bin/pytest -m "not full and not cluster" $(PARALLEL)
+
+test-cluster: .venv/.installed-dev  ## run the tests with nodes in network namespaces, as root (minutes)
+	.venv/bin/pytest -m cluster
 
 test-all: .venv/.installed-dev  ## run every test in full size; those that measure run alone, one after another
-	.venv/bin/pytest -m "not full" --hypothesis-profile full $(PARALLEL)
+	.venv/bin/pytest -m "not full and not cluster" --hypothesis-profile full $(PARALLEL)
 	.venv/bin/pytest -m full --hypothesis-profile full
 
 torture: .venv/.installed-dev  ## attack stores: kills, damage, full disks, signals; COUNT attacks of each kind
@@ -29,7 +32,7 @@ fuzz: .venv/.installed-dev  ## fuzz what reads files of others, SECONDS for each
 	PYTHONPATH=tests .venv/bin/python -m fuzz --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 coverage: .venv/.installed-dev  ## run the tests in their short forms; the lines that they do not reach
-	.venv/bin/pytest -m "not full" $(PARALLEL) --cov=clipstore --cov-report=term-missing:skip-covered
+	.venv/bin/pytest -m "not full and not cluster" $(PARALLEL) --cov=clipstore --cov-report=term-missing:skip-covered
 
 check: .venv/.installed-dev  ## ruff, mypy --strict, import-linter
 	.venv/bin/ruff check
