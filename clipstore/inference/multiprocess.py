@@ -16,8 +16,9 @@ from dataclasses import fields
 
 from clipstore.errors import ClipstoreError, ModelError
 from clipstore.inference.batches import BatchSplitter
+from clipstore.inference.loading import WorkerSettings
 from clipstore.inference.settings import Timings
-from clipstore.inference.worker import Message, WorkerSettings
+from clipstore.inference.worker import Message
 from clipstore.inference.worker_handle import Deadlines, WorkerHandle
 from clipstore.inference.write import write_failed
 from clipstore.records import PlanGroup

@@ -7,38 +7,22 @@ import queue
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from clipstore.errors import ClipstoreError
-from clipstore.files import FileReader
 from clipstore.inference.encode import encode
-from clipstore.inference.settings import EncodeSettings, Timings
+from clipstore.inference.loading import WorkerSettings, load_models
+from clipstore.inference.settings import Timings
 from clipstore.process import ignore_image_warnings, retain_freed_memory
-from clipstore.records import Model, PlanGroup, Tower
+from clipstore.records import PlanGroup
 from clipstore.shards import Shard
 
 _POLL_SECONDS = 1.0  # after this time without a task, check that the parent process is alive
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerSettings:
-    """Picklable settings from which a worker process builds its `EncodeSettings`.
-
-    `read` must be a function of a module. `memory` is the device memory for weights and batches, in bytes.
-    """
-
-    folder: Path
-    model: Model
-    tower: Tower
-    store_dtype: str
-    memory: int
-    compiled: bool
-    read: FileReader
 
 
 @dataclass(frozen=True)
@@ -94,7 +78,11 @@ def run_worker(
     sender, ended = Sender(messages), threading.Event()
     threading.Thread(target=_beat, args=(sender, beat, ended), daemon=True).start()
     try:
-        encoding = _load_models(device, threads, settings, sender)
+        import torch
+
+        if device == "cpu":
+            torch.set_num_threads(threads)
+        encoding = load_models(settings, device, partial(_ProgressSender, sender=sender))
         sender.send(ready=True)
         for shards in encode(_receive_groups(tasks), encoding):
             sender.send(shards=shards)
@@ -125,38 +113,6 @@ def _receive_groups(tasks: Any) -> Iterator[PlanGroup]:
             if group is None:
                 return
             yield group
-
-
-def _load_models(
-    device: str, threads: int, settings: Mapping[str, WorkerSettings], sender: Sender
-) -> dict[str, EncodeSettings]:
-    """Load the models of a worker. Returns their encode settings by fingerprint."""
-    import torch
-
-    from clipstore.encoders.encoder import Encoder
-    from clipstore.encoders.loading import load_model
-
-    if device == "cpu":
-        torch.set_num_threads(threads)
-    encoders = {
-        fingerprint: Encoder(
-            load_model(worker.model), precision=worker.tower.precision, device=device, compiled=worker.compiled
-        )
-        for fingerprint, worker in settings.items()
-    }
-    weights = sum(encoder.weight_bytes for encoder in encoders.values())
-    return {
-        fingerprint: EncodeSettings(
-            folder=worker.folder,
-            model=worker.model,
-            encoder=encoders[fingerprint],
-            store_dtype=worker.store_dtype,
-            batch_tokens=encoders[fingerprint].batch_tokens(worker.tower.tower, worker.memory - weights),
-            on_progress=_ProgressSender(fingerprint, sender),
-            read=worker.read,
-        )
-        for fingerprint, worker in settings.items()
-    }
 
 
 @dataclass(frozen=True)

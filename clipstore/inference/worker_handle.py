@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from clipstore.errors import OptionError
-from clipstore.inference.worker import Message, WorkerSettings, run_worker
+from clipstore.inference.loading import WorkerSettings
+from clipstore.inference.worker import Message, run_worker
 from clipstore.records import PlanGroup
 
 DEADLINE_VARIABLE = "CLIPSTORE_WORKER_DEADLINE"

@@ -9,8 +9,8 @@ from itertools import chain, islice
 
 from clipstore.device import free_memory
 from clipstore.inference.encode import encode
+from clipstore.inference.loading import WorkerSettings
 from clipstore.inference.multiprocess import cpu_threads, encode_in_processes
-from clipstore.inference.worker import WorkerSettings
 from clipstore.pipeline.embed.plan import PendingItems, plan_groups
 from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
 from clipstore.pipeline.embed.summary import EmbedSummary, add_time

@@ -1,0 +1,116 @@
+"""Load the models of plans in a process that has no catalog, and check that they are the ones that were planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipstore.encoders.fingerprint import fingerprint_towers
+from clipstore.encoders.fingerprint_v1 import v1_fingerprints
+from clipstore.encoders.probe import Probe, check_probe
+from clipstore.errors import ModelError
+from clipstore.files import FileReader, read_image_file
+from clipstore.inference.settings import EncodeSettings
+from clipstore.records import Model, Tower
+
+if TYPE_CHECKING:
+    from clipstore.encoders.encoder import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """Picklable settings from which a process builds its `EncodeSettings`.
+
+    Attributes:
+        memory: device memory for the weights and batches of all models together, in bytes.
+        compiled: run the model through torch.compile.
+        read: reads an image file; a function of a module.
+        probes: the stored probes of the tower, by its name and "backbone".
+    """
+
+    folder: Path
+    model: Model
+    tower: Tower
+    store_dtype: str
+    memory: int
+    compiled: bool = False
+    read: FileReader = read_image_file
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+
+
+def load_models(
+    settings: Mapping[str, WorkerSettings],
+    device: str,
+    progress_of: Callable[[str], Callable[[int], None]] = lambda _fingerprint: lambda _items: None,
+) -> dict[str, EncodeSettings]:
+    """Load the models of some towers; settings by fingerprint. `progress_of` gives the callback of a fingerprint.
+
+    Raises:
+        ModelError: a model cannot be loaded.
+    """
+    from clipstore.encoders.encoder import Encoder
+    from clipstore.encoders.loading import load_model
+
+    encoders: dict[Model, Encoder] = {}
+    for worker in settings.values():
+        if worker.model not in encoders:
+            encoders[worker.model] = Encoder(
+                load_model(worker.model), precision=worker.tower.precision, device=device, compiled=worker.compiled
+            )
+    weights = sum(encoder.weight_bytes for encoder in encoders.values())
+    return {
+        fingerprint: EncodeSettings(
+            folder=worker.folder,
+            model=worker.model,
+            encoder=encoders[worker.model],
+            store_dtype=worker.store_dtype,
+            batch_tokens=encoders[worker.model].batch_tokens(worker.tower.tower, worker.memory - weights),
+            on_progress=progress_of(fingerprint),
+            read=worker.read,
+        )
+        for fingerprint, worker in settings.items()
+    }
+
+
+def check_models(settings: Mapping[str, WorkerSettings], encoding: Mapping[str, EncodeSettings]) -> None:
+    """Check that loaded models are those that were planned: fingerprints of their files, widths, and probes.
+
+    Raises:
+        ModelError: one differs.
+    """
+    for fingerprint, worker in settings.items():
+        _check_files(worker)
+        encoder = encoding[fingerprint].encoder
+        vectors, device = encoder.probe(), encoder.device.type
+        for component, stored in worker.probes.items():
+            words = f"{worker.model.name}: the vectors of the {worker.tower.tower} tower"
+            same_rounding = device == stored.device
+            check_probe(words, worker.tower, vectors[component], stored, device, same_rounding=same_rounding)
+
+
+def _check_files(worker: WorkerSettings) -> None:
+    """Compare the model files of this machine with a planned tower.
+
+    Raises:
+        ModelError: they give another fingerprint or width.
+    """
+    model, planned = worker.model, worker.tower
+    towers = fingerprint_towers(model, planned.precision)
+    (tower,) = (tower for tower in towers if tower.tower == planned.tower)
+    if (tower.dim, tower.features_dim) != (planned.dim, planned.features_dim):
+        message = (
+            f"{model.name} has {planned.tower} vectors of width {tower.dim} here, and {planned.dim} in the plan: "
+            "use the same model files"
+        )
+        raise ModelError(message)
+    if tower.fingerprint != planned.fingerprint:
+        legacy = v1_fingerprints(model, planned.precision)
+        if legacy.get(planned.tower) != planned.fingerprint:
+            message = (
+                f"the files of {model.name} in {model.base} are not those that were planned (fingerprint "
+                f"{tower.fingerprint[:12]} of the {planned.tower} tower, planned {planned.fingerprint[:12]}): copy the "
+                "model's files to this machine, or plan again"
+            )
+            raise ModelError(message)
