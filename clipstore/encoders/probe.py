@@ -60,8 +60,8 @@ def check_probe(
     if distance > largest:
         message = (
             f"{words} differ from those stored under its fingerprint {tower.fingerprint[:12]} (cosine "
-            f"{1 - distance:.5f} for the probe): they were computed on {stored.device} with {stored.software}; this run "
-            f"uses {device} with {probe_software()}: install the earlier versions, or use another --store"
+            f"{1 - distance:.5f} for the probe): they were computed on {stored.device} with {stored.software}; this "
+            f"run uses {device} with {probe_software()}: install the earlier versions, or use another --store"
         )
         raise ModelError(message)
 
