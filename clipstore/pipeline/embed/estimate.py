@@ -9,18 +9,19 @@ from typing import NamedTuple
 from clipstore.inference.encode import encode_rows
 from clipstore.inference.settings import Timings
 from clipstore.pipeline.embed.plan import ITEMS_PER_SHARD, PendingItems, plan_groups
-from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
+from clipstore.pipeline.embed.state import EmbedModel, EmbedRun, Work
 from clipstore.shards import expected_bytes
 
 SAMPLE_ITEMS = {"image": 32, "text": 512}  # items that are encoded to measure the time
 _REPEATS = 3  # measurements, after one that warms up
 
 
-def add_estimate(run: EmbedRun, model: EmbedModel, items: PendingItems) -> None:
-    """Add the expected time and bytes of pending items to their tower's summary; encodes a sample, writes nothing."""
-    summary = model.summaries[items.tower.tower]
-    summary.estimate = (summary.estimate or 0.0) + measure(run, model, items).seconds * items.table.num_rows
-    summary.size += shard_bytes(items, run.options.store_dtype)
+def estimate_pending(run: EmbedRun, work: Work) -> None:
+    """Add the expected time and bytes of pending items to their towers' summaries; encodes samples, writes nothing."""
+    for model, items in work:
+        summary = model.summaries[items.tower.tower]
+        summary.estimate = (summary.estimate or 0.0) + measure(run, model, items).seconds * items.table.num_rows
+        summary.size += shard_bytes(items, run.options.store_dtype)
 
 
 def shard_bytes(items: PendingItems, store_dtype: str) -> int:

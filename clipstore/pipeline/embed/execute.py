@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, islice
 
@@ -11,8 +11,8 @@ from clipstore.device import free_memory
 from clipstore.inference.encode import encode
 from clipstore.inference.loading import WorkerSettings
 from clipstore.inference.multiprocess import cpu_threads, encode_in_processes
-from clipstore.pipeline.embed.plan import PendingItems, plan_groups
-from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
+from clipstore.pipeline.embed.plan import plan_groups
+from clipstore.pipeline.embed.state import EmbedRun, Work
 from clipstore.pipeline.embed.summary import EmbedSummary, add_time
 from clipstore.progress import progress_counter
 from clipstore.records import ITEM_KIND, PlanGroup
@@ -24,7 +24,7 @@ from clipstore.store.registry import register
 Counter = Callable[[int], None]  # takes a number of processed items
 
 
-def encode_pending(run: EmbedRun, work: Sequence[tuple[EmbedModel, PendingItems]]) -> None:
+def encode_pending(run: EmbedRun, work: Work) -> None:
     """Encode the pending items of one source, of one tower of each model, and register their shards.
 
     Raises:
@@ -65,7 +65,7 @@ def _register(store: Store, shards: list[Shard], summaries: Mapping[str, EmbedSu
 
 def _encode(
     run: EmbedRun,
-    work: Sequence[tuple[EmbedModel, PendingItems]],
+    work: Work,
     groups: Iterator[PlanGroup],
     counters: Mapping[str, Counter],
 ) -> tuple[Iterator[list[Shard]], int]:
@@ -90,7 +90,7 @@ def _encode(
 
 def _encode_in_processes(
     run: EmbedRun,
-    work: Sequence[tuple[EmbedModel, PendingItems]],
+    work: Work,
     groups: Iterator[PlanGroup],
     counters: Mapping[str, Counter],
     devices: list[str],

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 from clipstore.errors import ModelError
-from clipstore.pipeline.embed.estimate import add_estimate
+from clipstore.pipeline.embed.estimate import estimate_pending
 from clipstore.pipeline.embed.execute import encode_pending
 from clipstore.pipeline.embed.image_files import check_image_files
 from clipstore.pipeline.embed.loading import load_encoder, record
 from clipstore.pipeline.embed.options import EmbedOptions
 from clipstore.pipeline.embed.plan import PendingItems, TowerPlan, plan_towers
-from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
+from clipstore.pipeline.embed.state import EmbedModel, EmbedRun, Process, Work
 from clipstore.pipeline.embed.summary import EmbedSummary
 from clipstore.pipeline.embed.verify import verified_towers
 from clipstore.records import IMPORTED, Model
@@ -41,10 +42,24 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
         ShardError: a shard cannot be written, or another process is removing shards.
     """
     models, splits = find_models(store, names, options)
+    return run_embed(
+        store, models, splits, options, estimate_pending if options.dry_run else encode_pending
+    ).summaries()
+
+
+def run_embed(
+    store: Store, models: Sequence[Model], splits: list[int] | None, options: EmbedOptions, process: Process
+) -> EmbedRun:
+    """Find the items that models have no vectors for, and give them, source by source, to `process`; the run.
+
+    Raises:
+        ModelError: a model cannot be loaded.
+        ShardError: a shard cannot be written, or another process is removing shards.
+    """
     store.catalog.check_writable()
     if options.only != "captions":
         check_image_files(store, splits, options.on_progress, read=options.read)
-    run = describe_run(store, models, splits, options)
+    run = replace(describe_run(store, models, splits, options), process=process, registers=process is encode_pending)
     with nullcontext() if options.dry_run else shard_write_lock(store), wait_without_limit():
         if not options.dry_run:
             adopt_orphans(store, [tower for model in run.models for tower in model.selected])
@@ -54,7 +69,7 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
             # Once shards were registered, they may hold features or vectors of this model's items.
             pending = plan_run(run, [model])[0] if registered else planned
             registered = _embed_rest(run, model, pending) or registered
-    return run.summaries()
+    return run
 
 
 def find_models(store: Store, names: Iterable[str], options: EmbedOptions) -> tuple[list[Model], list[int] | None]:
@@ -108,7 +123,7 @@ def _embed_images(run: EmbedRun, plans: Sequence[Sequence[TowerPlan]]) -> bool:
     weights together exceed half of the memory take turns.
     """
     models_left = _first_of_backbones(run.models, plans)
-    registers = bool(models_left) and not run.options.dry_run
+    registers = bool(models_left) and run.registers
     while models_left:
         group: list[tuple[EmbedModel, PendingItems]] = []
         while models_left and (not group or run.weights <= run.options.memory // 2):
@@ -138,8 +153,11 @@ def _embed_rest(run: EmbedRun, model: EmbedModel, plans: Sequence[TowerPlan]) ->
     """Embed what a model lacks beside those images: stored features and texts; whether shards were registered."""
     sources = {"features", "texts"}
     # Another model of the backbone encoded the images, except where its features were lost and its vectors were not.
-    if not (model.encoded_images or run.options.dry_run or run.options.retry_failed):
+    if not model.encoded_images and run.registers and not run.options.retry_failed:
         sources.add("image_files")
+    elif not model.encoded_images:
+        images = [items for plan in plans if (items := plan.items("image_files"))]
+        model.deferred = sum(items.table.num_rows for items in images)
     pending = [items for plan in plans for items in plan.pending if items.source in sources]
     if pending and not model.encoder:
         load_encoder(run, model, plans)
@@ -148,17 +166,13 @@ def _embed_rest(run: EmbedRun, model: EmbedModel, plans: Sequence[TowerPlan]) ->
     for items in pending:
         _process(run, [(model, items)])
     model.encoder = None
-    return bool(pending) and not run.options.dry_run
+    return bool(pending) and run.registers
 
 
-def _process(run: EmbedRun, work: Sequence[tuple[EmbedModel, PendingItems]]) -> None:
-    """Encode pending items of one source and register them; in a dry run estimate them."""
+def _process(run: EmbedRun, work: Work) -> None:
+    """Give pending items of one source to the run's process."""
     for model, items in work:
         if items.source == "texts":
             special = map(model.required_encoder.contains_special_token, items.table["source"].to_pylist())
             model.summaries["text"].special_tokens = sum(special)
-    if run.options.dry_run:
-        for model, items in work:
-            add_estimate(run, model, items)
-    else:
-        encode_pending(run, work)
+    run.process(run, work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from clipstore.device import checked_device
 from clipstore.inference.batches import BatchSplitter
 from clipstore.inference.settings import EncodeSettings, Timings
 from clipstore.pipeline.embed.options import EmbedOptions
-from clipstore.pipeline.embed.plan import TowerPlan
+from clipstore.pipeline.embed.plan import PendingItems, TowerPlan
 from clipstore.pipeline.embed.summary import EmbedSummary
 from clipstore.records import ITEM_KIND, Model, Tower, TowerName
 from clipstore.store.layout import Store
@@ -31,6 +31,7 @@ class EmbedModel:
         summaries: a summary for each of `selected`.
         encoder: None unless loaded.
         encoded_images: whether the run encoded images by this model, together with others.
+        deferred: images that wait for the features of another model of the run, which this run does not register.
         warned: whether warnings about the model's files were logged.
     """
 
@@ -41,6 +42,7 @@ class EmbedModel:
     summaries: dict[TowerName, EmbedSummary]
     encoder: Encoder | None = None
     encoded_images: bool = False
+    deferred: int = 0
     warned: bool = False
 
     @classmethod
@@ -70,14 +72,31 @@ class EmbedModel:
             summary.lost_shards = max(summary.lost_shards, plan.lost_shards)
 
 
+Work = Sequence[tuple[EmbedModel, PendingItems]]  # items of one source, of one tower of each model
+Process = Callable[["EmbedRun", Work], None]
+
+
+def _no_process(_run: EmbedRun, _work: Work) -> None:
+    """Process no items: the run only plans."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EmbedRun:
-    """An embed run. `splits` are ids; `splitters` are by a tower's fingerprint."""
+    """An embed run.
+
+    Attributes:
+        splits: ids; None: the whole catalog.
+        process: takes the pending items of one source.
+        registers: whether `process` registers their shards, so that the items that follow are planned again.
+        splitters: by a tower's fingerprint.
+    """
 
     store: Store
     options: EmbedOptions
     splits: list[int] | None
     models: list[EmbedModel]
+    process: Process = _no_process
+    registers: bool = False
     splitters: defaultdict[str, BatchSplitter] = field(default_factory=lambda: defaultdict(BatchSplitter))
 
     @property
