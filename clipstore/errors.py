@@ -54,6 +54,10 @@ class StoreError(ClipstoreError):
     """The settings of a store cannot be read, or its shards are elsewhere."""
 
 
+class PlanError(ClipstoreError):
+    """A plan file, its index or a manifest is missing, damaged, of another store or of another format."""
+
+
 class VerificationError(ClipstoreError):
     """`clipstore verify` found problems."""
 

@@ -17,6 +17,7 @@ from clipstore.cli.compare import compare
 from clipstore.cli.dataset import dataset
 from clipstore.cli.demo import demo
 from clipstore.cli.embed import embed
+from clipstore.cli.encode import encode
 from clipstore.cli.evaluate import evaluate
 from clipstore.cli.exits import errors_as_exits
 from clipstore.cli.export import export
@@ -27,7 +28,9 @@ from clipstore.cli.info import info
 from clipstore.cli.ingest import ingest
 from clipstore.cli.model import model
 from clipstore.cli.output import escape_log_messages
+from clipstore.cli.plan import plan
 from clipstore.cli.query import query
+from clipstore.cli.register import register
 from clipstore.cli.report import report
 from clipstore.cli.rerank import rerank
 from clipstore.cli.retrieve import retrieve
@@ -100,6 +103,9 @@ for command in (
     import_vectors,
     train,
     embed,
+    plan,
+    encode,
+    register,
     rerank,
     evaluate,
     run,

@@ -41,6 +41,19 @@ def shard_path(folder: Path, plan: ShardPlan, fingerprint: str) -> Path:
     return folder / fingerprint / f"{plan.tower.tower}-{name}.h5"
 
 
+def plan_shards(plan: ShardPlan) -> dict[ShardKind, str]:
+    """The fingerprints of the shards that a plan gives, by kind."""
+    kinds: dict[ShardKind, str] = {"vectors": plan.tower.fingerprint}
+    if plan.source == "image_files" and plan.tower.backbone:
+        kinds["features"] = plan.tower.backbone
+    return kinds
+
+
+def plan_paths(folder: Path, plan: ShardPlan) -> list[Path]:
+    """The paths of the shards that a plan gives."""
+    return [shard_path(folder, plan, fingerprint) for fingerprint in plan_shards(plan).values()]
+
+
 def write_shards(builders: list[ShardBuilder]) -> list[Shard]:
     """Write the shards of plans once all their batches are computed."""
     written = []
@@ -65,19 +78,17 @@ def write_failed(plan: ShardPlan, settings: WriteSettings, reason: str) -> list[
 
 
 def _write_plan(plan: ShardPlan, settings: WriteSettings, rows: EncodedRows) -> list[Shard]:
-    has_features = plan.source == "image_files" and plan.tower.backbone
-    kinds: tuple[ShardKind, ...] = ("vectors", "features") if has_features else ("vectors",)
-    return [_write(plan, settings, rows, kind) for kind in kinds]
+    return [_write(plan, settings, rows, kind, fingerprint) for kind, fingerprint in plan_shards(plan).items()]
 
 
-def _write(plan: ShardPlan, settings: WriteSettings, rows: EncodedRows, kind: ShardKind) -> Shard:
+def _write(plan: ShardPlan, settings: WriteSettings, rows: EncodedRows, kind: ShardKind, fingerprint: str) -> Shard:
     """Write vectors (normalised, in the stored type) or features (not normalised, float32, for other heads)."""
     if kind == "vectors":
-        fingerprint, values = plan.tower.fingerprint, normalize(rows.vectors, settings.store_dtype)
+        values = normalize(rows.vectors, settings.store_dtype)
     elif rows.features is not None:
-        fingerprint, values = plan.tower.backbone or "", rows.features
+        values = rows.features
     else:  # every image failed
-        fingerprint, values = plan.tower.backbone or "", np.empty((0, plan.tower.features_dim), dtype=np.float32)
+        values = np.empty((0, plan.tower.features_dim), dtype=np.float32)
     info = ShardInfo(
         kind=kind,
         tower=plan.tower.tower,

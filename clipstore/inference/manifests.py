@@ -1,0 +1,102 @@
+"""Manifests: what came out of a plan, written to `PLANS/manifests` once all shards of the plan are complete."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from clipstore.errors import PlanError, ShardError
+from clipstore.inference.plan_files import MANIFESTS, Key, read_file, write_file
+from clipstore.inference.write import plan_paths
+from clipstore.records import PlanGroup
+from clipstore.shards import Shard, read_shard
+
+
+class ManifestShard(msgspec.Struct, kw_only=True, frozen=True):
+    """A complete shard: its file relative to the folder of shards, its size in bytes, and its checksums."""
+
+    file: str
+    items: int
+    failed: int
+    bytes: int
+    checksum: Key
+    file_checksum: Key
+
+
+class Manifest(msgspec.Struct, kw_only=True, frozen=True):
+    """What came out of the plan with the digest `plan`, and the name of the machine that encoded it."""
+
+    plan: Key
+    machine: str
+    shards: list[ManifestShard]
+
+
+def manifest_path(plan: Path) -> Path:
+    """The manifest of a plan file."""
+    return plan.parent / MANIFESTS / plan.name
+
+
+def write_manifest(plan: Path, digest: str, shards: Sequence[Shard], folder: Path) -> None:
+    """Write the manifest of the plan file `plan`; its shards are complete, and are below `folder`.
+
+    Raises:
+        PlanError: it cannot be written.
+    """
+    described = [
+        ManifestShard(
+            file=shard.path.relative_to(folder).as_posix(),
+            items=len(shard.contents),
+            failed=len(shard.failures),
+            bytes=shard.size,
+            checksum=shard.checksum,
+            file_checksum=shard.file_checksum,
+        )
+        for shard in shards
+    ]
+    write_file(manifest_path(plan), "manifest", Manifest(plan=digest, machine=socket.gethostname(), shards=described))
+
+
+def read_manifest(plan: Path) -> Manifest | None:
+    """The manifest of a plan file; None: it was not encoded yet.
+
+    Raises:
+        PlanError: it is damaged, or of another version of the format.
+    """
+    path = manifest_path(plan)
+    return read_file(path, "manifest", Manifest)[0] if path.exists() else None
+
+
+def is_complete(plan: Path, digest: str, folder: Path) -> bool:
+    """Whether a plan has a manifest, and files of the sizes that it states. `register` compares their checksums."""
+    try:
+        manifest = read_manifest(plan)
+        return (
+            manifest is not None
+            and manifest.plan == digest
+            and all((folder / shard.file).stat().st_size == shard.bytes for shard in manifest.shards)
+        )
+    except (OSError, PlanError):
+        return False
+
+
+def complete_shards(group: PlanGroup, folder: Path) -> list[Shard] | None:
+    """The shards of a plan group that are complete on disk, as a process leaves them that ended before the manifest.
+
+    None: one is missing, damaged, of other items, or without rows: a plan to retry failed items has the same shard.
+    """
+    shards = []
+    for plan in group.plans:
+        for path in plan_paths(folder, plan):
+            if not path.is_file():
+                return None
+            try:
+                shard = read_shard(path, check=True)
+            except ShardError:
+                return None
+            if not shard.contents or {*shard.contents, *shard.failures} != {*plan.contents}:
+                return None
+            shards.append(shard)
+    return shards

@@ -1,0 +1,206 @@
+"""`clipstore register`: enter the shards of encoded plans into the catalog, once they are verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from clipstore.errors import PlanError, ShardError
+from clipstore.inference.manifests import Manifest, ManifestShard, manifest_path, read_manifest
+from clipstore.inference.plan_files import INDEX, Index, IndexEntry, Plan, read_file
+from clipstore.inference.write import plan_shards, shard_path
+from clipstore.pipeline.embed.summary import items_failed
+from clipstore.progress import Progress, no_progress
+from clipstore.records import Row, ShardKind, ShardPlan
+from clipstore.shards import Shard, read_shard
+from clipstore.store.layout import Store
+from clipstore.store.locks import shard_write_lock
+from clipstore.store.registry import register, registered_shards
+from clipstore.store.settings import store_id
+from clipstore.waiting import wait_without_limit
+
+_PLANS_AT_ONCE = 32  # plans that are verified and registered in one transaction
+_READERS = 4  # threads that verify shards: they wait for the disk, and hash without the interpreter's lock
+
+
+class _NotAsStated(Exception):  # noqa: N818  (not an error: the plan is encoded again)
+    """The shards of a plan are not as its manifest states."""
+
+
+@dataclass(kw_only=True)
+class RegisterResult:
+    """The result of `register_plans`.
+
+    Attributes:
+        plans: the number of plans in the folder.
+        registered, items, failed: plans that the call registered, and their items with and without a vector.
+        before: plans that were registered before.
+        missing: files of plans that were not encoded yet.
+        problems: "plan" and "reason" of plans whose shards are not as their manifests state.
+    """
+
+    plans: int
+    registered: int = 0
+    items: int = 0
+    failed: int = 0
+    before: int = 0
+    missing: list[str] = field(default_factory=list)
+    problems: list[Row] = field(default_factory=list)
+
+
+def register_plans(store: Store, folder: Path, on_progress: Progress = no_progress) -> RegisterResult:
+    """Verify and register the shards of the plans in a folder that were encoded. Safe to run at any time, and again.
+
+    The manifest of a plan whose shards are not as it states is removed, so that `encode` encodes the plan again.
+
+    Raises:
+        NotFoundError: there is no store.
+        PlanError: the folder has no index, or the plans are of another store.
+    """
+    store.catalog.check_writable()
+    index, _ = read_file(folder / INDEX, "plan-index", Index)
+    if index.store != store_id(store):
+        message = (
+            f"the plans in {folder} are of the store in {index.folder}, not of {store.root}: name that store with "
+            "--store, or plan again"
+        )
+        raise PlanError(message)
+    result = RegisterResult(plans=len(index.plans))
+    with shard_write_lock(store), wait_without_limit(), ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(index.plans), _PLANS_AT_ONCE):
+            entries = index.plans[start : start + _PLANS_AT_ONCE]
+            _register_some(store, folder, entries, result, pool)
+            on_progress("plans verified", start + len(entries), len(index.plans))
+    return result
+
+
+def _register_some(
+    store: Store, folder: Path, entries: Sequence[IndexEntry], result: RegisterResult, pool: ThreadPoolExecutor
+) -> None:
+    """Register some plans in one transaction, and count them in the result."""
+    manifests = {}
+    for entry in entries:
+        manifest = _read_manifest(folder, entry, result)
+        if manifest:
+            manifests[entry.file] = manifest
+    unregistered = _unregistered(store, manifests)
+    result.before += len(manifests) - len(unregistered)
+    new: list[Shard] = []
+    for file, shards in zip(
+        unregistered, pool.map(partial(_verified, store, folder), unregistered.items()), strict=True
+    ):
+        if isinstance(shards, _NotAsStated):
+            _add_problem(folder, file, str(shards), result)
+        else:
+            new += shards
+            result.registered += 1
+    if new:
+        with store.catalog.write() as session:
+            register(session, store, new)
+        vectors = [shard for shard in new if shard.info.kind == "vectors"]
+        result.items += sum(len(shard.contents) for shard in vectors)
+        result.failed += sum(len(shard.failures) for shard in vectors)
+
+
+def _read_manifest(folder: Path, entry: IndexEntry, result: RegisterResult) -> Manifest | None:
+    """The manifest of a plan; None: it was not encoded yet, or its manifest is damaged."""
+    try:
+        manifest = read_manifest(folder / entry.file)
+    except PlanError as error:
+        _add_problem(folder, entry.file, str(error), result)
+        return None
+    if manifest is None:
+        result.missing.append(entry.file)
+    elif manifest.plan != entry.digest:
+        _add_problem(folder, entry.file, "its manifest is of another plan", result)
+        return None
+    return manifest
+
+
+def _add_problem(folder: Path, file: str, reason: str, result: RegisterResult) -> None:
+    manifest_path(folder / file).unlink(missing_ok=True)
+    result.problems.append({"plan": file, "reason": reason})
+
+
+def _unregistered(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, Manifest]:
+    """The manifests with a shard that the catalog has not registered as it is stated."""
+    files = [_file(shard) for manifest in manifests.values() for shard in manifest.shards]
+    with store.catalog.read() as session:
+        registered = registered_shards(session, store, files)
+    known = {file: shard.file_checksum for file, shard in registered.items()}
+    return {
+        file: manifest
+        for file, manifest in manifests.items()
+        if any(known.get(_file(shard)) != shard.file_checksum for shard in manifest.shards)
+    }
+
+
+def _file(shard: ManifestShard) -> str:
+    """The file of a shard relative to the store."""
+    return f"shards/{shard.file}"
+
+
+def _verified(store: Store, folder: Path, encoded: tuple[str, Manifest]) -> list[Shard] | _NotAsStated:
+    """The shards of a plan, which are as its manifest states and have its items; or what is wrong."""
+    file, manifest = encoded
+    try:
+        plan, digest = read_file(folder / file, "plan", Plan)
+        stated = {shard.file: shard for shard in manifest.shards}
+        if digest != manifest.plan:
+            return _NotAsStated("the plan file was changed")
+        return [
+            _verified_shard(store, part, kind, stated)
+            for part in plan.group(store.root).plans
+            for kind in plan_shards(part)
+        ]
+    except (PlanError, ShardError) as error:
+        return _NotAsStated(str(error))
+    except _NotAsStated as difference:
+        return difference
+
+
+def _verified_shard(store: Store, plan: ShardPlan, kind: ShardKind, stated: Mapping[str, ManifestShard]) -> Shard:
+    """One shard of a plan, read as a whole.
+
+    Raises:
+        ShardError: it is missing or damaged.
+        _NotAsStated: it is not the one that the manifest states, or has other items.
+    """
+    fingerprint = plan_shards(plan)[kind]
+    path = shard_path(store.shards, plan, fingerprint)
+    entry = stated.get(path.relative_to(store.shards).as_posix())
+    if entry is None:
+        message = f"its manifest does not state the shard {path}"
+        raise _NotAsStated(message)
+    shard = read_shard(path, check=True)
+    if shard.file_checksum != entry.file_checksum:
+        message = f"the shard {path} is not the one that the manifest states"
+        raise _NotAsStated(message)
+    dim = plan.tower.dim if kind == "vectors" else plan.tower.features_dim
+    same = (shard.info.kind, shard.info.fingerprint, shard.dim) == (kind, fingerprint, dim)
+    if not same or {*shard.contents, *shard.failures} != {*plan.contents}:
+        message = f"the shard {path} does not have the items, width or fingerprint of the plan"
+        raise _NotAsStated(message)
+    return shard
+
+
+def check_problems(result: RegisterResult, folder: Path, *, allowed: int = 0) -> None:
+    """Check that all encoded plans were registered, with at most `allowed` failed items.
+
+    Raises:
+        PlanError: the shards of a plan are not as its manifest states.
+        FailedItemsError: more items failed.
+    """
+    if result.problems:
+        count = len(result.problems)
+        plans = "1 plan is" if count == 1 else f"{count} plans are"
+        message = (
+            f"{plans} not as encoded ({result.problems[0]['plan']}: {result.problems[0]['reason']}): "
+            f"'clipstore encode {folder}' encodes {'it' if count == 1 else 'them'} again"
+        )
+        raise PlanError(message)
+    if result.failed > allowed:
+        raise items_failed(result.failed)
