@@ -10,6 +10,7 @@ from clipstore.api.datasets import DatasetMethods
 from clipstore.api.evaluations import EvaluationMethods
 from clipstore.api.ingest import IngestMethods
 from clipstore.api.models import ModelMethods
+from clipstore.api.plans import PlanMethods
 from clipstore.api.training import TrainingMethods
 from clipstore.api.vectors import VectorMethods
 from clipstore.api.zeroshot import ZeroShotMethods
@@ -23,6 +24,7 @@ class EmbeddingStore(
     ModelMethods,
     TrainingMethods,
     VectorMethods,
+    PlanMethods,
     EvaluationMethods,
     AnalysisMethods,
     ZeroShotMethods,

@@ -59,6 +59,7 @@ def _one_or_more(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 Names = Annotated[str | Sequence[str], Kind("a name or a sequence of names", _one_or_more(_is_name))]
 File = Annotated[str | Path, Kind("a path", _is_file)]
+Files = Annotated[str | Path | Sequence[str | Path], Kind("a path or a sequence of paths", _one_or_more(_is_file))]
 Counts = Annotated[
     int | Sequence[int],
     Kind(

@@ -34,13 +34,25 @@ if TYPE_CHECKING:
     show_default=True,
     help="Data type of the vectors.",
 )
+@click.option(
+    "--items",
+    type=click.IntRange(1),
+    help="Largest number of items of a plan, and of its shard. [default: 1,024 images, 8,192 captions]",
+)
 @memory_option("Device memory budget of an encoding process; the batch size is reduced to fit.")
 @click.option("--device", metavar="DEVICE", help="Device for a sample of the model. [default: cuda if available]")
 @click.option("--retry-failed", is_flag=True, help="Plan items again that failed in an earlier run.")
 @store_option
 @json_option
 def plan(
-    models: tuple[str, ...], out: Path, store: Store, *, device: str | None, as_json: bool, **options: Any
+    models: tuple[str, ...],
+    out: Path,
+    store: Store,
+    *,
+    items: int | None,
+    device: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Write what 'clipstore embed' would encode as plan files.
 
@@ -57,7 +69,7 @@ def plan(
 
     with progress_display() as on_progress:
         embed_options = EmbedOptions(**options, devices=(device,) if device else (), on_progress=on_progress)
-        written = write_plans(store, models, out.absolute(), embed_options)
+        written = write_plans(store, models, out.absolute(), embed_options, items=items)
     if as_json:
         print_json(written.row())
         return

@@ -90,13 +90,13 @@ def plan_towers(
         return plans
 
 
-def plan_groups(pending: Sequence[PendingItems]) -> Iterator[PlanGroup]:
-    """Cut pending items of one source into shard plans of ITEMS_PER_SHARD items, in the catalog's order.
+def plan_groups(pending: Sequence[PendingItems], most: int | None = None) -> Iterator[PlanGroup]:
+    """Cut pending items of one source into shard plans of at most `most` items, by default ITEMS_PER_SHARD, in order.
 
     Of "image_files", several towers share groups, in which each image is decoded once; other sources take one tower.
     """
     first = pending[0]
-    size = ITEMS_PER_SHARD[first.tower.tower]
+    size = most or ITEMS_PER_SHARD[first.tower.tower]
     if first.source == "image_files":
         yield from _image_groups(pending, size)
         return

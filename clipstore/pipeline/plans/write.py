@@ -66,10 +66,13 @@ class WrittenPlans:
         }
 
 
-def write_plans(store: Store, names: Iterable[str], folder: Path, options: EmbedOptions) -> WrittenPlans:
+def write_plans(
+    store: Store, names: Iterable[str], folder: Path, options: EmbedOptions, *, items: int | None = None
+) -> WrittenPlans:
     """Write the plans of the items that models have no vectors for, and their index, into a folder.
 
-    Planning the same again gives the same files. Models are loaded, so that every plan states their probes.
+    `items` is the largest number of items of a plan (None: as `embed` cuts them). Planning the same again gives the
+    same files. Models are loaded, so that every plan states their probes.
 
     Raises:
         NotFoundError: a model or split does not exist, or there is no store.
@@ -77,7 +80,7 @@ def write_plans(store: Store, names: Iterable[str], folder: Path, options: Embed
         PlanError: the folder has other plans, or a file cannot be written.
     """
     models, splits = find_models(store, names, options)
-    writer = _Writer(folder, store_id(store))
+    writer = _Writer(folder, store_id(store), items)
     run = run_embed(store, models, splits, options, writer.add)
     return WrittenPlans(
         folder=folder,
@@ -90,8 +93,8 @@ def write_plans(store: Store, names: Iterable[str], folder: Path, options: Embed
 class _Writer:
     """Writes plan files. The folder may have the same plans already, from an earlier call, and no others."""
 
-    def __init__(self, folder: Path, store: str) -> None:
-        self._folder, self._store = folder, store
+    def __init__(self, folder: Path, store: str, items: int | None) -> None:
+        self._folder, self._store, self._items = folder, store, items
         index = folder / INDEX
         self._earlier = read_file(index, "plan-index", Index)[0] if index.exists() else None
         self._entries: list[IndexEntry] = []
@@ -103,7 +106,7 @@ class _Writer:
         kind = ITEM_KIND[work[0][1].tower.tower]
         total = sum(model.summaries[items.tower.tower].planned for model, items in work)
         count = progress_counter(run.options.on_progress, f"{names}: {kind} planned", total)
-        for group in plan_groups([items for _, items in work]):
+        for group in plan_groups([items for _, items in work], self._items):
             plan = plan_of(group, settings, store=self._store, root=run.store.root)
             self._write(plan)
             count(sum(len(part.contents) for part in group.plans))
