@@ -13,7 +13,7 @@ from clipstore.process import retain_freed_memory
 
 
 @click.command()
-@click.argument("plans", nargs=-1, required=True, type=NonEmptyPath(exists=True))
+@click.argument("plans", nargs=-1, required=True, type=NonEmptyPath())
 @click.option(
     "--task", type=click.IntRange(0), default=0, show_default=True, help="Number of this task of an array, from 0."
 )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("plans", type=NonEmptyPath(exists=True, file_okay=False))
+@click.argument("plans", type=NonEmptyPath(file_okay=False))
 @failures_option
 @store_option
 @json_option

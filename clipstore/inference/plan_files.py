@@ -252,7 +252,7 @@ def read_file(path: Path, kind: str, content: type[Content]) -> tuple[Content, s
     try:
         envelope = msgspec.json.decode(read_regular(path), type=_Envelope)
     except OSError as error:
-        message = f"cannot read {path}: {error.strerror}"
+        message = f"cannot read {path}: {error.strerror}; 'clipstore plan --out FOLDER' writes plans"
         raise PlanError(message) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         message = f"{path} is not a file that 'clipstore plan' or 'clipstore encode' wrote ({error}): plan again"
