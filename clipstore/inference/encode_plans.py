@@ -271,7 +271,7 @@ def _lock(path: Path, *, wait: bool) -> int | None:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        message = f"cannot open the plan {path}: {error.strerror}"
+        message = f"cannot open the plan {path}: {error.strerror}; 'clipstore plan --out FOLDER' writes plans"
         raise PlanError(message) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
