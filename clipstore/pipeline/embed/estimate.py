@@ -19,13 +19,13 @@ _REPEATS = 3  # measurements, after one that warms up
 def add_estimate(run: EmbedRun, model: EmbedModel, items: PendingItems) -> None:
     """Add the expected time and bytes of pending items to their tower's summary; encodes a sample, writes nothing."""
     summary = model.summaries[items.tower.tower]
-    summary.estimate = (summary.estimate or 0.0) + measure(run, model, items).seconds * items.table.num_rows
+    summary.estimate = (summary.estimate or 0.0) + measure(run, model, items).seconds * items.count
     summary.size += shard_bytes(items, run.options.store_dtype)
 
 
 def shard_bytes(items: PendingItems, store_dtype: str) -> int:
     """The expected bytes of the shards of pending items: vectors, and the features of images that have none yet."""
-    tower, rows = items.tower, items.table.num_rows
+    tower, rows = items.tower, items.count
     most = ITEMS_PER_SHARD[tower.tower]
     sizes = [most] * (rows // most) + [rows % most] * bool(rows % most)
     total = sum(expected_bytes(size, tower.dim, store_dtype) for size in sizes)

@@ -155,7 +155,7 @@ def _process(run: EmbedRun, work: Sequence[tuple[EmbedModel, PendingItems]]) -> 
     """Encode pending items of one source and register them; in a dry run estimate them."""
     for model, items in work:
         if items.source == "texts":
-            special = map(model.required_encoder.contains_special_token, items.table["source"].to_pylist())
+            special = map(model.required_encoder.contains_special_token, items.sources())
             model.summaries["text"].special_tokens = sum(special)
     if run.options.dry_run:
         for model, items in work:
