@@ -24,6 +24,10 @@ FROM store_format;
 -- Returns whether the settings are locked.
 SELECT current_setting('lock_configuration');
 
+-- name: limit_memory
+-- Limits the memory of DuckDB's buffers; larger results are written to temporary files beside the catalog.
+SET memory_limit = '512MiB';
+
 -- name: lock_settings
 -- Locks the settings: statements cannot change them any more.
 SET lock_configuration = TRUE;

@@ -1,4 +1,4 @@
--- Statements of `clipstore embed`.
+-- Statements of `clipstore embed`. $splits are ids of splits; null: the whole catalog.
 
 -- name: add_failures
 -- Record items that have no vector, with the reason.
@@ -31,7 +31,11 @@ ANTI JOIN vectors ON vectors.fingerprint = staged.fingerprint AND vectors.conten
 -- Of an image tower: the distinct images in scope, those that have a vector and (unless the tower has no backbone of its
 -- own) features, and the image files that cannot be read. Vectors in missing shards do not count.
 WITH items AS (
-    SELECT DISTINCT content FROM images SEMI JOIN scope USING (image_id) WHERE content IS NOT NULL AND problem IS NULL
+    SELECT DISTINCT content
+    FROM images
+    WHERE content IS NOT NULL AND problem IS NULL
+        AND ($splits::BIGINT[] IS NULL OR image_id IN (
+            SELECT image_id FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]))))
 ),
 stored AS (
     SELECT fingerprint, content
@@ -43,7 +47,12 @@ SELECT
     count(*) FILTER (
         WHERE vectors.content IS NOT NULL AND ($backbone IS NULL OR features.content IS NOT NULL)
     ) AS stored,
-    (SELECT count(*) FROM images SEMI JOIN scope USING (image_id) WHERE problem IS NOT NULL) AS missing
+    (
+        SELECT count(*) FROM images
+        WHERE problem IS NOT NULL
+            AND ($splits::BIGINT[] IS NULL OR image_id IN (
+                SELECT image_id FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]))))
+    ) AS missing
 FROM items
 LEFT JOIN stored AS vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
 LEFT JOIN stored AS features ON features.fingerprint = $backbone AND features.content = items.content;
@@ -60,7 +69,10 @@ SEMI JOIN (
 -- name: count_texts
 -- Of a text tower: the distinct texts in scope, and those that have a vector. Vectors in missing shards do not count.
 WITH items AS (
-    SELECT DISTINCT sha256(model_text(text, $prompt, $clean)) AS content FROM captions SEMI JOIN scope USING (image_id)
+    SELECT DISTINCT sha256(model_text(text, $prompt, $clean)) AS content
+    FROM captions
+    WHERE ($splits::BIGINT[] IS NULL OR image_id IN (
+        SELECT image_id FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]))))
 ),
 stored AS (
     SELECT content
@@ -95,7 +107,8 @@ DELETE FROM vectors WHERE shard_id IN (SELECT unnest($shards::BIGINT[]));
 -- The image files in scope as they were last checked.
 SELECT image_id, path, size, modified_ns, content, problem
 FROM images
-SEMI JOIN scope USING (image_id)
+WHERE ($splits::BIGINT[] IS NULL OR image_id IN (
+    SELECT image_id FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]))))
 ORDER BY image_id;
 
 -- name: pending_images
@@ -106,31 +119,36 @@ ORDER BY image_id;
 WITH items AS (
     SELECT content, min(image_id) AS image_id
     FROM images
-    SEMI JOIN scope USING (image_id)
     WHERE content IS NOT NULL AND problem IS NULL
+        AND ($splits::BIGINT[] IS NULL OR image_id IN (
+            SELECT image_id FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]))))
     GROUP BY content
 ),
 stored AS (
     SELECT fingerprint, content, shard_id, row
     FROM vectors
     WHERE fingerprint IN ($fingerprint, $backbone) AND shard_id NOT IN (SELECT unnest($missing_shards::BIGINT[]))
+),
+pending AS (  -- without long columns, which the joins would keep in memory
+    SELECT items.image_id, features.shard_id, features.row
+    FROM items
+    LEFT JOIN stored AS vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
+    ANTI JOIN item_failures AS failed
+        ON NOT $retry AND failed.fingerprint IN ($fingerprint, $backbone) AND failed.content = items.content
+    LEFT JOIN stored AS features ON features.fingerprint = $backbone AND features.content = items.content
+    WHERE vectors.content IS NULL OR ($backbone IS NOT NULL AND features.content IS NULL)
 )
 SELECT
-    items.content,
+    images.content,
     images.path AS source,
-    items.image_id,
+    image_id,
     images.size,
     shards.file AS features_file,
-    features.row AS features_row
-FROM items
-LEFT JOIN stored AS vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
-ANTI JOIN item_failures AS failed
-    ON NOT $retry AND failed.fingerprint IN ($fingerprint, $backbone) AND failed.content = items.content
-JOIN images ON images.image_id = items.image_id
-LEFT JOIN stored AS features ON features.fingerprint = $backbone AND features.content = items.content
-LEFT JOIN shards ON shards.shard_id = features.shard_id
-WHERE vectors.content IS NULL OR ($backbone IS NOT NULL AND features.content IS NULL)
-ORDER BY items.image_id;
+    pending.row AS features_row
+FROM pending
+JOIN images USING (image_id)
+LEFT JOIN shards USING (shard_id)
+ORDER BY image_id;
 
 -- name: pending_named_texts
 -- The staged texts without a vector of a text tower, in the order of the texts. Vectors in missing shards do not count. Known
@@ -150,7 +168,8 @@ ORDER BY source;
 WITH texts AS (
     SELECT model_text(text, $prompt, $clean) AS source, min(caption_id) AS caption_id
     FROM captions
-    SEMI JOIN scope USING (image_id)
+    WHERE ($splits::BIGINT[] IS NULL OR image_id IN (
+        SELECT image_id FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]))))
     GROUP BY source
 ),
 items AS (
@@ -200,8 +219,9 @@ SELECT
     NULL::VARCHAR AS features_file,
     NULL::INTEGER AS features_row
 FROM images
-SEMI JOIN scope USING (image_id)
 WHERE content IS NULL AND problem IS NULL
+    AND ($splits::BIGINT[] IS NULL OR image_id IN (
+        SELECT image_id FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]))))
 ORDER BY image_id;
 
 -- name: update_image_files

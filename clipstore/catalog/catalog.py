@@ -29,14 +29,15 @@ class Catalog:
     path: Path
 
     @contextmanager
-    def read(self, *, access: Access = Access.NONE) -> Iterator[Session]:
+    def read(self, *, access: Access = Access.NONE, limited: bool = True) -> Iterator[Session]:
         """Open read-only, as many processes may at once. A catalog of an earlier version is upgraded first.
 
-        Statements reach no file beside the catalog and no network address unless `access` says so.
+        Statements reach no file beside the catalog and no network address unless `access` says so. Those that users
+        write are not `limited` in memory; others take up to 512 MiB, and temporary files beside the catalog.
         """
         if not self.path.exists():
             raise NotFoundError(self._no_store())
-        with open_connection(self.path, read_only=True, access=access) as connection:
+        with open_connection(self.path, read_only=True, access=access, limited=limited) as connection:
             stamp = read_stamp(connection, self.path)
             if stamp is None:  # in earlier versions, a first ingest that failed left a catalog without tables
                 raise NotFoundError(self._no_store())
@@ -44,7 +45,7 @@ class Catalog:
                 yield Session(connection, access, file=self.path, restricted=is_restricted(connection))
                 return
         self._upgrade()
-        with open_connection(self.path, read_only=True, access=access) as connection:
+        with open_connection(self.path, read_only=True, access=access, limited=limited) as connection:
             yield Session(connection, access, file=self.path, restricted=is_restricted(connection))
 
     @contextmanager

@@ -28,9 +28,11 @@ _HELD_BY_THREAD = "in use by another thread of this process: wait for it to end"
 
 @contextmanager
 def open_connection(
-    path: Path, *, read_only: bool, access: Access = Access.NONE, file: Path | None = None
+    path: Path, *, read_only: bool, access: Access = Access.NONE, file: Path | None = None, limited: bool = True
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to the catalog at `path`, or to the temporary `file` in which it is created, for one block.
+
+    The memory of DuckDB is `limited` (see sql/catalog.sql), or what DuckDB takes by default.
 
     Raises:
         CatalogError: the file is damaged, or busy for too long. Also raised for errors of DuckDB in the block.
@@ -41,7 +43,10 @@ def open_connection(
     with state.lock.writing(lambda: wait(_HELD_BY_THREAD)) if exclusive else state.lock.reading() as holder:
         opening = _Opening(path=path, file=file or path, lock=state.lock, read_only=read_only, access=access)
         try:
-            with closing(opening.connect(holder, wait)) as connection, state.settings(connection, access):
+            with (
+                closing(opening.connect(holder, wait)) as connection,
+                state.settings(connection, access, limited=limited),
+            ):
                 yield connection
         except duckdb.Error as error:
             raise failure(path, error) from error

@@ -37,16 +37,21 @@ class ProcessState:
         return _STATES.setdefault((os.getpid(), path.resolve()), ProcessState())
 
     @contextmanager
-    def settings(self, connection: duckdb.DuckDBPyConnection, access: Access) -> Iterator[None]:
+    def settings(
+        self, connection: duckdb.DuckDBPyConnection, access: Access, *, limited: bool = True
+    ) -> Iterator[None]:
         """Apply clipstore's settings to a connection.
 
-        Those of a restricted connection are locked. A connection of DuckDB's default configuration is kept from
-        installing and loading extensions, without which it opens no network address, unless `access` includes that.
+        Those of a restricted connection are locked, with a limit of memory if it is `limited`. A connection of DuckDB's
+        default configuration is kept from installing and loading extensions, without which it opens no network address,
+        unless `access` includes that.
         """
         restricted = is_restricted(connection)
         with self._mutex:
             if not (restricted and connection.execute(statement("catalog/is_locked")).fetchall()[0][0]):
                 connection.execute(statement("catalog/connection_settings"))
+                if restricted and limited:
+                    connection.execute(statement("catalog/limit_memory"))
                 if restricted:
                     connection.execute(statement("catalog/lock_settings"))
         with nullcontext() if restricted or access is Access.NETWORK else self._offline(connection):

@@ -12,6 +12,7 @@ from clipstore.catalog.access import ALLOW, ALLOW_NETWORK, Access, with_hint
 from clipstore.catalog.damage import damage_message, one_line
 from clipstore.errors import CatalogError
 from clipstore.records import Row
+from clipstore.spool import BATCH_ROWS
 from clipstore.statements import statement
 
 _CHANGES_SETTINGS = {"ATTACH", "LOAD", "SET", "OTHER"}  # kinds of statements
@@ -60,6 +61,13 @@ class Session:
     def table(self, name: str, /, **parameters: object) -> pa.Table:
         """The result of a named statement as an Arrow table."""
         return self._result(statement(name), parameters)
+
+    def batches(self, name: str, /, **parameters: object) -> pa.RecordBatchReader:
+        """The result of a named statement in record batches, which are computed as they are read.
+
+        Read it to the end before the next statement of the session.
+        """
+        return self._connection.sql(statement(name), params=dict(parameters) or None).to_arrow_reader(BATCH_ROWS)
 
     def sql(self, text: str, parameters: Mapping[str, object] | None = None, *, own: bool = False) -> pa.Table:
         """The result of a statement that a user wrote, or of clipstore's `own` with a user's parameters.

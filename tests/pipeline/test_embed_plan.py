@@ -12,6 +12,7 @@ from helpers import held_catalog, query_rows
 from clipstore.encoders.fingerprint import fingerprint_towers
 from clipstore.pipeline.embed.plan import ITEMS_PER_SHARD, PendingItems, TowerPlan, plan_groups, plan_towers
 from clipstore.records import Model, Tower
+from clipstore.spool import SpooledTable
 from clipstore.store.layout import Store
 
 Run = Callable[..., Any]
@@ -36,7 +37,7 @@ def test_planning_takes_no_write_lock_and_records_no_model(scene_store: Path) ->
 def test_the_prompt_of_a_model_decides_its_texts(scene_store: Path) -> None:
     _, text = plan(scene_store, Model(name="prompted", family="clip", base="bundled:demo", prompt="a drawing of {}"))
     (items,) = text.pending
-    sources = items.table["source"].to_pylist()
+    sources = list(items.sources())
     assert sources
     assert all(source.startswith("a drawing of ") for source in sources)
 
@@ -66,7 +67,7 @@ def pending(fingerprint: str, numbers: range) -> PendingItems:
             "features_row": pa.nulls(len(numbers), pa.int32()),
         }
     )
-    return PendingItems(tower=tower, source="image_files", table=table)
+    return PendingItems(tower=tower, source="image_files", rows=SpooledTable.of(table))
 
 
 def test_towers_share_the_image_files_of_a_group() -> None:

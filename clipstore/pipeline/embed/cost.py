@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from clipstore.pipeline.embed.plan import PendingItems, TowerPlan
 from clipstore.pipeline.embed.run import describe_run, find_models, plan_run
 from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
 from clipstore.records import ITEM_KIND, Row
+from clipstore.spool import SpooledTable, SpoolWriter
 from clipstore.store.layout import Store
 
 
@@ -43,7 +45,7 @@ def embedding_cost(
     run = describe_run(store, models, splits, options)
     (model,) = run.models
     (plans,), unread = plan_run(run, run.models), _unread_images(run)
-    plans = [_with_unread(plan, unread) for plan in plans]
+    plans = [_with_unread(run, plan, unread) for plan in plans]
     if measure_time and any(plan.pending for plan in plans):
         load_encoder(run, model, plans)
     towers = [_tower_cost(run, model, plan, unread, measured=measure_time) for plan in plans]
@@ -57,25 +59,32 @@ def embedding_cost(
     }
 
 
-def _unread_images(run: EmbedRun) -> pa.Table:
+def _unread_images(run: EmbedRun) -> SpooledTable:
     with run.store.catalog.read() as session:
-        session.stage(scope=session.table("embed/scope", splits=run.splits))
-        return session.table("embed/unread_images")
+        batches = session.batches("embed/unread_images", splits=run.splits)
+        return SpooledTable.write(batches, batches.schema, run.store.root)
 
 
-def _with_unread(plan: TowerPlan, unread: pa.Table) -> TowerPlan:
+def _with_unread(run: EmbedRun, plan: TowerPlan, unread: SpooledTable) -> TowerPlan:
     """A plan of the image tower with the image files that were not read yet."""
     if plan.tower.tower != "image" or not unread.num_rows:
         return plan
     known = plan.items("image_files")
-    table = unread if known is None else pa.concat_tables([known.table, unread.cast(known.table.schema)])
-    items = PendingItems(tower=plan.tower, source="image_files", table=table)
+    rows = unread if known is None else _joined(known.rows, unread, run.store.root)
+    items = PendingItems(tower=plan.tower, source="image_files", rows=rows)
     return replace(plan, pending=(items, *(other for other in plan.pending if other is not known)))
 
 
-def _tower_cost(run: EmbedRun, model: EmbedModel, plan: TowerPlan, unread: pa.Table, *, measured: bool) -> Row:
+def _joined(first: SpooledTable, second: SpooledTable, folder: Path) -> SpooledTable:
+    writer = SpoolWriter(first.schema, folder)
+    for part in chain(first.parts(), second.parts()):
+        writer.add(part.cast(first.schema))
+    return writer.finish()
+
+
+def _tower_cost(run: EmbedRun, model: EmbedModel, plan: TowerPlan, unread: SpooledTable, *, measured: bool) -> Row:
     measurements = [_measure(run, model, items) for items in plan.pending] if measured else []
-    counts = [int(items.table.num_rows) for items in plan.pending]
+    counts = [items.count for items in plan.pending]
     seconds = sum(part.seconds * count for part, count in zip(measurements, counts, strict=False))
     return {
         "items": ITEM_KIND[plan.tower.tower],
@@ -93,13 +102,13 @@ def _tower_cost(run: EmbedRun, model: EmbedModel, plan: TowerPlan, unread: pa.Ta
 def _measure(run: EmbedRun, model: EmbedModel, items: PendingItems) -> Measurement:
     sample = items.sample(SAMPLE_ITEMS[items.tower.tower])
     if items.source == "image_files":
-        rows = list(_with_contents(run, sample.table))
-        sample = replace(sample, table=pa.Table.from_pylist(rows, schema=sample.table.schema))
-    return measure(run, model, sample) if sample.table.num_rows else Measurement(0.0, 0)
+        rows = list(_with_contents(run, sample.rows))
+        sample = replace(sample, rows=SpooledTable.of(pa.Table.from_pylist(rows, schema=sample.rows.schema)))
+    return measure(run, model, sample) if sample.count else Measurement(0.0, 0)
 
 
-def _with_contents(run: EmbedRun, table: pa.Table) -> Iterator[Row]:
+def _with_contents(run: EmbedRun, rows: SpooledTable) -> Iterator[Row]:
     """The readable image files of a table with their content keys, which encoding compares with the files."""
-    for row in table.to_pylist():
+    for row in (row for part in rows.parts() for row in part.to_pylist()):
         with suppress(OSError):
             yield row | {"content": hashlib.sha256(run.options.read(Path(row["source"]))).hexdigest()}

@@ -20,13 +20,13 @@ def estimate_pending(run: EmbedRun, work: Work) -> None:
     """Add the expected time and bytes of pending items to their towers' summaries; encodes samples, writes nothing."""
     for model, items in work:
         summary = model.summaries[items.tower.tower]
-        summary.estimate = (summary.estimate or 0.0) + measure(run, model, items).seconds * items.table.num_rows
+        summary.estimate = (summary.estimate or 0.0) + measure(run, model, items).seconds * items.count
         summary.size += shard_bytes(items, run.options.store_dtype)
 
 
 def shard_bytes(items: PendingItems, store_dtype: str) -> int:
     """The expected bytes of the shards of pending items: vectors, and the features of images that have none yet."""
-    tower, rows = items.tower, items.table.num_rows
+    tower, rows = items.tower, items.count
     most = ITEMS_PER_SHARD[tower.tower]
     sizes = [most] * (rows // most) + [rows % most] * bool(rows % most)
     total = sum(expected_bytes(size, tower.dim, store_dtype) for size in sizes)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from clipstore.files import READERS, FileReader, check_regular, read_image_file
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
+from clipstore.spool import SpooledTable
 from clipstore.store.layout import Store
 from clipstore.store.recovery import images_are_stale, mark_images_stale, save_records
 from clipstore.waiting import wait_without_limit
@@ -41,19 +42,20 @@ def check_image_files(
     A file whose size and modification time are unchanged is not read.
     """
     with store.catalog.read() as session:
-        session.stage(scope=session.table("embed/scope", splits=splits))
-        files = session.table("embed/image_files")
+        batches = session.batches("embed/image_files", splits=splits)
+        files = SpooledTable.write(batches, batches.schema, store.root)
+    done = 0
     try:
         with ThreadPoolExecutor(READERS) as pool:
-            for start in range(0, len(files), _STEP):
+            for part in files.parts(_STEP):
                 changed = []
-                results = pool.map(partial(_check, read=read), files.slice(start, _STEP).to_pylist())
-                for done, row in enumerate(results, start + 1):
-                    on_progress("checking image files", done, len(files))
+                for row in pool.map(partial(_check, read=read), part.to_pylist()):
+                    done += 1
+                    on_progress("checking image files", done, files.num_rows)
                     if row:
                         changed.append(row)
                 if changed:
-                    _save(store, changed, is_last=start + _STEP >= len(files))
+                    _save(store, changed, is_last=done == files.num_rows)
     finally:
         if images_are_stale(store):
             with store.catalog.write() as session:

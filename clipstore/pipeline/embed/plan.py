@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipstore.catalog import Session
-from clipstore.records import ImageFile, Model, PlanGroup, PlanSource, RegisteredShard, ShardPlan, Tower, TowerName
+from clipstore.records import ImageFile, Model, PlanGroup, PlanSource, RegisteredShard, Row, ShardPlan, Tower, TowerName
+from clipstore.spool import SpooledTable, SpoolWriter, resized
 from clipstore.store.layout import Store
 from clipstore.store.probes import tower_fingerprints
 from clipstore.store.registry import missing_shards, registered_shards
@@ -18,7 +19,7 @@ from clipstore.store.registry import missing_shards, registered_shards
 # A shard takes a ViT-B/32 on two cores about 20 s, which is what an interrupted run loses.
 ITEMS_PER_SHARD: Mapping[TowerName, int] = {"image": 1024, "text": 8192}
 
-# The column of `PendingItems.table` that is a plan's `sources`.
+# The column of `PendingItems.rows` that is a plan's `sources`.
 _SOURCE_COLUMN: Mapping[PlanSource, str] = {"image_files": "source", "features": "features_file", "texts": "source"}
 
 
@@ -26,19 +27,32 @@ _SOURCE_COLUMN: Mapping[PlanSource, str] = {"image_files": "source", "features":
 class PendingItems:
     """The distinct items of one tower that have no vector and are computed from one source, in the catalog's order.
 
-    `table` has the columns content and source (a path or a text), and for an image tower also image_id, size,
+    `rows` has the columns content and source (a path or a text), and for an image tower also image_id, size,
     features_file and features_row (null unless the source is "features"). `shards` describes the files of features.
     """
 
     tower: Tower
     source: PlanSource
-    table: pa.Table
+    rows: SpooledTable
     shards: Mapping[str, RegisteredShard] = field(default_factory=dict)
 
+    @property
+    def count(self) -> int:
+        """The number of items."""
+        return self.rows.num_rows
+
+    def sources(self) -> Iterator[str]:
+        """The source of each item."""
+        for part in self.rows.parts():
+            yield from part["source"].to_pylist()
+
     def sample(self, most: int) -> PendingItems:
-        """At most `most` of the items, evenly spaced."""
-        step = -(-self.table.num_rows // most) or 1
-        return replace(self, table=self.table.take(pa.array(range(0, self.table.num_rows, step))))
+        """At most `most` of the items, evenly spaced; images in order of image id."""
+        step = -(-self.count // most) or 1
+        rows = self.rows.take(range(0, self.count, step))
+        return replace(
+            self, rows=SpooledTable.of(rows.sort_by("image_id") if "image_id" in rows.schema.names else rows)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +77,7 @@ class TowerPlan:
     @property
     def planned(self) -> int:
         """The number of items to embed."""
-        return sum(items.table.num_rows for items in self.pending)
+        return sum(items.count for items in self.pending)
 
     def items(self, source: PlanSource) -> PendingItems | None:
         """The items that are computed from this source; None: there are none."""
@@ -78,14 +92,14 @@ def plan_towers(
     A tower of several models, and its lost shards, are planned for the first of them; for the others its items count
     as stored. With `retry`, items that failed before are planned again.
     """
+    scope = {"splits": splits, "retry": retry}
     with store.catalog.read() as session:
-        session.stage(scope=session.table("embed/scope", splits=splits))
         plans: list[list[TowerPlan]] = []
         planned: set[str] = set()  # fingerprints
         for model, towers in models:
             plans.append([])
             for tower in towers:
-                plans[-1].append(_plan_tower(session, store, model, tower, planned, retry=retry))
+                plans[-1].append(_plan_tower(session, store, model, tower, planned, scope))
                 planned.update(tower_fingerprints(tower).values())
         return plans
 
@@ -100,24 +114,41 @@ def plan_groups(pending: Sequence[PendingItems], most: int | None = None) -> Ite
     if first.source == "image_files":
         yield from _image_groups(pending, size)
         return
-    for start in range(0, first.table.num_rows, size):
-        yield PlanGroup(plans=(_shard_plan(first, first.table.slice(start, size)),))
+    for part in first.rows.parts(size):
+        yield PlanGroup(plans=(_shard_plan(first, part),))
 
 
 def _image_groups(pending: Sequence[PendingItems], size: int) -> Iterator[PlanGroup]:
     """Groups of `size` images: the union over all towers, from which each tower takes its own."""
-    union = pa.concat_tables(items.table for items in pending).group_by("content", use_threads=False)
-    union = union.aggregate([("source", "first"), ("size", "first"), ("image_id", "min")]).sort_by("image_id_min")
-    union = union.select(["content", "source_first", "size_first"]).rename_columns(["content", "source", "size"])
-    members = [pc.is_in(union["content"], items.table["content"]) for items in pending]
-    for start in range(0, union.num_rows, size):
-        images = union.slice(start, size)
-        parts = [(items, images.filter(mask.slice(start, size))) for items, mask in zip(pending, members, strict=True)]
+    for images in resized(_union(pending), size):
+        parts = [(items, images.filter(images[str(number)])) for number, items in enumerate(pending)]
         columns = (images[name].to_pylist() for name in ("content", "source", "size"))
         yield PlanGroup(
             plans=tuple(_shard_plan(items, part) for items, part in parts if part.num_rows),
             image_files=tuple(ImageFile(*image) for image in zip(*columns, strict=True)),
         )
+
+
+def _union(pending: Sequence[PendingItems]) -> Iterator[pa.Table]:
+    """The distinct images of all towers in the catalog's order, part by part.
+
+    The columns are content, source and size, and by the number of each tower whether the image is pending for it.
+    """
+    streams = [items.rows.parts() for items in pending]
+    heads = [next(stream, None) for stream in streams]
+    while present := [head for head in heads if head is not None]:
+        last = min(head["image_id"][-1].as_py() for head in present)  # no stream has more images up to this one
+        parts = [head and head.filter(pc.less_equal(head["image_id"], last)) for head in heads]
+        for number, (head, part) in enumerate(zip(heads, parts, strict=True)):
+            if head is not None and part is not None:
+                heads[number] = head.slice(len(part)) if len(part) < len(head) else next(streams[number], None)
+        images = pa.concat_tables(part for part in parts if part is not None)
+        ids, first = np.unique(images["image_id"].to_numpy(), return_index=True)
+        union = images.select(["content", "source", "size"]).take(pa.array(first))
+        for number, part in enumerate(parts):
+            members = np.isin(ids, [] if part is None else part["image_id"].to_numpy())
+            union = union.append_column(str(number), pa.array(members))
+        yield union
 
 
 def _shard_plan(items: PendingItems, table: pa.Table) -> ShardPlan:
@@ -133,48 +164,60 @@ def _shard_plan(items: PendingItems, table: pa.Table) -> ShardPlan:
     )
 
 
-def _plan_tower(
-    session: Session, store: Store, model: Model, tower: Tower, planned: set[str], *, retry: bool
-) -> TowerPlan:
-    """What a tower lacks; nothing where its fingerprint is in `planned`."""
+def _plan_tower(session: Session, store: Store, model: Model, tower: Tower, planned: set[str], scope: Row) -> TowerPlan:
+    """What a tower lacks; nothing where its fingerprint is in `planned`. `scope` has `splits` and `retry`."""
     missing = {component: missing_shards(session, store, component) for component in tower_fingerprints(tower).values()}
     ignored = [shard for shards in missing.values() for shard in shards]
+    parameters = {"fingerprint": tower.fingerprint, "missing_shards": ignored, **scope}
     if tower.tower == "image":
-        plan = _plan_images(session, store, tower, ignored, retry=retry)
+        plan = _plan_images(session, store, tower, parameters)
     else:
-        plan = _plan_texts(session, model, tower, ignored, retry=retry)
+        plan = _plan_texts(session, store, model, tower, parameters)
     if tower.fingerprint in planned:
         plan = replace(plan, pending=(), stored=plan.stored + plan.planned)
     lost_shards = sum(len(shards) for component, shards in missing.items() if component not in planned)
     return replace(plan, lost_shards=lost_shards)
 
 
-def _plan_images(session: Session, store: Store, tower: Tower, missing: list[int], *, retry: bool) -> TowerPlan:
-    parameters = {"fingerprint": tower.fingerprint, "backbone": tower.backbone, "missing_shards": missing}
-    counts = session.rows("embed/count_images", **parameters)[0]
-    table = session.table("embed/pending_images", retry=retry, **parameters)
-    has_features = table["features_file"].is_valid()
-    shards = registered_shards(session, store, pc.unique(table["features_file"].drop_null()).to_pylist())
+def _plan_images(session: Session, store: Store, tower: Tower, parameters: Row) -> TowerPlan:
+    parameters = {**parameters, "backbone": tower.backbone}
+    with_features, without = _spool_images(session, store, parameters)
+    files = {file for part in with_features.parts() for file in part["features_file"].unique().to_pylist()}
+    shards = registered_shards(session, store, files)
     pending = (
-        PendingItems(tower=tower, source="image_files", table=table.filter(pc.invert(has_features))),
-        PendingItems(tower=tower, source="features", table=table.filter(has_features), shards=shards),
+        PendingItems(tower=tower, source="image_files", rows=without),
+        PendingItems(tower=tower, source="features", rows=with_features, shards=shards),
     )
-    return _tower_plan(tower, pending, counts)
+    return _tower_plan(tower, pending, _counts(session, "embed/count_images", parameters))
 
 
-def _plan_texts(session: Session, model: Model, tower: Tower, missing: list[int], *, retry: bool) -> TowerPlan:
-    parameters: dict[str, Any] = {"fingerprint": tower.fingerprint, "missing_shards": missing}
-    parameters |= {"prompt": model.prompt, "clean": model.clean}
-    counts = session.rows("embed/count_texts", **parameters)[0]
-    table = session.table("embed/pending_texts", retry=retry, **parameters)
-    return _tower_plan(tower, (PendingItems(tower=tower, source="texts", table=table),), counts)
+def _spool_images(session: Session, store: Store, parameters: Row) -> tuple[SpooledTable, SpooledTable]:
+    """The pending images that have features, and those that have none."""
+    batches = session.batches("embed/pending_images", **parameters)
+    with_features, without = (SpoolWriter(batches.schema, store.root) for _ in range(2))
+    for batch in batches:
+        has_features = batch["features_file"].is_valid()
+        with_features.add(batch.filter(has_features))
+        without.add(batch.filter(pc.invert(has_features)))
+    return with_features.finish(), without.finish()
 
 
-def _tower_plan(tower: Tower, pending: tuple[PendingItems, ...], counts: Mapping[str, int]) -> TowerPlan:
-    planned = sum(items.table.num_rows for items in pending)
+def _plan_texts(session: Session, store: Store, model: Model, tower: Tower, parameters: Row) -> TowerPlan:
+    parameters = {**parameters, "prompt": model.prompt, "clean": model.clean}
+    batches = session.batches("embed/pending_texts", **parameters)
+    items = PendingItems(tower=tower, source="texts", rows=SpooledTable.write(batches, batches.schema, store.root))
+    return _tower_plan(tower, (items,), _counts(session, "embed/count_texts", parameters))
+
+
+def _counts(session: Session, name: str, parameters: Row) -> Row:
+    return session.rows(name, **{key: value for key, value in parameters.items() if key != "retry"})[0]
+
+
+def _tower_plan(tower: Tower, pending: tuple[PendingItems, ...], counts: Row) -> TowerPlan:
+    planned = sum(items.count for items in pending)
     return TowerPlan(
         tower=tower,
-        pending=tuple(items for items in pending if items.table.num_rows),
+        pending=tuple(items for items in pending if items.count),
         stored=counts["stored"],
         failed=counts["items"] - counts["stored"] - planned,
         missing=counts["missing"],

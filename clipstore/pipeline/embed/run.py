@@ -157,7 +157,7 @@ def _embed_rest(run: EmbedRun, model: EmbedModel, plans: Sequence[TowerPlan]) ->
         sources.add("image_files")
     elif not model.encoded_images:
         images = [items for plan in plans if (items := plan.items("image_files"))]
-        model.deferred = sum(items.table.num_rows for items in images)
+        model.deferred = sum(items.count for items in images)
     pending = [items for plan in plans for items in plan.pending if items.source in sources]
     if pending and not model.encoder:
         load_encoder(run, model, plans)
@@ -173,6 +173,6 @@ def _process(run: EmbedRun, work: Work) -> None:
     """Give pending items of one source to the run's process."""
     for model, items in work:
         if items.source == "texts":
-            special = map(model.required_encoder.contains_special_token, items.table["source"].to_pylist())
+            special = map(model.required_encoder.contains_special_token, items.sources())
             model.summaries["text"].special_tokens = sum(special)
     run.process(run, work)

@@ -14,6 +14,7 @@ from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
 from clipstore.pipeline.embed.summary import EmbedSummary
 from clipstore.pipeline.embed.verify import verified_towers
 from clipstore.records import Model, Tower
+from clipstore.spool import SpooledTable
 from clipstore.store.layout import Store
 from clipstore.store.locks import shard_write_lock
 from clipstore.store.orphans import adopt_orphans
@@ -55,7 +56,7 @@ def _plan(store: Store, tower: Tower, texts: Mapping[str, str]) -> TowerPlan:
         parameters = {"fingerprint": tower.fingerprint, "missing_shards": missing}
         table = session.table("embed/pending_named_texts", **parameters)
         stored = session.rows("embed/count_named_texts", **parameters)[0]["stored"]
-    pending = PendingItems(tower=tower, source="texts", table=table)
+    pending = PendingItems(tower=tower, source="texts", rows=SpooledTable.of(table))
     return TowerPlan(
         tower=tower,
         pending=(pending,) if table.num_rows else (),
