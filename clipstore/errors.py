@@ -50,6 +50,10 @@ class ShardError(ClipstoreError):
     """A shard is missing, incomplete, modified or of another format, or the shards are locked."""
 
 
+class StoreError(ClipstoreError):
+    """The settings of a store cannot be read, or its shards are elsewhere."""
+
+
 class VerificationError(ClipstoreError):
     """`clipstore verify` found problems."""
 

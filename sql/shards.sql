@@ -8,6 +8,10 @@ FROM staged_shards AS staged
 JOIN shards USING (file)
 WHERE staged.file_checksum != '';
 
+-- name: count
+-- The number of registered shards, score shards included.
+SELECT (SELECT count(*) FROM shards) + (SELECT count(*) FROM score_shards) AS shards;
+
 -- name: count_new_contents
 -- The number of the staged contents of which a fingerprint has no vector.
 SELECT count(*) AS contents

@@ -73,6 +73,26 @@ class CatalogMethods(StoreMethods):
         return run_query(self._store, name, pairs, allow_files=allow_files, allow_network=allow_network)
 
     @checked
+    def init(self, *, shards: str | None = None) -> Result:
+        """Create the store, or set where its shards will be.
+
+        Args:
+            shards: The URL of a bucket and a prefix, such as "s3://bucket/prefix"; None: in the folder of the store.
+
+        Returns:
+            What `clipstore store init --json` prints: "store", "id", and "shards", None where they are in its folder.
+
+        Raises:
+            StoreError: `shards` is no such URL, cannot be used, or the store has shards elsewhere.
+
+        Example:
+            >>> store.init()["id"]
+        """
+        from clipstore.pipeline.init_store import init_store
+
+        return Result(init_store(self._store, shards))
+
+    @checked
     def info(self) -> Result:
         """Describe the store: contents, disk use and versions.
 

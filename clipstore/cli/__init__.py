@@ -35,6 +35,7 @@ from clipstore.cli.run import run
 from clipstore.cli.split import split
 from clipstore.cli.sql import sql
 from clipstore.cli.stats import stats
+from clipstore.cli.store import store_group
 from clipstore.cli.train import train
 from clipstore.cli.verify import verify
 from clipstore.cli.zeroshot import zeroshot
@@ -114,6 +115,7 @@ for command in (
     verify,
     gc,
     catalog,
+    store_group,
     bench,
     demo,
 ):

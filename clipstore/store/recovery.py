@@ -42,6 +42,7 @@ from clipstore.store.recovery_records import (
     StoreRecord,
     TowerRecord,
 )
+from clipstore.store.settings import ensure_settings
 
 FORMAT = 1
 
@@ -58,11 +59,14 @@ def save_records(session: Session, store: Store, *kinds: Kind) -> None:
     """Write the records of some kinds (none: all) that differ from the state of a writing session.
 
     Call it at the end of the session, before the commit: if the process is killed between the two, the records have
-    what the interrupted command would have stored, and lose nothing. A store of an earlier version gets all records.
+    what the interrupted command would have stored, and lose nothing. A store of an earlier version gets all
+    records, and its settings.
 
     Raises:
+        StoreError: the settings of the store cannot be read.
         OSError: a file cannot be written.
     """
+    ensure_settings(store)
     folder = store.records
     if session.is_new and folder.exists() and not _are_those_of(session, folder):
         _keep_aside(folder)

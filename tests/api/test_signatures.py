@@ -58,6 +58,7 @@ METHODS = {
     "verify": "verify",
     "gc": "gc",
     "catalog rebuild": "rebuild_catalog",
+    "store init": "init",
 }
 
 # The documented exceptions.
