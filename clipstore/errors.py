@@ -54,6 +54,10 @@ class StoreError(ClipstoreError):
     """The settings of a store cannot be read, or its shards are elsewhere."""
 
 
+class StorageError(ClipstoreError):
+    """Object storage cannot be used: no such bucket, access denied, or no answer."""
+
+
 class VerificationError(ClipstoreError):
     """`clipstore verify` found problems."""
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from clipstore.errors import ClipstoreError
@@ -20,7 +19,7 @@ from clipstore.inference.encode import encode
 from clipstore.inference.settings import EncodeSettings, Timings
 from clipstore.process import ignore_image_warnings, retain_freed_memory
 from clipstore.records import Model, PlanGroup, Tower
-from clipstore.shards import Shard
+from clipstore.shards import Shard, Storage
 
 _POLL_SECONDS = 1.0  # after this time without a task, check that the parent process is alive
 
@@ -32,7 +31,7 @@ class WorkerSettings:
     `read` must be a function of a module. `memory` is the device memory for weights and batches, in bytes.
     """
 
-    folder: Path
+    storage: Storage
     model: Model
     tower: Tower
     store_dtype: str
@@ -147,7 +146,7 @@ def _load_models(
     weights = sum(encoder.weight_bytes for encoder in encoders.values())
     return {
         fingerprint: EncodeSettings(
-            folder=worker.folder,
+            storage=worker.storage,
             model=worker.model,
             encoder=encoders[fingerprint],
             store_dtype=worker.store_dtype,
