@@ -203,7 +203,7 @@ def _retry(url: str, verb: str, operation: Callable[[_Client], Result]) -> Resul
         try:
             return operation(client)
         except client.errors as error:
-            if isinstance(error, OSError) and error.filename is not None and error.errno in _LOCAL_ERRORS:
+            if isinstance(error, OSError) and error.errno in _LOCAL_ERRORS:
                 raise
             if isinstance(error, FileNotFoundError):
                 _check_bucket(client, url, error)
@@ -215,7 +215,7 @@ def _retry(url: str, verb: str, operation: Callable[[_Client], Result]) -> Resul
     raise AssertionError
 
 
-_LOCAL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR}
+_LOCAL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR}  # of the local file
 
 
 def _is_transient(error: Exception) -> bool:

@@ -57,7 +57,7 @@ def collect_garbage(store: Store, *, delete: bool) -> Row:
         NotFoundError: there is no store.
         ShardError: with `delete`, another process is writing shards.
     """
-    with shard_removal_lock(store) if delete and store.shards.is_dir() else nullcontext():
+    with shard_removal_lock(store) if delete and store.catalog.path.exists() else nullcontext():
         with store.catalog.write() if delete else store.catalog.read() as session:
             garbage, shard_ids = _registered(session)
             unused_scores = session.rows("rerank/unused_shards")

@@ -133,14 +133,28 @@ def _fetch(path: Path, url: str, checksum: str | None) -> None:
 
 
 def _download(url: str, path: Path, temporary: Path) -> None:
+    """Download an object to a temporary file beside its place in the cache.
+
+    Raises:
+        ShardError: there is no such object.
+        StorageError: as `cached_file`.
+    """
     found = find_object(url)
     if found is None:
-        message = f"the shard {url} does not exist: 'clipstore verify --repair' unregisters it, then embed again"
-        raise ShardError(message)
+        raise _missing(url)
     make_room(found.size)
     with _cache_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
-        get_object(url, temporary)
+        try:
+            get_object(url, temporary)
+        except FileNotFoundError as error:  # it was removed meanwhile
+            raise _missing(url) from error
+
+
+def _missing(url: str) -> ShardError:
+    return ShardError(
+        f"the shard {url} does not exist: 'clipstore verify --repair' unregisters it, then embed or import again"
+    )
 
 
 def _damaged(url: str, size: int, actual: str, checksum: str) -> ShardError:
@@ -226,8 +240,6 @@ def _cache_errors() -> Iterator[None]:
     """Errors of the cache's disk, as one line with the remedy."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
         root = cache_folder()
         free = f", {shutil.disk_usage(root).free // 2**20} MB free" if root.exists() else ""
