@@ -58,6 +58,10 @@ class PlanError(ClipstoreError):
     """A plan file, its index or a manifest is missing, damaged, of another store or of another format."""
 
 
+class StorageError(ClipstoreError):
+    """Object storage cannot be used: no such bucket, access denied, or no answer."""
+
+
 class VerificationError(ClipstoreError):
     """`clipstore verify` found problems."""
 

@@ -344,6 +344,8 @@ class RegisteredShard:
         items, dim, dtype: their number, width and type.
         checksum: of the shard (see docs/shard-format.md).
         file_checksum: SHA-256 of the file when it was checked and registered; None: an earlier version registered it.
+        url: of its object on object storage, from which the file at `path`, in the cache, is fetched; None: the file at
+            `path` is the shard.
     """
 
     path: Path
@@ -355,6 +357,7 @@ class RegisteredShard:
     dtype: str
     checksum: str
     file_checksum: str | None = field(default=None, compare=False)
+    url: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from itertools import chain, tee
 
 from clipstore.captions import TOO_LONG
@@ -157,7 +156,7 @@ def _submit_texts(builder: ShardBuilder) -> None:
 
 def _submit_features(builder: ShardBuilder) -> None:
     """Submit stored features in one batch: a projection head is one matrix product."""
-    plan, root = builder.plan, builder.settings.folder.parent
-    shards = {file: replace(shard, path=root / file) for file, shard in plan.shards.items()}
+    plan, storage = builder.plan, builder.settings.storage
+    shards = {file: storage.locate(shard, file) for file, shard in plan.shards.items()}
     for content, file, row in zip(plan.contents, plan.sources, plan.rows, strict=True):
         builder.add(content, (shards[file], row), batch_size=len(plan.contents))

@@ -23,7 +23,7 @@ from clipstore.inference.plan_files import INDEX, Index, Plan, read_file, read_s
 from clipstore.inference.settings import EncodeSettings
 from clipstore.progress import Progress, no_progress
 from clipstore.records import PlanGroup, TowerName
-from clipstore.shards import Shard
+from clipstore.shards import Shard, Storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def encode_plans(paths: Sequence[Path], options: EncodeOptions) -> Iterator[Plan
         if isinstance(first, PlanResult):
             yield first
             continue
-        settings = first.plan.settings(first.folder)
+        settings = first.plan.settings(first.storage)
         encoding = load_models(settings, device, lambda _fingerprint: queue.count)
         check_models(settings, encoding)
         yield from _encode(first, queue, encoding)
@@ -108,7 +108,7 @@ def _encode(first: _Task, queue: _Queue, encoding: dict[str, EncodeSettings]) ->
         while task:
             if isinstance(task, PlanResult):
                 complete.append(task)
-            elif {*task.plan.settings(task.folder)} != {*encoding}:
+            elif {*task.plan.settings(task.storage)} != {*encoding}:
                 queue.put_back(task)
                 return
             else:
@@ -136,12 +136,12 @@ class _Task:
     descriptor: int
 
     @property
-    def folder(self) -> Path:
-        return self.root / "shards"
+    def storage(self) -> Storage:
+        return self.plan.storage(self.root)
 
     @property
     def group(self) -> PlanGroup:
-        return self.plan.group(self.root)
+        return self.plan.group(self.storage)
 
     def release(self) -> None:
         os.close(self.descriptor)
@@ -214,7 +214,7 @@ class _Queue:
 
     def complete(self, task: _Task, shards: Sequence[Shard], *, encoded: bool) -> PlanResult:
         """Write the manifest of a plan whose shards are complete, and release it; its result."""
-        write_manifest(task.path, task.digest, shards, task.folder)
+        write_manifest(task.path, task.digest, shards)
         task.release()
         self._progress.count_plan()
         return task.result(shards, encoded=encoded)
@@ -231,11 +231,11 @@ class _Queue:
         except BaseException:
             os.close(descriptor)
             raise
-        if is_complete(path, digest, task.folder):
+        if is_complete(path, digest, task.storage):
             task.release()
             self._progress.count_plan()
             return task.result([], encoded=False)
-        shards = complete_shards(task.group, task.folder)
+        shards = complete_shards(task.group, task.storage)
         return task if shards is None else self.complete(task, shards, encoded=False)
 
 

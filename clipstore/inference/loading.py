@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipstore.encoders.fingerprint import fingerprint_towers
@@ -14,6 +13,7 @@ from clipstore.errors import ModelError
 from clipstore.files import FileReader, read_image_file
 from clipstore.inference.settings import EncodeSettings
 from clipstore.records import Model, Tower
+from clipstore.shards import Storage
 
 if TYPE_CHECKING:
     from clipstore.encoders.encoder import Encoder
@@ -24,13 +24,14 @@ class WorkerSettings:
     """Picklable settings from which a process builds its `EncodeSettings`.
 
     Attributes:
+        storage: where shards are written.
         memory: device memory for the weights and batches of all models together, in bytes.
         compiled: run the model through torch.compile.
         read: reads an image file; a function of a module.
         probes: the stored probes of the tower, by its name and "backbone".
     """
 
-    folder: Path
+    storage: Storage
     model: Model
     tower: Tower
     store_dtype: str
@@ -62,7 +63,7 @@ def load_models(
     weights = sum(encoder.weight_bytes for encoder in encoders.values())
     return {
         fingerprint: EncodeSettings(
-            folder=worker.folder,
+            storage=worker.storage,
             model=worker.model,
             encoder=encoders[worker.model],
             store_dtype=worker.store_dtype,

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from clipstore.errors import PlanError, ShardError
 from clipstore.inference.plan_files import MANIFESTS, Key, read_file, write_file
-from clipstore.inference.write import plan_paths
+from clipstore.inference.write import plan_files
 from clipstore.records import PlanGroup
-from clipstore.shards import Shard, read_shard
+from clipstore.shards import Shard, Storage, read_shard, shard_file
 
 
 class ManifestShard(msgspec.Struct, kw_only=True, frozen=True):
-    """A complete shard: its file relative to the folder of shards, its size in bytes, and its checksums."""
+    """A complete shard: its file relative to the store, its size in bytes, and its checksums."""
 
     file: str
     items: int
@@ -39,15 +40,15 @@ def manifest_path(plan: Path) -> Path:
     return plan.parent / MANIFESTS / plan.name
 
 
-def write_manifest(plan: Path, digest: str, shards: Sequence[Shard], folder: Path) -> None:
-    """Write the manifest of the plan file `plan`; its shards are complete, and are below `folder`.
+def write_manifest(plan: Path, digest: str, shards: Sequence[Shard]) -> None:
+    """Write the manifest of the plan file `plan`, whose shards are complete.
 
     Raises:
         PlanError: it cannot be written.
     """
     described = [
         ManifestShard(
-            file=shard.path.relative_to(folder).as_posix(),
+            file=shard_file(shard.path),
             items=len(shard.contents),
             failed=len(shard.failures),
             bytes=shard.size,
@@ -69,34 +70,42 @@ def read_manifest(plan: Path) -> Manifest | None:
     return read_file(path, "manifest", Manifest)[0] if path.exists() else None
 
 
-def is_complete(plan: Path, digest: str, folder: Path) -> bool:
-    """Whether a plan has a manifest, and files of the sizes that it states. `register` compares their checksums."""
+def is_complete(plan: Path, digest: str, storage: Storage) -> bool:
+    """Whether a plan has a manifest, and its shards exist. `register` compares their checksums."""
     try:
         manifest = read_manifest(plan)
-        return (
-            manifest is not None
-            and manifest.plan == digest
-            and all((folder / shard.file).stat().st_size == shard.bytes for shard in manifest.shards)
-        )
-    except (OSError, PlanError):
+    except PlanError:
         return False
+    if manifest is None or manifest.plan != digest:
+        return False
+    return not storage.missing([shard.file for shard in manifest.shards])
 
 
-def complete_shards(group: PlanGroup, folder: Path) -> list[Shard] | None:
-    """The shards of a plan group that are complete on disk, as a process leaves them that ended before the manifest.
+def complete_shards(group: PlanGroup, storage: Storage) -> list[Shard] | None:
+    """The shards of a plan group that are complete, as a process leaves them that ended before the manifest.
 
     None: one is missing, damaged, of other items, or without rows: a plan to retry failed items has the same shard.
     """
+    files = [(plan, file) for plan in group.plans for file in plan_files(plan)]
+    if storage.missing([file for _, file in files]):
+        return None
     shards = []
-    for plan in group.plans:
-        for path in plan_paths(folder, plan):
-            if not path.is_file():
-                return None
-            try:
-                shard = read_shard(path, check=True)
-            except ShardError:
-                return None
-            if not shard.contents or {*shard.contents, *shard.failures} != {*plan.contents}:
-                return None
-            shards.append(shard)
+    for plan, file in files:
+        try:
+            shard = read_stored(storage, file)
+        except ShardError:
+            return None
+        if not shard.contents or {*shard.contents, *shard.failures} != {*plan.contents}:
+            return None
+        shards.append(shard)
     return shards
+
+
+def read_stored(storage: Storage, file: str) -> Shard:
+    """A shard as it is stored now, read and checked as a whole.
+
+    Raises:
+        ShardError: it is missing or damaged.
+    """
+    with storage.original(file) as path:
+        return replace(read_shard(path, check=True), path=storage.path(file))

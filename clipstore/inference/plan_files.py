@@ -29,6 +29,7 @@ from clipstore.records import (
     Tower,
     TowerName,
 )
+from clipstore.shards import LocalStorage, ObjectStorage, Storage
 
 FORMAT_VERSION = 1
 
@@ -72,6 +73,7 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
 
     Attributes:
         store, folder: the id and the folder of the store.
+        shards_url: the URL of its shards; None: they are in its folder.
         memory: device memory for weights and batches, in bytes, on which the size of batches depends.
         source: what `sources` are: paths of image files, texts, or files of feature shards relative to the store.
         contents: the content keys of the items.
@@ -82,6 +84,7 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
 
     store: str
     folder: str
+    shards_url: str | None = None
     memory: int
     source: PlanSource
     towers: list[PlannedTower]
@@ -96,10 +99,14 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
         """The folder of the store."""
         return Path(self.folder)
 
-    def group(self, root: Path) -> PlanGroup:
-        """The plan group, with the feature shards of the store in the folder `root`."""
+    def storage(self, root: Path) -> Storage:
+        """The storage of the shards of the store, whose folder is `root`."""
+        return ObjectStorage(self.shards_url) if self.shards_url else LocalStorage(root)
+
+    def group(self, storage: Storage) -> PlanGroup:
+        """The plan group, with the feature shards in a storage."""
         shards = {
-            file: RegisteredShard(path=root / file, **msgspec.structs.asdict(shard))
+            file: storage.locate(RegisteredShard(path=Path(file), **msgspec.structs.asdict(shard)), file)
             for file, shard in self.shards.items()
         }
         images = zip(self.contents, self.sources, self.sizes, strict=True) if self.source == "image_files" else ()
@@ -108,11 +115,11 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
             image_files=tuple(ImageFile(*image) for image in images),
         )
 
-    def settings(self, folder: Path) -> dict[str, WorkerSettings]:
-        """The settings of its towers by fingerprint; shards are written below `folder`."""
+    def settings(self, storage: Storage) -> dict[str, WorkerSettings]:
+        """The settings of its towers by fingerprint, which write shards into a storage."""
         return {
             planned.tower.fingerprint: WorkerSettings(
-                folder=folder,
+                storage=storage,
                 model=planned.model,
                 tower=planned.tower,
                 store_dtype=planned.store_dtype,
@@ -161,20 +168,16 @@ class _Envelope(msgspec.Struct, kw_only=True, frozen=True):
     content: msgspec.Raw
 
 
-def plan_of(
-    group: PlanGroup,
-    settings: Mapping[str, WorkerSettings],
-    *,
-    store: str,
-    root: Path,
-) -> Plan:
+def plan_of(group: PlanGroup, settings: Mapping[str, WorkerSettings], *, store: str, root: Path) -> Plan:
     """The plan file of a plan group; `settings` by fingerprint, `root` is the folder of the store `store`."""
     first = group.plans[0]
+    storage = settings[first.tower.fingerprint].storage
     contents = [image.content for image in group.image_files] or first.contents
     number = {content: item for item, content in enumerate(contents)}
     return Plan(
         store=store,
         folder=str(root),
+        shards_url=storage.url if isinstance(storage, ObjectStorage) else None,
         memory=settings[first.tower.fingerprint].memory,
         source=first.source,
         towers=[
@@ -192,10 +195,8 @@ def plan_of(
         sizes=[image.size for image in group.image_files],
         rows=first.rows,
         shards={
-            shard.path.relative_to(root).as_posix(): FeatureShard(
-                **{name: getattr(shard, name) for name in FeatureShard.__struct_fields__}
-            )
-            for shard in first.shards.values()
+            file: FeatureShard(**{name: getattr(shard, name) for name in FeatureShard.__struct_fields__})
+            for file, shard in first.shards.items()
         },
     )
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipstore.files import FileReader, read_image_file
 from clipstore.inference.batches import BatchSplitter
 from clipstore.records import Model
+from clipstore.shards import Storage
 
 if TYPE_CHECKING:
     from clipstore.encoders.encoder import Encoder
@@ -35,7 +35,7 @@ class EncodeSettings:
     """How the plans of one tower are encoded.
 
     Attributes:
-        folder: the store's folder of shards.
+        storage: where shards are written, and those of features are.
         batch_tokens: tokens per batch.
         on_progress: called from several threads, with the number of items that were encoded or have failed.
         store_dtype: data type of the vectors that are written, float32 or float16.
@@ -43,7 +43,7 @@ class EncodeSettings:
         read: reads an image file.
     """
 
-    folder: Path
+    storage: Storage
     model: Model
     encoder: Encoder
     batch_tokens: int

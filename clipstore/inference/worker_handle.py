@@ -87,7 +87,7 @@ class WorkerHandle:
         self.assigned: deque[PlanGroup] = deque()
         self.unfinished: Counter[str] = Counter()
         self.longest_step = 0.0
-        self._folders = sorted({worker.folder for worker in settings.values()})
+        self._folders = {worker.storage.root / "shards" for worker in settings.values()}
         self._tasks = context.Queue()
         arguments = (device, threads, dict(settings), self._tasks, sender, beat)
         self._process = context.Process(target=run_worker, args=arguments, daemon=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -13,15 +12,15 @@ import numpy as np
 from clipstore import shards
 from clipstore.inference.builder import EncodedRows, ShardBuilder
 from clipstore.records import Model, ShardKind, ShardPlan
-from clipstore.shards import Shard, ShardInfo, normalize
+from clipstore.shards import Shard, ShardInfo, Storage, normalize
 
 
 class WriteSettings(Protocol):
     """Where the shards of a model are written, and in which type; see `EncodeSettings`."""
 
     @property
-    def folder(self) -> Path:
-        """The store's folder of shards."""
+    def storage(self) -> Storage:
+        """Where they are."""
 
     @property
     def model(self) -> Model:
@@ -35,10 +34,10 @@ class WriteSettings(Protocol):
 _SOFTWARE = ("clipstore", "torch", "transformers", "pillow")
 
 
-def shard_path(folder: Path, plan: ShardPlan, fingerprint: str) -> Path:
-    """The path of a plan's shard, named by the items planned, so that the same plan always has the same path."""
+def plan_file(plan: ShardPlan, fingerprint: str) -> str:
+    """The file of a plan's shard, relative to the store. The same plan always has the same file."""
     name = hashlib.sha256("\n".join(plan.contents).encode()).hexdigest()[:16]
-    return folder / fingerprint / f"{plan.tower.tower}-{name}.h5"
+    return f"shards/{fingerprint}/{plan.tower.tower}-{name}.h5"
 
 
 def plan_shards(plan: ShardPlan) -> dict[ShardKind, str]:
@@ -49,9 +48,9 @@ def plan_shards(plan: ShardPlan) -> dict[ShardKind, str]:
     return kinds
 
 
-def plan_paths(folder: Path, plan: ShardPlan) -> list[Path]:
-    """The paths of the shards that a plan gives."""
-    return [shard_path(folder, plan, fingerprint) for fingerprint in plan_shards(plan).values()]
+def plan_files(plan: ShardPlan) -> list[str]:
+    """The files of the shards that a plan gives."""
+    return [plan_file(plan, fingerprint) for fingerprint in plan_shards(plan).values()]
 
 
 def write_shards(builders: list[ShardBuilder]) -> list[Shard]:
@@ -102,4 +101,5 @@ def _write(plan: ShardPlan, settings: WriteSettings, rows: EncodedRows, kind: Sh
     )
     # A reason may quote text that UTF-8 cannot encode, such as half a surrogate pair from a damaged file.
     failures = {key: reason.encode(errors="replace").decode() for key, reason in rows.failures.items()}
-    return shards.write_shard(shard_path(settings.folder, plan, fingerprint), info, values, rows.contents, failures)
+    path = settings.storage.path(plan_file(plan, fingerprint))
+    return shards.write_shard(path, info, values, rows.contents, failures, publish=settings.storage.publish)

@@ -20,13 +20,14 @@ from clipstore.errors import ModelError, VectorError, check_name
 from clipstore.files import check_regular
 from clipstore.jobs import job_files
 from clipstore.records import IMPORTED, Model, Row, Tower, TowerName
-from clipstore.shards import Shard, ShardInfo, normalize
+from clipstore.shards import Shard, ShardInfo, normalize, shard_file
 from clipstore.store.evaluations import delete_model_evaluations
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import shard_write_lock
 from clipstore.store.model_records import record_model, record_towers
 from clipstore.store.recovery import save_records
 from clipstore.store.registry import register
+from clipstore.store.storage import shard_storage
 from clipstore.store.towers import recorded_towers
 from clipstore.waiting import wait_without_limit
 
@@ -82,7 +83,7 @@ def _record(store: Store, model: Model, towers: tuple[Tower, ...], written: list
         model_id = record_model(session, model, origin="imported")
         changed = recorded_towers(session, model_id) != towers
         record_towers(session, model_id, towers, "")
-        if _register_new(session, store, written) or changed:
+        if _register_new(session, written) or changed:
             delete_model_evaluations(session, model_id)
         save_records(session, store, "models", "evaluations")
 
@@ -213,7 +214,7 @@ def _write_shards(
         software=shards.software(clipstore=version("clipstore")),
     )
     counts = {"not_unit": 0, "zero": 0}
-    written = []
+    written, storage = [], shard_storage(store)
     for start in range(0, len(rows), _ROWS_PER_SHARD):
         part = np.asarray(rows[start : start + _ROWS_PER_SHARD])
         with np.errstate(over="ignore"):  # an infinite norm is not 1 either
@@ -223,23 +224,23 @@ def _write_shards(
         values = normalize(part, "float16" if rows.dtype == np.float16 else "float32")
         keys = contents[start : start + _ROWS_PER_SHARD]
         name = hashlib.sha256("\n".join(keys).encode() + values.tobytes()).hexdigest()[:16]
-        path = store.shards / tower.fingerprint / f"{tower.tower}-{name}.h5"
-        written.append(shards.write_shard(path, info, values, keys, {}))
+        path = storage.path(f"shards/{tower.fingerprint}/{tower.tower}-{name}.h5")
+        written.append(shards.write_shard(path, info, values, keys, {}, publish=storage.publish))
     return written, counts
 
 
-def _register_new(session: Session, store: Store, written: list[Shard]) -> bool:
+def _register_new(session: Session, written: list[Shard]) -> bool:
     """Register the shards that the catalog lacks, in place of their items' former vectors; whether there were any."""
     registered = {
         row["file"]
         for fingerprint in {shard.info.fingerprint for shard in written}
         for row in session.rows("import/current_shards", fingerprint=fingerprint)
     }
-    new = [shard for shard in written if str(shard.path.relative_to(store.root)) not in registered]
+    new = [shard for shard in written if shard_file(shard.path) not in registered]
     if new:
         keys = [(shard.info.fingerprint, content) for shard in new for content in shard.contents]
         session.stage(replaced=pa.table({"fingerprint": [key[0] for key in keys], "content": [key[1] for key in keys]}))
         session.run("import/delete_replaced")
-        session.run("import/delete_shards", files=[str(shard.path.relative_to(store.root)) for shard in new])
-        register(session, store, new)
+        session.run("import/delete_shards", files=[shard_file(shard.path) for shard in new])
+        register(session, new)
     return bool(new)

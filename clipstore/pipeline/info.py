@@ -10,6 +10,7 @@ from clipstore.catalog import FORMAT_VERSION
 from clipstore.errors import NotFoundError, is_path_name
 from clipstore.records import Row
 from clipstore.store.layout import Store
+from clipstore.store.storage import shard_storage
 
 _PACKAGES = (
     "clipstore", "duckdb", "torch", "transformers", "tokenizers", "peft", "safetensors", "h5py", "numpy", "pyarrow",
@@ -36,17 +37,18 @@ def store_info(store: Store) -> Row:
             models = session.rows("info/models")
     except NotFoundError:
         return {"store": None, "folder": str(store.root), **shared}
+    storage = shard_storage(store)
     for row in models:
         row["adapter_bytes"] = folder_bytes(store.adapter(row["model"])) if is_path_name(row["model"]) else 0
     return {
         "store": str(store.root),
         "folder": str(store.root),
         "format": stored["version"],
+        "shards_in": storage.location("shards"),
         "counts": counts,
         "bytes": {
             "catalog": store.catalog.path.stat().st_size,
-            "shards": folder_bytes(store.shards),
-            "scores": folder_bytes(store.scores),
+            **{folder: sum(file.size for file in storage.files(folder).values()) for folder in ("shards", "scores")},
             "adapters": folder_bytes(store.adapters),
             "reports": folder_bytes(store.reports),
         },

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from clipstore.errors import NotFoundError, StoreError
+from clipstore.objects import put_bytes, read_object
 from clipstore.records import Row
 from clipstore.shards.location import shards_url
 from clipstore.store.layout import Store
 from clipstore.store.recovery import has_records, save_records
-from clipstore.store.settings import ensure_settings, read_settings, set_shards
+from clipstore.store.settings import ensure_settings, set_shards
 
 
 def init_store(store: Store, shards: str | None = None) -> Row:
@@ -16,18 +19,39 @@ def init_store(store: Store, shards: str | None = None) -> Row:
     Returns {"store", "id", "shards"}; "shards" is None if they are in the folder of the store.
 
     Raises:
-        StoreError: `shards` is no URL of object storage, or the store has shards elsewhere.
+        StoreError: `shards` is no URL of object storage, or has another store's; or the store has shards elsewhere.
+        StorageError: there is no such bucket, it cannot be written, or does not answer.
+        MissingExtraError: the packages for it are not installed.
     """
     url = shards_url(shards) if shards is not None else None
-    settings = read_settings(store)
-    if url is not None and (settings is None or settings.shards != url):
-        _check_without_shards(store, settings.shards if settings else None, url)
+    settings = ensure_settings(store)
+    if url is not None:
+        if settings.shards != url:
+            _check_without_shards(store, settings.shards, url)
+        _claim(url, settings.id)
         settings = set_shards(store, url)
-    settings = settings or ensure_settings(store)
     if not store.catalog.path.exists() and not has_records(store):
         with store.catalog.write(create=True) as session:
             save_records(session, store)
     return {"store": str(store.root), "id": settings.id, "shards": settings.shards}
+
+
+def _claim(url: str, store_id: str) -> None:
+    """Write the id of the store beside its shards, which shows that the bucket can be written, and whose they are.
+
+    Raises:
+        StoreError: the id of another store is there.
+        StorageError: see `init_store`.
+    """
+    mark, content = f"{url}/store.json", msgspec.json.encode({"id": store_id}) + b"\n"
+    try:
+        stored = read_object(mark)
+    except FileNotFoundError:
+        stored = b""
+    if stored not in (b"", content):
+        message = f"{url} has the shards of another store, as {mark} says: choose another prefix"
+        raise StoreError(message)
+    put_bytes(content, mark)
 
 
 def _check_without_shards(store: Store, current: str | None, url: str) -> None:

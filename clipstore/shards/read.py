@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 from clipstore.errors import ShardError
 from clipstore.hints import embed_command
 from clipstore.records import IMPORTED, RegisteredShard
+from clipstore.shards.cache import cached_file
 from clipstore.shards.description import Shard
 from clipstore.shards.layout import open_rows, open_shard, read_registered
 from clipstore.shards.scan import ShardScan, file_checksum, scan_shard
+from clipstore.shards.stamps import FileStamp, file_stamp
 
 
 def read_shard(path: Path, *, check: bool = False) -> Shard:
@@ -66,7 +69,9 @@ def unchanged_keys(registered: RegisteredShard) -> NDArray[np.bytes_] | None:
     Raises:
         ShardError: the file is missing or cannot be read.
     """
-    if registered.file_checksum is None or file_checksum(registered.path) != registered.file_checksum:
+    if registered.file_checksum is None:
+        return None
+    if registered.url is None and file_checksum(registered.path) != registered.file_checksum:  # else `local_file` did
         return None
     shard, keys = read_registered(registered.path)
     return keys if shard == registered else None
@@ -80,7 +85,7 @@ def registered_differences(shard: RegisteredShard, registered: RegisteredShard) 
     return [
         f"{name} {_short(file)}, registered {_short(catalog)}"
         for name, (file, catalog) in values.items()
-        if file != catalog and name not in ("path", "file_checksum")
+        if file != catalog and name not in ("path", "file_checksum", "url")
     ]
 
 
@@ -116,15 +121,6 @@ def read_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class FileStamp:
-    """Distinguishes a file from one that replaced it. All None: there is no file."""
-
-    inode: int | None
-    size: int | None
-    modified_ns: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Checked:
     """A shard that matched its checksum when its file had this stamp."""
 
@@ -136,22 +132,14 @@ class _Checked:
 _checked: dict[Path, _Checked] = {}
 
 
-def file_stamp(path: Path) -> FileStamp:
-    """The current stamp of a file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return FileStamp(None, None, None)
-    return FileStamp(status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def check_file_unchanged(path: Path, before: FileStamp) -> None:
-    """Compare a shard's file with an earlier stamp.
+def check_file_unchanged(registered: RegisteredShard, before: FileStamp) -> None:
+    """Compare a shard's file with an earlier stamp. An object was compared with its registered SHA-256 as it was read.
 
     Raises:
         ShardError: it was replaced or changed.
     """
-    if file_stamp(path) != before:
+    if registered.url is None and file_stamp(registered.path) != before:
+        path = registered.path
         message = f"the shard {path} changed while it was read: nothing was stored; embed again, then run this again"
         raise ShardError(message)
 
@@ -159,20 +147,40 @@ def check_file_unchanged(path: Path, before: FileStamp) -> None:
 def gather(shards: Sequence[RegisteredShard], which: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
     """Row `rows[i]` of the shard `shards[which[i]]` for each i, as (N, D); float32 unless every row is float16.
 
-    Each shard is compared with its checksum and with what the catalog registered first (see `check`).
+    Each shard is compared with its checksum and with what the catalog registered first (see `check`). One on object
+    storage stays in the cache while it is read, so that one file at a time has to fit there.
 
     Raises:
+        StorageError: object storage, or the cache, cannot be used.
         ShardError: a file is missing, cannot be read, is damaged, or is not the one that was registered.
     """
     used = np.unique(which).tolist()
-    for number in used:
-        check(shards[number])
     places = [np.flatnonzero(which == number) for number in used]
-    parts = [read_rows(shards[number].path, rows[place]) for number, place in zip(used, places, strict=True)]
+    parts = [_gather_from(shards[number], rows[place]) for number, place in zip(used, places, strict=True)]
     gathered = np.empty((len(rows), parts[0].shape[1]), dtype=np.result_type(*parts))
     for place, part in zip(places, parts, strict=True):
         gathered[place] = part
     return gathered
+
+
+def _gather_from(shard: RegisteredShard, rows: NDArray[np.int64]) -> NDArray[Any]:
+    with local_file(shard) as path:
+        check(shard)
+        return read_rows(path, rows)
+
+
+@contextmanager
+def local_file(shard: RegisteredShard) -> Iterator[Path]:
+    """The file of a shard on this machine, which for one on object storage is in the cache while the block runs.
+
+    Raises:
+        ShardError, StorageError: as `cache.cached_file`.
+    """
+    if shard.url is None:
+        yield shard.path
+    else:
+        with cached_file(shard.path, shard.url, shard.file_checksum) as path:
+            yield path
 
 
 def _checked_shard(scan: ShardScan) -> Shard:

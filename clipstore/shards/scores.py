@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from clipstore.shards.layout import check_format, invalid, open_file, read_attribute, read_dataset, read_keys
 from clipstore.shards.scan import file_checksum
-from clipstore.shards.write import install, set_attribute
+from clipstore.shards.write import Publish, install, publish_nowhere, set_attribute
 
 FORMAT = "clipstore-scores"
 FORMAT_VERSION = 1
@@ -83,13 +83,14 @@ class ScoreShard:
     file_checksum: str = field(repr=False)
 
 
-def write_scores(path: Path, info: ScoreInfo, scores: PairScores) -> ScoreShard:
-    """Write scores; a file at `path` is complete.
+def write_scores(path: Path, info: ScoreInfo, scores: PairScores, *, publish: Publish = publish_nowhere) -> ScoreShard:
+    """Write scores; a file at `path` is complete. It is written and published as by `write_shard`.
 
     Raises:
         ShardError: it cannot be written, or reads back differently.
+        StorageError: it cannot be published.
     """
-    return replace(install(path, lambda: _file_bytes(info, scores), read_scores), path=path)
+    return replace(install(path, lambda: _file_bytes(info, scores), read_scores, publish), path=path)
 
 
 def read_scores(path: Path) -> ScoreShard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from clipstore.errors import ShardError
+from clipstore.errors import ClipstoreError, ShardError
 from clipstore.files import flush
 from clipstore.shards.description import ATTRIBUTES, FORMAT, FORMAT_VERSION, Shard, ShardInfo, checksum
 from clipstore.shards.read import note_checked, read_shard
+from clipstore.shards.temporary import temporary_files
 
 Content = TypeVar("Content")
 
@@ -24,31 +25,52 @@ _KEY_BYTES = 64
 _FORMAT_BYTES = 4632  # of a file without rows and failures: attributes and the metadata of HDF5
 
 
+Publish = Callable[[Path, Path], None]  # takes the verified temporary file, and the path that it will have
+
+
+def publish_nowhere(_temporary: Path, _path: Path) -> None:
+    """The file itself is the shard: see `storage.LocalStorage`."""
+
+
 def write_shard(
-    path: Path, info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]
+    path: Path,
+    info: ShardInfo,
+    values: NDArray[Any],
+    contents: Sequence[str],
+    failures: Mapping[str, str],
+    *,
+    publish: Publish = publish_nowhere,
 ) -> Shard:
     """Write rows (N, D), float16 or float32, with their content keys; a file at `path` is complete.
 
-    The file is written under a temporary name in the same folder, flushed, read back and checked, and then renamed.
+    The file is written under a temporary name in the same folder, flushed, read back and checked, published where the
+    store has its shards (see `storage`), and then renamed.
 
     Raises:
         ShardError: it cannot be written, or reads back differently.
+        StorageError: it cannot be published.
     """
     written = install(
-        path, lambda: _file_bytes(info, values, contents, failures), lambda file: read_shard(file, check=True)
+        path,
+        lambda: _file_bytes(info, values, contents, failures),
+        lambda file: read_shard(file, check=True),
+        publish,
     )
     shard = replace(written, path=path)
     note_checked(shard)
     return shard
 
 
-def install(path: Path, content: Callable[[], bytes], read: Callable[[Path], Content]) -> Content:
-    """Write a file under a temporary name in the same folder, flush it, `read` it back, and rename it to `path`.
+def install(
+    path: Path, content: Callable[[], bytes], read: Callable[[Path], Content], publish: Publish = publish_nowhere
+) -> Content:
+    """Write a file under a temporary name in the same folder, flush it, `read` it back, publish it, and rename it.
 
     Returns what `read` returned of the temporary file.
 
     Raises:
         ShardError: it cannot be written, or `read` raises it.
+        StorageError: it cannot be published.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -58,6 +80,7 @@ def install(path: Path, content: Callable[[], bytes], read: Callable[[Path], Con
         temporary.write_bytes(content())
         flush(temporary)
         result = read(temporary)
+        publish(temporary, path)
         temporary.replace(path)
         flush(path.parent)
     except OSError as error:
@@ -65,7 +88,7 @@ def install(path: Path, content: Callable[[], bytes], read: Callable[[Path], Con
             temporary.unlink()
         message = f"cannot write the shard {path}: {error}"
         raise ShardError(message) from error
-    except ShardError:
+    except ClipstoreError:
         temporary.unlink(missing_ok=True)
         raise
     return result
@@ -74,32 +97,6 @@ def install(path: Path, content: Callable[[], bytes], read: Callable[[Path], Con
 def expected_bytes(rows: int, dim: int, dtype: str) -> int:
     """The size of the file of a shard without failures: its rows, their content keys, and what the format adds."""
     return rows * (dim * np.dtype(dtype).itemsize + _KEY_BYTES) + _FORMAT_BYTES
-
-
-def temporary_files(folder: Path, name: str = "") -> Iterator[Path]:
-    """The temporary files in a folder, of the shard `name` or of all, that killed processes left.
-
-    Those of living processes are not included: two may write a shard at the same time, with the same rows.
-    """
-    if folder.is_dir():
-        for file in sorted(folder.iterdir()):
-            of_shard = file.name.startswith(f".{name}.") if name else file.name.startswith(".")
-            if of_shard and file.suffix == ".tmp" and not file.is_symlink() and file.is_file() and not _alive(file):
-                yield file
-
-
-def _alive(file: Path) -> bool:
-    """Whether the process in the name of a temporary file may be running; True for a file without a process number."""
-    number = file.name.split(".")[-2]
-    if not number.isdecimal():
-        return True
-    try:
-        os.kill(int(number), 0)  # signal 0 only checks that the process exists
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass  # it exists and belongs to another user
-    return True
 
 
 def _file_bytes(info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -11,9 +11,10 @@ import pyarrow as pa
 from clipstore.catalog import Session
 from clipstore.errors import ShardError
 from clipstore.records import ShardKind, Tower, TowerName
-from clipstore.shards import Shard, read_shard, temporary_files
+from clipstore.shards import Shard, Storage, is_shard_name, read_shard
 from clipstore.store.layout import Store
 from clipstore.store.registry import register
+from clipstore.store.storage import shard_storage
 
 
 class ExpectedRows(NamedTuple):
@@ -31,19 +32,20 @@ def adopt_orphans(store: Store, towers: Iterable[Tower]) -> list[Shard]:
     another fingerprint, or has vectors only of items that have one already. The caller holds the lock for writing
     shards.
     """
-    expected = expected_rows(towers)
+    expected, storage = expected_rows(towers), shard_storage(store)
     for fingerprint in expected:
-        for leftover in temporary_files(store.shards / fingerprint):
-            leftover.unlink(missing_ok=True)
-    if not any(shard_files(store, fingerprint) for fingerprint in expected):
+        for leftover in storage.leftovers(f"shards/{fingerprint}"):
+            storage.remove(leftover)
+    files = [file for fingerprint in expected for file in shard_files(storage, fingerprint)]
+    if not files:
         return []
     with store.catalog.read() as session:
-        orphans = [path for fingerprint in expected for path in unregistered_files(session, store, fingerprint)]
-        complete = [shard for path in orphans if (shard := _useful(session, path, expected))]
+        orphans = unregistered_files(session, files, expected)
+        complete = [shard for file in orphans if (shard := _useful(session, storage, file, expected))]
     if complete:
         with store.catalog.write() as session:
             for shard in complete:
-                register(session, store, [shard])
+                register(session, [shard])
     return complete
 
 
@@ -57,18 +59,20 @@ def expected_rows(towers: Iterable[Tower]) -> dict[str, ExpectedRows]:
     return expected
 
 
-def unregistered_files(session: Session, store: Store, fingerprint: str) -> Iterator[Path]:
-    """The files of a fingerprint with the name of a shard that the catalog does not have."""
-    files = shard_files(store, fingerprint)
-    if files:
-        registered = {store.root / row["file"] for row in session.rows("embed/shard_files", fingerprint=fingerprint)}
-        yield from (path for path in files if path not in registered)
+def unregistered_files(session: Session, files: Iterable[str], fingerprints: Iterable[str]) -> list[str]:
+    """Those of some files of these fingerprints that the catalog does not have."""
+    registered = {
+        row["file"]
+        for fingerprint in fingerprints
+        for row in session.rows("embed/shard_files", fingerprint=fingerprint)
+    }
+    return [file for file in files if file not in registered]
 
 
-def shard_files(store: Store, fingerprint: str) -> list[Path]:
+def shard_files(storage: Storage, fingerprint: str) -> list[str]:
     """The files of a fingerprint with the name of a shard, in order."""
-    folder = store.shards / fingerprint
-    return sorted(path for path in folder.glob("*.h5") if path.name[0] != "." and path.is_file())
+    listed = storage.files(f"shards/{fingerprint}")
+    return [file for file, stored in listed.items() if stored.is_file and is_shard_name(file)]
 
 
 def new_contents(session: Session, shard: Shard) -> int:
@@ -78,13 +82,16 @@ def new_contents(session: Session, shard: Shard) -> int:
     return int(rows[0]["contents"])
 
 
-def _useful(session: Session, path: Path, expected: dict[str, ExpectedRows]) -> Shard | None:
-    """The shard at a path if it is undamaged and has vectors that are needed. The rows of others are not read."""
+def _useful(session: Session, storage: Storage, file: str, expected: dict[str, ExpectedRows]) -> Shard | None:
+    """A shard if it is undamaged and has vectors that are needed. The rows of others are not read."""
+    path = storage.path(file)
+    fingerprint = path.parent.name
     try:
-        shard = read_shard(path)
-        rows = ExpectedRows(shard.info.kind, shard.info.tower, shard.dim)
-        if shard.info.fingerprint != path.parent.name or expected[path.parent.name] != rows:
-            return None
-        return read_shard(path, check=True) if new_contents(session, shard) else None
+        with storage.original(file) as stored:
+            shard = read_shard(stored)
+            rows = ExpectedRows(shard.info.kind, shard.info.tower, shard.dim)
+            if shard.info.fingerprint != fingerprint or expected[fingerprint] != rows:
+                return None
+            return replace(read_shard(stored, check=True), path=path) if new_contents(session, shard) else None
     except ShardError:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 
 from clipstore.catalog import Session
 from clipstore.records import RegisteredShard, Row
-from clipstore.shards import Shard, gather
+from clipstore.shards import Shard, Storage, gather, shard_file
 from clipstore.store.layout import Store
+from clipstore.store.storage import shard_storage
 
 
-def register(session: Session, store: Store, shards: Sequence[Shard]) -> None:
+def register(session: Session, shards: Sequence[Shard]) -> None:
     """Add complete shards, their rows and their failures to the catalog."""
-    files = [(str(shard.path.relative_to(store.root)), shard) for shard in shards]
+    files = [(shard_file(shard.path), shard) for shard in shards]
     session.stage(
         staged_shards=_shard_rows(files),
         staged_vectors=pa.concat_tables([_vector_rows(file, shard) for file, shard in files]),
@@ -35,8 +37,8 @@ def register(session: Session, store: Store, shards: Sequence[Shard]) -> None:
 
 def registered_shards(session: Session, store: Store, files: Iterable[str]) -> dict[str, RegisteredShard]:
     """The registered shards among some files, which are relative to the store, by file."""
-    rows = session.rows("shards/registered", files=list(files))
-    return {row["file"]: registered_shard(store, row) for row in rows}
+    rows, storage = session.rows("shards/registered", files=list(files)), shard_storage(store)
+    return {row["file"]: registered_shard(storage, row) for row in rows}
 
 
 def gather_rows(registered: Mapping[str, RegisteredShard], table: pa.Table) -> NDArray[Any]:
@@ -52,16 +54,18 @@ def gather_rows(registered: Mapping[str, RegisteredShard], table: pa.Table) -> N
     return gather([registered[file] for file in files.dictionary.to_pylist()], which, rows)
 
 
-def registered_shard(store: Store, row: Row) -> RegisteredShard:
+def registered_shard(storage: Storage, row: Row) -> RegisteredShard:
     """A row of the table of shards as a record."""
     names = ("kind", "tower", "fingerprint", "items", "dim", "dtype", "checksum", "file_checksum")
-    return RegisteredShard(path=store.root / row["file"], **{name: row[name] for name in names})
+    file = row["file"]
+    return storage.locate(RegisteredShard(path=Path(file), **{name: row[name] for name in names}), file)
 
 
 def missing_shards(session: Session, store: Store, fingerprint: str) -> list[int]:
     """The ids of the registered shards of a fingerprint whose files are missing."""
     rows = session.rows("embed/shard_files", fingerprint=fingerprint)
-    return [row["shard_id"] for row in rows if not (store.root / row["file"]).is_file()]
+    missing = shard_storage(store).missing(row["file"] for row in rows)
+    return [row["shard_id"] for row in rows if row["file"] in missing]
 
 
 def delete_missing_shards(session: Session, store: Store, fingerprint: str) -> None:

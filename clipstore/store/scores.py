@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 from clipstore.catalog import Session
 from clipstore.errors import ShardError
 from clipstore.records import MatchingHead, Row
-from clipstore.shards import ScoreShard, read_scores, temporary_files
+from clipstore.shards import ScoreShard, Storage, is_shard_name, read_scores, shard_file
 from clipstore.store.layout import Store
+from clipstore.store.storage import shard_storage
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -65,18 +65,18 @@ def record_head(session: Session, model_id: int, head: MatchingHead, files_key: 
     )
 
 
-def register_scores(session: Session, store: Store, shards: Sequence[ScoreShard]) -> None:
+def register_scores(session: Session, shards: Sequence[ScoreShard]) -> None:
     """Add complete score shards to the catalog; one that is registered is replaced."""
-    rows = [_shard_row(store, shard) for shard in shards]
+    rows = [_shard_row(shard) for shard in shards]
     session.stage(staged_score_shards=pa.Table.from_pylist(rows))
     session.run("rerank/delete_shards", files=[row["file"] for row in rows])
     session.run("rerank/add_shards")
 
 
-def _shard_row(store: Store, shard: ScoreShard) -> Row:
+def _shard_row(shard: ScoreShard) -> Row:
     return {
         "fingerprint": shard.info.fingerprint,
-        "file": str(shard.path.relative_to(store.root)),
+        "file": shard_file(shard.path),
         "pairs": len(shard.scores.score),
         "bytes": shard.size,
         "checksum": shard.checksum,
@@ -92,8 +92,8 @@ def stored_scores(store: Store, fingerprint: str, images: Sequence[str], texts: 
     """
     with store.catalog.read() as session:
         rows = session.rows("rerank/shards", fingerprint=fingerprint)
-    keys = pa.array(images, pa.string()), pa.array(texts, pa.string())
-    parts = [_pairs_of(_read_registered(store, row), *keys) for row in rows]
+    keys, storage = (pa.array(images, pa.string()), pa.array(texts, pa.string())), shard_storage(store)
+    parts = [_pairs_of(_read_registered(storage, row), *keys) for row in rows]
     codes = np.concatenate([np.empty(0, np.int64), *(codes for codes, _ in parts)])
     scores = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in parts)])
     unique, first = np.unique(codes, return_index=True)  # of a pair in two shards, the score of the first
@@ -115,25 +115,28 @@ def _places(contents: list[str], keys: pa.Array) -> Ints:
     return np.asarray(pc.fill_null(found, -1).to_numpy(), dtype=np.int64)
 
 
-def _read_registered(store: Store, row: Row) -> ScoreShard:
+def _read_registered(storage: Storage, row: Row) -> ScoreShard:
     """A registered score shard.
 
     Raises:
         ShardError: it is missing, damaged, or not the one that was registered.
     """
-    shard = read_scores(store.root / row["file"])
+    with storage.reading(row["file"], row["file_checksum"]) as path:
+        shard = read_scores(path)
     if shard.checksum != row["checksum"] or shard.info.fingerprint != row["fingerprint"]:
+        place = storage.location(row["file"])
         message = (
-            f"the shard {shard.path} is not the one that the catalog has registered: 'clipstore verify --repair' moves "
+            f"the shard {place} is not the one that the catalog has registered: 'clipstore verify --repair' moves "
             "it to quarantine, then rerank again"
         )
         raise ShardError(message)
     return shard
 
 
-def score_files(store: Store, fingerprint: str) -> list[Path]:
+def score_files(storage: Storage, fingerprint: str) -> list[str]:
     """The files of a fingerprint with the name of a score shard, in order."""
-    return sorted(path for path in (store.scores / fingerprint).glob("*.h5") if path.name[0] != "." and path.is_file())
+    listed = storage.files(f"scores/{fingerprint}")
+    return [file for file, stored in listed.items() if stored.is_file and is_shard_name(file)]
 
 
 def adopt_scores(store: Store, fingerprint: str) -> list[ScoreShard]:
@@ -143,36 +146,40 @@ def adopt_scores(store: Store, fingerprint: str) -> list[ScoreShard]:
     A file that is damaged is left where it is: the shard of its pairs has the same name and replaces it. The caller
     holds the lock for writing shards.
     """
-    for leftover in temporary_files(store.scores / fingerprint):
-        leftover.unlink(missing_ok=True)
+    storage = shard_storage(store)
+    for leftover in storage.leftovers(f"scores/{fingerprint}"):
+        storage.remove(leftover)
     with store.catalog.read() as session:
-        registered = {store.root / row["file"] for row in session.rows("rerank/shards", fingerprint=fingerprint)}
-    files = score_files(store, fingerprint)
-    complete = list(_complete(path for path in files if path not in registered))
-    missing = [str(path.relative_to(store.root)) for path in registered - set(files)]
+        registered = {row["file"] for row in session.rows("rerank/shards", fingerprint=fingerprint)}
+    files = score_files(storage, fingerprint)
+    complete = list(_complete(storage, [file for file in files if file not in registered]))
+    missing = sorted(registered - set(files))
     if complete or missing:
         with store.catalog.write() as session:
             session.run("rerank/delete_shards", files=missing)
             if complete:
-                register_scores(session, store, complete)
+                register_scores(session, complete)
     return complete
 
 
-def read_folder_scores(path: Path) -> ScoreShard:
+def read_folder_scores(storage: Storage, file: str) -> ScoreShard:
     """A score shard that is in the folder of its fingerprint.
 
     Raises:
         ShardError: it is damaged, or in another folder.
     """
-    shard = read_scores(path)
+    path = storage.path(file)
+    with storage.original(file) as stored:
+        shard = replace(read_scores(stored), path=path)
     if shard.info.fingerprint != path.parent.name:
-        message = f"the shard {path} is of the fingerprint {shard.info.fingerprint}: it is in the wrong folder"
+        place = storage.location(file)
+        message = f"the shard {place} is of the fingerprint {shard.info.fingerprint}: it is in the wrong folder"
         raise ShardError(message)
     return shard
 
 
-def _complete(files: Iterable[Path]) -> Iterator[ScoreShard]:
+def _complete(storage: Storage, files: Iterable[str]) -> Iterator[ScoreShard]:
     """The valid score shards among some files."""
-    for path in files:
+    for file in files:
         with suppress(ShardError):
-            yield read_folder_scores(path)
+            yield read_folder_scores(storage, file)

@@ -74,8 +74,8 @@ def store_id(store: Store) -> str:
     return ensure_settings(store).id
 
 
-def ensure_settings(store: Store, *, shards: str | None = None) -> StoreSettings:
-    """The settings of a store, which are created if there are none, with `shards` as the URL of its shards.
+def ensure_settings(store: Store) -> StoreSettings:
+    """The settings of a store, which are created if there are none.
 
     Raises:
         StoreError: the settings cannot be read.
@@ -84,9 +84,7 @@ def ensure_settings(store: Store, *, shards: str | None = None) -> StoreSettings
     settings = read_settings(store)
     if settings is None:
         with _lock(store):
-            settings = read_settings(store) or _write(
-                store, StoreSettings(format=FORMAT, id=uuid.uuid4().hex, shards=shards)
-            )
+            settings = read_settings(store) or _write(store, StoreSettings(format=FORMAT, id=uuid.uuid4().hex))
     return settings
 
 
@@ -97,7 +95,7 @@ def set_shards(store: Store, url: str) -> StoreSettings:
         StoreError: the settings cannot be read.
         OSError: they cannot be written.
     """
-    settings = ensure_settings(store, shards=url)
+    settings = ensure_settings(store)
     return settings if settings.shards == url else _write(store, msgspec.structs.replace(settings, shards=url))
 
 

@@ -22,6 +22,7 @@ from clipstore.store.layout import Store, split_id
 from clipstore.store.models import find_model
 from clipstore.store.probes import unchecked_warnings
 from clipstore.store.registry import registered_shard
+from clipstore.store.storage import shard_storage
 from clipstore.store.towers import has_changed, recorded_towers
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")  # as str(int) writes it
@@ -64,7 +65,7 @@ class StoredRows:
             return np.empty((0, self.dim), dtype=self.dtype)
         gathered = gather(self.shards, shard, row).astype(self.dtype, copy=False)
         for number in np.unique(shard).tolist():
-            check_file_unchanged(self.shards[number].path, self.stamps[number])
+            check_file_unchanged(self.shards[number], self.stamps[number])
         return gathered
 
     def take(self, indices: NDArray[np.int64]) -> StoredRows:
@@ -148,7 +149,8 @@ def _items(store: Store, session: Session, tower: Tower, table: pa.Table) -> Emb
     files = {row["shard_id"]: row for row in session.rows("evaluate/shards", fingerprint=tower.fingerprint)}
     ids = np.array(sorted(files), dtype=np.int64)
     shard = np.searchsorted(ids, present["shard_id"].to_numpy())
-    registered = [registered_shard(store, files[number]) for number in ids.tolist()]
+    storage = shard_storage(store)
+    registered = [registered_shard(storage, files[number]) for number in ids.tolist()]
     vectors = StoredRows(
         shards=registered,
         stamps=[file_stamp(item.path) for item in registered],
@@ -175,10 +177,11 @@ def missing_vectors_hint(model: Model, split: str) -> str:
 
 def bad_row_error(items: EmbeddedItems, side: str, row: int) -> VectorError:
     """The error for the item in a row of `items` whose vector cannot be ranked, with its shard."""
-    path = items.vectors.shards[items.vectors.shard[row]].path
+    shard = items.vectors.shards[items.vectors.shard[row]]
+    place = shard.url or shard.path
     message = (
         f"the vector of {side} {items.table['source_id'][row]} contains NaN, infinity or values above "
-        f"1e18 (row {items.vectors.rows[row]} of {path}): remove that shard, and embed or import it again"
+        f"1e18 (row {items.vectors.rows[row]} of {place}): remove that shard, and embed or import it again"
     )
     return VectorError(message)
 

@@ -21,6 +21,7 @@ from clipstore.inference.batches import BatchSplitter
 from clipstore.inference.encode import encode
 from clipstore.inference.settings import EncodeSettings
 from clipstore.records import Model, PlanGroup, ShardPlan
+from clipstore.shards import LocalStorage
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
@@ -28,7 +29,7 @@ Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 def test_encoded_groups_are_released(tmp_path: Path) -> None:
     model = Model(name="demo", family="clip", base="bundled:demo")
     tower, encoder = fingerprint_towers(model, "fp32")[1], Encoder(load_model(model))
-    settings = EncodeSettings(folder=tmp_path, model=model, encoder=encoder, batch_tokens=512)
+    settings = EncodeSettings(storage=LocalStorage(tmp_path), model=model, encoder=encoder, batch_tokens=512)
     groups: list[ref[PlanGroup]] = []
     most = 0
 

@@ -221,7 +221,7 @@ def test_register_refuses_what_is_not_as_encoded_and_encode_mends_it(
     cli("encode", planned)
     files = plan_files(planned)
     manifest = planned / "manifests" / files[0].name
-    shard = store / "shards" / json.loads(manifest.read_text())["content"]["shards"][0]["file"]
+    shard = store / json.loads(manifest.read_text())["content"]["shards"][0]["file"]
     if damage == "missing":
         shard.unlink()
     elif damage == "changed":

@@ -20,6 +20,7 @@ from clipstore.shards import Shard
 from clipstore.store.layout import Store
 from clipstore.store.probes import tower_fingerprints
 from clipstore.store.registry import register
+from clipstore.store.storage import shard_storage
 
 Counter = Callable[[int], None]  # takes a number of processed items
 
@@ -58,7 +59,7 @@ def encode_pending(run: EmbedRun, work: Work) -> None:
 def _register(store: Store, shards: list[Shard], summaries: Mapping[str, EmbedSummary]) -> None:
     """Register complete shards and count them in the summary of their fingerprint."""
     with store.catalog.write() as session:
-        register(session, store, shards)
+        register(session, shards)
     for shard in shards:
         summaries[shard.info.fingerprint].add_shard(shard)
 
@@ -99,7 +100,7 @@ def _encode_in_processes(
     options = run.options
     settings = {
         items.tower.fingerprint: WorkerSettings(
-            folder=run.store.shards,
+            storage=shard_storage(run.store),
             model=model.model,
             tower=items.tower,
             store_dtype=options.store_dtype,

@@ -15,6 +15,7 @@ from clipstore.pipeline.embed.plan import PendingItems, TowerPlan
 from clipstore.pipeline.embed.summary import EmbedSummary
 from clipstore.records import ITEM_KIND, Model, Tower, TowerName
 from clipstore.store.layout import Store
+from clipstore.store.storage import shard_storage
 
 if TYPE_CHECKING:
     from clipstore.encoders.encoder import Encoder
@@ -122,7 +123,7 @@ class EmbedRun:
     def encode_settings(self, model: EmbedModel, tower: Tower, timings: Timings) -> EncodeSettings:
         """How a tower of a loaded model encodes, within the memory that the weights leave."""
         return EncodeSettings(
-            folder=self.store.shards,
+            storage=shard_storage(self.store),
             model=model.model,
             encoder=model.required_encoder,
             store_dtype=self.options.store_dtype,

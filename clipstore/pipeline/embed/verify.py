@@ -23,6 +23,7 @@ from clipstore.store.layout import Store
 from clipstore.store.probes import add_probes, check_probes, tower_fingerprints
 from clipstore.store.recovery import save_records
 from clipstore.store.registry import registered_shards
+from clipstore.store.storage import shard_storage
 
 if TYPE_CHECKING:
     from clipstore.encoders.encoder import Encoder
@@ -108,7 +109,9 @@ def _sample_agrees(store: Store, model: Model, tower: Tower, component: str, enc
         rows=[],
     )
     tokens = encoder.batch_tokens(tower.tower, _MEMORY)
-    computed = encode_rows(plan, EncodeSettings(folder=store.shards, model=model, encoder=encoder, batch_tokens=tokens))
+    computed = encode_rows(
+        plan, EncodeSettings(storage=shard_storage(store), model=model, encoder=encoder, batch_tokens=tokens)
+    )
     values = computed.features if component == "backbone" else computed.vectors
     if values is None or not computed.contents:
         return True

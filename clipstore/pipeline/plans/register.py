@@ -9,17 +9,18 @@ from functools import partial
 from pathlib import Path
 
 from clipstore.errors import PlanError, ShardError
-from clipstore.inference.manifests import Manifest, ManifestShard, manifest_path, read_manifest
+from clipstore.inference.manifests import Manifest, ManifestShard, manifest_path, read_manifest, read_stored
 from clipstore.inference.plan_files import INDEX, Index, IndexEntry, Plan, read_file
-from clipstore.inference.write import plan_shards, shard_path
+from clipstore.inference.write import plan_file, plan_shards
 from clipstore.pipeline.embed.summary import items_failed
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row, ShardKind, ShardPlan
-from clipstore.shards import Shard, read_shard
+from clipstore.shards import Shard, Storage
 from clipstore.store.layout import Store
 from clipstore.store.locks import shard_write_lock
 from clipstore.store.registry import register, registered_shards
 from clipstore.store.settings import store_id
+from clipstore.store.storage import shard_storage
 from clipstore.waiting import wait_without_limit
 
 _PLANS_AT_ONCE = 32  # plans that are verified and registered in one transaction
@@ -90,7 +91,7 @@ def _register_some(
     result.before += len(manifests) - len(unregistered)
     new: list[Shard] = []
     for file, shards in zip(
-        unregistered, pool.map(partial(_verified, store, folder), unregistered.items()), strict=True
+        unregistered, pool.map(partial(_verified, shard_storage(store), folder), unregistered.items()), strict=True
     ):
         if isinstance(shards, _NotAsStated):
             _add_problem(folder, file, str(shards), result)
@@ -99,7 +100,7 @@ def _register_some(
             result.registered += 1
     if new:
         with store.catalog.write() as session:
-            register(session, store, new)
+            register(session, new)
         vectors = [shard for shard in new if shard.info.kind == "vectors"]
         result.items += sum(len(shard.contents) for shard in vectors)
         result.failed += sum(len(shard.failures) for shard in vectors)
@@ -127,23 +128,18 @@ def _add_problem(folder: Path, file: str, reason: str, result: RegisterResult) -
 
 def _unregistered(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, Manifest]:
     """The manifests with a shard that the catalog has not registered as it is stated."""
-    files = [_file(shard) for manifest in manifests.values() for shard in manifest.shards]
+    files = [shard.file for manifest in manifests.values() for shard in manifest.shards]
     with store.catalog.read() as session:
         registered = registered_shards(session, store, files)
     known = {file: shard.file_checksum for file, shard in registered.items()}
     return {
         file: manifest
         for file, manifest in manifests.items()
-        if any(known.get(_file(shard)) != shard.file_checksum for shard in manifest.shards)
+        if any(known.get(shard.file) != shard.file_checksum for shard in manifest.shards)
     }
 
 
-def _file(shard: ManifestShard) -> str:
-    """The file of a shard relative to the store."""
-    return f"shards/{shard.file}"
-
-
-def _verified(store: Store, folder: Path, encoded: tuple[str, Manifest]) -> list[Shard] | _NotAsStated:
+def _verified(storage: Storage, folder: Path, encoded: tuple[str, Manifest]) -> list[Shard] | _NotAsStated:
     """The shards of a plan, which are as its manifest states and have its items; or what is wrong."""
     file, manifest = encoded
     try:
@@ -151,18 +147,15 @@ def _verified(store: Store, folder: Path, encoded: tuple[str, Manifest]) -> list
         stated = {shard.file: shard for shard in manifest.shards}
         if digest != manifest.plan:
             return _NotAsStated("the plan file was changed")
-        return [
-            _verified_shard(store, part, kind, stated)
-            for part in plan.group(store.root).plans
-            for kind in plan_shards(part)
-        ]
+        parts = plan.group(storage).plans
+        return [_verified_shard(storage, part, kind, stated) for part in parts for kind in plan_shards(part)]
     except (PlanError, ShardError) as error:
         return _NotAsStated(str(error))
     except _NotAsStated as difference:
         return difference
 
 
-def _verified_shard(store: Store, plan: ShardPlan, kind: ShardKind, stated: Mapping[str, ManifestShard]) -> Shard:
+def _verified_shard(storage: Storage, plan: ShardPlan, kind: ShardKind, stated: Mapping[str, ManifestShard]) -> Shard:
     """One shard of a plan, read as a whole.
 
     Raises:
@@ -170,19 +163,18 @@ def _verified_shard(store: Store, plan: ShardPlan, kind: ShardKind, stated: Mapp
         _NotAsStated: it is not the one that the manifest states, or has other items.
     """
     fingerprint = plan_shards(plan)[kind]
-    path = shard_path(store.shards, plan, fingerprint)
-    entry = stated.get(path.relative_to(store.shards).as_posix())
-    if entry is None:
-        message = f"its manifest does not state the shard {path}"
+    file = plan_file(plan, fingerprint)
+    if file not in stated:
+        message = f"its manifest does not state the shard {file}"
         raise _NotAsStated(message)
-    shard = read_shard(path, check=True)
-    if shard.file_checksum != entry.file_checksum:
-        message = f"the shard {path} is not the one that the manifest states"
+    shard = read_stored(storage, file)
+    if shard.file_checksum != stated[file].file_checksum:
+        message = f"the shard {storage.location(file)} is not the one that the manifest states"
         raise _NotAsStated(message)
     dim = plan.tower.dim if kind == "vectors" else plan.tower.features_dim
     same = (shard.info.kind, shard.info.fingerprint, shard.dim) == (kind, fingerprint, dim)
     if not same or {*shard.contents, *shard.failures} != {*plan.contents}:
-        message = f"the shard {path} does not have the items, width or fingerprint of the plan"
+        message = f"the shard {storage.location(file)} does not have the items, width or fingerprint of the plan"
         raise _NotAsStated(message)
     return shard
 

@@ -29,6 +29,7 @@ from clipstore.records import ITEM_KIND, Row
 from clipstore.store.layout import Store
 from clipstore.store.probes import stored_probes
 from clipstore.store.settings import store_id
+from clipstore.store.storage import shard_storage
 
 _COUNTS = ("planned", "reused", "failed", "missing", "lost_shards", "special_tokens", "least_cosine")
 _DIGITS = 6  # of the numbers in the names of plan files
@@ -149,7 +150,7 @@ def _settings(run: EmbedRun, work: Work) -> dict[str, WorkerSettings]:
     with run.store.catalog.read() as session:
         return {
             items.tower.fingerprint: WorkerSettings(
-                folder=run.store.shards,
+                storage=shard_storage(run.store),
                 model=model.model,
                 tower=items.tower,
                 store_dtype=run.options.store_dtype,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,11 +15,12 @@ from clipstore.pipeline.ingest.merge import clean_captions, merge_captions, merg
 from clipstore.pipeline.rebuild.sources import Source
 from clipstore.progress import Progress
 from clipstore.records import Row
-from clipstore.shards import Shard, read_shard
+from clipstore.shards import Shard, Storage, is_shard_name, read_shard
 from clipstore.store.layout import Store
 from clipstore.store.recovery_records import DatasetRecord, ImagesRecord, ModelRecord, Records, SplitRecord
 from clipstore.store.registry import register
 from clipstore.store.scores import read_folder_scores, register_scores
+from clipstore.store.storage import shard_storage
 
 _DATASETS = pa.schema(
     [
@@ -179,20 +180,20 @@ def restore_shards(session: Session, store: Store, records: Records, on_progress
     Imported vectors are registered in the order of the imports: later ones replace earlier ones. Other shards of one
     fingerprint have equal vectors of equal items.
     """
-    damaged = []
-    imported = {store.root / file: place for model in records.models for place, file in enumerate(model.shards)}
-    files = _shard_files(store, imported)
+    damaged, storage = [], shard_storage(store)
+    imported = {file: place for model in records.models for place, file in enumerate(model.shards)}
+    files = _shard_files(storage, imported)
     for done, file in enumerate(files, 1):
         try:
-            shard = _checked_shard(file)
+            shard = _checked_shard(storage, file)
         except ShardError as error:
-            damaged.append({"file": str(file.relative_to(store.root)), "reason": str(error)})
+            damaged.append({"file": file, "reason": str(error)})
             continue
         if file in imported:
             keys = {"fingerprint": [shard.info.fingerprint] * len(shard.contents), "content": shard.contents}
             session.stage(replaced=pa.table(keys, schema=_REPLACED))
             session.run("import/delete_replaced")
-        register(session, store, [shard])
+        register(session, [shard])
         on_progress("registering shards", done, len(files))
     session.run("recovery/delete_resolved_failures")
     return damaged
@@ -200,30 +201,33 @@ def restore_shards(session: Session, store: Store, records: Records, on_progress
 
 def restore_scores(session: Session, store: Store) -> list[Row]:
     """Register the score shards in the store; "file" and "reason" of those that are not."""
-    damaged = []
-    for path in sorted(store.scores.glob("*/*.h5")):
-        if path.name[0] == "." or path.is_symlink():
-            continue
-        try:
-            register_scores(session, store, [read_folder_scores(path)])
-        except ShardError as error:
-            damaged.append({"file": str(path.relative_to(store.root)), "reason": str(error)})
+    damaged, storage = [], shard_storage(store)
+    for file, stored in storage.files("scores").items():
+        if is_shard_name(file) and not stored.is_link:
+            try:
+                register_scores(session, [read_folder_scores(storage, file)])
+            except ShardError as error:
+                damaged.append({"file": file, "reason": str(error)})
     return damaged
 
 
 _REPLACED = pa.schema([("fingerprint", pa.string()), ("content", pa.string())])
 
 
-def _shard_files(store: Store, imported: dict[Path, int]) -> list[Path]:
+def _shard_files(storage: Storage, imported: dict[str, int]) -> list[str]:
     """The shards in the order in which they were registered: imported ones by record, others by time of writing."""
-    files = [file for file in store.shards.glob("*/*.h5") if file.name[0] != "." and not file.is_symlink()]
-    return sorted(files, key=lambda file: (file in imported, imported.get(file, 0), file.stat().st_mtime_ns, file))
+    listed = storage.files("shards")
+    files = [file for file, stored in listed.items() if is_shard_name(file) and not stored.is_link]
+    return sorted(files, key=lambda file: (file in imported, imported.get(file, 0), listed[file].modified_ns, file))
 
 
-def _checked_shard(file: Path) -> Shard:
-    shard = read_shard(file, check=True)
-    if shard.info.fingerprint != file.parent.name:
-        message = f"the shard {file} is of the fingerprint {shard.info.fingerprint}: it is in the wrong folder"
+def _checked_shard(storage: Storage, file: str) -> Shard:
+    path = storage.path(file)
+    with storage.original(file) as stored:
+        shard = replace(read_shard(stored, check=True), path=path)
+    if shard.info.fingerprint != path.parent.name:
+        place = storage.location(file)
+        message = f"the shard {place} is of the fingerprint {shard.info.fingerprint}: it is in the wrong folder"
         raise ShardError(message)
     return shard
 

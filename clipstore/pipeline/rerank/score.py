@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipstore.device import checked_device
@@ -18,6 +17,7 @@ from clipstore.store.layout import Store
 from clipstore.store.probes import add_probes, check_head_probe
 from clipstore.store.recovery import save_records
 from clipstore.store.scores import register_scores
+from clipstore.store.storage import shard_storage
 
 if TYPE_CHECKING:
     from clipstore.encoders.blip_matching import BlipMatcher
@@ -40,7 +40,7 @@ def score_pairs(store: Store, model: Model, work: Work, options: RerankOptions) 
 
     matcher = _load_matcher(model, options)
     _check_probe(store, model, work.head, matcher)
-    start, shards = time.perf_counter(), 0
+    start, shards, storage = time.perf_counter(), 0, shard_storage(store)
     settings = MatchSettings(
         matcher=matcher,
         batch_tokens=matcher.batch_tokens(options.memory - matcher.weight_bytes),
@@ -48,9 +48,10 @@ def score_pairs(store: Store, model: Model, work: Work, options: RerankOptions) 
         read=options.read,
     )
     for plan, scores in match(match_plans(work, options.shard_pairs), settings):
-        shard = write_scores(_path(store, plan, scores), _info(model, plan.head), scores)
+        path = storage.path(_file(plan, scores))
+        shard = write_scores(path, _info(model, plan.head), scores, publish=storage.publish)
         with store.catalog.write() as session:
-            register_scores(session, store, [shard])
+            register_scores(session, [shard])
         shards += 1
     return shards, time.perf_counter() - start
 
@@ -81,8 +82,8 @@ def _info(model: Model, head: MatchingHead) -> ScoreInfo:
     )
 
 
-def _path(store: Store, plan: MatchPlan, scores: PairScores) -> Path:
-    """The path of a plan's shard, named by the pairs planned, so that the same plan always has the same path."""
+def _file(plan: MatchPlan, scores: PairScores) -> str:
+    """The file of a plan's shard, named by the pairs planned, so that the same plan always has the same file."""
     digest = hashlib.sha256("\n".join([*scores.image_contents, *scores.text_contents]).encode())
     digest.update(scores.image.tobytes() + scores.text.tobytes())
-    return store.scores / plan.head.fingerprint / f"scores-{digest.hexdigest()[:16]}.h5"
+    return f"scores/{plan.head.fingerprint}/scores-{digest.hexdigest()[:16]}.h5"

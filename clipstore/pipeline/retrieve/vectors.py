@@ -25,6 +25,7 @@ from clipstore.store.gallery import Gallery
 from clipstore.store.layout import Store
 from clipstore.store.probes import check_probes
 from clipstore.store.registry import gather_rows, registered_shards
+from clipstore.store.storage import shard_storage
 from clipstore.store.vectors import EmbeddedItems
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class QueryEncoder:
     def _settings(self, tower: Tower, count: int, on_progress: Progress) -> EncodeSettings:
         encoder = self._encoder(tower)
         return EncodeSettings(
-            folder=self._store.shards,
+            storage=shard_storage(self._store),
             model=self._model,
             encoder=encoder,
             batch_tokens=encoder.batch_tokens(tower.tower, self._memory - encoder.weight_bytes),

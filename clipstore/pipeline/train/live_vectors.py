@@ -17,6 +17,7 @@ from clipstore.progress import Progress, progress_counter
 from clipstore.records import PlanSource, ShardPlan
 from clipstore.store.gallery import Gallery
 from clipstore.store.layout import Store
+from clipstore.store.storage import shard_storage
 from clipstore.store.vectors import EmbeddedItems
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class LiveVectors:
     def _settings(self, plan: ShardPlan) -> EncodeSettings:
         task = f"{self.job.name}: encoding {'captions' if plan.source == 'texts' else 'images'}"
         return EncodeSettings(
-            folder=self.store.shards,
+            storage=shard_storage(self.store),
             model=self.job.base,
             encoder=self.learner.encoder,
             batch_tokens=self.learner.encoder.batch_tokens(plan.tower.tower, _MEMORY),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -15,9 +15,10 @@ from clipstore.catalog import Session
 from clipstore.errors import ShardError
 from clipstore.pipeline.verify.findings import Finding
 from clipstore.records import Row
-from clipstore.shards import read_shard, temporary_files
+from clipstore.shards import Storage, read_shard
 from clipstore.store.layout import Store
 from clipstore.store.orphans import new_contents
+from clipstore.store.storage import shard_storage
 from clipstore.training_files import BEST, LAST, STATE, TRAINING_IMAGES, TRAINING_RECORD, changed_files
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -25,43 +26,47 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 def check_files(store: Store) -> Iterator[Finding]:
     """Problems of the files in shards/ that are not registered, and of adapters/."""
+    storage = shard_storage(store)
     with store.catalog.read() as session:
-        registered = {store.root / row["file"] for row in session.rows("verify/files")}
-        for folder, names in _folders(store.shards):
-            leftovers = set(temporary_files(folder))
-            for path in sorted(folder / name for name in names):
-                if path in leftovers:
-                    yield Finding(kind="leftover", path=path, problem="a process that has ended left it")
-                elif path.suffix == ".h5" and path.name[0] != "." and path not in registered:
-                    yield _orphan(session, path)
-                elif path not in registered and not (path.name[0] == "." and path.suffix == ".tmp"):
-                    yield Finding(kind="unknown", path=path, problem="clipstore did not write it")
+        registered = {row["file"] for row in session.rows("verify/files")}
+        for file in unregistered(storage, "shards", registered):
+            yield file if isinstance(file, Finding) else _orphan(session, storage, file)
     for name in sorted(folder for folder in store.adapters.glob("*") if folder.is_dir() and folder.name[0] != "."):
         for checkpoint in (name / BEST, name / LAST):
             if checkpoint.is_dir():
                 yield from _check_adapter(checkpoint)
 
 
-def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    for folder, _, names in sorted(os.walk(root)):
-        yield Path(folder), names
+def unregistered(storage: Storage, folder: str, registered: set[str]) -> Iterator[Finding | str]:
+    """The files of a folder of shards that are not registered: a finding, or the file if it has the name of a shard."""
+    leftovers = set(storage.leftovers(folder))
+    for file in storage.files(folder):
+        name = file.rpartition("/")[2]
+        if file in leftovers:
+            problem = "a process that has ended left it"
+            yield Finding(kind="leftover", path=storage.location(file), file=file, problem=problem)
+        elif name.endswith(".h5") and name[0] != "." and file not in registered:
+            yield file
+        elif file not in registered and not (name[0] == "." and name.endswith(".tmp")):
+            yield Finding(kind="unknown", path=storage.location(file), problem="clipstore did not write it")
 
 
-def _orphan(session: Session, path: Path) -> Finding:
+def _orphan(session: Session, storage: Storage, file: str) -> Finding:
     """A shard file that is not registered: complete and needed, complete and a duplicate, or not valid."""
+    place: dict[str, Any] = {"path": storage.location(file), "file": file}
     try:
-        shard = read_shard(path, check=True)
-        if shard.info.fingerprint != path.parent.name:
-            return Finding(
-                kind="orphan", path=path, problem="it is of another fingerprint than its folder", invalid=True
-            )
+        with storage.original(file) as stored:
+            shard = read_shard(stored, check=True)
+        if shard.info.fingerprint != storage.path(file).parent.name:
+            problem = "it is of another fingerprint than its folder"
+            return Finding(kind="orphan", problem=problem, invalid=True, **place)
         count = new_contents(session, shard)
     except ShardError as error:
-        return Finding(kind="orphan", path=path, problem=f"it is not a valid shard: {error}", invalid=True)
+        return Finding(kind="orphan", problem=f"it is not a valid shard: {error}", invalid=True, **place)
     if count:
         problem = f"it has {count} vectors that the catalog lacks: 'clipstore embed' of its model registers it"
-        return Finding(kind="orphan", path=path, problem=problem)
-    return Finding(kind="duplicate", path=path, problem="all of its items have a vector in another shard")
+        return Finding(kind="orphan", problem=problem, **place)
+    return Finding(kind="duplicate", problem="all of its items have a vector in another shard", **place)
 
 
 def _check_adapter(folder: Path) -> Iterator[Finding]:

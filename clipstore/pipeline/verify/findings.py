@@ -30,7 +30,8 @@ class Finding:
 
     Attributes:
         kind: a key of KINDS.
-        path: the file; None for a table of the catalog.
+        path: the file, or the URL of an object; None for a table of the catalog.
+        file: a shard or score shard, relative to the store.
         table: the table of the catalog; None for a file.
         problem: a clause that says what is wrong.
         rows: the rows that are concerned; None: unknown, any row.
@@ -45,7 +46,8 @@ class Finding:
 
     kind: str
     problem: str
-    path: Path | None = None
+    path: Path | str | None = None
+    file: str | None = None
     table: str | None = None
     rows: list[int] | None = None
     items: list[Row] = field(default_factory=list)

@@ -40,7 +40,7 @@ def verify(store: Store, *, repair: bool = False, on_progress: Progress = no_pro
         CatalogError: the catalog is damaged.
         ShardError: with `repair`, another process is writing shards.
     """
-    with shard_removal_lock(store) if repair and store.shards.is_dir() else nullcontext():
+    with shard_removal_lock(store) if repair and store.catalog.path.exists() else nullcontext():
         with store.catalog.read() as session:
             contradictions = list(_check_catalog(session))
             listed = session.rows("verify/shards")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -22,10 +22,11 @@ from clipstore.errors import ShardError
 from clipstore.pipeline.verify.findings import Finding
 from clipstore.progress import Progress
 from clipstore.records import RegisteredShard, Row
-from clipstore.shards import ShardScan, read_shard, registered_differences, scan_shard, unchanged_keys
+from clipstore.shards import ShardScan, Storage, read_shard, registered_differences, scan_shard, unchanged_keys
 from clipstore.store.layout import Store
 from clipstore.store.orphans import new_contents
 from clipstore.store.registry import registered_shard
+from clipstore.store.storage import shard_storage
 
 _BATCH_ROWS = 2**16  # rows whose content keys are read from the catalog at once; those of two batches are in memory
 _THREADS = min(4, os.cpu_count() or 1)
@@ -37,6 +38,7 @@ class _Entry:
     """A shard as the catalog has it, with its registered rows: `row` and `content`."""
 
     shard_id: int
+    file: str
     registered: RegisteredShard
     bytes: int
     rows: pa.Table
@@ -47,28 +49,30 @@ def check_shards(store: Store, on_progress: Progress) -> Iterator[Finding]:
 
     The catalog is open only between two batches of shards. Shards that were removed meanwhile are skipped.
     """
+    storage = shard_storage(store)
     with store.catalog.read() as session:
         listed = session.rows("verify/shards")
     total, done = sum(row["bytes"] for row in listed) // 2**20, 0
-    for entry, result in _results(store, listed):
+    for entry, result in _results(store, storage, listed):
         finding = result
         done += entry.bytes
         on_progress("shards verified (MB)", min(total, done // 2**20), total)
         if finding is None and entry.rows.num_rows < entry.registered.items:
-            finding = _unregistered_rows(store, entry)
+            finding = _unregistered_rows(store, storage, entry)
         if finding and (finding.kind != "missing" or _is_registered(store, entry)):
             yield finding
 
 
-def _results(store: Store, listed: list[Row]) -> Iterator[tuple[_Entry, Finding | None]]:
+def _results(store: Store, storage: Storage, listed: list[Row]) -> Iterator[tuple[_Entry, Finding | None]]:
     """The problem of each shard, in order. While a batch is checked, the rows of the next one are read."""
     pool = ThreadPoolExecutor(_THREADS, "clipstore-verify")
     try:
         previous: Iterable[tuple[_Entry, Finding | None]] = ()
         for batch in _batches(listed):
             with store.catalog.read() as session:
-                entries = _entries(session, store, batch)
-            following = zip(entries, pool.map(partial(_check, store), entries), strict=True)
+                entries = _entries(session, storage, batch)
+            missing = storage.missing(entry.file for entry in entries)
+            following = zip(entries, pool.map(partial(_check, store, storage, missing), entries), strict=True)
             yield from previous
             previous = following
         yield from previous
@@ -103,7 +107,7 @@ def _batches(listed: list[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
-def _entries(session: Session, store: Store, batch: list[Row]) -> list[_Entry]:
+def _entries(session: Session, storage: Storage, batch: list[Row]) -> list[_Entry]:
     shard_ids = [row["shard_id"] for row in batch]
     table = session.table("verify/rows", shards=shard_ids)
     numbers = table["shard_id"].to_numpy()
@@ -114,7 +118,8 @@ def _entries(session: Session, store: Store, batch: list[Row]) -> list[_Entry]:
     return [
         _Entry(
             shard_id=row["shard_id"],
-            registered=registered_shard(store, row),
+            file=row["file"],
+            registered=registered_shard(storage, row),
             bytes=row["bytes"],
             rows=table.slice(start, end - start),
         )
@@ -122,19 +127,24 @@ def _entries(session: Session, store: Store, batch: list[Row]) -> list[_Entry]:
     ]
 
 
-def _check(store: Store, entry: _Entry) -> Finding | None:
-    """The problem of one shard, or None."""
-    path = entry.registered.path
-    if not path.is_file():
+def _check(store: Store, storage: Storage, missing: set[str], entry: _Entry) -> Finding | None:
+    """The problem of one shard, or None. The bytes that are stored now are checked, not those of a cache."""
+    if entry.file in missing:
         return _finding(entry, "missing", "the file does not exist")
     try:
-        keys = unchanged_keys(entry.registered)
-        if keys is not None and _has_keys(entry.rows, keys):
-            return None
-        return _scan_damage(store, entry)
+        with storage.original(entry.file) as path:
+            stored = replace(entry, registered=replace(entry.registered, path=path, url=None))
+            keys = unchanged_keys(stored.registered)
+            if keys is not None and _has_keys(entry.rows, keys):
+                return None
+            finding = _scan_damage(store, stored)
     except ShardError as error:
-        reason = str(error).replace(str(path), "").split("; '")[0].removeprefix("the shard  is ").strip()
+        place = storage.location(entry.file)
+        reason = str(error).replace(place, "").split("; '")[0].removeprefix("the shard  is ").strip()
         return _finding(entry, "damaged", reason.removeprefix("cannot read the shard  "))
+    if finding:
+        finding.path = storage.location(entry.file)
+    return finding
 
 
 def _scan_damage(store: Store, entry: _Entry) -> Finding | None:
@@ -222,17 +232,18 @@ def _other_ids(entry: _Entry, scan: ShardScan) -> Finding | None:
     return None
 
 
-def _unregistered_rows(store: Store, entry: _Entry) -> Finding | None:
+def _unregistered_rows(store: Store, storage: Storage, entry: _Entry) -> Finding | None:
     """Rows of a shard that the catalog lacks: of items without a vector elsewhere. Imports replace the others."""
-    with store.catalog.read() as session:
-        count = new_contents(session, read_shard(entry.registered.path))
+    with storage.original(entry.file) as path, store.catalog.read() as session:
+        count = new_contents(session, read_shard(path))
     return _finding(entry, "ids", f"{count} of its items are not registered", rows=[]) if count else None
 
 
 def _finding(entry: _Entry, kind: str, problem: str, rows: list[int] | None = None) -> Finding:
     return Finding(
         kind=kind,
-        path=entry.registered.path,
+        path=entry.registered.url or entry.registered.path,
+        file=None if kind == "missing" else entry.file,
         problem=problem,
         rows=rows,
         shard_id=entry.shard_id,
