@@ -2,10 +2,11 @@
 
 from clipstore.ranking.blocks import BadRowError
 from clipstore.ranking.merge import DirectionRanks, Merge, Ranks
-from clipstore.ranking.parts import Part, PartRanks, RankSettings, rank_part
+from clipstore.ranking.parts import Part, PartRanks, RankSettings, divide, rank_part
 from clipstore.ranking.query_bank import Bank, normalised_ranks
 from clipstore.ranking.ranks import rank_pairs, score_targets
 from clipstore.ranking.rerank import rerank
+from clipstore.ranking.targets import Targets, scoring_digest
 
 __all__ = [
     "BadRowError",
@@ -16,9 +17,12 @@ __all__ = [
     "PartRanks",
     "RankSettings",
     "Ranks",
+    "Targets",
+    "divide",
     "normalised_ranks",
     "rank_pairs",
     "rank_part",
     "rerank",
     "score_targets",
+    "scoring_digest",
 ]

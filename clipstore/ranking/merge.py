@@ -115,7 +115,9 @@ class _MergedDirection:
         self._greater[chosen] += part.n_greater
         self._equal[chosen] += part.n_equal
         if self._hits is None and part.queries == self._rows:
-            self._hits, self._hit_scores = part.hits, part.hit_scores  # not copied: they can be half of the memory
+            # Not copied unless they are read-only: they can be half of the memory.
+            self._hits = np.require(part.hits, requirements="W")
+            self._hit_scores = np.require(part.hit_scores, requirements="W")
             return
         hits, scores = self._merged_hits()
         rows = slice(part.queries.start, part.queries.stop)

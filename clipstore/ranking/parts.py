@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ from clipstore.ranking.tiles import Bands, DeviceScreen, Screen
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
+_LEAST, _MOST = 2**20, 2**34  # scores of a part: about a tile, and a minute of one core
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -42,6 +45,24 @@ class Part:
     def cells(self) -> int:
         """The number of its scores."""
         return len(self.images) * len(self.texts)
+
+
+def divide(images: int, texts: int, count: int) -> list[Part]:
+    """Divide a matrix into about `count` parts, or as many as keep a part within _LEAST and _MOST scores.
+
+    Of the grids with that many parts, the one in which the fewest rows are read.
+    """
+    cells = images * texts
+    count = max(1, min(count, cells // _LEAST), -(-cells // _MOST))
+    grids = [(rows, -(-count // rows)) for rows in range(1, count + 1)]
+    rows, columns = min(grids, key=lambda grid: grid[1] * images + grid[0] * texts)
+    return [Part(images=left, texts=right) for left in _ranges(images, rows) for right in _ranges(texts, columns)]
+
+
+def _ranges(size: int, count: int) -> list[range]:
+    """`count` ranges of nearly equal length, one after another."""
+    ends = [size * number // count for number in range(count + 1)]
+    return [range(low, high) for low, high in pairwise(ends)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,8 +163,8 @@ def rank_part(
         precision=bounds.PRECISIONS[name],
         device=settings.device,
         centre=Centre(
-            mean=torch.from_numpy(targets.image_mean).to(settings.device),
-            other_mean=torch.from_numpy(targets.text_mean).to(settings.device),
+            mean=torch.tensor(targets.image_mean, device=settings.device),
+            other_mean=torch.tensor(targets.text_mean, device=settings.device),
             shift=targets.shift,
             left=True,
         ),

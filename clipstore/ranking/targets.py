@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from clipstore.ranking.blocks import Side
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
+
+_PROBES = 64  # scores in the digest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +37,21 @@ class Targets:
     def shift(self) -> float:
         """The mean score of the pairs."""
         return float(self.scores.mean()) if len(self.scores) else 0.0
+
+
+def scoring_digest(width: int) -> str:
+    """A digest of some scores of vectors of a width: equal on two machines whose processors add in the same order.
+
+    The order of the sum in `kernels.score_cells` is the compiler's choice for the processor. Vectors are drawn such
+    that their sums round in every order.
+    """
+    rng = np.random.default_rng(0)
+    shape = (2, _PROBES, width)
+    exact = rng.integers(-(2**20), 2**20, shape) * 2.0 ** rng.integers(-32, 0, shape)
+    left, right = exact.astype(np.float32)
+    scores, rows = np.empty(_PROBES), np.arange(_PROBES, dtype=np.int32)
+    kernels.score_cells(left, rows, right, rows, scores)
+    return hashlib.sha256(scores.tobytes()).hexdigest()
 
 
 def score_pairs(images: Side, texts: Side, pairs: Ints, block: int) -> Targets:

@@ -15,7 +15,19 @@ from numpy.typing import NDArray
 from test_ranking import cone_vectors, draw_pairs, dyadic_vectors, generic_vectors, same, sample_pairs, vectors
 
 from clipstore.errors import VectorError
-from clipstore.ranking import BadRowError, Merge, Part, PartRanks, RankSettings, rank_pairs, rank_part, score_targets
+from clipstore.ranking import (
+    BadRowError,
+    Merge,
+    Part,
+    PartRanks,
+    RankSettings,
+    divide,
+    kernels,
+    rank_pairs,
+    rank_part,
+    score_targets,
+    scoring_digest,
+)
 from clipstore.ranking.blocks import Side
 
 Array = NDArray[Any]
@@ -113,3 +125,53 @@ def test_a_part_that_is_missing_or_ranked_twice_is_an_error() -> None:
         rank_parts(sides, pairs, [first], RankSettings()).ranks()
     with pytest.raises(VectorError, match="twice"):
         rank_parts(sides, pairs, [first, second, replace(first)], RankSettings())
+
+
+@pytest.mark.parametrize(
+    ("images", "texts", "count", "grid"),
+    [
+        (40_504, 202_654, 8, (1, 8)),
+        (200_000, 40_000, 8, (8, 1)),
+        (100_000, 100_000, 16, (4, 4)),
+        (10, 20, 8, (1, 1)),
+        (0, 20, 8, (1, 1)),
+        (2**20, 2**20, 8, (8, 8)),  # a part has at most 2**34 scores
+    ],
+)
+def test_parts_cover_the_matrix_once(images: int, texts: int, count: int, grid: tuple[int, int]) -> None:
+    parts = divide(images, texts, count)
+    rows, columns = dict.fromkeys(part.images for part in parts), dict.fromkeys(part.texts for part in parts)
+    assert (len(rows), len(columns)) == grid
+    assert len(parts) == len(set(parts)) == len(rows) * len(columns)
+    for ranges, size in ((list(rows), images), (list(columns), texts)):
+        assert [row for part in ranges for row in (part.start, part.stop)] == [
+            0, *(end for part in ranges[:-1] for end in (part.stop, part.stop)), size
+        ]  # fmt: skip
+
+
+def test_results_that_may_not_be_written_are_merged() -> None:
+    """Ray's results are read-only."""
+    sides, pairs = vectors(30, 40, 5), sample_pairs(30, 40)
+    settings = RankSettings()
+    targets = score_targets(*sides, pairs, settings)
+    merge = Merge(targets, images=30, texts=40, top_k=10)
+    for part in (Part(images=range(30), texts=rows) for rows in (range(11), range(11, 40))):
+        result = rank_part(Side(sides[0], "image"), Side(sides[1], "text"), targets, part, settings)
+        for direction in (result.image_to_text, result.text_to_image):
+            for array in (direction.n_greater, direction.n_equal, direction.hits, direction.hit_scores):
+                array.flags.writeable = False
+        merge.add(result)
+    assert same(merge.ranks(), rank_pairs(*sides, pairs))
+
+
+@pytest.mark.parametrize("width", [3, 512])
+def test_the_scoring_digest_depends_on_the_order_of_the_sums(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = scoring_digest(width)
+    assert scoring_digest(width) == digest
+
+    def in_reverse(left: Array, rows: Array, right: Array, columns: Array, scores: Array) -> None:
+        products = left[rows].astype(np.float64) * right[columns]
+        scores[:] = [sum(row[::-1].tolist()) for row in products]
+
+    monkeypatch.setattr(kernels, "score_cells", in_reverse)
+    assert scoring_digest(width) != digest
