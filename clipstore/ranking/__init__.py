@@ -1,6 +1,6 @@
 """Exact ranks of image-text pairs in both directions, from vectors and pairs: no files, no models, no catalog."""
 
-from clipstore.ranking.blocks import BadRowError
+from clipstore.ranking.blocks import BadRowError, Side
 from clipstore.ranking.merge import DirectionRanks, Merge, Ranks
 from clipstore.ranking.parts import Part, PartRanks, RankSettings, divide, rank_part
 from clipstore.ranking.query_bank import Bank, normalised_ranks
@@ -17,6 +17,7 @@ __all__ = [
     "PartRanks",
     "RankSettings",
     "Ranks",
+    "Side",
     "Targets",
     "divide",
     "normalised_ranks",

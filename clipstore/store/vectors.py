@@ -72,6 +72,17 @@ class StoredRows:
         loaded = None if self.loaded is None else self.loaded[indices]
         return replace(self, shard=self.shard[indices], rows=self.rows[indices], loaded=loaded)
 
+    def absolute(self) -> StoredRows:
+        """The same rows for other processes, with absolute paths of the shards."""
+        return replace(self, shards=[replace(shard, path=shard.path.absolute()) for shard in self.shards])
+
+    def with_stamps(self) -> StoredRows:
+        """The same rows with the present stamps of the files, which can differ between nodes with one file system.
+
+        Each shard that is read is compared with its checksum, as ever.
+        """
+        return replace(self, stamps=[file_stamp(shard.path) for shard in self.shards])
+
     def read(self) -> StoredRows:
         """The same rows in memory."""
         return self if self.loaded is not None else replace(self, loaded=self[:])

@@ -21,6 +21,7 @@ from clipstore.ranking import (
     Part,
     PartRanks,
     RankSettings,
+    Side,
     divide,
     kernels,
     rank_pairs,
@@ -28,7 +29,6 @@ from clipstore.ranking import (
     score_targets,
     scoring_digest,
 )
-from clipstore.ranking.blocks import Side
 
 Array = NDArray[Any]
 
