@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,14 @@ class StoredRows:
         Each shard that is read is compared with its checksum, as ever.
         """
         return replace(self, stamps=[file_stamp(shard.path) for shard in self.shards])
+
+    def missing_shard(self, rows: range) -> Path | None:
+        """A shard of some rows that was no file when the stamps were taken; None: there is none, or it is not read."""
+        if self.loaded is None:
+            for number in np.unique(self.shard[rows.start : rows.stop]).tolist():
+                if self.stamps[number].inode is None:
+                    return self.shards[number].path
+        return None
 
     def read(self) -> StoredRows:
         """The same rows in memory."""

@@ -29,10 +29,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True, eq=False)
 class _Worker:
-    """An actor and its node; the part that it ranks, and since when (`time.monotonic`)."""
+    """An actor, its node and its process; the part that it ranks, and since when (`time.monotonic`)."""
 
     actor: Any
     node: Node
+    process_id: int = 0
     part: Part | None = None
     since: float = 0.0
 
@@ -40,7 +41,7 @@ class _Worker:
 class WorkerPool:
     """The actors of a cluster; `actor` is their class, whose argument is the number of CPUs of each.
 
-    Its methods are `ready()` and `rank(task, part)`, which returns a `PartRanks` or the error to raise.
+    Its methods are `process_id()` and `rank(task, part)`, which returns a `PartRanks` or the error to raise.
     """
 
     def __init__(self, actor: type, nodes: Sequence[Node], cpus: int | None) -> None:
@@ -60,12 +61,6 @@ class WorkerPool:
 
     def __len__(self) -> int:
         return len(self._starting) + len(self._idle) + len(self._running)
-
-    def nodes(self) -> list[Node]:
-        """The nodes with a worker that are alive now."""
-        alive = {node.id for node in current_nodes()}
-        workers = (*self._starting.values(), *self._idle, *self._running.values())
-        return [node for node in dict.fromkeys(worker.node for worker in workers) if node.id in alive]
 
     def results(self, task: object, parts: Sequence[Part]) -> Iterator[PartRanks]:
         """The results of all parts, as they come.
@@ -98,12 +93,12 @@ class WorkerPool:
         cpus = self._cpus or node.cpus
         remote = self._ray.remote(num_cpus=cpus, max_restarts=0, max_task_retries=0)(self._actor)
         actor = remote.options(scheduling_strategy=on_node(node)).remote(cpus)
-        self._starting[actor.ready.remote()] = _Worker(actor=actor, node=node)
+        self._starting[actor.process_id.remote()] = _Worker(actor=actor, node=node)
 
     def _finish_start(self, reference: Any) -> None:
         worker = self._starting.pop(reference)
         try:
-            self._ray.get(reference)
+            worker.process_id = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             self._problem = f"the one on the node {worker.node.name} did not start: {last_line(str(error))}"
         else:
@@ -177,7 +172,8 @@ class WorkerPool:
                 "out of memory, use a smaller --memory or fewer workers (--ray-cpus)"
             )
             raise ClusterError(message)
-        _log.warning("a worker on the node %s was lost (%s): its part is ranked again", worker.node.name, reason)
+        message = "the worker %d on the node %s was lost: its part is ranked again (%s)"
+        _log.warning(message, worker.process_id, worker.node.name, reason)
         self._waiting.appendleft(worker.part)
         self._ray.kill(worker.actor)
         if worker.node.id in {node.id for node in current_nodes()}:

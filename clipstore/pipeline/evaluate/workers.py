@@ -7,6 +7,7 @@ come.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,8 +51,9 @@ class RankWorker:
 
         torch.set_num_threads(threads)
 
-    def ready(self) -> None:
-        """Return when the worker has started."""
+    def process_id(self) -> int:
+        """The id of its process on its node."""
+        return os.getpid()
 
     def rank(self, task: SharedTask, part: Part) -> PartRanks | ClipstoreError:
         """Rank a part. An error that the user can fix is returned."""
@@ -62,9 +64,15 @@ class RankWorker:
                 "the processor adds the terms of a score in another order than that of this process, so that ranks "
                 "could differ: use nodes with one kind of processor"
             )
-        images, texts = Side(task.images.with_stamps(), "image"), Side(task.texts.with_stamps(), "text")
+        images, texts = task.images.with_stamps(), task.texts.with_stamps()
+        unseen = images.missing_shard(part.images) or texts.missing_shard(part.texts)
+        if unseen:
+            return ClusterError(
+                f"the shard {unseen} is not visible: the store must be on a file system that all nodes share, under "
+                "the same path"
+            )
         try:
-            return rank_part(images, texts, task.targets, part, task.settings)
+            return rank_part(Side(images, "image"), Side(texts, "text"), task.targets, part, task.settings)
         except ClipstoreError as error:
             return error
 
@@ -111,7 +119,6 @@ def rank_on_workers(
     from clipstore.ranking import Merge, divide, score_targets, scoring_digest
 
     images, texts = images.absolute(), texts.absolute()
-    check_nodes(pool.nodes(), files={shard.path for rows in (images, texts) for shard in rows.shards})
     targets = score_targets(images, texts, pairs, settings)
     task = SharedTask(
         images=images, texts=texts, targets=targets, settings=settings, scoring=scoring_digest(images.dim)
