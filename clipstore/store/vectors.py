@@ -86,11 +86,9 @@ class StoredRows:
 
     def missing_shard(self, rows: range) -> Path | None:
         """A shard of some rows that was no file when the stamps were taken; None: there is none, or it is not read."""
-        if self.loaded is None:
-            for number in np.unique(self.shard[rows.start : rows.stop]).tolist():
-                if self.stamps[number].inode is None:
-                    return self.shards[number].path
-        return None
+        used = [] if self.loaded is not None else np.unique(self.shard[rows.start : rows.stop]).tolist()
+        paths = (self.shards[number].path for number in used if self.stamps[number].inode is None)
+        return next(paths, None)
 
     def read(self) -> StoredRows:
         """The same rows in memory."""

@@ -57,6 +57,7 @@ class Nodes:
         self.cluster.remove_node(self.second, allow_graceful=False)
 
     def restore_second(self) -> None:
+        self.cluster.wait_for_nodes(timeout=60)  # until the cluster knows that the former one is dead
         self.second = self.cluster.add_node(num_cpus=1)
 
 
@@ -232,17 +233,44 @@ def test_errors_of_workers_name_the_node(nodes: Nodes, problem: Any, tmp_path: P
     texts = replace(first.texts, shards=[first.texts.shards[0], replace(damaged, path=copy)])
     values = np.ones((15_000, 128), dtype=np.float32)
     values[14_000, 3] = np.nan
+    missing = replace(damaged, path=tmp_path / "missing.h5")
+    cases: list[tuple[type[Exception], str, Any]] = [
+        (ShardError, rf"^on the node .*{copy}", texts),
+        (BadRowError, "text vector 14000", replace(first.texts, loaded=values)),
+        (
+            ClusterError,
+            r"^on the node .*missing.h5 is not visible: .*share",
+            replace(texts, shards=[texts.shards[0], missing]),
+        ),
+    ]
+    for kind, message, side in cases:
+        with rank_workers(nodes.address, 1) as pool, pytest.raises(kind, match=message):
+            rank(pool, replace(first, texts=side), lambda *_: None)
+
+
+@pytest.mark.cluster
+def test_an_unexpected_error_of_a_worker_is_one_line(nodes: Nodes) -> None:
+    part = Part(images=range(1), texts=range(1))
+    with (
+        rank_workers(nodes.address, 1) as pool,
+        pytest.raises(ClusterError, match=r"^ranking failed on the node .*AttributeError.*$") as caught,
+    ):
+        list(pool.results("no task", [part]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.cluster
+def test_a_pool_has_no_results_of_former_parts(nodes: Nodes, problem: Any) -> None:
+    """After an error, parts of the same matrix may still be ranked somewhere."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
     with rank_workers(nodes.address, 1) as pool:
-        with pytest.raises(ShardError, match=rf"^on the node .*{copy}"):
-            rank(pool, replace(first, texts=texts), lambda *_: None)
-        with pytest.raises(BadRowError) as caught:
-            rank(pool, replace(first, texts=replace(first.texts, loaded=values)), lambda *_: None)
-        assert (caught.value.side, caught.value.row) == ("text", 14_000)
-        with pytest.raises(ClusterError, match=r"^ranking failed on the node .*AttributeError"):
-            list(pool.results("no task", [Part(images=range(1), texts=range(1))]))
-        copy.unlink()
-        with pytest.raises(ClusterError, match=rf"^on the node .*{copy} is not visible: .*share"):
-            rank(pool, replace(first, texts=texts), lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            rank(pool, problem, stop)
+        with pytest.raises(ClusterError, match="no worker is left"):
+            rank(pool, problem, lambda *_: None)
 
 
 @pytest.mark.cluster

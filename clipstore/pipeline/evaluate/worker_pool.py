@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,16 +62,29 @@ class WorkerPool:
     def __len__(self) -> int:
         return len(self._starting) + len(self._idle) + len(self._running)
 
-    def results(self, task: object, parts: Sequence[Part]) -> Iterator[PartRanks]:
-        """The results of all parts, as they come.
+    def results(self, task: object, parts: Sequence[Part]) -> Generator[PartRanks]:
+        """The results of all parts, as they come. After an error the workers are stopped.
 
         Raises:
             ClipstoreError: a worker returned it.
             ClusterError: no worker is left, a part lost several, or a worker failed.
         """
-        shared = self._ray.put(task)
         self._waiting, self._losses = deque(parts), Counter()
         self._slowest, self._since = 0.0, time.monotonic()
+        try:
+            yield from self._rank(self._ray.put(task))
+        finally:
+            if self._running:  # results that nobody waits for
+                self.stop()
+
+    def stop(self) -> None:
+        """Stop all workers."""
+        for worker in (*self._starting.values(), *self._idle, *self._running.values()):
+            self._ray.kill(worker.actor)
+        self._starting, self._idle, self._running = {}, [], {}
+        self._problem = "they were stopped"
+
+    def _rank(self, shared: Any) -> Generator[PartRanks]:
         while self._waiting or self._running:
             self._submit(shared)
             for reference in self._wait():
@@ -83,11 +96,6 @@ class WorkerPool:
                 if result is not None:
                     yield result
             self._stop_slow()
-
-    def stop(self) -> None:
-        """Stop all workers."""
-        for worker in (*self._starting.values(), *self._idle, *self._running.values()):
-            self._ray.kill(worker.actor)
 
     def _start(self, node: Node) -> None:
         cpus = self._cpus or node.cpus
@@ -137,15 +145,16 @@ class WorkerPool:
         try:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
+            self._idle.append(worker)
             message = f"ranking failed on the node {worker.node.name}: {last_line(str(error))}"
             raise ClusterError(message) from error
         except self._ray.exceptions.RayError as error:
             self._lose(worker, last_line(str(error)))
             return None
+        self._idle.append(worker)
         if isinstance(result, ClipstoreError):
             raise _on_node(result, worker.node)
         self._slowest = max(self._slowest, time.monotonic() - worker.since)
-        self._idle.append(worker)
         return result  # type: ignore[no-any-return]
 
     def _stop_slow(self) -> None:

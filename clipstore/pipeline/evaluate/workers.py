@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -126,9 +126,10 @@ def rank_on_workers(
     merge = Merge(targets, images=images.shape[0], texts=texts.shape[0], top_k=settings.top_k)
     parts = divide(images.shape[0], texts.shape[0], _PARTS * len(pool))
     cells, total = 0, texts.shape[0]
-    for number, result in enumerate(pool.results(task, parts), 1):
-        merge.add(result)
-        cells += result.part.cells
-        done = total * cells // max(1, merge.whole.cells)
-        on_progress(done, total, f"part {number} of {len(parts)} on {len(pool)} workers")
+    with closing(pool.results(task, parts)) as results:
+        for number, result in enumerate(results, 1):
+            merge.add(result)
+            cells += result.part.cells
+            done = total * cells // max(1, merge.whole.cells)
+            on_progress(done, total, f"part {number} of {len(parts)} on {len(pool)} workers")
     return merge.ranks()
