@@ -44,6 +44,7 @@ NOT_RUN = {
     "clipstore demo": "trains for minutes; tests/demo runs it",
     "clipstore bench e": "takes minutes; tests/bench runs it",
     "--device cuda": "needs a CUDA device",
+    "--ray": "needs a Ray cluster; tests/pipeline/test_evaluate_ray.py starts one",
     "https://": "needs a network",
     "--base openai/clip-vit-large-patch14": "downloads from the hub",
     "jobs/coco8gb.toml": "trains like jobs/full.toml; another test reads the file",

@@ -28,6 +28,8 @@ class EvaluationMethods(StoreMethods):
         rerank_weight: float = 1.0,
         memory: Size = "8GB",
         device: str = "cpu",
+        ray: str | None = None,
+        ray_cpus: Positive | None = None,
         progress: ShowProgress = None,
     ) -> EvaluationResult:
         """Rank a split exactly in both directions, and store ranks, hits and metrics in the catalog.
@@ -44,8 +46,10 @@ class EvaluationMethods(StoreMethods):
             rerank: Order the first candidates of each query again by the scores that `rerank` stored of this model.
             top: The number of these candidates.
             rerank_weight: The weight of the cosine similarity, which is added to the matching logit.
-            memory: Memory budget for ranking, such as "8GB" or a number of bytes.
+            memory: Memory budget for ranking, such as "8GB" or a number of bytes; with `ray`, also of each worker.
             device: Device of the matrix products, such as "cuda".
+            ray: Rank on the workers of the Ray cluster at this address, "auto" or host:port. The result is the same.
+            ray_cpus: CPUs of each worker; None: all of a node.
             progress: See `EmbeddingStore`.
 
         Returns:
@@ -58,6 +62,8 @@ class EvaluationMethods(StoreMethods):
 
         Raises:
             NotFoundError: There is no such model or split.
+            MissingExtraError: Ray is not installed.
+            ClusterError: The cluster does not answer, a node differs or does not see the store, or workers were lost.
             VectorError: Vectors are missing (and not `partial`), the split does not fit the protocol, or pairs have no
                 score to rerank by.
 
@@ -78,6 +84,8 @@ class EvaluationMethods(StoreMethods):
                 rerank_weight=rerank_weight,
                 memory=choices.size_in_bytes(memory),
                 device=device,
+                ray=ray,
+                ray_cpus=ray_cpus,
                 on_progress=display,
             )
             return EvaluationResult(vars(evaluate(self._store, names(model), split, options)))

@@ -68,8 +68,20 @@ _PROTOCOLS = click.Choice(list(PROTOCOLS))
     show_default=True,
     help="Weight of the cosine similarity, which --rerank adds to the matching logit.",
 )
-@memory_option("Memory budget for ranking, in addition to the base process.")
+@memory_option("Memory budget for ranking, in addition to the base process; with --ray, of each worker, too.")
 @click.option("--device", default="cpu", show_default=True, help="Device for the matrix products, e.g. cuda.")
+@click.option(
+    "--ray",
+    metavar="auto|ADDRESS",
+    help="Rank on the workers of the Ray cluster at this address, such as 10.0.0.1:6379; the result is the same bit "
+    "for bit. Its nodes must see the store's folder under the same path.",
+)
+@click.option(
+    "--ray-cpus",
+    type=click.IntRange(1),
+    metavar="N",
+    help="CPUs of each worker; a node has as many workers as its CPUs allow. [default: all: one worker on each node]",
+)
 @store_option
 @json_option
 def evaluate_command(
@@ -80,7 +92,9 @@ def evaluate_command(
     Ranks and hits are stored in the catalog, for 'clipstore query' and 'clipstore sql'.
     Replaces an earlier evaluation with the same model, split and options.
 
+    \b
     Example: clipstore eval --model pretrained --split coco/val2017
+             clipstore eval --model pretrained --split coco/train2014 --ray auto
     """
     from clipstore.pipeline.evaluate.options import EvalOptions
     from clipstore.pipeline.evaluate.run import evaluate as evaluate_models

@@ -49,6 +49,9 @@ class BadRowError(VectorError):
         super().__init__(f"{side} vector {row} contains NaN, infinity or values above 1e18: embed or import it again")
         self.side, self.row = side, row
 
+    def __reduce__(self) -> tuple[type[BadRowError], tuple[str, int]]:
+        return BadRowError, (self.side, self.row)
+
 
 class Side:
     """The vectors of one side, read as float32 and checked."""
@@ -80,14 +83,6 @@ class Side:
             if not valid.all():
                 raise BadRowError(self._name, low + int(np.argmin(valid)))
         return values
-
-    def spans(self, rows: int, first: int | None = None) -> list[tuple[int, int]]:
-        """(start, stop) of all rows, at most `rows` at a time; with `first`, that many, doubling each time."""
-        spans, start, size = [], 0, min(first or rows, rows)
-        while start < len(self):
-            spans.append((start, min(start + size, len(self))))
-            start, size = start + size, min(2 * size, rows)
-        return spans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +122,15 @@ class Layout:
                 raise VectorError(message)
             block = max(block // 2, _MIN_TILE)
             tile = (max(min(tile[0], block), _MIN_TILE), max(min(tile[1], block), _MIN_TILE))
+
+
+def spans(within: range, rows: int, first: int | None = None) -> list[tuple[int, int]]:
+    """(start, stop) of all rows `within`, at most `rows` at a time; with `first`, that many, doubling each time."""
+    result, start, size = [], within.start, min(first or rows, rows)
+    while start < within.stop:
+        result.append((start, min(start + size, within.stop)))
+        start, size = start + size, min(2 * size, rows)
+    return result
 
 
 def prefetch(load: Callable[[Span], Loaded], spans: Sequence[Span]) -> Iterator[Loaded]:

@@ -222,3 +222,25 @@ def insert_hits(
                     hits[query, place + 1], hit_scores[query, place + 1] = other, before
             if place <= last:
                 hits[query, place], hit_scores[query, place] = item, score
+
+
+@njit(nogil=True, cache=True)
+def merge_hits(hits: Ints, hit_scores: Doubles, others: Ints, other_scores: Doubles) -> None:  # pragma: no cover
+    """Replace the hits of each row by the best of these and others, in the order of `insert_hits`.
+
+    All are (N, k): hits and their scores, best first, then -1 and NaN.
+    """
+    top = hits.shape[1]
+    best, best_scores = np.empty(top, dtype=np.int64), np.empty(top)
+    for row in range(hits.shape[0]):
+        left, right = 0, 0
+        for place in range(top):
+            item, other = hits[row, left], others[row, right]
+            score, other_score = hit_scores[row, left], other_scores[row, right]
+            if other >= 0 and (item < 0 or other_score > score or (other_score == score and other < item)):
+                best[place], best_scores[place] = other, other_score
+                right += 1
+            else:
+                best[place], best_scores[place] = item, score
+                left += 1
+        hits[row], hit_scores[row] = best, best_scores

@@ -27,8 +27,9 @@ import torch
 from numpy.typing import NDArray
 
 from clipstore.errors import VectorError
-from clipstore.ranking.blocks import Side, VectorRows
-from clipstore.ranking.ranks import DirectionRanks, Ranks, rank_pairs
+from clipstore.ranking.blocks import Side, VectorRows, spans
+from clipstore.ranking.merge import DirectionRanks, Ranks
+from clipstore.ranking.ranks import rank_pairs
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -113,13 +114,13 @@ def bank_terms(bank: VectorRows, candidates: VectorRows, beta: float, *, memory:
     terms = torch.full((len(candidate_side),), -torch.inf, dtype=torch.float64)
     first: dict[bytes, int] = {}
     first_equal = np.empty(len(candidate_side), dtype=np.int64)
-    for low, high in candidate_side.spans(max(1, min(rows_in_memory, _CANDIDATES))):
+    for low, high in spans(range(len(candidate_side)), max(1, min(rows_in_memory, _CANDIDATES))):
         rows = candidate_side.read(low, high)
         for place, row in enumerate(rows + np.float32(0), low):  # -0 becomes 0
             first_equal[place] = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), place)
         block = torch.from_numpy(rows).to(device, torch.float64)
         total = torch.full((high - low,), -torch.inf, dtype=torch.float64, device=device)
-        for start, stop in queries.spans(_BANK_ROWS):
+        for start, stop in spans(range(len(queries)), _BANK_ROWS):
             product = torch.from_numpy(queries.read(start, stop)).to(device, torch.float64) @ block.T
             total = torch.logaddexp(total, torch.logsumexp(product.mul_(beta), dim=0))
         terms[low:high] = total.cpu() / beta

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from clipstore.ranking.ranks import DirectionRanks
+    from clipstore.ranking.merge import DirectionRanks
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,23 @@ class StoredRows:
         """The rows at some indices (M,), in that order."""
         loaded = None if self.loaded is None else self.loaded[indices]
         return replace(self, shard=self.shard[indices], rows=self.rows[indices], loaded=loaded)
+
+    def absolute(self) -> StoredRows:
+        """The same rows for other processes, with absolute paths of the shards."""
+        return replace(self, shards=[replace(shard, path=shard.path.absolute()) for shard in self.shards])
+
+    def with_stamps(self) -> StoredRows:
+        """The same rows with the present stamps of the files, which can differ between nodes with one file system.
+
+        Each shard that is read is compared with its checksum, as ever.
+        """
+        return replace(self, stamps=[file_stamp(shard.path) for shard in self.shards])
+
+    def missing_shard(self, rows: range) -> Path | None:
+        """A shard of some rows that was no file when the stamps were taken; None: there is none, or it is not read."""
+        used = [] if self.loaded is not None else np.unique(self.shard[rows.start : rows.stop]).tolist()
+        paths = (self.shards[number].path for number in used if self.stamps[number].inode is None)
+        return next(paths, None)
 
     def read(self) -> StoredRows:
         """The same rows in memory."""

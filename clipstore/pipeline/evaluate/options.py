@@ -55,9 +55,13 @@ class EvalOptions:
         rerank: the model by whose matching scores the first candidates are ordered again; None: they are not.
         rerank_top: the number of these candidates; a query with fewer has all reranked.
         rerank_weight: the weight of the first-stage score, which is added to the matching logit.
+        ray: the Ray cluster whose workers rank, "auto" or host:port; None: this process. `memory` is then the budget of
+            this process and of each worker.
+        ray_cpus: the CPUs of each worker; None: one worker on each node, with all of its CPUs.
 
     Raises:
-        OptionError: a value is out of range, or `rerank_top` or `rerank_weight` is set without `rerank`.
+        OptionError: a value is out of range, an option is set without the one that it belongs to, or `ray` is combined
+            with something that workers do not do.
     """
 
     protocol: choices.ProtocolChoice = "standard"
@@ -70,6 +74,8 @@ class EvalOptions:
     rerank: str | None = None
     rerank_top: int = RERANK_TOP
     rerank_weight: float = 1.0
+    ray: str | None = None
+    ray_cpus: int | None = None
     on_progress: Progress = no_progress
 
     def __post_init__(self) -> None:
@@ -83,11 +89,28 @@ class EvalOptions:
         if self.rerank is None and (self.rerank_top, self.rerank_weight) != (RERANK_TOP, 1.0):
             message = "--top and --rerank-weight are settings of a reranker: name it with --rerank"
             raise OptionError(message)
+        self._check_ray()
         check_top(self.rerank_top)
         if not 0 <= self.rerank_weight < math.inf:
             message = f"cannot rerank with the weight {self.rerank_weight}: use a finite weight of at least 0"
             raise OptionError(message)
         object.__setattr__(self, "rerank_weight", self.rerank_weight + 0.0)  # -0.0 is 0.0: one name for one result
+
+    def _check_ray(self) -> None:
+        if self.ray is None:
+            if self.ray_cpus is not None:
+                message = "--ray-cpus is a setting of the workers of a Ray cluster: name the cluster with --ray"
+                raise OptionError(message)
+            return
+        if self.ray_cpus is not None and self.ray_cpus < 1:
+            message = f"a worker cannot have {self.ray_cpus} CPUs: use at least 1"
+            raise OptionError(message)
+        if self.device != "cpu":
+            message = f"the workers of a Ray cluster rank on CPUs: omit --ray or --device {self.device}"
+            raise OptionError(message)
+        if PROTOCOLS[self.protocol].hard_negatives:
+            message = f"--protocol {self.protocol} has nothing to rank: omit --ray"
+            raise OptionError(message)
 
     @property
     def caption_set(self) -> CaptionSet:

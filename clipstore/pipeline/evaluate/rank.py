@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from clipstore.pipeline.evaluate.tasks import (
     ranking_tasks,
     restrict_queries,
 )
+from clipstore.pipeline.evaluate.workers import rank_on_workers
 from clipstore.process import peak_memory
 from clipstore.protocols import PROTOCOLS
 from clipstore.records import GalleryProvenance, Row
@@ -29,6 +31,7 @@ from clipstore.store.gallery import Gallery
 from clipstore.store.vectors import bad_row_error
 
 if TYPE_CHECKING:
+    from clipstore.pipeline.evaluate.worker_pool import WorkerPool
     from clipstore.ranking import Ranks
 
 Ids = NDArray[np.int64]
@@ -64,12 +67,15 @@ def rank_gallery(
     *,
     excluded_image_ids: Ids | None = None,
     reranking: Reranking | None = None,
+    pool: WorkerPool | None = None,
 ) -> RankedGallery:
     """Rank the pairs of a gallery of the model `name`, and order the first candidates again as `reranking` says.
 
-    The images with the ids `excluded_image_ids`, and their captions, are candidates but not queries.
+    The images with the ids `excluded_image_ids`, and their captions, are candidates but not queries. Ranking runs on
+    the workers of `pool`, or in this process.
 
     Raises:
+        ClusterError: workers were lost, or do not see the shards.
         VectorError: the gallery does not fit the protocol, a vector is not finite, the memory is too small, or a pair
             to rerank has no score.
     """
@@ -86,7 +92,7 @@ def rank_gallery(
     top = reranking.top if reranking else 0
     ranks = []
     for number, task in enumerate(tasks, 1):
-        first = rank_task(name, gallery, task, options, number, top_k=max(TOP_K, most_hits(task, top)))
+        first = rank_task(name, gallery, task, options, number, top_k=max(TOP_K, most_hits(task, top)), pool=pool)
         ranks.append(reranking.apply(options.protocol, task, first) if reranking else first)
     evaluation = evaluation_row(provenance, options, start) | {
         "asked_images": gallery.images.table.num_rows - count_without_positive(gallery, tasks)[0],
@@ -119,29 +125,33 @@ def evaluation_row(provenance: GalleryProvenance, options: EvalOptions, start: f
 
 
 def rank_task(
-    name: str, gallery: Gallery, task: RankingTask, options: EvalOptions, number: int, *, top_k: int
+    name: str,
+    gallery: Gallery,
+    task: RankingTask,
+    options: EvalOptions,
+    number: int,
+    *,
+    top_k: int,
+    pool: WorkerPool | None = None,
 ) -> Ranks:
     """The ranks of the task `number` of a gallery of the model `name`, with `top_k` hits of each query.
 
     Raises:
+        ClusterError: workers of `pool` were lost, or do not see the shards.
         VectorError: a vector is not finite, or the memory is too small.
     """
     # Imported here: errors about unknown names are reported without loading torch.
-    from clipstore.ranking import BadRowError, rank_pairs
+    from clipstore.ranking import BadRowError, RankSettings, rank_pairs
 
     images, texts = gallery.images.take(task.images), gallery.texts.take(task.captions)
     label = f"{name}: captions ranked" + (f", fold {number}" if PROTOCOLS[options.protocol].folds else "")
+    device = checked_device(options.device)
+    settings = RankSettings(top_k=top_k, memory=options.memory, device=device, screen=options.screen)
+    on_progress = partial(options.on_progress, label)
     try:
-        return rank_pairs(
-            images.vectors,
-            texts.vectors,
-            task.pairs,
-            top_k=top_k,
-            memory=options.memory,
-            device=checked_device(options.device),
-            screen=options.screen,
-            on_progress=lambda done, total: options.on_progress(label, done, total),
-        )
+        if pool is not None:
+            return rank_on_workers(pool, images.vectors, texts.vectors, task.pairs, settings, on_progress)
+        return rank_pairs(images.vectors, texts.vectors, task.pairs, **asdict(settings), on_progress=on_progress)
     except BadRowError as error:
         items = images if error.side == "image" else texts
         raise bad_row_error(items, error.side, error.row) from error

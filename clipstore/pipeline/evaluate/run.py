@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,8 @@ from clipstore.pipeline.evaluate.provenance import check_gallery_unchanged, gall
 from clipstore.pipeline.evaluate.rank import rank_gallery
 from clipstore.pipeline.evaluate.rerank import Reranking, check_name_is_free, find_reranking
 from clipstore.pipeline.evaluate.save import add_evaluation, save_evaluation
+from clipstore.pipeline.evaluate.worker_pool import WorkerPool
+from clipstore.pipeline.evaluate.workers import rank_workers
 from clipstore.protocols import PROTOCOLS
 from clipstore.records import GalleryProvenance, Model, Row
 from clipstore.store.evaluations import read_evaluation
@@ -84,15 +87,24 @@ def evaluate(store: Store, names: Iterable[str], split: str, options: EvalOption
         VectorError: items of a named model, or of every model, have no vectors yet (unless `partial`), nothing is left
             to rank, the split does not fit the protocol, the memory is too small, or pairs to rerank have no score.
         ShardError: a shard is damaged, or changed during the evaluation.
+        MissingExtraError, ClusterError: Ray is not installed, its cluster does not answer, or workers were lost.
         CatalogError: the catalog cannot be written now. A finished evaluation waits until it is writable.
     """
     store.catalog.check_writable()  # ranking can take minutes: report a busy catalog first
+    with rank_workers(options.ray, options.ray_cpus) if options.ray else nullcontext() as pool:
+        return _evaluate(store, names, split, options, pool)
+
+
+def _evaluate(
+    store: Store, names: Iterable[str], split: str, options: EvalOptions, pool: WorkerPool | None
+) -> EvalResult:
     names = list(names) or ([options.rerank] if options.rerank else [])
     galleries, skipped = _find_galleries(store, names, split, options)
-    vectors = _SharedVectors([entry.gallery for entry in galleries], options.memory // _SHARED_BUDGET_DIVISOR)
+    limit = 0 if pool is not None else options.memory // _SHARED_BUDGET_DIVISOR  # workers read the shards
+    vectors = _SharedVectors([entry.gallery for entry in galleries], limit)
     with wait_without_limit():
         evaluations = [
-            _evaluate_model(store, split, entry, vectors, options, is_last=entry is galleries[-1])
+            _evaluate_model(store, split, entry, vectors, options, pool=pool, is_last=entry is galleries[-1])
             for entry in galleries
         ]
     warnings = [line for entry in galleries for line in entry.gallery.images.warnings]
@@ -161,6 +173,7 @@ def _evaluate_model(
     vectors: _SharedVectors,
     options: EvalOptions,
     *,
+    pool: WorkerPool | None,
     is_last: bool,
 ) -> Row:
     """Rank one model's gallery and store the evaluation, unless the catalog changed during the evaluation.
@@ -168,7 +181,7 @@ def _evaluate_model(
     The last one also stores what all models of the split share: its extra positives.
     """
     model, gallery, provenance = entry.model, vectors.load(entry.gallery), entry.provenance
-    save = _score(entry, gallery, options) if entry.pairs else _rank(store, entry, gallery, options)
+    save = _score(entry, gallery, options) if entry.pairs else _rank(store, entry, gallery, options, pool)
     with store.catalog.write() as session:
         check_gallery_unchanged(session, model, split, gallery, provenance)
         evaluation = read_evaluation(session, save(session))
@@ -178,11 +191,15 @@ def _evaluate_model(
         return evaluation
 
 
-def _rank(store: Store, entry: _ModelGallery, gallery: Gallery, options: EvalOptions) -> Callable[[Session], int]:
+def _rank(
+    store: Store, entry: _ModelGallery, gallery: Gallery, options: EvalOptions, pool: WorkerPool | None
+) -> Callable[[Session], int]:
     """Rank a model's gallery; returns a function that writes the evaluation and returns its id."""
     name, reranking = entry.model.name, entry.reranking and entry.reranking.with_scores(store)
     excluded = entry.excluded_image_ids
-    ranked = rank_gallery(name, gallery, entry.provenance, options, excluded_image_ids=excluded, reranking=reranking)
+    ranked = rank_gallery(
+        name, gallery, entry.provenance, options, excluded_image_ids=excluded, reranking=reranking, pool=pool
+    )
 
     def save(session: Session) -> int:
         if reranking:

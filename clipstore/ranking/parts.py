@@ -1,0 +1,253 @@
+"""Rank a part of the score matrix: some image rows against some text rows.
+
+The counts of the parts of a matrix add up to those of the whole, and its best hits are among theirs (`merge`).
+
+Images are in memory in blocks as large as the budget allows, nearly always in one; for each, texts are streamed, and
+the next block is read and prepared while this one is ranked. Threads share the tiles by image rows; two threads never
+update the same rows or columns at once. Only the number of rescored cells depends on the order of the tiles: the better
+a query's hits so far, the fewer other cells can be hits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clipstore.errors import VectorError
+from clipstore.ranking import bounds, kernels
+from clipstore.ranking.blocks import Layout, Side, prefetch, spans
+from clipstore.ranking.bounds import Centre
+from clipstore.ranking.prepared import Block, Direction, State
+from clipstore.ranking.targets import Targets
+from clipstore.ranking.tiles import Bands, DeviceScreen, Screen
+
+Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+
+_LEAST, _MOST = 2**20, 2**34  # scores of a part: about a tile, and a minute of one core
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of the score matrix: rows of images and rows of texts, each a range with step 1."""
+
+    images: range
+    texts: range
+
+    @property
+    def cells(self) -> int:
+        """The number of its scores."""
+        return len(self.images) * len(self.texts)
+
+
+def divide(images: int, texts: int, count: int) -> list[Part]:
+    """Divide a matrix into about `count` parts, or as many as keep a part within _LEAST and _MOST scores.
+
+    Of the grids with that many parts, the one in which the fewest rows are read.
+    """
+    cells = images * texts
+    count = max(1, min(count, cells // _LEAST), -(-cells // _MOST))
+    grids = [(rows, -(-count // rows)) for rows in range(1, count + 1)]
+    rows, columns = min(grids, key=lambda grid: grid[1] * images + grid[0] * texts)
+    return [Part(images=left, texts=right) for left in _ranges(images, rows) for right in _ranges(texts, columns)]
+
+
+def _ranges(size: int, count: int) -> list[range]:
+    """`count` ranges of nearly equal length, one after another."""
+    ends = [size * number // count for number in range(count + 1)]
+    return [range(low, high) for low, high in pairwise(ends)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartDirection:
+    """The counts and hits of a part in one direction, among the candidates in the part.
+
+    Attributes:
+        queries: the rows of the queries in the part.
+        n_greater, n_equal: (p,) int64, of the pairs with these queries, in the order of all pairs. A positive in the
+            part is counted as equal to itself.
+        hits, hit_scores: (n, top_k), as in `DirectionRanks`; candidates are numbered among all rows.
+    """
+
+    queries: range
+    n_greater: Ints
+    n_equal: Ints
+    hits: Ints
+    hit_scores: Doubles
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartRanks:
+    """The result of `rank_part`; `screen` and `rechecked` as in `Ranks`."""
+
+    part: Part
+    image_to_text: PartDirection
+    text_to_image: PartDirection
+    screen: str
+    rechecked: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankSettings:
+    """How scores are ranked: the arguments of `rank_pairs` with these names."""
+
+    top_k: int = 10
+    memory: int | None = None
+    device: str = "cpu"
+    screen: str = "auto"
+
+    def precision(self) -> str:
+        """The precision of the products on this machine.
+
+        Raises:
+            VectorError: it is unknown, or the machine's products fail the self-test.
+        """
+        if self.screen not in ("auto", *bounds.PRECISIONS):
+            message = f"unknown screen {self.screen!r}: use auto, {', '.join(bounds.PRECISIONS)}"
+            raise VectorError(message)
+        name = bounds.screen_precision(self.device) if self.screen == "auto" else self.screen
+        if not bounds.trusted(name, self.device):
+            message = f"products in {name} failed the accuracy self-test on this machine: use the screen auto"
+            raise VectorError(message)
+        return name
+
+    def layout(self, part: Part, pairs: int, width: int) -> Layout:
+        """The blocks of a part with `pairs` pairs of vectors of width `width`.
+
+        Raises:
+            VectorError: the memory is too small.
+        """
+        images, texts = len(part.images), len(part.texts)
+        return Layout.plan(
+            images=images,
+            texts=texts,
+            width=width,
+            precision=bounds.PRECISIONS[self.precision()],
+            device=self.device,
+            result=pairs * 96 + (images + texts) * (self.top_k * 16 + 32),
+            memory=self.memory if self.memory is not None else 2 * 2**30,
+        )
+
+
+def rank_part(
+    images: Side,
+    texts: Side,
+    targets: Targets,
+    part: Part,
+    settings: RankSettings,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> PartRanks:
+    """Rank the pairs among the candidates of a part, exactly, and find its best hits.
+
+    Args:
+        images: all rows; only those of the part are read.
+        texts: likewise.
+        targets: all pairs.
+        part: rows of `images` and of `texts`.
+        settings: as in `rank_pairs`; the memory includes the result.
+        on_progress: see `rank_pairs`.
+
+    Raises:
+        VectorError: a vector of the part is not finite, or the memory is too small.
+    """
+    name = settings.precision()
+    state = State(
+        layout=settings.layout(part, len(targets.pairs), images.width),
+        precision=bounds.PRECISIONS[name],
+        device=settings.device,
+        centre=Centre(
+            mean=torch.tensor(targets.image_mean, device=settings.device),
+            other_mean=torch.tensor(targets.text_mean, device=settings.device),
+            shift=targets.shift,
+            left=True,
+        ),
+        rows=Direction(part.images, targets.pairs[:, 0], targets.scores, settings.top_k),
+        columns=Direction(part.texts, targets.pairs[:, 1], targets.scores, settings.top_k),
+    )
+    threads = torch.get_num_threads()
+    try:
+        rechecked = _Pass(state, threads).rank(images, texts, on_progress)
+    finally:
+        torch.set_num_threads(threads)  # the threads of the pool set it to 1
+    return PartRanks(
+        part=part,
+        image_to_text=_result(state.rows),
+        text_to_image=_result(state.columns),
+        screen=name,
+        rechecked=rechecked,
+    )
+
+
+def _result(direction: Direction) -> PartDirection:
+    return PartDirection(
+        queries=direction.queries,
+        n_greater=direction.greater,
+        n_equal=direction.equal,
+        hits=direction.hits,
+        hit_scores=direction.hit_scores,
+    )
+
+
+class _Pass:
+    """The pass over all tiles of a part, shared among threads."""
+
+    def __init__(self, state: State, threads: int) -> None:
+        self._state, self._threads = state, threads
+        on_cpu = torch.device(state.device).type == "cpu"
+        self._screen = Screen(state.layout.tile, state.precision) if on_cpu else DeviceScreen()
+
+    def rank(self, images: Side, texts: Side, on_progress: Callable[[int, int], None]) -> int:
+        """Rank every tile; the number of rescored cells."""
+        rechecked, done = 0, 0
+        layout = self._state.layout
+        rows, columns = self._state.rows.queries, self._state.columns.queries
+        # The first blocks are small: the floor of the hits is that after the previous blocks.
+        image_spans, text_spans = spans(rows, layout.images), spans(columns, layout.texts, layout.tile[1])
+        with ThreadPoolExecutor(self._threads, "clipstore-rank", torch.set_num_threads, (1,)) as pool:
+            for low, high in image_spans:
+                left = Block(images.read(low, high), low, self._state, left=True)
+                working: list[Future[int]] = []
+                load = partial(self._load, texts)
+                for span, right in zip(text_spans, prefetch(load, text_spans), strict=True):
+                    started = [pool.submit(self._rank_row_tile, left, right, tile) for tile in range(len(left.tiles))]
+                    rechecked += sum(future.result() for future in working)
+                    working = started
+                    done += span[1] - span[0]
+                    on_progress(done, len(columns) * len(image_spans))
+                rechecked += sum(future.result() for future in working)
+        return rechecked
+
+    def _load(self, texts: Side, span: tuple[int, int]) -> Block:
+        return Block(texts.read(*span), span[0], self._state, left=False)
+
+    def _rank_row_tile(self, left: Block, right: Block, row_tile: int) -> int:
+        """Rank a tile of images with all tiles of a block of texts; the number of rescored cells."""
+        shift = self._state.centre.shift
+        part = left.tiles[row_tile]
+        row_bands = left.bands(part, right.greatest, shift)
+        (column_bands,) = right.bands(slice(None), left.greatest[row_tile : row_tile + 1], shift)
+        return sum(
+            self._rank_tile(left, right, row_tile, tile, row_bands[tile], column_bands.part(right.tiles[tile]))
+            for tile in range(len(right.tiles))
+        )
+
+    def _rank_tile(
+        self, left: Block, right: Block, row_tile: int, column_tile: int, rows: Bands, columns: Bands
+    ) -> int:
+        row_part, column_part = left.tiles[row_tile], right.tiles[column_tile]
+        product = self._screen.product(left.low[row_part], right.low[column_part])
+        rows = left.raised(rows, row_part, product, right.greatest[column_tile])
+        columns = right.raised(columns, column_part, product, left.greatest[row_tile])
+        cells = self._screen(product, rows, columns)
+        scores = np.empty(len(cells.keys))
+        kernels.score_cells(left.values[row_part], cells.rows, right.values[column_part], cells.columns, scores)
+        left.accumulate(row_tile, rows, cells, scores, right.ids[column_part])
+        right.accumulate(column_tile, columns, cells, scores, left.ids[row_part])
+        return len(scores)
