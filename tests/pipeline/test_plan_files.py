@@ -81,6 +81,18 @@ def test_several_processes_encode_each_plan_once_and_give_the_bytes_of_embed(
     assert metrics == expected
 
 
+def test_two_processes_register_at_once(planned: Path, cli: Run, cli_json: Run, store: Path) -> None:
+    cli("encode", planned)
+    words = command_line("register", planned, "--store", store, "--json")
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    results = [json.loads(process.communicate()[0]) for process in both]
+    assert all(result["registered"] + result["before"] == len(plan_files(planned)) for result in results)
+    assert query_rows(store, "SELECT file FROM shards GROUP BY ALL HAVING count(*) > 1") == []
+    assert query_rows(store, "SELECT content FROM vectors GROUP BY fingerprint, content HAVING count(*) > 1") == []
+    assert len(stored_vectors(store, "images")) == 24
+    assert cli_json("verify")["problems"] == []
+
+
 def test_planning_again_gives_the_same_files(planned: Path, cli: Run, cli_json: Run, tmp_path: Path) -> None:
     before = {file.name: file.read_bytes() for file in planned.glob("*.json")}
     cli("plan", "--model", "demo", "--items", ITEMS, "--out", planned)
