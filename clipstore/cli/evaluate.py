@@ -68,19 +68,19 @@ _PROTOCOLS = click.Choice(list(PROTOCOLS))
     show_default=True,
     help="Weight of the cosine similarity, which --rerank adds to the matching logit.",
 )
-@memory_option("Memory budget for ranking, in addition to the base process; with --ray, of each worker, too.")
+@memory_option("Memory budget for ranking, in addition to the base process; on a Ray cluster also of each worker.")
 @click.option("--device", default="cpu", show_default=True, help="Device for the matrix products, e.g. cuda.")
 @click.option(
     "--ray",
-    metavar="auto|ADDRESS",
-    help="Rank on the workers of the Ray cluster at this address, such as 10.0.0.1:6379; the result is the same bit "
-    "for bit. Its nodes must see the store's folder under the same path.",
+    metavar="ADDRESS",
+    help="Rank on the nodes of the Ray cluster at this address, HOST:PORT or auto, which must see the store under the "
+    "same path. The result is the same, bit for bit. Example: --ray auto",
 )
 @click.option(
     "--ray-cpus",
     type=click.IntRange(1),
     metavar="N",
-    help="CPUs of each worker; a node has as many workers as its CPUs allow. [default: all: one worker on each node]",
+    help="Start one worker per N CPUs of the Ray cluster. [default: all CPUs of a node]",
 )
 @store_option
 @json_option
@@ -92,9 +92,7 @@ def evaluate_command(
     Ranks and hits are stored in the catalog, for 'clipstore query' and 'clipstore sql'.
     Replaces an earlier evaluation with the same model, split and options.
 
-    \b
     Example: clipstore eval --model pretrained --split coco/val2017
-             clipstore eval --model pretrained --split coco/train2014 --ray auto
     """
     from clipstore.pipeline.evaluate.options import EvalOptions
     from clipstore.pipeline.evaluate.run import evaluate as evaluate_models

@@ -3,6 +3,7 @@
 from clipstore.ranking.blocks import BadRowError, Side
 from clipstore.ranking.merge import DirectionRanks, Merge, Ranks
 from clipstore.ranking.parts import Part, PartRanks, RankSettings, divide, rank_part
+from clipstore.ranking.prepared import LastImages
 from clipstore.ranking.query_bank import Bank, normalised_ranks
 from clipstore.ranking.ranks import rank_pairs, score_targets
 from clipstore.ranking.rerank import rerank
@@ -12,6 +13,7 @@ __all__ = [
     "BadRowError",
     "Bank",
     "DirectionRanks",
+    "LastImages",
     "Merge",
     "Part",
     "PartRanks",

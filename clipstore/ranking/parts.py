@@ -24,7 +24,7 @@ from clipstore.errors import VectorError
 from clipstore.ranking import bounds, kernels
 from clipstore.ranking.blocks import Layout, Side, prefetch, spans
 from clipstore.ranking.bounds import Centre
-from clipstore.ranking.prepared import Block, Direction, State
+from clipstore.ranking.prepared import Block, Direction, LastImages, PreparedRows, State
 from clipstore.ranking.targets import Targets
 from clipstore.ranking.tiles import Bands, DeviceScreen, Screen
 
@@ -143,6 +143,7 @@ def rank_part(
     part: Part,
     settings: RankSettings,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    last: LastImages | None = None,
 ) -> PartRanks:
     """Rank the pairs among the candidates of a part, exactly, and find its best hits.
 
@@ -153,6 +154,8 @@ def rank_part(
         part: rows of `images` and of `texts`.
         settings: as in `rank_pairs`; the memory includes the result.
         on_progress: see `rank_pairs`.
+        last: given to one call after another, for parts of one matrix with equal targets and settings, it keeps the
+            prepared images in memory, so that the next part with the same images need not read them.
 
     Raises:
         VectorError: a vector of the part is not finite, or the memory is too small.
@@ -173,7 +176,7 @@ def rank_part(
     )
     threads = torch.get_num_threads()
     try:
-        rechecked = _Pass(state, threads).rank(images, texts, on_progress)
+        rechecked = _Pass(state, threads, last or LastImages()).rank(images, texts, on_progress)
     finally:
         torch.set_num_threads(threads)  # the threads of the pool set it to 1
     return PartRanks(
@@ -198,8 +201,8 @@ def _result(direction: Direction) -> PartDirection:
 class _Pass:
     """The pass over all tiles of a part, shared among threads."""
 
-    def __init__(self, state: State, threads: int) -> None:
-        self._state, self._threads = state, threads
+    def __init__(self, state: State, threads: int, last: LastImages) -> None:
+        self._state, self._threads, self._last = state, threads, last
         on_cpu = torch.device(state.device).type == "cpu"
         self._screen = Screen(state.layout.tile, state.precision) if on_cpu else DeviceScreen()
 
@@ -211,21 +214,22 @@ class _Pass:
         # The first blocks are small: the floor of the hits is that after the previous blocks.
         image_spans, text_spans = spans(rows, layout.images), spans(columns, layout.texts, layout.tile[1])
         with ThreadPoolExecutor(self._threads, "clipstore-rank", torch.set_num_threads, (1,)) as pool:
-            for low, high in image_spans:
-                left = Block(images.read(low, high), low, self._state, left=True)
+            for span in image_spans:
+                left = Block(self._last.rows(images, span, self._state), self._state, left=True)
                 working: list[Future[int]] = []
                 load = partial(self._load, texts)
-                for span, right in zip(text_spans, prefetch(load, text_spans), strict=True):
+                for (low, high), right in zip(text_spans, prefetch(load, text_spans), strict=True):
                     started = [pool.submit(self._rank_row_tile, left, right, tile) for tile in range(len(left.tiles))]
                     rechecked += sum(future.result() for future in working)
                     working = started
-                    done += span[1] - span[0]
+                    done += high - low
                     on_progress(done, len(columns) * len(image_spans))
                 rechecked += sum(future.result() for future in working)
         return rechecked
 
     def _load(self, texts: Side, span: tuple[int, int]) -> Block:
-        return Block(texts.read(*span), span[0], self._state, left=False)
+        rows = PreparedRows(texts.read(*span), span[0], self._state, left=False)
+        return Block(rows, self._state, left=False)
 
     def _rank_row_tile(self, left: Block, right: Block, row_tile: int) -> int:
         """Rank a tile of images with all tiles of a block of texts; the number of rescored cells."""

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipstore.ranking import bounds, kernels
-from clipstore.ranking.blocks import Layout
+from clipstore.ranking.blocks import Layout, Side
 from clipstore.ranking.bounds import Centre
 from clipstore.ranking.tiles import Bands, ScreenedTile
 
@@ -62,20 +62,18 @@ class Direction:
         return np.where(np.isnan(last), -np.inf, last)
 
 
-class Block:
-    """A block of rows of one side, prepared, in the order of their distance from the side's mean.
+class PreparedRows:
+    """A block of rows of one side, ready for products, in the order of their distance from the side's mean.
 
     Attributes:
-        ids: the row numbers among all rows of the side, (n,); queries: those among the queries of `direction`.
+        ids: the row numbers among all rows of the side, (n,).
         values: (n, D) float32.
         low, terms: see `bounds.prepare`.
+        tiles: the rows of each tile.
         greatest: the greatest terms of each tile, (T, 6).
-        tiles: the rows of each tile; locks: held while a tile's counts are updated.
-        layers: the pairs of the rows, (L, n); targets: their scores less kappa, NaN without a pair.
     """
 
     def __init__(self, values: NDArray[np.float32], start: int, state: State, *, left: bool) -> None:
-        self.left = left
         centre = state.centre if left else state.centre.swapped()
         prepared = bounds.prepare(torch.from_numpy(values).to(state.device), centre, state.precision)
         order = torch.argsort(prepared.lengths, descending=True)
@@ -84,8 +82,39 @@ class Block:
         self.low, self.terms = prepared.low[order], prepared.terms[order]
         size = state.layout.tile[0 if left else 1]
         self.tiles = [slice(first, min(first + size, len(values))) for first in range(0, len(values), size)]
-        self.locks = [Lock() for _ in self.tiles]
         self.greatest = torch.stack([self.terms[tile].amax(dim=0) for tile in self.tiles])
+
+
+class LastImages:
+    """The prepared images of the last part, for a following part of the same matrix with the same images."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._rows: PreparedRows | None = None
+
+    def rows(self, images: Side, span: tuple[int, int], state: State) -> PreparedRows:
+        """The prepared images (start, stop); they are read unless they are the last ones."""
+        key = (span, state.layout.tile, state.precision)
+        if self._rows is None or self._key != key:
+            self._rows = None  # freed before others are read
+            self._key, self._rows = key, PreparedRows(images.read(*span), span[0], state, left=True)
+        return self._rows
+
+
+class Block:
+    """A prepared block of rows with what a part counts for them; the attributes of `PreparedRows`, and more.
+
+    Attributes:
+        queries: the row numbers among the queries of `direction`, (n,).
+        locks: held while a tile's counts are updated.
+        layers: the pairs of the rows, (L, n); targets: their scores less kappa, NaN without a pair.
+    """
+
+    def __init__(self, rows: PreparedRows, state: State, *, left: bool) -> None:
+        self.left = left
+        self.values, self.ids, self.low, self.terms = rows.values, rows.ids, rows.low, rows.terms
+        self.tiles, self.greatest = rows.tiles, rows.greatest
+        self.locks = [Lock() for _ in self.tiles]
         self.direction = state.rows if left else state.columns
         self.queries = self.ids - self.direction.queries.start
         self.layers = self.direction.layers(self.queries)

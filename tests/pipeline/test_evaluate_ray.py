@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers import run_command
+from blip_folder import write_random_blip
+from helpers import Trained, run_command
 from tiny_store import SPLIT, build_store
 
 import clipstore
@@ -101,12 +102,13 @@ def rank(pool: WorkerPool, problem: Any, on_progress: Run, settings: RankSetting
 
 
 def evaluation_of(store: Path) -> tuple[pa.Table, pa.Table]:
-    """All ranks and all hits."""
+    """All ranks and all hits, with the names of their evaluations."""
     opened = clipstore.open(store)
-    names = {"ranks": "direction, query_id, positive_id", "hits": "direction, query_id, position"}
-    tables = [
-        opened.sql(f"SELECT * EXCLUDE (evaluation_id) FROM {name} ORDER BY {order}") for name, order in names.items()
-    ]
+    statement = (
+        "SELECT model, unseen, {0}.* EXCLUDE (evaluation_id) FROM {0} JOIN evaluation_names USING (evaluation_id) "
+        "ORDER BY ALL"
+    )
+    tables = [opened.sql(statement.format(name)) for name in ("ranks", "hits")]
     assert all(table.num_rows for table in tables)
     return tables[0], tables[1]
 
@@ -125,17 +127,43 @@ def test_an_evaluation_on_two_workers_equals_one_process(
         cli("ingest", "coco", request.getfixturevalue("test_data") / "coco-mini", "--name", "s")
     split = clipstore.open(store).sql("SELECT name FROM splits ORDER BY name")["name"].to_pylist()[0]
     cli("embed", "--model", "demo", "--split", split)
-    words = ("eval", "--model", "demo", "--split", split)
     for options in ((), ("--captions", "first5"), ("--protocol", "paired-rows")):
-        alone = cli_json(*words, *options)["evaluations"][0]
-        expected = evaluation_of(store)
-        progress = cli(*words, *options, "--ray", nodes.address, "--ray-cpus", "1").stderr
-        assert "Traceback" not in progress
+        check_equal(nodes, store, cli_json, ("--model", "demo", "--split", split, *options))
+
+
+def check_equal(nodes: Nodes, store: Path, cli_json: Run, words: tuple[object, ...]) -> None:
+    """Evaluations on two workers, and on the whole nodes, equal those of one process."""
+    alone = cli_json("eval", *words)["evaluations"]
+    expected = evaluation_of(store)
+    for cpus in (("--ray-cpus", "1"), ()):
+        again = cli_json("eval", *words, "--ray", nodes.address, *cpus)["evaluations"]
+        assert [row["metrics"] for row in again] == [row["metrics"] for row in alone]
         for table, other in zip(expected, evaluation_of(store), strict=True):
             assert table.equals(other)
-        again = cli_json(*words, *options, "--ray", nodes.address)["evaluations"][0]
-        assert again["metrics"] == alone["metrics"]
-        cli("eval", "remove", "--split", split, "--yes")
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("small_parts")
+def test_several_models_and_unseen_images_on_two_workers(
+    nodes: Nodes, trained: Trained, cli: Run, cli_json: Run
+) -> None:
+    cli("embed", "--model", "tuned", "--split", "t/val")
+    for options in ((), ("--unseen",)):
+        check_equal(
+            nodes, trained.store, cli_json, ("--model", "demo", "--model", "tuned", "--split", "t/val", *options)
+        )
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("small_parts")
+def test_reranking_after_two_workers(nodes: Nodes, cli: Run, cli_json: Run, store: Path, tmp_path: Path) -> None:
+    draw_dataset(tmp_path / "scenes", images=12, seed=3, split="val")
+    write_random_blip(tmp_path / "blip", words=["a", "circle", "square"])
+    cli("ingest", "coco", tmp_path / "scenes", "--name", "s")
+    cli("model", "add", "blip", "--base", tmp_path / "blip")
+    cli("embed", "--model", "blip")
+    cli("rerank", "--model", "blip", "--split", "s/val", "--top", "12")
+    check_equal(nodes, store, cli_json, ("--split", "s/val", "--rerank", "blip", "--top", "12"))
 
 
 @pytest.mark.cluster

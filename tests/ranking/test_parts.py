@@ -17,6 +17,7 @@ from test_ranking import cone_vectors, draw_pairs, dyadic_vectors, generic_vecto
 from clipstore.errors import VectorError
 from clipstore.ranking import (
     BadRowError,
+    LastImages,
     Merge,
     Part,
     PartRanks,
@@ -55,8 +56,9 @@ def rank_parts(sides: tuple[Array, Array], pairs: Array, parts: list[Part], sett
     targets = pickle.loads(pickle.dumps(score_targets(*sides, pairs, settings)))
     images, texts = Side(sides[0], "image"), Side(sides[1], "text")
     merge = Merge(targets, images=len(images), texts=len(texts), top_k=settings.top_k)
+    last = LastImages()
     for part in parts:
-        merge.add(pickle.loads(pickle.dumps(rank_part(images, texts, targets, part, settings))))
+        merge.add(pickle.loads(pickle.dumps(rank_part(images, texts, targets, part, settings, last=last))))
     return merge
 
 
@@ -175,3 +177,24 @@ def test_the_scoring_digest_depends_on_the_order_of_the_sums(width: int, monkeyp
 
     monkeypatch.setattr(kernels, "score_cells", in_reverse)
     assert scoring_digest(width) != digest
+
+
+def test_images_are_read_once_for_parts_with_the_same_images() -> None:
+    class Reads:
+        """Rows that note what is read."""
+
+        def __init__(self, values: Array) -> None:
+            self.values, self.shape, self.dtype, self.spans = values, values.shape, values.dtype, list[slice]()
+
+        def __getitem__(self, rows: slice) -> Array:
+            self.spans.append(rows)
+            return self.values[rows]
+
+    (left, right), pairs, last = vectors(30, 40, 5), sample_pairs(30, 40), LastImages()
+    settings, images = RankSettings(), Reads(left)
+    targets = score_targets(left, right, pairs, settings)
+    for part in [
+        Part(images=rows, texts=columns) for rows in (range(9), range(9, 30)) for columns in (range(7), range(7, 40))
+    ]:
+        rank_part(Side(images, "image"), Side(right, "text"), targets, part, settings, last=last)
+    assert images.spans == [slice(0, 9), slice(9, 30)]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +32,10 @@ _PARTS = 4  # parts of each worker: the last ones end at nearly the same time
 class SharedTask:
     """What all parts of a matrix share: Ray copies it once to each node.
 
-    `scoring` is the digest of the order in which the driver sums (see `scoring_digest`).
+    `scoring` is the digest of the order in which the driver sums (see `scoring_digest`); `id` is that of this task.
     """
 
+    id: str
     images: StoredRows
     texts: StoredRows
     targets: Targets
@@ -47,9 +49,10 @@ class RankWorker:
     def __init__(self, threads: int) -> None:
         import torch
 
-        import clipstore.ranking  # noqa: F401  (loaded before the first part)
+        from clipstore.ranking import LastImages
 
         torch.set_num_threads(threads)
+        self._task_id, self._last = "", LastImages()
 
     def process_id(self) -> int:
         """The id of its process on its node."""
@@ -57,13 +60,15 @@ class RankWorker:
 
     def rank(self, task: SharedTask, part: Part) -> PartRanks | ClipstoreError:
         """Rank a part. An error that the user can fix is returned."""
-        from clipstore.ranking import Side, rank_part, scoring_digest
+        from clipstore.ranking import LastImages, Side, rank_part, scoring_digest
 
         if scoring_digest(task.images.dim) != task.scoring:
             return ClusterError(
                 "the processor adds the terms of a score in another order than that of this process, so that ranks "
                 "could differ: use nodes with one kind of processor"
             )
+        if task.id != self._task_id:
+            self._task_id, self._last = task.id, LastImages()
         images, texts = task.images.with_stamps(), task.texts.with_stamps()
         unseen = images.missing_shard(part.images) or texts.missing_shard(part.texts)
         if unseen:
@@ -72,7 +77,8 @@ class RankWorker:
                 "the same path"
             )
         try:
-            return rank_part(Side(images, "image"), Side(texts, "text"), task.targets, part, task.settings)
+            sides = Side(images, "image"), Side(texts, "text")
+            return rank_part(*sides, task.targets, part, task.settings, last=self._last)
         except ClipstoreError as error:
             return error
 
@@ -121,7 +127,12 @@ def rank_on_workers(
     images, texts = images.absolute(), texts.absolute()
     targets = score_targets(images, texts, pairs, settings)
     task = SharedTask(
-        images=images, texts=texts, targets=targets, settings=settings, scoring=scoring_digest(images.dim)
+        id=uuid4().hex,
+        images=images,
+        texts=texts,
+        targets=targets,
+        settings=settings,
+        scoring=scoring_digest(images.dim),
     )
     merge = Merge(targets, images=images.shape[0], texts=texts.shape[0], top_k=settings.top_k)
     parts = divide(images.shape[0], texts.shape[0], _PARTS * len(pool))
