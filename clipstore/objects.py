@@ -26,7 +26,7 @@ PROTOCOLS = ("s3", "gs")
 _EXTRAS = {"s3": "s3", "gs": "gcs"}
 _ATTEMPTS = 7
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0  # seconds; the waits of all attempts add up to about 15 s
-_CONNECT_SECONDS, _READ_SECONDS = 10, 60
+_CONNECT_SECONDS, _READ_SECONDS = 10, 30
 _SERVER_ERRORS = {errno.EBUSY, errno.EREMOTEIO, errno.EIO}  # as s3fs translates 5xx and "slow down"
 
 Result = TypeVar("Result")
