@@ -92,7 +92,7 @@ class ObjectServer:
         code = {403: "AccessDenied", 500: "InternalError", 503: "SlowDown"}[status]
         body = f"<Error><Code>{code}</Code><Message>refused by the test</Message></Error>".encode()
         start_response(f"{status} {code}", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
-        return [body]
+        return [] if method == "HEAD" else [body]
 
 
 @contextmanager
