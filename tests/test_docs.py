@@ -45,6 +45,7 @@ NOT_RUN = {
     "clipstore bench e": "takes minutes; tests/bench runs it",
     "--device cuda": "needs a CUDA device",
     "https://": "needs a network",
+    "s3://": "needs object storage; tests/pipeline/test_object_storage.py runs it",
     "--base openai/clip-vit-large-patch14": "downloads from the hub",
     "jobs/coco8gb.toml": "trains like jobs/full.toml; another test reads the file",
 }
