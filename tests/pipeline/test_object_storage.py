@@ -345,6 +345,14 @@ def test_a_server_that_does_not_answer(
     assert "AWS_ENDPOINT_URL" in error
 
 
+def test_credentials_are_missing(objects: ObjectServer, cli: Run, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    error = cli("store", "init", "--shards", URL, code=1).stderr
+    assert "no credentials" in error
+    assert "AWS_ACCESS_KEY_ID" in error
+
+
 def test_no_network_is_used_offline(objects: ObjectServer, cli: Run) -> None:
     assert "offline" in cli("--offline", "store", "init", "--shards", URL, code=1).stderr
     assert objects.requests == []
