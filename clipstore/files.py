@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from clipstore.objects import find_object, read_object, url_of
+
 READERS = 32  # threads that read image files: on a network disk they wait far longer than they compute
 
 MAX_IMAGE_BYTES = 2**30  # of an image file: the largest image that is decoded has some 700 MB without compression
@@ -54,17 +56,39 @@ def read_regular(path: Path, *, limit: int | None = None) -> bytes:
         status = os.fstat(file.fileno())  # the path may have changed since
         _check_mode(path, status.st_mode)
         if limit is not None and status.st_size > limit:
-            raise OSError(errno.EFBIG, f"it is larger than {limit // 2**20} MB", str(path))
+            raise _too_large(str(path), limit)
         return file.read() or b""  # None where there are no data yet, as in some files of /proc
 
 
 def read_image_file(path: Path) -> bytes:
-    """The bytes of an image file.
+    """The bytes of an image file, which may be an object (see `objects.url_of`).
 
     Raises:
         OSError: it is not a regular file, is larger than `MAX_IMAGE_BYTES`, or cannot be read.
+        StorageError: object storage cannot be used.
     """
-    return read_regular(path, limit=MAX_IMAGE_BYTES)
+    url = url_of(path)
+    return read_object(url) if url else read_regular(path, limit=MAX_IMAGE_BYTES)
+
+
+def image_file_state(path: Path) -> tuple[int, int]:
+    """The size of an image file, in bytes, and when it was written last, in nanoseconds since 1970.
+
+    Raises:
+        OSError: it is missing, is not a regular file, or is an object larger than `MAX_IMAGE_BYTES`.
+        StorageError: object storage cannot be used.
+    """
+    url = url_of(path)
+    if url is None:
+        check_regular(path)
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns
+    found = find_object(url)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
+    if found.size > MAX_IMAGE_BYTES:
+        raise _too_large(url, MAX_IMAGE_BYTES)
+    return found.size, found.modified_ns
 
 
 def flush(path: Path) -> None:
@@ -167,6 +191,10 @@ def _is_running(process: int) -> bool:
     except PermissionError:
         pass  # it exists and belongs to another user
     return True
+
+
+def _too_large(path: str, limit: int) -> OSError:
+    return OSError(errno.EFBIG, f"it is larger than {limit // 2**20} MB", path)
 
 
 def _check_mode(path: Path, mode: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -21,12 +22,11 @@ from typing import Any, TypeVar
 from clipstore.errors import MissingExtraError, StorageError
 from clipstore.network import check_online
 
-PROTOCOLS = ("s3", "gs")
-
+_URL = re.compile(r"(s3|gs):/{1,2}(?=[^/])")
 _EXTRAS = {"s3": "s3", "gs": "gcs"}
 _ATTEMPTS = 7
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0  # seconds; the waits of all attempts add up to about 15 s
-_CONNECT_SECONDS, _READ_SECONDS = 10, 60
+_CONNECT_SECONDS, _READ_SECONDS = 10, 30
 _SERVER_ERRORS = {errno.EBUSY, errno.EREMOTEIO, errno.EIO}  # as s3fs translates 5xx and "slow down"
 
 Result = TypeVar("Result")
@@ -49,9 +49,10 @@ class _Client:
     errors: tuple[type[Exception], ...]
 
 
-def is_url(text: str) -> bool:
-    """Whether a text is a URL of object storage."""
-    return text.split("://", 1)[0] in PROTOCOLS and "://" in text
+def url_of(path: Path | str) -> str | None:
+    """The URL of object storage that a path stands for, or None: `Path("s3://bucket/a")` is "s3:/bucket/a"."""
+    match = _URL.match(str(path))
+    return f"{match[1]}://{str(path)[match.end() :]}" if match else None
 
 
 def get_object(url: str, path: Path) -> None:

@@ -9,10 +9,10 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from click.testing import Result
@@ -20,6 +20,9 @@ from helpers import SHORT_EXAMPLES, Trained, environment, import_vectors, run_co
 from hypothesis import settings
 
 from clipstore.demo.scenes import draw_dataset
+
+if TYPE_CHECKING:
+    from object_server import ObjectServer
 
 ROOT = Path(__file__).parent.parent
 
@@ -115,6 +118,26 @@ def trained(workspace: Path, trained_store: Trained, store: Path) -> Trained:
     shutil.copytree(trained_store.store, store)
     write_job("tuned")
     return trained_store._replace(store=store)
+
+
+@pytest.fixture(scope="session")
+def _object_server() -> Iterator[ObjectServer]:
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    from object_server import object_server
+
+    with object_server() as server:
+        yield server
+
+
+@pytest.fixture
+def objects(_object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
+    """An S3 server with an empty bucket, which this test and its processes use, with an empty cache."""
+    _object_server.clear()
+    for name, value in _object_server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CLIPSTORE_CACHE", str(tmp_path / "cache"))
+    return _object_server
 
 
 @pytest.fixture

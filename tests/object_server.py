@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
+from werkzeug.wsgi import get_input_stream
 
 BUCKET = "bucket"
 
@@ -55,7 +56,7 @@ class ObjectServer:
             "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
         }
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def list_keys(self, prefix: str = "") -> list[str]:
         """The keys of the objects of the bucket."""
         return [item["Key"] for item in self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])]
 
@@ -70,7 +71,7 @@ class ObjectServer:
     def clear(self) -> None:
         """An empty bucket, and no failures."""
         self.refuse = lambda _number, _method, _path: None
-        for key in self.keys():
+        for key in self.list_keys():
             self.s3.delete_object(Bucket=BUCKET, Key=key)
         self.requests.clear()
 
@@ -87,11 +88,11 @@ class ObjectServer:
             status = self.refuse(len(self.requests), method, path)
         if status is None:
             return self._application(environ, start_response)  # type: ignore[no-any-return]
-        environ["wsgi.input"].read()
+        get_input_stream(environ).read()
         code = {403: "AccessDenied", 500: "InternalError", 503: "SlowDown"}[status]
         body = f"<Error><Code>{code}</Code><Message>refused by the test</Message></Error>".encode()
         start_response(f"{status} {code}", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
-        return [body]
+        return [] if method == "HEAD" else [body]
 
 
 @contextmanager

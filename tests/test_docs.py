@@ -46,6 +46,7 @@ NOT_RUN = {
     "--device cuda": "needs a CUDA device",
     "--ray": "needs a Ray cluster; tests/pipeline/test_evaluate_ray.py starts one",
     "https://": "needs a network",
+    "s3://": "needs object storage; tests/pipeline/test_object_storage.py runs it",
     "--base openai/clip-vit-large-patch14": "downloads from the hub",
     "jobs/coco8gb.toml": "trains like jobs/full.toml; another test reads the file",
 }

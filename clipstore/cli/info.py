@@ -31,7 +31,7 @@ def info(store: Store, *, as_json: bool) -> None:
         print_json(result)
         return
     if result["store"]:
-        echo(f"store {result['store']}, format {result['format']}")
+        echo(f"store {result['store']}, format {result['format']}, shards in {result['shards_in']}")
         print_table([{"what": key, "count": value} for key, value in result["counts"].items()])
         print_table([{"folder": key, "bytes": value} for key, value in result["bytes"].items()])
         print_table(result["models"], empty="no models yet")

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from clipstore.objects import find_object, list_objects, url_of
+
 _DEPTH = 3  # levels of folders below a root that are searched for images
 _FOLDERS = 500  # folders that a search looks into at most
 _SAMPLE = 5  # images that a search looks for
@@ -38,7 +40,7 @@ class ImageFinder:
         return None if existing is None else f"{actual}/{existing}"
 
     def _folder(self, folder: str) -> str | None:
-        if not folder or Path(folder).is_dir():
+        if not folder or url_of(folder) or Path(folder).is_dir():
             return folder
         return None if folder.isascii() else self.find(folder)
 
@@ -53,7 +55,10 @@ class ImageFinder:
         return self._composed[folder].get(unicodedata.normalize("NFC", name))
 
     def _names(self, folder: str) -> set[str]:
-        if folder not in self._listed:
+        url = url_of(folder)
+        if folder not in self._listed and url:
+            self._listed[folder] = {name for name in list_objects(url) if "/" not in name}
+        elif folder not in self._listed:
             path = Path(folder or "/")
             self._listed[folder] = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
         return self._listed[folder]
@@ -90,7 +95,12 @@ def _is_below(path: str, roots: Iterable[str]) -> bool:
 def contains_any(folder: Path, names: Sequence[str]) -> bool:
     """Whether a folder contains a file of a sample of the `names`."""
     step = max(1, len(names) // _SAMPLE)
-    return any((folder / name).is_file() for name in names[::step])
+    return any(_is_file(folder / name) for name in names[::step])
+
+
+def _is_file(path: Path) -> bool:
+    url = url_of(path)
+    return find_object(url) is not None if url else path.is_file()
 
 
 def nearest_folder(root: Path, names: Sequence[str]) -> Path | None:

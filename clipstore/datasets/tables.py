@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from clipstore.errors import DatasetError
+from clipstore.objects import url_of
 
 IMAGES = pa.schema(
     [
@@ -121,11 +122,11 @@ def ordinals(keys: Sequence[str]) -> list[int]:
 
 
 def paths_below(folder: Path, names: Sequence[str]) -> list[str]:
-    """The absolute paths of names below `folder`; absolute names are kept.
+    """The absolute paths of names below `folder`, which may be a URL (see `objects.url_of`); absolute names are kept.
 
     Raises DatasetError for a folder whose name is not UTF-8.
     """
-    base = _absolute(folder)
+    base = (url_of(folder) or _absolute(folder)).rstrip("/")
     return [name if name.startswith("/") else f"{base}/{name}" for name in names]
 
 

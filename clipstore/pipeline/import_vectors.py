@@ -20,7 +20,7 @@ from clipstore.errors import ModelError, VectorError, check_name
 from clipstore.files import check_regular
 from clipstore.jobs import job_files
 from clipstore.records import IMPORTED, Model, Row, Tower, TowerName
-from clipstore.shards import Shard, ShardInfo, normalize, shard_file
+from clipstore.shards import ObjectStorage, Shard, ShardInfo, normalize, shard_file
 from clipstore.store.evaluations import delete_model_evaluations
 from clipstore.store.layout import Store, split_id
 from clipstore.store.locks import shard_write_lock
@@ -34,6 +34,7 @@ from clipstore.waiting import wait_without_limit
 Source = Path | NDArray[Any]  # a .npy file, or an array
 
 _ROWS_PER_SHARD = 32768
+_ROWS_PER_OBJECT = 8192  # on object storage, as those of `embed`
 _UNIT_TOLERANCE = 1e-3  # a norm that differs more from 1 is counted as not unit
 
 
@@ -215,14 +216,15 @@ def _write_shards(
     )
     counts = {"not_unit": 0, "zero": 0}
     written, storage = [], shard_storage(store)
-    for start in range(0, len(rows), _ROWS_PER_SHARD):
-        part = np.asarray(rows[start : start + _ROWS_PER_SHARD])
+    size = _ROWS_PER_OBJECT if isinstance(storage, ObjectStorage) else _ROWS_PER_SHARD
+    for start in range(0, len(rows), size):
+        part = np.asarray(rows[start : start + size])
         with np.errstate(over="ignore"):  # an infinite norm is not 1 either
             norms = np.linalg.norm(part.astype(np.float64), axis=1)
         counts["zero"] += int((~part.any(axis=1)).sum())
         counts["not_unit"] += int((np.abs(norms - 1) > _UNIT_TOLERANCE).sum())
         values = normalize(part, "float16" if rows.dtype == np.float16 else "float32")
-        keys = contents[start : start + _ROWS_PER_SHARD]
+        keys = contents[start : start + size]
         name = hashlib.sha256("\n".join(keys).encode() + values.tobytes()).hexdigest()[:16]
         path = storage.path(f"shards/{tower.fingerprint}/{tower.tower}-{name}.h5")
         written.append(shards.write_shard(path, info, values, keys, {}, publish=storage.publish))

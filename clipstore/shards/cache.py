@@ -58,26 +58,27 @@ def cache_bytes() -> int:
 def cached_file(path: Path, url: str, checksum: str | None) -> Iterator[Path]:
     """The cached file of an object, at `path`, which stays there while the block runs. It is fetched if necessary.
 
-    `checksum` is the SHA-256 of the object; None: unknown, and the object is fetched anew.
+    `checksum` is the registered SHA-256 of the object.
 
     Raises:
-        ShardError: there is no such object, or it has another checksum.
+        ShardError: there is no such object, it has another checksum, or none is registered.
         StorageError: the storage cannot be used, or the cache not be written.
     """
-    with _cache_errors():
-        descriptor = _lease(path) if checksum else None
-        if descriptor is not None and not _has_checksum(path, checksum):
-            path.unlink(missing_ok=True)  # damaged on this disk: the object is fetched again
-            os.close(descriptor)
-            descriptor = None
-        while descriptor is None:
-            _fetch(path, url, checksum)
-            descriptor = _lease(path)
-        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+    if checksum is None:
+        message = f"no SHA-256 is registered for the shard {url}: run 'clipstore catalog rebuild'"
+        raise ShardError(message)
+    descriptor = None
     try:
+        with _cache_errors():
+            while descriptor is None:
+                descriptor = _checked_lease(path, checksum)
+                if descriptor is None:
+                    _fetch(path, url, checksum)
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         yield path
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -115,16 +116,16 @@ def make_room(needed: int) -> None:
                 excess -= size
 
 
-def _fetch(path: Path, url: str, checksum: str | None) -> None:
+def _fetch(path: Path, url: str, checksum: str) -> None:
     """Download an object to `path`, unless another process does so first."""
     temporary = _temporary(path)
     try:
         _download(url, path, temporary)
         actual = file_checksum(temporary)
-        if checksum is not None and actual != checksum:
+        if actual != checksum:
             raise _damaged(url, temporary.stat().st_size, actual, checksum)
         with _locked(cache_folder()):
-            if checksum is None or not path.exists():
+            if not path.exists():
                 temporary.replace(path)
                 _compared[path] = (file_stamp(path), actual)
     finally:
@@ -178,7 +179,17 @@ def _lease(path: Path) -> int | None:
         os.close(descriptor)  # it was evicted between the two
 
 
-def _has_checksum(path: Path, checksum: str | None) -> bool:
+def _checked_lease(path: Path, checksum: str) -> int | None:
+    """As `_lease`, of a file with this checksum. One with another is removed: it was damaged on this disk."""
+    descriptor = _lease(path)
+    if descriptor is None or _has_checksum(path, checksum):
+        return descriptor
+    path.unlink(missing_ok=True)
+    os.close(descriptor)
+    return None
+
+
+def _has_checksum(path: Path, checksum: str) -> bool:
     stamp = file_stamp(path)
     if _compared.get(path) == (stamp, checksum):
         return True

@@ -11,7 +11,7 @@ from clipstore.device import free_memory
 from clipstore.inference.encode import encode
 from clipstore.inference.loading import WorkerSettings
 from clipstore.inference.multiprocess import cpu_threads, encode_in_processes
-from clipstore.pipeline.embed.plan import plan_groups
+from clipstore.pipeline.embed.plan import items_per_shard, plan_groups
 from clipstore.pipeline.embed.state import EmbedRun, Work
 from clipstore.pipeline.embed.summary import EmbedSummary, add_time
 from clipstore.progress import progress_counter
@@ -49,7 +49,7 @@ def encode_pending(run: EmbedRun, work: Work) -> None:
         for (_, items), summary in zip(work, summaries, strict=True)
         for component in tower_fingerprints(items.tower).values()
     }
-    groups = plan_groups([items for _, items in work])
+    groups = plan_groups([items for _, items in work], items_per_shard(run.store))
     written, workers = _encode(run, work, groups, counters)
     for shards in written:
         _register(run.store, shards, by_component)

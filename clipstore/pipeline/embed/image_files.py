@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from clipstore.files import READERS, FileReader, check_regular, read_image_file
+from clipstore.files import READERS, FileReader, image_file_state, read_image_file
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
 from clipstore.spool import SpooledTable
@@ -78,9 +78,8 @@ def _check(file: Row, *, read: FileReader) -> Row | None:
     """The new state of an image file; None: as it is recorded."""
     path = Path(file["path"])
     try:
-        check_regular(path)
-        stat = path.stat()
-        if (stat.st_size, stat.st_mtime_ns) == (file["size"], file["modified_ns"]) and not file["problem"]:
+        size, modified_ns = image_file_state(path)
+        if (size, modified_ns) == (file["size"], file["modified_ns"]) and not file["problem"]:
             return None
         content = hashlib.sha256(read(path)).hexdigest()
     except FileNotFoundError:
@@ -89,8 +88,8 @@ def _check(file: Row, *, read: FileReader) -> Row | None:
         return _unreadable(file, f"the image file cannot be read: {error.strerror}")
     return {
         "image_id": file["image_id"],
-        "size": stat.st_size,
-        "modified_ns": stat.st_mtime_ns,
+        "size": size,
+        "modified_ns": modified_ns,
         "content": content,
         "problem": None,
     }

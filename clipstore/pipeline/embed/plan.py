@@ -12,12 +12,18 @@ import pyarrow.compute as pc
 from clipstore.catalog import Session
 from clipstore.records import ImageFile, Model, PlanGroup, PlanSource, RegisteredShard, Row, ShardPlan, Tower, TowerName
 from clipstore.spool import SpooledTable, SpoolWriter, resized
+from clipstore.shards import ObjectStorage
 from clipstore.store.layout import Store
 from clipstore.store.probes import tower_fingerprints
 from clipstore.store.registry import missing_shards, registered_shards
+from clipstore.store.storage import shard_storage
 
 # A shard takes a ViT-B/32 on two cores about 20 s, which is what an interrupted run loses.
 ITEMS_PER_SHARD: Mapping[TowerName, int] = {"image": 1024, "text": 8192}
+
+# As objects, shards of 16 to 64 MB need few requests and fit a cache: 17 MB of float32 vectors at a width of 512,
+# 34 MB at 1024. An interrupted run loses more.
+ITEMS_PER_OBJECT: Mapping[TowerName, int] = {"image": 8192, "text": 8192}
 
 # The column of `PendingItems.rows` that is a plan's `sources`.
 _SOURCE_COLUMN: Mapping[PlanSource, str] = {"image_files": "source", "features": "features_file", "texts": "source"}
@@ -104,13 +110,20 @@ def plan_towers(
         return plans
 
 
-def plan_groups(pending: Sequence[PendingItems], most: int | None = None) -> Iterator[PlanGroup]:
-    """Cut pending items of one source into shard plans of at most `most` items, by default ITEMS_PER_SHARD, in order.
+def items_per_shard(store: Store) -> Mapping[TowerName, int]:
+    """The number of items of a shard, which is larger on object storage."""
+    return ITEMS_PER_OBJECT if isinstance(shard_storage(store), ObjectStorage) else ITEMS_PER_SHARD
+
+
+def plan_groups(pending: Sequence[PendingItems], sizes: Mapping[TowerName, int] | None = None) -> Iterator[PlanGroup]:
+    """Cut pending items of one source into shard plans, in the catalog's order.
+
+    `sizes` are the items of a shard (see `items_per_shard`; None: ITEMS_PER_SHARD).
 
     Of "image_files", several towers share groups, in which each image is decoded once; other sources take one tower.
     """
     first = pending[0]
-    size = most or ITEMS_PER_SHARD[first.tower.tower]
+    size = (sizes or ITEMS_PER_SHARD)[first.tower.tower]
     if first.source == "image_files":
         yield from _image_groups(pending, size)
         return

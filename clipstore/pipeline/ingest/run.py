@@ -18,6 +18,7 @@ from clipstore.catalog import Session
 from clipstore.datasets import coco, csv_file, flickr, folder, hard_negatives, karpathy
 from clipstore.datasets.image_files import ImageFinder
 from clipstore.errors import DatasetError
+from clipstore.objects import url_of
 from clipstore.pipeline.ingest import checks
 from clipstore.pipeline.ingest.merge import clean_captions, merge
 from clipstore.records import Annotations, Row
@@ -42,7 +43,7 @@ class IngestOptions:
         clean: clean captions (see `clean_captions` in sql/ingest.sql) and ingest nothing that cleaning drops.
         replace: let a source replace the data that another source gave under the same name, and let an empty source
             empty the dataset.
-        images: the folder of the image files, if it is not the usual one of the source.
+        images: the folder of the image files, or its URL, if it is not the usual one of the source.
         follow_links: accept image files that symbolic links lead out of the folder of the source or of the images.
     """
 
@@ -214,7 +215,7 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
             checks.check_links(file, source, roots)
     with wait_without_limit(), store.catalog.write(create=True) as session:
         checks.check_not_drawn(session, target.name)
-        root = str(target.root.absolute())
+        root = url_of(target.root) or str(target.root.absolute())
         session.run("ingest/add_dataset", name=target.name, kind=target.kind, root=root, cleaned=options.clean)
         session.run("ingest/set_root", name=target.name, root=root)
         for file, source in located.items():

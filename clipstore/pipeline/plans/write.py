@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,12 @@ from clipstore.inference.plan_files import (
     write_file,
 )
 from clipstore.pipeline.embed.options import EmbedOptions
-from clipstore.pipeline.embed.plan import plan_groups
+from clipstore.pipeline.embed.plan import items_per_shard, plan_groups
 from clipstore.pipeline.embed.run import find_models, run_embed
 from clipstore.pipeline.embed.state import EmbedRun, Work
 from clipstore.pipeline.embed.summary import EmbedSummary
 from clipstore.progress import progress_counter
-from clipstore.records import ITEM_KIND, Row
+from clipstore.records import ITEM_KIND, Row, TowerName
 from clipstore.store.layout import Store
 from clipstore.store.probes import stored_probes
 from clipstore.store.settings import store_id
@@ -81,7 +81,8 @@ def write_plans(
         PlanError: the folder has other plans, or a file cannot be written.
     """
     models, splits = find_models(store, names, options)
-    writer = _Writer(folder, store_id(store), items)
+    sizes = dict.fromkeys(ITEM_KIND, items) if items else items_per_shard(store)
+    writer = _Writer(folder, store_id(store), sizes)
     run = run_embed(store, models, splits, options, writer.add)
     return WrittenPlans(
         folder=folder,
@@ -94,8 +95,8 @@ def write_plans(
 class _Writer:
     """Writes plan files. The folder may have the same plans already, from an earlier call, and no others."""
 
-    def __init__(self, folder: Path, store: str, items: int | None) -> None:
-        self._folder, self._store, self._items = folder, store, items
+    def __init__(self, folder: Path, store: str, sizes: Mapping[TowerName, int]) -> None:
+        self._folder, self._store, self._sizes = folder, store, sizes
         index = folder / INDEX
         self._earlier = read_file(index, "plan-index", Index)[0] if index.exists() else None
         self._entries: list[IndexEntry] = []
@@ -107,7 +108,7 @@ class _Writer:
         kind = ITEM_KIND[work[0][1].tower.tower]
         total = sum(model.summaries[items.tower.tower].planned for model, items in work)
         count = progress_counter(run.options.on_progress, f"{names}: {kind} planned", total)
-        for group in plan_groups([items for _, items in work], self._items):
+        for group in plan_groups([items for _, items in work], self._sizes):
             plan = plan_of(group, settings, store=self._store, root=run.store.root)
             self._write(plan)
             count(sum(len(part.contents) for part in group.plans))
