@@ -42,8 +42,7 @@ def adopt_orphans(store: Store, towers: Iterable[Tower]) -> list[Shard]:
         complete = [shard for path in orphans if (shard := _useful(session, path, expected))]
     if complete:
         with store.catalog.write() as session:
-            for shard in complete:
-                register(session, store, [shard])
+            register(session, store, complete)
     return complete
 
 

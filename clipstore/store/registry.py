@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,38 @@ from clipstore.records import RegisteredShard, Row
 from clipstore.shards import Shard, gather
 from clipstore.store.layout import Store
 
+_ROWS_AT_ONCE = 1_000_000  # rows of shards that are registered at once
 
-def register(session: Session, store: Store, shards: Sequence[Shard]) -> None:
-    """Add complete shards, their rows and their failures to the catalog."""
-    files = [(str(shard.path.relative_to(store.root)), shard) for shard in shards]
+
+def register(session: Session, store: Store, shards: Iterable[Shard]) -> None:
+    """Add complete shards, their rows and their failures to the catalog.
+
+    Of shards with the same item, the first has its vector, and the last the reason of its failure. Give many shards at
+    once, as an iterator if they do not fit in memory: the stored vectors are read once for every million rows.
+    """
+    for part in _parts(shards):
+        _register_part(session, store, part)
+
+
+def _parts(shards: Iterable[Shard]) -> Iterator[list[Shard]]:
+    """The shards in lists with about _ROWS_AT_ONCE rows."""
+    part: list[Shard] = []
+    for shard in shards:
+        part.append(shard)
+        if sum(len(other.contents) for other in part) >= _ROWS_AT_ONCE:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _register_part(session: Session, store: Store, shards: Sequence[Shard]) -> None:
+    files = {str(shard.path.relative_to(store.root)): shard for shard in shards}
+    numbered = list(enumerate(files.values()))
     session.stage(
         staged_shards=_shard_rows(files),
-        staged_vectors=pa.concat_tables([_vector_rows(file, shard) for file, shard in files]),
-        staged_failures=pa.concat_tables([_failure_rows(shard) for shard in shards]),
+        staged_vectors=pa.concat_tables([_vector_rows(number, shard) for number, shard in numbered]),
+        staged_failures=pa.concat_tables([_failure_rows(number, shard) for number, shard in numbered]),
     )
     session.run("embed/delete_empty_shards")
     delete_shards(session, [row["shard_id"] for row in session.rows("shards/rewritten")])
@@ -77,14 +101,15 @@ def delete_shards(session: Session, shard_ids: Sequence[int]) -> None:
         session.run("shards/delete_unregistered_checksums")
 
 
-def _shard_rows(files: Sequence[tuple[str, Shard]]) -> pa.Table:
-    table = pa.Table.from_pylist([_shard_row(file, shard) for file, shard in files])
-    checksums = pa.array([shard.row_checksums for _, shard in files], pa.list_(pa.uint32()))
+def _shard_rows(files: Mapping[str, Shard]) -> pa.Table:
+    table = pa.Table.from_pylist([_shard_row(number, *file) for number, file in enumerate(files.items())])
+    checksums = pa.array([shard.row_checksums for shard in files.values()], pa.list_(pa.uint32()))
     return table.append_column("row_checksums", checksums)
 
 
-def _shard_row(file: str, shard: Shard) -> Row:
+def _shard_row(number: int, file: str, shard: Shard) -> Row:
     return {
+        "number": number,
         "fingerprint": shard.info.fingerprint,
         "kind": shard.info.kind,
         "tower": shard.info.tower,
@@ -100,24 +125,22 @@ def _shard_row(file: str, shard: Shard) -> Row:
     }
 
 
-def _vector_rows(file: str, shard: Shard) -> pa.Table:
+def _vector_rows(number: int, shard: Shard) -> pa.Table:
     size = len(shard.contents)
     return pa.table(
         {
-            "file": pa.repeat(file, size),
-            "fingerprint": pa.repeat(shard.info.fingerprint, size),
+            "number": pa.repeat(pa.scalar(number, pa.int32()), size),
             "content": pa.array(shard.contents, pa.string()),
-            "row": pa.array(range(size), pa.int32()),
+            "row": pa.array(np.arange(size, dtype=np.int32)),
         }
     )
 
 
-def _failure_rows(shard: Shard) -> pa.Table:
+def _failure_rows(number: int, shard: Shard) -> pa.Table:
     size = len(shard.failures)
     return pa.table(
         {
-            "fingerprint": pa.repeat(shard.info.fingerprint, size),
-            "tower": pa.repeat(shard.info.tower, size),
+            "number": pa.repeat(pa.scalar(number, pa.int32()), size),
             "content": pa.array(shard.failures.keys(), pa.string()),
             "reason": pa.array(shard.failures.values(), pa.string()),
         }

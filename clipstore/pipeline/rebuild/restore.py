@@ -179,21 +179,26 @@ def restore_shards(session: Session, store: Store, records: Records, on_progress
     Imported vectors are registered in the order of the imports: later ones replace earlier ones. Other shards of one
     fingerprint have equal vectors of equal items.
     """
-    damaged = []
+    damaged: list[Row] = []
     imported = {store.root / file: place for model in records.models for place, file in enumerate(model.shards)}
     files = _shard_files(store, imported)
-    for done, file in enumerate(files, 1):
-        try:
-            shard = _checked_shard(file)
-        except ShardError as error:
-            damaged.append({"file": str(file.relative_to(store.root)), "reason": str(error)})
-            continue
-        if file in imported:
-            keys = {"fingerprint": [shard.info.fingerprint] * len(shard.contents), "content": shard.contents}
-            session.stage(replaced=pa.table(keys, schema=_REPLACED))
-            session.run("import/delete_replaced")
+
+    def complete(*, imports: bool) -> Iterator[Shard]:
+        for done, file in enumerate(files, 1):
+            if (file in imported) == imports:
+                try:
+                    yield _checked_shard(file)
+                except ShardError as error:
+                    damaged.append({"file": str(file.relative_to(store.root)), "reason": str(error)})
+                else:
+                    on_progress("registering shards", done, len(files))
+
+    register(session, store, complete(imports=False))
+    for shard in complete(imports=True):
+        keys = {"fingerprint": [shard.info.fingerprint] * len(shard.contents), "content": shard.contents}
+        session.stage(replaced=pa.table(keys, schema=_REPLACED))
+        session.run("import/delete_replaced")
         register(session, store, [shard])
-        on_progress("registering shards", done, len(files))
     session.run("recovery/delete_resolved_failures")
     return damaged
 
