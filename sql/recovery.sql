@@ -89,10 +89,6 @@ SELECT dataset_id, name, kind, root, cleaned FROM datasets ORDER BY dataset_id;
 -- Deletes the failures of items that have a vector: another shard, which was registered before, tried them again.
 DELETE FROM item_failures WHERE (fingerprint, content) IN (SELECT (fingerprint, content) FROM vectors);
 
--- name: digest
--- Returns the digest of a split.
-SELECT split_digest_of(splits.split_id) AS digest FROM splits WHERE split_id = $split_id;
-
 -- name: evaluations
 -- Returns the arguments of the evaluations, and what their repetition must reproduce.
 SELECT

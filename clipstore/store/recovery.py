@@ -22,6 +22,7 @@ from clipstore.catalog import Session
 from clipstore.errors import CatalogError, is_path_name
 from clipstore.files import read_regular, write_whole
 from clipstore.records import IMPORTED, Row
+from clipstore.store.digests import split_digest
 from clipstore.store.layout import Store
 from clipstore.store.recovery_checks import check_records
 from clipstore.store.recovery_records import (
@@ -154,7 +155,7 @@ def current_records(session: Session) -> dict[str, bytes]:
 def _datasets(session: Session) -> dict[str, DatasetRecord]:
     splits = [split for split in _splits(session) if split.drawn_from is None]
     for split in splits:
-        split.digest = session.rows("recovery/digest", split_id=split.split_id)[0]["digest"]
+        split.digest = split_digest(session, split.split_id)
     return {row["name"]: _dataset(session, row, splits) for row in session.rows("recovery/datasets")}
 
 

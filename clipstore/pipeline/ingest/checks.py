@@ -12,6 +12,7 @@ from clipstore.datasets.coco import CAPTIONS_FILE
 from clipstore.datasets.image_files import links_out, nearest_folder
 from clipstore.errors import BadNameError, DatasetError, check_name
 from clipstore.records import Annotations
+from clipstore.store.digests import split_digest
 
 _WITH_HARD_NEGATIVES = {"sugarcrepe", "hard-negatives"}  # kinds of datasets
 _MAX_SIZE_CHECKS = 2000  # image files with a new path whose sizes are compared
@@ -134,7 +135,8 @@ def source_conflicts(session: Session, file: Path, source: Annotations, kind: st
             session.run("ingest/take_over_splits", split=match and match[1])
         yield
         return
-    shared = session.run("ingest/find_shared_splits")
+    shared = session.rows("ingest/shared_splits")
+    digests = [split_digest(session, row["split_id"]) for row in shared]
     _check_image_files(session, file)
     if source.categories is not None:
         _check_categories(session, file, source)
@@ -143,8 +145,8 @@ def source_conflicts(session: Session, file: Path, source: Annotations, kind: st
     if captions and not source.captions.num_rows:
         message = f"{file} has no captions, and the store has {captions:,}: give another file, or --replace"
         raise DatasetError(message)
-    for row in session.rows("ingest/changed_shared_splits") if shared else ():
-        if not _same_file(row["source"], file):
+    for row, digest in zip(shared, digests, strict=True):
+        if split_digest(session, row["split_id"]) != digest and not _same_file(row["source"], file):
             _refuse(f"{row['split']} was ingested from {row['source']}, and {file} differs from it")
 
 

@@ -16,6 +16,7 @@ from clipstore.pipeline.rebuild.sources import Source
 from clipstore.progress import Progress
 from clipstore.records import Row
 from clipstore.shards import Shard, read_shard
+from clipstore.store.digests import split_digest
 from clipstore.store.layout import Store
 from clipstore.store.recovery_records import DatasetRecord, ImagesRecord, ModelRecord, Records, SplitRecord
 from clipstore.store.registry import register
@@ -169,7 +170,7 @@ def changed_splits(session: Session, records: Records) -> list[str]:
         split.name
         for dataset in records.datasets
         for split in dataset.splits
-        if session.rows("recovery/digest", split_id=split.split_id)[0]["digest"] != split.digest
+        if split_digest(session, split.split_id) != split.digest
     ]
 
 
