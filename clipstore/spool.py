@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 BATCH_ROWS = 32_768  # rows that are in memory at once
+MEMORY_LIMIT = 64 * 2**20  # bytes of a table that is collected in memory
 
 
 class SpoolWriter:
@@ -91,8 +94,60 @@ class SpooledTable:
         ]
         return pa.concat_tables([self.schema.empty_table(), *taken])
 
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The table as DuckDB and Arrow read it, each time from the beginning."""
+        batches = (self._reader.get_batch(number) for number in range(len(self._starts) - 1))
+        return pa.RecordBatchReader.from_batches(self.schema, batches).__arrow_c_stream__(requested_schema)
+
     def _batch(self, number: int) -> pa.Table:
         return pa.Table.from_batches([self._reader.get_batch(number)])
+
+
+Table: TypeAlias = pa.Table | SpooledTable
+
+
+class TableBuilder:
+    """Collects the rows of a table: in memory, or in a temporary file once they take more than `limit` bytes."""
+
+    def __init__(self, schema: pa.Schema, limit: int = MEMORY_LIMIT) -> None:
+        self._schema, self._limit = schema, limit
+        self._tables: list[pa.Table] = []
+        self._writer: SpoolWriter | None = None
+
+    def add(self, *columns: object) -> None:
+        """Add rows, by the columns of the schema."""
+        self._tables.append(pa.table(dict(zip(self._schema.names, columns, strict=True)), schema=self._schema))
+        if sum(table.nbytes for table in self._tables) > self._limit:
+            self._spool()
+
+    def finish(self) -> Table:
+        """The table."""
+        if self._writer is None:
+            return pa.concat_tables([self._schema.empty_table(), *self._tables])
+        self._spool()
+        return self._writer.finish()
+
+    def _spool(self) -> None:
+        self._writer = self._writer or SpoolWriter(self._schema, None)
+        for table in self._tables:
+            self._writer.add(table)
+        self._tables = []
+
+
+def parts(table: Table) -> Iterator[pa.Table]:
+    """The rows of a table that is in memory or in a file."""
+    return table.parts() if isinstance(table, SpooledTable) else iter([table])
+
+
+def mapped(table: Table, function: Callable[[pa.Table], pa.Table]) -> Table:
+    """The results of a function for the parts of a table, as one table."""
+    if not isinstance(table, SpooledTable):
+        return function(table)
+    results = map(function, table.parts())
+    first = next(results)
+    return SpooledTable.write(
+        (batch for result in chain([first], results) for batch in result.to_batches()), first.schema, None
+    )
 
 
 def resized(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -1,8 +1,14 @@
 -- Statements of `clipstore embed`. $splits are ids of splits; null: the whole catalog.
 
 -- name: add_failures
--- Record items that have no vector, with the reason.
-INSERT INTO item_failures SELECT fingerprint, tower, content, reason FROM staged_failures;
+-- Record items that have no vector, with the reason that the last shard gives, unless another staged shard has a vector.
+INSERT INTO item_failures
+SELECT fingerprint, any_value(tower), failed.content, arg_max(reason, number)
+FROM staged_failures AS failed
+JOIN staged_shards USING (number)
+WHERE (fingerprint, failed.content) NOT IN (
+    SELECT (fingerprint, content) FROM staged_vectors JOIN staged_shards USING (number))
+GROUP BY fingerprint, failed.content;
 
 -- name: add_precision_check
 -- Record a comparison of a tower's vectors with those of fp32, unless an equal one is recorded.
@@ -20,12 +26,18 @@ FROM staged_shards
 ANTI JOIN shards USING (file);
 
 -- name: add_vectors
--- Register the rows of the staged shards.
+-- Register the rows of the staged shards, of equal items that of the first shard.
 INSERT INTO vectors
-SELECT staged.fingerprint, staged.content, shards.shard_id, staged.row
-FROM staged_vectors AS staged
-JOIN shards USING (file)
-ANTI JOIN vectors ON vectors.fingerprint = staged.fingerprint AND vectors.content = staged.content;
+SELECT fingerprint, content, shard_id, row
+FROM (
+    SELECT fingerprint, content, min(number) AS number, arg_min(row, number) AS row
+    FROM staged_vectors
+    JOIN staged_shards USING (number)
+    GROUP BY fingerprint, content
+)
+JOIN (SELECT number, shard_id FROM staged_shards JOIN shards USING (file)) USING (number)
+ANTI JOIN vectors USING (fingerprint, content)
+ORDER BY shard_id, row;
 
 -- name: count_images
 -- Of an image tower: the distinct images in scope, those that have a vector and (unless the tower has no backbone of its
@@ -91,9 +103,9 @@ DELETE FROM shards WHERE items = 0 AND file IN (SELECT file FROM staged_shards);
 -- Delete failures of items that were tried again.
 DELETE FROM item_failures
 WHERE (fingerprint, content) IN (
-    SELECT (fingerprint, content) FROM staged_vectors
-    UNION ALL
-    SELECT (fingerprint, content) FROM staged_failures);
+    SELECT (fingerprint, content)
+    FROM (SELECT number, content FROM staged_vectors UNION ALL SELECT number, content FROM staged_failures)
+    JOIN staged_shards USING (number));
 
 -- name: delete_shards
 -- Delete shards whose files are missing.

@@ -39,21 +39,6 @@ INSERT INTO ranks BY NAME SELECT * FROM staged_ranks;
 -- The images of an evaluation that its model was trained on.
 INSERT INTO seen_images BY NAME SELECT * FROM staged_seen_images;
 
--- name: digests
--- The digests of a split and of the part of it that is ranked (see split_digest_of).
-SELECT
-    split_digest_of($split_id) AS split_digest,
-    (
-        SELECT sha256(coalesce(string_agg(
-            concat_ws(chr(31), images.source_id, captions.source_id, captions.text), chr(30)
-            ORDER BY split_images.position, captions.position, captions.source_id), ''))
-        FROM split_images
-        JOIN ranked_images USING (image_id)
-        JOIN images USING (image_id)
-        LEFT JOIN (captions JOIN ranked_captions USING (caption_id)) USING (image_id)
-        WHERE split_id = $split_id
-    ) AS gallery_digest;
-
 -- name: replaced
 -- The evaluation that a new one replaces.
 SELECT evaluation_id FROM evaluations
@@ -77,6 +62,16 @@ JOIN captions USING (caption_id)
 LEFT JOIN vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
 LEFT JOIN item_failures AS failed ON failed.fingerprint = $fingerprint AND failed.content = items.content
 WHERE split_id = $split_id AND items.model_id = $model_id AND ($first IS NULL OR captions.position < $first)
+ORDER BY split_images.position, captions.position, captions.source_id;
+
+-- name: gallery_lines
+-- The lines of the digest of the part of a split that is ranked, in order (see split_digest_of).
+SELECT concat_ws(chr(31), images.source_id, captions.source_id, captions.text) AS line
+FROM split_images
+JOIN ranked_images USING (image_id)
+JOIN images USING (image_id)
+LEFT JOIN (captions JOIN ranked_captions USING (caption_id)) USING (image_id)
+WHERE split_id = $split_id
 ORDER BY split_images.position, captions.position, captions.source_id;
 
 -- name: gallery_images
@@ -242,15 +237,14 @@ LEFT JOIN shard_checksums USING (shard_id)
 WHERE fingerprint = $fingerprint
 ORDER BY shard_id;
 
--- name: stale
--- Evaluations of splits that were removed or have changed since.
+-- name: split_digests
+-- The evaluations with the id of their split (null: it was removed) and its digest when they were made.
 SELECT
     evaluations.evaluation_id, evaluated_name(models.name, reranker, rerank_top, rerank_weight) AS model,
-    splits.name AS split, protocol
+    splits.name AS split, protocol, splits.split_id, split_digest
 FROM evaluations
 JOIN models USING (model_id)
 LEFT JOIN splits ON splits.split_id = evaluations.split_id
-WHERE splits.split_id IS NULL OR split_digest != split_digest_of(evaluations.split_id)
 ORDER BY ALL;
 
 -- name: subset_sizes

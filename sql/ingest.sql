@@ -74,13 +74,6 @@ INSERT INTO split_images
 FROM numbered_splits
 ANTI JOIN split_images USING (split_id, image_id, position);
 
--- name: changed_shared_splits
--- Returns the splits of other sources that the merge changed.
-SELECT shared.name AS split, shared.source
-FROM shared_splits AS shared
-WHERE shared.digest IS DISTINCT FROM split_digest_of(shared.split_id)
-ORDER BY shared.name;
-
 -- name: clean_captions
 -- Returns the captions of a source, cleaned as by --clean, each with the first rule that drops it (null: kept): its image
 -- file is missing, no text is left, it repeats a caption of its image, or it has more than 40 words.
@@ -168,11 +161,9 @@ FROM splits
 JOIN this_source USING (dataset_id, source)
 WHERE splits.name NOT IN (SELECT this_source.name || '/' || split FROM staged_splits);
 
--- name: find_shared_splits
--- Collects the splits of other sources that this source states too, or whose images it describes, with their digests
--- before the merge.
-CREATE OR REPLACE TEMP TABLE shared_splits AS
-SELECT splits.split_id, splits.name, splits.source, split_digest_of(splits.split_id) AS digest
+-- name: shared_splits
+-- Returns the splits of other sources that this source states too, or whose images it describes.
+SELECT splits.split_id, splits.name AS split, splits.source
 FROM splits
 JOIN this_source USING (dataset_id)
 WHERE splits.source != this_source.source
@@ -184,7 +175,8 @@ WHERE splits.source != this_source.source
             JOIN images USING (image_id)
             JOIN this_source USING (dataset_id)
             SEMI JOIN staged_images USING (file_name))
-    );
+    )
+ORDER BY splits.name;
 
 -- name: moved_images
 -- Returns the images whose file exists at another path than before, with both paths.

@@ -89,10 +89,6 @@ SELECT dataset_id, name, kind, root, cleaned FROM datasets ORDER BY dataset_id;
 -- Deletes the failures of items that have a vector: another shard, which was registered before, tried them again.
 DELETE FROM item_failures WHERE (fingerprint, content) IN (SELECT (fingerprint, content) FROM vectors);
 
--- name: digest
--- Returns the digest of a split.
-SELECT split_digest_of(splits.split_id) AS digest FROM splits WHERE split_id = $split_id;
-
 -- name: evaluations
 -- Returns the arguments of the evaluations, and what their repetition must reproduce.
 SELECT
@@ -144,15 +140,13 @@ WHERE captions.caption_id = mapped.old_id;
 -- Returns the files of the shards of some fingerprints, in the order of registration.
 SELECT file FROM shards WHERE fingerprint IN (SELECT unnest($fingerprints::VARCHAR[])) ORDER BY shard_id;
 
+-- name: split_images
+-- Returns the images of a split in order.
+SELECT image_id, position FROM split_images WHERE split_id = $split_id ORDER BY position;
+
 -- name: splits
--- Returns the splits with their images in order.
-SELECT
-    split_id, name, dataset_id, source, drawn_from, origin_id,
-    (SELECT coalesce(list(image_id ORDER BY position), []) FROM split_images WHERE split_id = splits.split_id) AS images,
-    (SELECT coalesce(list(position ORDER BY position), []) FROM split_images WHERE split_id = splits.split_id)
-        AS positions
-FROM splits
-ORDER BY split_id;
+-- Returns the splits.
+SELECT split_id, name, dataset_id, source, drawn_from, origin_id FROM splits ORDER BY split_id;
 
 -- name: towers
 -- Returns the towers of a model.

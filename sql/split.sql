@@ -7,6 +7,15 @@ SELECT (SELECT coalesce(max(split_id), 0) FROM splits) + 1, $name, dataset_id, $
 FROM splits
 WHERE split_id = $origin;
 
+-- name: digest_lines
+-- Returns the lines of a split's digest in order (see split_digest_of).
+SELECT concat_ws(chr(31), images.source_id, captions.source_id, captions.text) AS line
+FROM split_images
+JOIN images USING (image_id)
+LEFT JOIN captions USING (image_id)
+WHERE split_id = $split_id
+ORDER BY split_images.position, captions.position, captions.source_id;
+
 -- name: draw
 -- Collects images of a split, ordered by the SHA-256 of seed and source id, so that the draw depends on nothing else.
 CREATE OR REPLACE TEMP TABLE drawn AS

@@ -4,12 +4,6 @@
 -- The number of captions of a split.
 SELECT count(*) AS captions FROM split_images JOIN captions USING (image_id) WHERE split_id = $split_id;
 
--- name: split_contents
--- The digest of a split's contents (see split_digest_of), and its number of images.
-SELECT split_digest_of(splits.split_id) AS digest, (FROM split_images SELECT count(*) WHERE split_id = splits.split_id) AS images
-FROM splits
-WHERE split_id = $split_id;
-
 -- name: count_shared_images
 -- The number of images of the validation split that are in the training split, by id or by the bytes of their files.
 WITH training AS (

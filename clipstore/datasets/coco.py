@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from clipstore.datasets import tables
+from clipstore.datasets import blocks, tables
 from clipstore.datasets.files import list_folder, read_json
 from clipstore.datasets.image_files import contains_any
+from clipstore.datasets.json_stream import UnusualFileError, read_blocks
 from clipstore.errors import DatasetError, nearest
 from clipstore.records import Annotations
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from clipstore.spool import TableBuilder
 
 CAPTIONS_FILE = re.compile(r"captions_(.+)\.json")
 
@@ -42,6 +44,10 @@ class _Caption(msgspec.Struct, gc=False):
     id: Id
     image_id: Id
     caption: str
+
+
+class _Skipped(msgspec.Struct, gc=False):
+    """An element of which nothing is needed."""
 
 
 class _CaptionsFile(msgspec.Struct):
@@ -91,6 +97,9 @@ def read(root: Path, split: str, images: Path | None = None) -> Annotations:
     source = root / "annotations" / f"captions_{split}.json"
     if split not in known:
         raise DatasetError(f"{source} does not exist{nearest(split, known)}; give a split that has captions")
+    if blocks.is_large(source):
+        with suppress(UnusualFileError, DatasetError, OSError):  # reading the whole file tells what is wrong
+            return _read_in_blocks(root, split, source, images)
     content = read_json(source, _CaptionsFile, "a COCO captions file")
     ids = [tables.source_id(image.id) for image in content.images]
     plain = [tables.file_name(source, image.file_name) for image in content.images]
@@ -107,6 +116,61 @@ def read(root: Path, split: str, images: Path | None = None) -> Annotations:
         image_categories=image_categories,
         warnings=warnings,
     )
+
+
+def _read_in_blocks(root: Path, split: str, source: Path, images: Path | None) -> Annotations:
+    """As `read`, of a large file."""
+    index, sizes = _index_images(source)
+    captions = blocks.CaptionRows(index.count)
+    for key, block in read_blocks(source, {"images": _Skipped, "annotations": _Caption}):
+        if key == "images":
+            continue
+        rows = index.rows([tables.source_id(caption.image_id) for caption in block])
+        names = _names_in_split(split, index.names.take(pa.array(rows)))
+        ids = [tables.source_id(caption.id) for caption in block]
+        captions.add(rows, names, ids, [caption.caption for caption in block])
+    names = _names_in_split(split, index.names)
+    blocks.check_distinct([blocks.hashes(part.to_pylist()) for _, part in blocks.slices(names)])
+    instances = root / "annotations" / f"instances_{split}.json"
+    by_id = dict(zip(index.ids.to_pylist(), names.to_pylist(), strict=True)) if instances.exists() else {}
+    categories, image_categories, warnings = _categories(instances, by_id)
+    folder = _image_folder(root, split, index.names.to_pylist(), images)
+    table = TableBuilder(tables.IMAGES)
+    for start, part in blocks.slices(index.names):
+        end = start + len(part)
+        paths = tables.paths_below(folder, part.to_pylist())
+        table.add(index.ids[start:end], names[start:end], paths, *sizes.slice(start, len(part)).columns)
+    return Annotations(
+        images=table.finish(),
+        captions=captions.finish(),
+        splits=blocks.splits(split, names),
+        categories=categories,
+        image_categories=image_categories,
+        warnings=warnings,
+    )
+
+
+def _index_images(source: Path) -> tuple[blocks.ImageIndex, pa.Table]:
+    """The images of a large file by id, and their sizes."""
+    index, sizes = blocks.ImageIndex(), []
+    for key, block in read_blocks(source, {"images": _Image, "annotations": _Skipped}):
+        if key == "annotations":
+            continue
+        index.add(
+            [tables.source_id(image.id) for image in block],
+            [tables.file_name(source, image.file_name) for image in block],
+        )
+        width, height = zip(*map(_size, block), strict=True)
+        sizes.append(pa.table({"width": pa.array(width, pa.int32()), "height": pa.array(height, pa.int32())}))
+    index.complete()
+    return index, pa.concat_tables(sizes)
+
+
+def _names_in_split(split: str, names: pa.Array) -> pa.Array:
+    """File names below the root, of names that have the folder of the split or not."""
+    prefix, nothing = pa.scalar(f"{split}/", pa.large_string()), pa.scalar("", pa.large_string())
+    below = pc.binary_join_element_wise(prefix, names, nothing)
+    return pc.if_else(pc.starts_with(names, f"{split}/"), names, below)
 
 
 def _image_folder(root: Path, split: str, names: list[str], images: Path | None) -> Path:

@@ -13,7 +13,7 @@ from clipstore.objects import find_object, list_objects, url_of
 
 _DEPTH = 3  # levels of folders below a root that are searched for images
 _FOLDERS = 500  # folders that a search looks into at most
-_SAMPLE = 5  # images that a search looks for
+SAMPLE = 5  # images that a search looks for
 
 
 class ImageFinder:
@@ -72,20 +72,22 @@ def links_out(paths: Iterable[str], roots: Sequence[Path]) -> Iterator[tuple[str
     """
     written = [root.absolute().as_posix().rstrip("/") for root in roots]
     real = [os.path.realpath(root) for root in roots]
-    folders: dict[str, list[str]] = {}
+    folders: dict[str, tuple[bool, set[str]]] = {}  # whether a folder is outside, and the links in it
     for path in paths:
         folder, _, name = path.rpartition("/")
-        folders.setdefault(folder, []).append(name)
-    for folder, names in folders.items():
-        if not _is_below(folder, written):
-            continue
-        leads_out = not _is_below(os.path.realpath(folder), real)
-        with os.scandir(folder) as entries:
-            links = {entry.name for entry in entries if entry.is_symlink()}
-        for name in names:
-            path = f"{folder}/{name}"
-            if leads_out or (name in links and not _is_below(os.path.realpath(path), real)):
-                yield path, os.path.realpath(path)
+        if folder not in folders:
+            folders[folder] = _links(folder, written, real)
+        leads_out, links = folders[folder]
+        if leads_out or (name in links and not _is_below(os.path.realpath(path), real)):
+            yield path, os.path.realpath(path)
+
+
+def _links(folder: str, written: Sequence[str], real: Sequence[str]) -> tuple[bool, set[str]]:
+    if not _is_below(folder, written):
+        return False, set()
+    with os.scandir(folder) as entries:
+        links = {entry.name for entry in entries if entry.is_symlink()}
+    return not _is_below(os.path.realpath(folder), real), links
 
 
 def _is_below(path: str, roots: Iterable[str]) -> bool:
@@ -94,7 +96,7 @@ def _is_below(path: str, roots: Iterable[str]) -> bool:
 
 def contains_any(folder: Path, names: Sequence[str]) -> bool:
     """Whether a folder contains a file of a sample of the `names`."""
-    step = max(1, len(names) // _SAMPLE)
+    step = max(1, len(names) // SAMPLE)
     return any(_is_file(folder / name) for name in names[::step])
 
 

@@ -14,6 +14,7 @@ from clipstore.hints import RERANK_TOP, eval_command
 from clipstore.jobs import job_files
 from clipstore.protocols import PROTOCOLS
 from clipstore.records import Provenance, Row
+from clipstore.store.digests import split_digest
 from clipstore.store.layout import Store, split_id
 from clipstore.store.model_rows import recorded_models
 from clipstore.store.models import find_model, model_name
@@ -153,7 +154,10 @@ def _subsets(session: Session, evaluation_id: int, queries: dict[str, Row]) -> d
 
 def delete_stale(session: Session) -> list[Row]:
     """Delete the evaluations of splits that were removed or have changed since. Returns their names."""
-    stale = session.rows("evaluate/stale")
+    rows = session.rows("evaluate/split_digests")
+    digests = {key: split_digest(session, key) for key in {row["split_id"] for row in rows} if key is not None}
+    names = ("evaluation_id", "model", "split", "protocol")
+    stale = [{name: row[name] for name in names} for row in rows if row["split_digest"] != digests.get(row["split_id"])]
     delete_evaluations(session, [row["evaluation_id"] for row in stale])
     return stale
 

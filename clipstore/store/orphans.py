@@ -44,8 +44,7 @@ def adopt_orphans(store: Store, towers: Iterable[Tower]) -> list[Shard]:
         complete = [shard for file in orphans if (shard := _useful(session, storage, file, expected))]
     if complete:
         with store.catalog.write() as session:
-            for shard in complete:
-                register(session, [shard])
+            register(session, complete)
     return complete
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 
 from clipstore.catalog import Session
 from clipstore.errors import CatalogError, is_path_name
-from clipstore.files import read_regular, write_whole
+from clipstore.files import read_regular, whole_file, write_whole
 from clipstore.records import IMPORTED, Row
+from clipstore.spool import BATCH_ROWS
+from clipstore.store.digests import split_digest
 from clipstore.store.layout import Store
 from clipstore.store.recovery_checks import check_records
+from clipstore.store.recovery_images import ImageRows
 from clipstore.store.recovery_records import (
     CategoryRecord,
     ClassificationRecord,
@@ -45,6 +48,8 @@ from clipstore.store.recovery_records import (
 from clipstore.store.settings import ensure_settings
 
 FORMAT = 1
+
+Record = msgspec.Struct | ImageRows
 
 Kind = Literal["datasets", "images", "splits", "models", "fingerprints", "evaluations"]
 KINDS: tuple[Kind, ...] = ("datasets", "images", "splits", "models", "fingerprints", "evaluations")
@@ -158,7 +163,7 @@ def current_records(session: Session) -> dict[str, bytes]:
 def _datasets(session: Session) -> dict[str, DatasetRecord]:
     splits = [split for split in _splits(session) if split.drawn_from is None]
     for split in splits:
-        split.digest = session.rows("recovery/digest", split_id=split.split_id)[0]["digest"]
+        split.digest = split_digest(session, split.split_id)
     return {row["name"]: _dataset(session, row, splits) for row in session.rows("recovery/datasets")}
 
 
@@ -168,28 +173,26 @@ def _dataset(session: Session, row: Row, splits: list[SplitRecord]) -> DatasetRe
         **row,
         splits=[split for split in splits if split.dataset_id == row["dataset_id"]],
         categories=[CategoryRecord(**category) for category in session.rows("recovery/categories", **key)],
-        caption_ids=_runs(session.table("recovery/caption_ids", **key)["caption_id"].to_numpy()),
+        caption_ids=_runs(batch["caption_id"].to_numpy() for batch in session.batches("recovery/caption_ids", **key)),
     )
 
 
-def _runs(numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Runs (first number, length) of consecutive numbers."""
-    starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 2) != 1)
-    lengths = np.diff(starts, append=len(numbers))
-    return list(zip(numbers[starts].tolist(), lengths.tolist(), strict=True))
+def _runs(parts: Iterable[NDArray[np.int64]]) -> list[tuple[int, int]]:
+    """Runs (first number, length) of consecutive numbers, which are given in parts."""
+    runs: list[tuple[int, int]] = []
+    for numbers in parts:
+        starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 2) != 1)
+        lengths = np.diff(starts, append=len(numbers))
+        for first, length in zip(numbers[starts].tolist(), lengths.tolist(), strict=True):
+            if runs and sum(runs[-1]) == first:
+                runs[-1] = runs[-1][0], runs[-1][1] + length
+            else:
+                runs.append((first, length))
+    return runs
 
 
-def _images(session: Session) -> dict[str, ImagesRecord]:
-    return {row["name"]: _images_of(session, row["dataset_id"]) for row in session.rows("recovery/datasets")}
-
-
-def _images_of(session: Session, dataset_id: int) -> ImagesRecord:
-    columns: dict[str, list[Any]] = session.table("recovery/images", dataset_id=dataset_id).to_pydict()
-    paths = {place: path for place, path in enumerate(columns.pop("path")) if path is not None}
-    prefixes = [prefix for prefix in dict.fromkeys(columns["prefix"]) if prefix is not None]
-    numbers = {prefix: number for number, prefix in enumerate(prefixes)}
-    columns["prefix"] = [None if prefix is None else numbers[prefix] for prefix in columns["prefix"]]
-    return ImagesRecord(dataset_id=dataset_id, **columns, prefixes=prefixes, paths=paths)
+def _images(session: Session) -> dict[str, ImageRows]:
+    return {row["name"]: ImageRows.of(session, row["dataset_id"]) for row in session.rows("recovery/datasets")}
 
 
 def _groups(session: Session) -> dict[str, GroupRecord]:
@@ -201,11 +204,21 @@ def _groups(session: Session) -> dict[str, GroupRecord]:
 
 
 def _splits(session: Session) -> list[SplitRecord]:
-    rows = session.rows("recovery/splits")
-    for row in rows:
-        if row["positions"] == list(range(len(row["positions"]))):
-            row["positions"] = None
-    return [SplitRecord(**row) for row in rows]
+    return [_split(session, row) for row in session.rows("recovery/splits")]
+
+
+def _split(session: Session, row: Row) -> SplitRecord:
+    table = session.table("recovery/split_images", split_id=row["split_id"])
+    images, positions = table["image_id"].to_numpy(), table["position"].to_numpy()
+    ascending = np.array_equal(positions, np.arange(len(positions)))
+    return SplitRecord(**row, images=_raw(images), positions=None if ascending else _raw(positions))
+
+
+def _raw(numbers: NDArray[np.int64]) -> Any:
+    """Numbers as msgspec encodes a list of them: objects for the images of a large split would fill the memory."""
+    starts = range(0, len(numbers), BATCH_ROWS)
+    texts = (msgspec.json.encode(numbers[start : start + BATCH_ROWS].tolist())[1:-1] for start in starts)
+    return msgspec.Raw(b"[" + b",".join(texts) + b"]")
 
 
 def _models(session: Session) -> dict[str, ModelRecord]:
@@ -242,7 +255,7 @@ def _evaluations(session: Session) -> EvaluationsRecord:
 
 
 # A reader gives one record, or several by name, of which each has a file in a folder.
-_READERS: Mapping[Kind, Callable[[Session], msgspec.Struct | Mapping[str, msgspec.Struct]]] = {
+_READERS: Mapping[Kind, Callable[[Session], Record | Mapping[str, Record]]] = {
     "datasets": _datasets,
     "images": _images,
     "splits": _groups,
@@ -255,22 +268,20 @@ _READERS: Mapping[Kind, Callable[[Session], msgspec.Struct | Mapping[str, msgspe
 # --- files
 
 
-def _save_kind(folder: Path, kind: Kind, records: msgspec.Struct | Mapping[str, msgspec.Struct]) -> None:
+def _save_kind(folder: Path, kind: Kind, records: Record | Mapping[str, Record]) -> None:
     """Write the records of one kind that have changed, and remove those of things that are gone."""
     files, several = _files(folder, kind, records), isinstance(records, Mapping)
     (folder / kind if several else folder).mkdir(parents=True, exist_ok=True)
     for file, record in files.items():
-        content = _encode(record)
-        if not file.is_file() or file.read_bytes() != content:
-            write_whole(file, content)
+        if not _is_stored(file, record):
+            with whole_file(file) as temporary, temporary.open("wb") as target:
+                target.writelines(_pieces(record))
     for file in (folder / kind).glob("*.json") if several else ():
         if file not in files:
             file.unlink()
 
 
-def _files(
-    folder: Path, kind: Kind, records: msgspec.Struct | Mapping[str, msgspec.Struct]
-) -> dict[Path, msgspec.Struct]:
+def _files(folder: Path, kind: Kind, records: Record | Mapping[str, Record]) -> dict[Path, Record]:
     if isinstance(records, Mapping):
         return {folder / kind / f"{_file_name(name)}.json": record for name, record in records.items()}
     return {folder / f"{kind}.json": records}
@@ -281,8 +292,21 @@ def _file_name(name: str) -> str:
     return name if is_path_name(name) else hashlib.sha256(name.encode()).hexdigest()
 
 
-def _encode(record: msgspec.Struct) -> bytes:
-    return msgspec.json.encode(record) + b"\n"
+def _is_stored(file: Path, record: Record) -> bool:
+    """Whether a file has the content of a record."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as stored:
+        return all(stored.read(len(piece)) == piece for piece in _pieces(record)) and not stored.read(1)
+
+
+def _encode(record: Record) -> bytes:
+    return b"".join(_pieces(record))
+
+
+def _pieces(record: Record) -> Iterator[bytes]:
+    yield from record.pieces() if isinstance(record, ImageRows) else [msgspec.json.encode(record)]
+    yield b"\n"
 
 
 def _decode_all(folder: Path, kind: type[Any]) -> dict[Path, Any]:

@@ -16,15 +16,57 @@ from clipstore.shards import Shard, Storage, gather, shard_file
 from clipstore.store.layout import Store
 from clipstore.store.storage import shard_storage
 
+_ROWS_AT_ONCE = 1_000_000  # rows of shards that are registered at once
 
-def register(session: Session, shards: Sequence[Shard]) -> None:
-    """Add complete shards, their rows and their failures to the catalog."""
-    files = [(shard_file(shard.path), shard) for shard in shards]
-    session.stage(
-        staged_shards=_shard_rows(files),
-        staged_vectors=pa.concat_tables([_vector_rows(file, shard) for file, shard in files]),
-        staged_failures=pa.concat_tables([_failure_rows(shard) for shard in shards]),
-    )
+
+def register(session: Session, shards: Iterable[Shard]) -> None:
+    """Add complete shards, their rows and their failures to the catalog.
+
+    Of shards with the same item, the first has its vector, and the last the reason of its failure. Give many shards at
+    once, as an iterator if they do not fit in memory: the stored vectors are read once for every million rows.
+    """
+    staged = _StagedShards()
+    for shard in shards:
+        staged.add(shard_file(shard.path), shard)
+        if staged.rows >= _ROWS_AT_ONCE:
+            _register_staged(session, staged)
+            staged = _StagedShards()
+    if staged.shards:
+        _register_staged(session, staged)
+
+
+class _StagedShards:
+    """Shards as tables, which take a tenth of the memory of the lists in `Shard`."""
+
+    def __init__(self) -> None:
+        self.shards: dict[str, tuple[Row, pa.Array]] = {}  # row and row checksums, by file
+        self._vectors: list[pa.Table] = []
+        self._failures: list[pa.Table] = []
+        self.rows = 0
+
+    def add(self, file: str, shard: Shard) -> None:
+        """Add a shard; one that was added before is ignored."""
+        number = len(self.shards)
+        if file not in self.shards:
+            self.shards[file] = _shard_row(number, file, shard), pa.array(shard.row_checksums, pa.uint32())
+            self._vectors.append(_vector_rows(number, shard))
+            self._failures.append(_failure_rows(number, shard))
+            self.rows += len(shard.contents)
+
+    def tables(self) -> dict[str, pa.Table]:
+        """The tables that the statements read, by name."""
+        rows, checksums = zip(*self.shards.values(), strict=True)
+        offsets = np.cumsum([0, *map(len, checksums)], dtype=np.int32)
+        lists = pa.ListArray.from_arrays(pa.array(offsets), pa.concat_arrays(checksums))
+        return {
+            "staged_shards": pa.Table.from_pylist(list(rows)).append_column("row_checksums", lists),
+            "staged_vectors": pa.concat_tables(self._vectors),
+            "staged_failures": pa.concat_tables(self._failures),
+        }
+
+
+def _register_staged(session: Session, staged: _StagedShards) -> None:
+    session.stage(**staged.tables())
     session.run("embed/delete_empty_shards")
     delete_shards(session, [row["shard_id"] for row in session.rows("shards/rewritten")])
     session.run("embed/add_shards")
@@ -81,14 +123,9 @@ def delete_shards(session: Session, shard_ids: Sequence[int]) -> None:
         session.run("shards/delete_unregistered_checksums")
 
 
-def _shard_rows(files: Sequence[tuple[str, Shard]]) -> pa.Table:
-    table = pa.Table.from_pylist([_shard_row(file, shard) for file, shard in files])
-    checksums = pa.array([shard.row_checksums for _, shard in files], pa.list_(pa.uint32()))
-    return table.append_column("row_checksums", checksums)
-
-
-def _shard_row(file: str, shard: Shard) -> Row:
+def _shard_row(number: int, file: str, shard: Shard) -> Row:
     return {
+        "number": number,
         "fingerprint": shard.info.fingerprint,
         "kind": shard.info.kind,
         "tower": shard.info.tower,
@@ -104,24 +141,22 @@ def _shard_row(file: str, shard: Shard) -> Row:
     }
 
 
-def _vector_rows(file: str, shard: Shard) -> pa.Table:
+def _vector_rows(number: int, shard: Shard) -> pa.Table:
     size = len(shard.contents)
     return pa.table(
         {
-            "file": pa.repeat(file, size),
-            "fingerprint": pa.repeat(shard.info.fingerprint, size),
+            "number": pa.repeat(pa.scalar(number, pa.int32()), size),
             "content": pa.array(shard.contents, pa.string()),
-            "row": pa.array(range(size), pa.int32()),
+            "row": pa.array(np.arange(size, dtype=np.int32)),
         }
     )
 
 
-def _failure_rows(shard: Shard) -> pa.Table:
+def _failure_rows(number: int, shard: Shard) -> pa.Table:
     size = len(shard.failures)
     return pa.table(
         {
-            "fingerprint": pa.repeat(shard.info.fingerprint, size),
-            "tower": pa.repeat(shard.info.tower, size),
+            "number": pa.repeat(pa.scalar(number, pa.int32()), size),
             "content": pa.array(shard.failures.keys(), pa.string()),
             "reason": pa.array(shard.failures.values(), pa.string()),
         }

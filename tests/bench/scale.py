@@ -111,8 +111,8 @@ def register_all(store: Store) -> int:
     """Read the description of every shard, as after encoding, and register them; returns the number of shards."""
     files = [path for tower in TOWERS for path in sorted((store.shards / tower.fingerprint).glob("*.h5"))]
     for start in range(0, len(files), FILES_AT_ONCE):
-        shards = [read_shard(path, check=True) for path in files[start : start + FILES_AT_ONCE]]
         with store.catalog.write() as session:
+            shards = (read_shard(path, check=True) for path in files[start : start + FILES_AT_ONCE])
             register(session, store, shards)
     return len(files)
 
@@ -174,7 +174,8 @@ def main() -> None:
     if arguments.step:
         start = time.perf_counter()
         count = _STEPS[arguments.step](Store(arguments.folder))
-        print(json.dumps({"count": count, "seconds": time.perf_counter() - start, "peak_memory": peak_memory()}))
+        times = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time()}
+        print(json.dumps({"count": count, **times, "peak_memory": peak_memory()}))
         return
     for images in arguments.images:
         for row in measure_size(arguments.folder, images, tuple(arguments.steps.split(","))):

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from clipstore.catalog import Session
 from clipstore.records import ImageFile, Model, PlanGroup, PlanSource, RegisteredShard, Row, ShardPlan, Tower, TowerName
-from clipstore.spool import SpooledTable, SpoolWriter, resized
 from clipstore.shards import ObjectStorage
+from clipstore.spool import SpooledTable, SpoolWriter, resized
 from clipstore.store.layout import Store
 from clipstore.store.probes import tower_fingerprints
 from clipstore.store.registry import missing_shards, registered_shards

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from clipstore.catalog import Session
 from clipstore.errors import VectorError
 from clipstore.records import GalleryProvenance, Model
+from clipstore.store.digests import gallery_digest, split_digest
 from clipstore.store.gallery import Gallery
 from clipstore.store.layout import split_id
 from clipstore.store.towers import recorded_towers
@@ -37,7 +38,8 @@ def gallery_provenance(session: Session, model: Model, split: str, gallery: Gall
         precision=images.tower.precision,
         dtype="/".join(dict.fromkeys(dtype for side in (images, texts) for dtype in side.vectors.dtypes)),
         **gallery.missing,
-        **session.rows("evaluate/digests", split_id=target_split_id)[0],
+        split_digest=split_digest(session, target_split_id),
+        gallery_digest=gallery_digest(session, target_split_id),
         seen_images=len(seen_images(session, [model], gallery)) if training_images else None,
     )
 

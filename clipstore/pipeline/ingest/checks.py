@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
 from clipstore.catalog import Session
 from clipstore.datasets.coco import CAPTIONS_FILE
-from clipstore.datasets.image_files import links_out, nearest_folder
+from clipstore.datasets.image_files import SAMPLE, links_out, nearest_folder
 from clipstore.errors import BadNameError, DatasetError, check_name
 from clipstore.records import Annotations
+from clipstore.spool import Table, parts
+from clipstore.store.digests import split_digest
 
 _WITH_HARD_NEGATIVES = {"sugarcrepe", "hard-negatives"}  # kinds of datasets
 _MAX_SIZE_CHECKS = 2000  # image files with a new path whose sizes are compared
@@ -38,13 +41,19 @@ def check_split_names(file: Path, source: Annotations, kind: str) -> None:
     Raises:
         BadNameError: a name is not allowed.
     """
-    for split in source.splits["split"].unique().to_pylist():
+    for split in split_names(source):
         try:
             check_name("split", split)
         except BadNameError as error:
             remedy = "rename the file, or choose others with --split" if kind == "coco" else "change it in the file"
             message = f"{file}: {error}; {remedy}"
             raise BadNameError(message) from error
+
+
+def split_names(source: Annotations) -> list[str]:
+    """The names of a source's splits, without its group."""
+    names = [part["split"].unique().to_pylist() for part in parts(source.splits)]
+    return list(dict.fromkeys(chain.from_iterable(names)))
 
 
 def check_images(file: Path, source: Annotations) -> None:
@@ -66,12 +75,12 @@ def check_links(file: Path, source: Annotations, roots: Sequence[Path]) -> None:
     Raises:
         DatasetError: there are such files; the message names the first.
     """
-    existing = source.images.filter(source.images["present"])["path"].to_pylist()
-    outside = list(links_out(existing, roots))
-    if outside:
-        path, actual = outside[0]
+    existing = (part.filter(part["present"])["path"].to_pylist() for part in parts(source.images))
+    outside = links_out(chain.from_iterable(existing), roots)
+    if (first := next(outside, None)) is not None:
+        count, (path, actual) = 1 + sum(1 for _ in outside), first
         message = (
-            f"{file}: symbolic links lead {len(outside):,} of its image files out of {roots[-1]}, such as {path} to "
+            f"{file}: symbolic links lead {count:,} of its image files out of {roots[-1]}, such as {path} to "
             f"{actual}: --follow-links reads them"
         )
         raise DatasetError(message)
@@ -134,7 +143,8 @@ def source_conflicts(session: Session, file: Path, source: Annotations, kind: st
             session.run("ingest/take_over_splits", split=match and match[1])
         yield
         return
-    shared = session.run("ingest/find_shared_splits")
+    shared = session.rows("ingest/shared_splits")
+    digests = [split_digest(session, row["split_id"]) for row in shared]
     _check_image_files(session, file)
     if source.categories is not None:
         _check_categories(session, file, source)
@@ -143,8 +153,8 @@ def source_conflicts(session: Session, file: Path, source: Annotations, kind: st
     if captions and not source.captions.num_rows:
         message = f"{file} has no captions, and the store has {captions:,}: give another file, or --replace"
         raise DatasetError(message)
-    for row in session.rows("ingest/changed_shared_splits") if shared else ():
-        if not _same_file(row["source"], file):
+    for row, digest in zip(shared, digests, strict=True):
+        if split_digest(session, row["split_id"]) != digest and not _same_file(row["source"], file):
             _refuse(f"{row['split']} was ingested from {row['source']}, and {file} differs from it")
 
 
@@ -173,10 +183,12 @@ def _refuse(fault: str) -> NoReturn:
     raise DatasetError(message)
 
 
-def missing_files_warning(file: Path, paths: Sequence[str], root: Path, kind: str) -> str:
+def missing_files_warning(file: Path, images: Table, root: Path, kind: str) -> str:
     """The warning that none of a source's image files exists, with the folder in which they may be."""
+    count, step = images.num_rows, max(1, images.num_rows // SAMPLE)
+    paths = images.take(list(range(0, count, step)))["path"].to_pylist()
     folder = Path(paths[0]).parent
-    fault = f"{file}: none of its {len(paths):,} image files exists, such as {paths[0]}"
+    fault = f"{file}: none of its {count:,} image files exists, such as {paths[0]}"
     nearest = nearest_folder(root, [Path(path).name for path in paths])
     option = "ROOT" if kind == "karpathy" else "--images"
     if nearest is None or nearest == folder:

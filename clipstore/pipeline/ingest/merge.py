@@ -14,6 +14,7 @@ from clipstore.catalog import Session
 from clipstore.datasets import tables
 from clipstore.errors import DatasetError
 from clipstore.records import Annotations
+from clipstore.spool import Table, mapped, parts
 
 # A statement, and what the rows that it changes are called in the result (None: not reported).
 Step = tuple[str, str | None]
@@ -107,19 +108,22 @@ def clean_captions(session: Session, source: Annotations) -> tuple[Annotations, 
     images = source.images
     session.stage(staged_captions=source.captions, staged_images=images)
     captions = session.table("ingest/clean_captions")
-    present = images.filter(images["present"])
+    present = mapped(images, lambda part: part.filter(part["present"]))
     if not present.num_rows:
+        first = images.take([0])["path"][0] if images.num_rows else "any"
         message = (
             f"--clean drops images without an image file, and none of the {images.num_rows} image files exists, such "
-            f"as {images['path'][0] if images.num_rows else 'any'}: put them in place, or ingest without --clean"
+            f"as {first}: put them in place, or ingest without --clean"
         )
         raise DatasetError(message)
     dropped = Counter({"images without an image file": images.num_rows - present.num_rows})
     for row in captions["dropped"].drop_null().value_counts().to_pylist():
         dropped[f"captions {row['values']}"] = row["counts"]
 
-    def of_present_images(table: pa.Table | None) -> pa.Table | None:
-        return None if table is None else table.filter(pc.is_in(table["image"], present["file_name"]))
+    names = pa.concat_arrays([chunk for part in parts(present) for chunk in part["file_name"].chunks])
+
+    def of_present_images(table: Table | None) -> Table | None:
+        return None if table is None else mapped(table, lambda part: part.filter(pc.is_in(part["image"], names)))
 
     cleaned = replace(
         source,
@@ -155,6 +159,13 @@ def _or_empty(table: pa.Table | None, schema: pa.Schema) -> pa.Table:
     return schema.empty_table() if table is None else table
 
 
-def _numbered(table: pa.Table) -> pa.Table:
+def _numbered(table: Table) -> Table:
     """The table with its row numbers in the column `place`."""
-    return table.append_column("place", pa.array(np.arange(table.num_rows)))
+    start = 0
+
+    def number(part: pa.Table) -> pa.Table:
+        nonlocal start
+        start += part.num_rows
+        return part.append_column("place", pa.array(np.arange(start - part.num_rows, start)))
+
+    return mapped(table, number)

@@ -22,6 +22,7 @@ from clipstore.objects import url_of
 from clipstore.pipeline.ingest import checks
 from clipstore.pipeline.ingest.merge import clean_captions, merge
 from clipstore.records import Annotations, Row
+from clipstore.spool import mapped
 from clipstore.store.classifications import delete_stale_classifications
 from clipstore.store.evaluations import delete_stale
 from clipstore.store.layout import Store
@@ -232,14 +233,22 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
 def _locate(file: Path, source: Annotations, target: _Target, result: IngestResult) -> Annotations:
     """The source with the paths of its image files as on disk, and the column `present`: whether each exists."""
     finder = ImageFinder()
-    stated = source.images["path"].to_pylist()
-    existing = [finder.find(path) for path in stated]
+    present = 0
+
+    def locate(images: pa.Table) -> pa.Table:
+        nonlocal present
+        stated = images["path"].to_pylist()
+        existing = [finder.find(path) for path in stated]
+        present += sum(map(bool, existing))
+        paths = pa.array([actual or path for actual, path in zip(existing, stated, strict=True)], pa.string())
+        images = images.set_column(images.schema.get_field_index("path"), "path", paths)
+        return images.append_column("present", pa.array(map(bool, existing), pa.bool_()))
+
+    images = mapped(source.images, locate)
     result.warnings += source.warnings
-    if stated and not any(existing):
-        result.warnings.append(checks.missing_files_warning(file, stated, target.root, target.kind))
-    paths = pa.array([actual or path for actual, path in zip(existing, stated, strict=True)], pa.string())
-    images = source.images.set_column(source.images.schema.get_field_index("path"), "path", paths)
-    return replace(source, images=images.append_column("present", pa.array(map(bool, existing), pa.bool_())))
+    if source.images.num_rows and not present:
+        result.warnings.append(checks.missing_files_warning(file, source.images, target.root, target.kind))
+    return replace(source, images=images)
 
 
 def _merge(session: Session, source: Annotations, result: IngestResult) -> None:
@@ -250,8 +259,7 @@ def _merge(session: Session, source: Annotations, result: IngestResult) -> None:
     changes, warnings = merge(session, source)
     result.changes.update(changes)
     result.warnings += warnings
-    splits = source.splits["split"].unique().to_pylist()
-    names = [f"{result.dataset}/{split}" for split in splits]
+    names = [f"{result.dataset}/{split}" for split in checks.split_names(source)]
     result.splits += session.rows("ingest/split_sizes", splits=names)
     if source.hard_pairs is not None:
         result.subsets += session.rows("hard_negatives/subset_sizes", splits=names)

@@ -16,6 +16,7 @@ from clipstore.pipeline.rebuild.sources import Source
 from clipstore.progress import Progress
 from clipstore.records import Row
 from clipstore.shards import Shard, Storage, is_shard_name, read_shard
+from clipstore.store.digests import split_digest
 from clipstore.store.layout import Store
 from clipstore.store.recovery_records import DatasetRecord, ImagesRecord, ModelRecord, Records, SplitRecord
 from clipstore.store.registry import register
@@ -170,7 +171,7 @@ def changed_splits(session: Session, records: Records) -> list[str]:
         split.name
         for dataset in records.datasets
         for split in dataset.splits
-        if session.rows("recovery/digest", split_id=split.split_id)[0]["digest"] != split.digest
+        if split_digest(session, split.split_id) != split.digest
     ]
 
 
@@ -180,21 +181,27 @@ def restore_shards(session: Session, store: Store, records: Records, on_progress
     Imported vectors are registered in the order of the imports: later ones replace earlier ones. Other shards of one
     fingerprint have equal vectors of equal items.
     """
-    damaged, storage = [], shard_storage(store)
+    damaged: list[Row] = []
+    storage = shard_storage(store)
     imported = {file: place for model in records.models for place, file in enumerate(model.shards)}
     files = _shard_files(storage, imported)
-    for done, file in enumerate(files, 1):
-        try:
-            shard = _checked_shard(storage, file)
-        except ShardError as error:
-            damaged.append({"file": file, "reason": str(error)})
-            continue
-        if file in imported:
-            keys = {"fingerprint": [shard.info.fingerprint] * len(shard.contents), "content": shard.contents}
-            session.stage(replaced=pa.table(keys, schema=_REPLACED))
-            session.run("import/delete_replaced")
+
+    def complete(*, imports: bool) -> Iterator[Shard]:
+        for done, file in enumerate(files, 1):
+            if (file in imported) == imports:
+                try:
+                    yield _checked_shard(storage, file)
+                except ShardError as error:
+                    damaged.append({"file": file, "reason": str(error)})
+                else:
+                    on_progress("registering shards", done, len(files))
+
+    register(session, complete(imports=False))
+    for shard in complete(imports=True):
+        keys = {"fingerprint": [shard.info.fingerprint] * len(shard.contents), "content": shard.contents}
+        session.stage(replaced=pa.table(keys, schema=_REPLACED))
+        session.run("import/delete_replaced")
         register(session, [shard])
-        on_progress("registering shards", done, len(files))
     session.run("recovery/delete_resolved_failures")
     return damaged
 

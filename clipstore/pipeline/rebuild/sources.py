@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from clipstore.datasets import coco, csv_file, flickr, folder, hard_negatives, karpathy, tables
 from clipstore.errors import CatalogError, DatasetError
 from clipstore.records import Annotations
+from clipstore.spool import Table, mapped, parts
 from clipstore.store.layout import Store
 from clipstore.store.recovery_records import DatasetRecord, ImagesRecord, Records
 
@@ -82,28 +84,35 @@ def _read(dataset: DatasetRecord, file: Path, images: ImagesRecord, names: set[s
 
 
 def _known(annotations: Annotations, names: set[str]) -> int:
-    return len(names.intersection(annotations.images["file_name"].to_pylist()))
+    return len(_found(annotations, names))
+
+
+def _found(annotations: Annotations, names: set[str]) -> set[str]:
+    stated = (part["file_name"].to_pylist() for part in parts(annotations.images))
+    return names.intersection(chain.from_iterable(stated))
 
 
 def _restricted(dataset: DatasetRecord, file: str, annotations: Annotations, names: set[str]) -> Source:
     """The annotations of the images `names` alone."""
-    found = names.intersection(annotations.images["file_name"].to_pylist())
+    found = _found(annotations, names)
     warnings = []
     if len(found) < len(names):
         warnings.append(f"{file} lacks {len(names) - len(found):,} of {len(names):,} images: they have no captions")
     known = pa.array(found, pa.string())
 
-    def of_known_images(table: pa.Table, column: str = "image") -> pa.Table:
-        return table.filter(pc.is_in(table[column], known))
+    def of_known_images(table: Table, column: str = "image") -> Table:
+        return mapped(table, lambda part: part.filter(pc.is_in(part[column], known)))
 
-    images = of_known_images(annotations.images, "file_name")
+    def present(part: pa.Table) -> pa.Table:
+        return part.append_column("present", pa.repeat(pa.scalar(value=True), part.num_rows))
+
     categories, pairs = annotations.image_categories, annotations.hard_pairs
-    known = replace(
+    restricted = replace(
         annotations,
-        images=images.append_column("present", pa.repeat(pa.scalar(value=True), images.num_rows)),
+        images=mapped(of_known_images(annotations.images, "file_name"), present),
         captions=of_known_images(annotations.captions),
         splits=tables.SPLITS.empty_table(),
         image_categories=None if categories is None else of_known_images(categories),
         hard_pairs=None if pairs is None else of_known_images(pairs),
     )
-    return Source(dataset=dataset, file=file, annotations=known, warnings=(*annotations.warnings, *warnings))
+    return Source(dataset=dataset, file=file, annotations=restricted, warnings=(*annotations.warnings, *warnings))

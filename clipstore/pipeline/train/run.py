@@ -35,6 +35,7 @@ from clipstore.progress import Progress, no_progress
 from clipstore.records import Job, Row, Training
 from clipstore.reporting.progress import ProgressDisplay
 from clipstore.reporting.training import epoch_line
+from clipstore.store.digests import split_digest
 from clipstore.store.evaluations import delete_model_evaluations
 from clipstore.store.gallery import find_gallery
 from clipstore.store.hard_negatives import refuse_hard_negatives
@@ -247,9 +248,10 @@ def _read_splits(store: Store, training: Training) -> dict[str, Row]:
         _check_disjoint(session, training)
         for name in (training.split, training.validation):
             refuse_hard_negatives(session, name)
+        splits = {name: split_id(session, name) for name in (training.split, training.validation)}
         return {
-            name: session.rows("train/split_contents", split_id=split_id(session, name))[0]
-            for name in (training.split, training.validation)
+            name: {"digest": split_digest(session, number), **session.rows("split/size", split_id=number)[0]}
+            for name, number in splits.items()
         }
 
 
