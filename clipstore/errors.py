@@ -70,6 +70,10 @@ class MissingExtraError(ClipstoreError):
     """A package of an optional extra of clipstore is not installed."""
 
 
+class ClusterError(ClipstoreError):
+    """A Ray cluster does not answer, or a node of it differs from this process, sees other files, or fails."""
+
+
 class QueryError(ClipstoreError):
     """A retrieval query is not an image file, folder, address or text, or no query can be used."""
 
