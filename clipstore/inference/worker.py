@@ -1,35 +1,34 @@
-"""A worker process: loads the models of one device, encodes the plan groups that it is given, and reports it."""
+"""A worker: loads the models of one device, encodes the plan groups that it is given, and reports it by messages."""
 
 from __future__ import annotations
 
-import multiprocessing
-import queue
-import signal
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from clipstore.errors import ClipstoreError
+from clipstore.errors import ClipstoreError, ModelError
 from clipstore.files import FileReader
 from clipstore.inference.encode import encode
+from clipstore.inference.feed import GroupFeed
 from clipstore.inference.settings import EncodeSettings, Timings
 from clipstore.process import ignore_image_warnings, retain_freed_memory
-from clipstore.records import Model, PlanGroup, Tower
+from clipstore.records import Model, Row, Tower
 from clipstore.shards import Shard
 
-_POLL_SECONDS = 1.0  # after this time without a task, check that the parent process is alive
+if TYPE_CHECKING:
+    from clipstore.encoders.encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """Picklable settings from which a worker process builds its `EncodeSettings`.
+    """Picklable settings from which a worker builds its `EncodeSettings`.
 
-    `read` must be a function of a module. `memory` is the device memory for weights and batches, in bytes.
+    `read` must be a function of a module. `memory` is the device memory for weights and batches, in bytes. `probes` are
+    the stored probes of the tower by component ("image", "backbone", "text"): a worker with another fingerprint or
+    vector fails. Empty where the process that starts the worker has compared them on the same machine.
     """
 
     folder: Path
@@ -39,6 +38,7 @@ class WorkerSettings:
     memory: int
     compiled: bool
     read: FileReader
+    probes: Mapping[str, Row] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Message:
         shards: complete shards of the oldest plan group that the worker has.
         processed: a tower's fingerprint and a number of items.
         timings, splits: by fingerprint of a tower; the last message.
-        failure: an error that ends the run; the last message.
+        failure: an error that ends the run, or a traceback; the last message.
     """
 
     ready: bool = False
@@ -61,110 +61,107 @@ class Message:
     failure: ClipstoreError | str | None = None
 
 
-class Sender:
-    """Sends messages to the parent process; several threads may use it."""
+class Worker:
+    """The models of one device, which stay loaded between runs; `send` takes messages from several threads."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection, self._lock = connection, threading.Lock()
+    def __init__(self, device: str, threads: int, send: Callable[[Message], None]) -> None:
+        self._device, self._threads, self._send = device, threads, send
+        self._encoders: dict[tuple[Model, str, bool], Encoder] = {}
+        ignore_image_warnings()
+        if device == "cpu":
+            retain_freed_memory()
 
-    def send(self, **fields: Any) -> None:
-        """Send a message with these fields; nothing if the parent process has ended."""
-        with self._lock, suppress(OSError):
-            self._connection.send(Message(**fields))
+    def run(self, settings: Mapping[str, WorkerSettings], feed: GroupFeed) -> None:
+        """Load the models of some towers (by fingerprint) and encode plan groups until the feed ends."""
+        try:
+            encoding = self._load(settings)
+            self._send(Message(ready=True))
+            for _ in encode(feed, encoding, on_written=lambda shards: self._send(Message(shards=shards))):
+                pass
+            timings = {fingerprint: tower.timings for fingerprint, tower in encoding.items()}
+            splits = {fingerprint: tower.splitter.count for fingerprint, tower in encoding.items()}
+            self._send(Message(timings=timings, splits=splits))
+        except ClipstoreError as error:
+            self._send(Message(failure=error))
+        except Exception:  # noqa: BLE001  (sent with its traceback, and raised by the process that gave the groups)
+            self._send(Message(failure=traceback.format_exc()))
 
+    def _load(self, settings: Mapping[str, WorkerSettings]) -> dict[str, EncodeSettings]:
+        """Load the models that are not loaded yet, and release others. Returns encode settings by fingerprint."""
+        import torch
 
-def run_worker(
-    device: str,
-    threads: int,
-    settings: dict[str, WorkerSettings],
-    tasks: Any,
-    messages: Connection,
-    beat: float,
-) -> None:
-    """Load the models, then encode plan groups until None comes in place of one.
+        if self._device == "cpu":
+            torch.set_num_threads(self._threads)
+        keys = {name: (worker.model, worker.tower.precision, worker.compiled) for name, worker in settings.items()}
+        self._encoders = {key: encoder for key, encoder in self._encoders.items() if key in keys.values()}
+        for name, worker in settings.items():
+            if keys[name] not in self._encoders:
+                self._encoders[keys[name]] = _load_encoder(worker, self._device)
+            if worker.probes:
+                _check_tower(worker, self._encoders[keys[name]])
+        weights = sum(encoder.weight_bytes for encoder in self._encoders.values())
+        return {
+            name: self._encode_settings(name, worker, self._encoders[keys[name]], worker.memory - weights)
+            for name, worker in settings.items()
+        }
 
-    While it runs, a message is sent at least every `beat` seconds.
-    """
-    ignore_image_warnings()
-    if device == "cpu":
-        retain_freed_memory()
-    for name in ("SIGINT", "SIGHUP"):  # the parent receives them too, and ends this process
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    sender, ended = Sender(messages), threading.Event()
-    threading.Thread(target=_beat, args=(sender, beat, ended), daemon=True).start()
-    try:
-        encoding = _load_models(device, threads, settings, sender)
-        sender.send(ready=True)
-        for shards in encode(_receive_groups(tasks), encoding):
-            sender.send(shards=shards)
-        sender.send(
-            timings={fingerprint: tower.timings for fingerprint, tower in encoding.items()},
-            splits={fingerprint: tower.splitter.count for fingerprint, tower in encoding.items()},
+    def _encode_settings(self, name: str, worker: WorkerSettings, encoder: Encoder, memory: int) -> EncodeSettings:
+        return EncodeSettings(
+            folder=worker.folder,
+            model=worker.model,
+            encoder=encoder,
+            store_dtype=worker.store_dtype,
+            batch_tokens=encoder.batch_tokens(worker.tower.tower, memory),
+            on_progress=lambda items: self._send(Message(processed=(name, items))),
+            read=worker.read,
         )
-    except ClipstoreError as error:
-        sender.send(failure=error)
-    except Exception:  # noqa: BLE001  (sent to the parent with its traceback, and raised there)
-        sender.send(failure=traceback.format_exc())
-    finally:
-        ended.set()
-        messages.close()
 
 
-def _beat(sender: Sender, seconds: float, ended: threading.Event) -> None:
-    while not ended.wait(seconds):
-        sender.send()
+def start_beat(send: Callable[[Message], None], seconds: float) -> threading.Event:
+    """Send an empty message every so many seconds, by a thread of its own, until the event that is returned is set."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(seconds):
+            send(Message())
+
+    threading.Thread(target=beat, daemon=True).start()
+    return ended
 
 
-def _receive_groups(tasks: Any) -> Iterator[PlanGroup]:
-    """Plan groups from the queue, until there are none or the parent process has ended."""
-    parent = multiprocessing.parent_process()
-    while parent is not None and parent.is_alive():
-        with suppress(queue.Empty):
-            group = tasks.get(timeout=_POLL_SECONDS)
-            if group is None:
-                return
-            yield group
-
-
-def _load_models(
-    device: str, threads: int, settings: Mapping[str, WorkerSettings], sender: Sender
-) -> dict[str, EncodeSettings]:
-    """Load the models of a worker. Returns their encode settings by fingerprint."""
-    import torch
-
+def _load_encoder(worker: WorkerSettings, device: str) -> Encoder:
     from clipstore.encoders.encoder import Encoder
     from clipstore.encoders.loading import load_model
 
-    if device == "cpu":
-        torch.set_num_threads(threads)
-    encoders = {
-        fingerprint: Encoder(
-            load_model(worker.model), precision=worker.tower.precision, device=device, compiled=worker.compiled
-        )
-        for fingerprint, worker in settings.items()
-    }
-    weights = sum(encoder.weight_bytes for encoder in encoders.values())
-    return {
-        fingerprint: EncodeSettings(
-            folder=worker.folder,
-            model=worker.model,
-            encoder=encoders[fingerprint],
-            store_dtype=worker.store_dtype,
-            batch_tokens=encoders[fingerprint].batch_tokens(worker.tower.tower, worker.memory - weights),
-            on_progress=_ProgressSender(fingerprint, sender),
-            read=worker.read,
-        )
-        for fingerprint, worker in settings.items()
-    }
+    precision = worker.tower.precision
+    return Encoder(load_model(worker.model), precision=precision, device=device, compiled=worker.compiled)
 
 
-@dataclass(frozen=True)
-class _ProgressSender:
-    """Sends the number of processed items to the parent process."""
+def _check_tower(worker: WorkerSettings, encoder: Encoder) -> None:
+    """Compare a loaded tower with the stored probes: fingerprint of its files here, width, data type and vector.
 
-    fingerprint: str
-    sender: Sender
+    Raises:
+        ModelError: something differs.
+    """
+    from clipstore.encoders.fingerprint import fingerprint_towers
+    from clipstore.encoders.fingerprint_v1 import v1_fingerprints
+    from clipstore.encoders.probe_check import check_probe
 
-    def __call__(self, items: int) -> None:
-        self.sender.send(processed=(self.fingerprint, items))
+    model, tower = worker.model, worker.tower
+    here = next(t for t in fingerprint_towers(model, tower.precision) if t.tower == tower.tower)
+    fingerprints, widths = {tower.tower: here.fingerprint, "backbone": here.backbone}, {"backbone": tower.features_dim}
+    legacy = v1_fingerprints(model, tower.precision)
+    vectors, device = encoder.probe(), encoder.device.type
+    for component, row in worker.probes.items():
+        words = f"{model.name}: the {component if component == 'backbone' else f'{component} tower'}"
+        if row["fingerprint"] not in (fingerprints[component], legacy.get(component)):
+            message = (
+                f"{words} has the fingerprint {str(fingerprints[component])[:12]} by its files, and not "
+                f"{row['fingerprint'][:12]}: the files of the model must be the same on every node"
+            )
+            raise ModelError(message)
+        vector, width = vectors[component], widths.get(component, tower.dim)
+        if vector.shape != (width,) or vector.dtype != "float32":
+            message = f"{words} gives {vector.dtype} vectors of {vector.shape}, and not float32 of {width} components"
+            raise ModelError(message)
+        check_probe(words, tower, vector, dict(row), device, same_rounding=device == row["device"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstore.errors import ShardError
-from clipstore.files import flush
+from clipstore.files import flush, is_leftover, temporary_path
 from clipstore.shards.description import ATTRIBUTES, FORMAT, FORMAT_VERSION, Shard, ShardInfo, checksum
 from clipstore.shards.read import note_checked, read_shard
 
@@ -50,7 +49,7 @@ def install(path: Path, content: Callable[[], bytes], read: Callable[[Path], Con
     Raises:
         ShardError: it cannot be written, or `read` raises it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in temporary_files(path.parent, path.name):
@@ -84,22 +83,9 @@ def temporary_files(folder: Path, name: str = "") -> Iterator[Path]:
     if folder.is_dir():
         for file in sorted(folder.iterdir()):
             of_shard = file.name.startswith(f".{name}.") if name else file.name.startswith(".")
-            if of_shard and file.suffix == ".tmp" and not file.is_symlink() and file.is_file() and not _alive(file):
+            is_temporary = of_shard and file.suffix == ".tmp" and not file.is_symlink() and file.is_file()
+            if is_temporary and is_leftover(file, file.name.split(".")[-2]):
                 yield file
-
-
-def _alive(file: Path) -> bool:
-    """Whether the process in the name of a temporary file may be running; True for a file without a process number."""
-    number = file.name.split(".")[-2]
-    if not number.isdecimal():
-        return True
-    try:
-        os.kill(int(number), 0)  # signal 0 only checks that the process exists
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass  # it exists and belongs to another user
-    return True
 
 
 def _file_bytes(info: ShardInfo, values: NDArray[Any], contents: Sequence[str], failures: Mapping[str, str]) -> bytes:

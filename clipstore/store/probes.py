@@ -10,14 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from clipstore.catalog import Session
-from clipstore.errors import ModelError, NotFoundError
+from clipstore.encoders.probe_check import check_probe, software
+from clipstore.errors import NotFoundError
 from clipstore.hints import embed_command
 from clipstore.records import IMPORTED, MatchingHead, Model, Row, Tower
 from clipstore.store.layout import Store
@@ -27,16 +24,7 @@ if TYPE_CHECKING:
     from clipstore.encoders.blip_matching import BlipMatcher
     from clipstore.encoders.encoder import Encoder
 
-# The largest valid 1 - cosine, at the precision that the fingerprint covers. Kinds of devices round bf16 differently:
-# 1 - cosine to fp32 is 1e-5 to 1e-4 there.
-LARGEST_DISTANCE = 1e-4
-LARGEST_BF16_DISTANCE = 1e-3
-
 _log = logging.getLogger(__name__)
-
-_SOFTWARE = ("torch", "transformers", "peft", "tokenizers", "pillow")
-
-Floats = NDArray[np.float32]
 
 
 def check_current_probes(store: Store, model: Model, encoder: Encoder) -> None:
@@ -74,9 +62,9 @@ def check_probes(
             if row:
                 same_rounding = device == row["device"] and precision in (None, tower.precision)
                 words = f"{model}: the vectors of the {tower.tower} tower"
-                _check(words, tower, vectors[component], row, device, same_rounding=same_rounding)
+                check_probe(words, tower, vectors[component], row, device, same_rounding=same_rounding)
             else:
-                probe = {"fingerprint": fingerprint, "device": device, "software": _software()}
+                probe = {"fingerprint": fingerprint, "device": device, "software": software()}
                 new.append(probe | {"vector": vectors[component].tolist()})
     return new
 
@@ -91,11 +79,22 @@ def check_head_probe(store: Store, model: str, head: MatchingHead, matcher: Blip
     with store.catalog.read() as session:
         row = session.row("model/probe", fingerprint=head.fingerprint)
     if row is None:
-        probe = {"fingerprint": head.fingerprint, "device": device, "software": _software()}
+        probe = {"fingerprint": head.fingerprint, "device": device, "software": software()}
         return [probe | {"vector": vector.tolist()}]
     words = f"{model}: the states of the matching head"
-    _check(words, head, vector, row, device, same_rounding=device == row["device"])
+    check_probe(words, head, vector, row, device, same_rounding=device == row["device"])
     return []
+
+
+def stored_probes(session: Session, tower: Tower) -> dict[str, Row]:
+    """The stored probes of a tower and its backbone, by component; see `tower_fingerprints`."""
+    rows = {
+        component: session.row("model/probe", fingerprint=fingerprint)
+        for component, fingerprint in tower_fingerprints(tower).items()
+    }
+    return {
+        component: row | {"fingerprint": tower_fingerprints(tower)[component]} for component, row in rows.items() if row
+    }
 
 
 def tower_fingerprints(tower: Tower) -> dict[str, str]:
@@ -126,34 +125,3 @@ def add_probes(session: Session, probes: Iterable[Row]) -> None:
     for row in probes:
         if session.row("model/probe", fingerprint=row["fingerprint"]) is None:
             session.run("model/add_probe", **row)
-
-
-def _check(
-    words: str, tower: Tower | MatchingHead, vector: Floats, row: Row, device: str, *, same_rounding: bool
-) -> None:
-    stored = np.array(row["vector"], dtype=np.float64)
-    distance = _distance(vector.astype(np.float64), stored)
-    largest = LARGEST_BF16_DISTANCE if tower.precision == "bf16" and not same_rounding else LARGEST_DISTANCE
-    if distance > largest:
-        message = (
-            f"{words} differ from those stored under its fingerprint "
-            f"{tower.fingerprint[:12]} (cosine {1 - distance:.5f} for the probe): they were computed on "
-            f"{row['device']} with {row['software']}; this run uses {device} with {_software()}: install the earlier "
-            "versions, or use another --store"
-        )
-        raise ModelError(message)
-
-
-def _distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """1 - cosine. If a vector has no direction (zero or non-finite): 0 if neither has one, else 2."""
-    if first.shape != second.shape:
-        return 2.0
-    norms = [float(np.linalg.norm(vector)) for vector in (first, second)]
-    valid = [np.isfinite(norm) and norm > 0 for norm in norms]
-    if not all(valid):
-        return 0.0 if not any(valid) else 2.0
-    return 1.0 - float((first / norms[0]) @ (second / norms[1]))
-
-
-def _software() -> str:
-    return ", ".join(f"{name} {version(name)}" for name in _SOFTWARE)

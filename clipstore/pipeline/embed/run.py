@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 from clipstore.errors import ModelError
+from clipstore.pipeline.embed.cluster import check_images_seen, cluster_of
 from clipstore.pipeline.embed.estimate import add_estimate
 from clipstore.pipeline.embed.execute import encode_pending
 from clipstore.pipeline.embed.image_files import check_image_files
@@ -39,22 +41,31 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
         NotFoundError: a model or split does not exist, or there is no store.
         ModelError: a model cannot be loaded, or its vectors were imported.
         ShardError: a shard cannot be written, or another process is removing shards.
+        ClusterError: the Ray cluster does not answer, or a node has other versions, sees other files or fails.
     """
     models, splits = find_models(store, names, options)
     store.catalog.check_writable()
-    if options.only != "captions":
-        check_image_files(store, splits, options.on_progress, read=options.read)
-    run = describe_run(store, models, splits, options)
-    with nullcontext() if options.dry_run else shard_write_lock(store), wait_without_limit():
-        if not options.dry_run:
-            adopt_orphans(store, [tower for model in run.models for tower in model.selected])
-        plans = plan_run(run, run.models)
-        registered = _embed_images(run, plans)
-        for model, planned in zip(run.models, plans, strict=True):
-            # Once shards were registered, they may hold features or vectors of this model's items.
-            pending = plan_run(run, [model])[0] if registered else planned
-            registered = _embed_rest(run, model, pending) or registered
+    with cluster_of(store, options) as places:
+        if options.only != "captions":
+            check_image_files(store, splits, options.on_progress, read=options.read)
+        run = replace(describe_run(store, models, splits, options), places=places)
+        with nullcontext() if options.dry_run else shard_write_lock(store), wait_without_limit():
+            _embed(run)
     return run.summaries()
+
+
+def _embed(run: EmbedRun) -> None:
+    """Embed what the models of a run lack, or in a dry run estimate it."""
+    if not run.options.dry_run:
+        adopt_orphans(run.store, [tower for model in run.models for tower in model.selected])
+    plans = plan_run(run, run.models)
+    if run.places:
+        check_images_seen(run.places, plans)
+    registered = _embed_images(run, plans)
+    for model, planned in zip(run.models, plans, strict=True):
+        # Once shards were registered, they may hold features or vectors of this model's items.
+        pending = plan_run(run, [model])[0] if registered else planned
+        registered = _embed_rest(run, model, pending) or registered
 
 
 def find_models(store: Store, names: Iterable[str], options: EmbedOptions) -> tuple[list[Model], list[int] | None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from clipstore.device import checked_device
 from clipstore.inference.batches import BatchSplitter
+from clipstore.inference.ray_workers import RayPlaces
 from clipstore.inference.settings import EncodeSettings, Timings
 from clipstore.pipeline.embed.options import EmbedOptions
 from clipstore.pipeline.embed.plan import TowerPlan
@@ -72,12 +73,13 @@ class EmbedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedRun:
-    """An embed run. `splits` are ids; `splitters` are by a tower's fingerprint."""
+    """An embed run. `splits` are ids; `splitters` are by a tower's fingerprint; `places` are those of a cluster."""
 
     store: Store
     options: EmbedOptions
     splits: list[int] | None
     models: list[EmbedModel]
+    places: RayPlaces | None = None
     splitters: defaultdict[str, BatchSplitter] = field(default_factory=lambda: defaultdict(BatchSplitter))
 
     @property

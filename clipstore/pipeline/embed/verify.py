@@ -13,13 +13,14 @@ import numpy as np
 
 from clipstore.device import checked_device
 from clipstore.encoders.fingerprint import fingerprint_towers
+from clipstore.encoders.probe_check import LARGEST_BF16_DISTANCE, LARGEST_DISTANCE
 from clipstore.errors import ModelError
 from clipstore.inference.encode import encode_rows
 from clipstore.inference.settings import EncodeSettings
 from clipstore.records import Model, Row, ShardPlan, Tower
 from clipstore.shards import gather, normalize
 from clipstore.store.layout import Store
-from clipstore.store.probes import LARGEST_BF16_DISTANCE, LARGEST_DISTANCE, add_probes, check_probes, tower_fingerprints
+from clipstore.store.probes import add_probes, check_probes, tower_fingerprints
 from clipstore.store.recovery import save_records
 from clipstore.store.registry import registered_shards
 
