@@ -44,6 +44,7 @@ NOT_RUN = {
     "clipstore demo": "trains for minutes; tests/demo runs it",
     "clipstore bench e": "takes minutes; tests/bench runs it",
     "--device cuda": "needs a CUDA device",
+    "--ray auto": "needs a Ray cluster; tests/cluster runs it",
     "https://": "needs a network",
     "--base openai/clip-vit-large-patch14": "downloads from the hub",
     "jobs/coco8gb.toml": "trains like jobs/full.toml; another test reads the file",

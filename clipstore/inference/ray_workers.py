@@ -85,6 +85,11 @@ class RayPlaces:
         return tuple(dict.fromkeys(place.node for place in self._places))
 
     @property
+    def on_gpus(self) -> bool:
+        """Whether the workers compute on GPUs."""
+        return any(place.gpus for place in self._places)
+
+    @property
     def threads(self) -> int:
         """The number of threads that run models on all places, as far as they are on CPUs."""
         return sum(place.cpus for place in self._places)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 
 from clipstore.errors import ModelError
+from clipstore.inference.ray_workers import RayPlaces
 from clipstore.pipeline.embed.cluster import check_images_seen, cluster_of
 from clipstore.pipeline.embed.estimate import add_estimate
 from clipstore.pipeline.embed.execute import encode_pending
@@ -48,7 +48,7 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
     with cluster_of(store, options) as places:
         if options.only != "captions":
             check_image_files(store, splits, options.on_progress, read=options.read)
-        run = replace(describe_run(store, models, splits, options), places=places)
+        run = describe_run(store, models, splits, options, places)
         with nullcontext() if options.dry_run else shard_write_lock(store), wait_without_limit():
             _embed(run)
     return run.summaries()
@@ -85,19 +85,25 @@ def find_models(store: Store, names: Iterable[str], options: EmbedOptions) -> tu
     return models, splits
 
 
-def describe_run(store: Store, models: Iterable[Model], splits: list[int] | None, options: EmbedOptions) -> EmbedRun:
-    """A run with the towers of its models, by their files.
+def describe_run(
+    store: Store,
+    models: Iterable[Model],
+    splits: list[int] | None,
+    options: EmbedOptions,
+    places: RayPlaces | None = None,
+) -> EmbedRun:
+    """A run with the towers of its models, by their files; `places` are those of a cluster.
 
     Raises:
         ModelError: files of a model are missing or damaged.
     """
-    described = [_describe(store, model, options) for model in models]
-    return EmbedRun(store=store, options=options, splits=splits, models=described)
+    described = [_describe(store, model, options, on_gpus=places is not None and places.on_gpus) for model in models]
+    return EmbedRun(store=store, options=options, splits=splits, models=described, places=places)
 
 
-def _describe(store: Store, model: Model, options: EmbedOptions) -> EmbedModel:
+def _describe(store: Store, model: Model, options: EmbedOptions, *, on_gpus: bool) -> EmbedModel:
     device = options.devices[0] if options.devices else None
-    towers, files_key = model_towers(store, model, options.precision, device)
+    towers, files_key = model_towers(store, model, options.precision, "cuda" if on_gpus else device)
     if not options.dry_run:
         towers = verified_towers(store, model, towers, device)
     return EmbedModel.of(model, towers, files_key, options)
