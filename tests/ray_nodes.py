@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from helpers import TESTS
 
 POISON = "000000000777.jpg"  # the image file that ends a worker, for readers of `broken_readers` that look for it
 _ADDRESSES = ("10.213.77.1", "10.213.77.2")
+_DEADLINE_SECONDS = "15"  # after which a silent worker counts as stopped
 _MEMORY = 100 * 2**20  # of Ray's object store, in bytes
 
 
@@ -43,18 +44,30 @@ class Nodes:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def run(self, *words: object, node: int = 0, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a Python program or module on a node; its exit code must be `code`."""
-        process = self.start(*words, node=node, **variables)
-        stdout, stderr = process.communicate(timeout=300)
-        assert process.returncode == code, stderr
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-    def start(self, *words: object, node: int = 0, **variables: str) -> subprocess.Popen[str]:
-        """Start a Python program or module on a node."""
-        command = self._command(node, sys.executable, *words)
+    @contextmanager
+    def driver(self, store: Path, reader: str = "") -> Iterator[subprocess.Popen[str]]:
+        """A driver (see `ray_driver`) on the head, which is killed at the end of the block if it still runs."""
+        words = [sys.executable, "-m", "ray_driver", store, self.address, reader]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, env=_environment(variables), cwd=TESTS, **pipes)
+        environment = _environment({"CLIPSTORE_WORKER_DEADLINE": _DEADLINE_SECONDS})
+        with subprocess.Popen(self._command(0, *words), env=environment, cwd=TESTS, **pipes) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def embed(self, store: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `clipstore embed` of the demo model on the cluster."""
+        command = [sys.executable, "-m", "clipstore", "embed", "--model", "demo", "--store", store, *words]
+        return subprocess.run(
+            self._command(0, *command, "--ray", self.address),
+            env=_environment({}),
+            cwd=TESTS,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
 
     def start_worker_node(self, **variables: str) -> None:
         """Start the worker node, unless it runs."""

@@ -19,6 +19,7 @@ from clipstore.records import PlanGroup
 
 DEADLINE_VARIABLE = "CLIPSTORE_WORKER_DEADLINE"
 _DEADLINE_SECONDS = 60.0
+_START_SECONDS = 600.0  # for a worker to be placed and to load the models
 _BEATS = 12  # messages that a worker sends within the deadline, at least
 _STUCK_FACTOR = 10  # a worker that sends messages but makes no progress has this many times the deadline
 _SLOW_FACTOR = 20  # or this many times the longest time between two steps so far, or the mean time of a plan's items
@@ -130,7 +131,7 @@ class WorkerHandle(ABC):
         """Why the worker counts as stopped; None: it does not."""
         if self.ready and now - self.heard > deadlines.silent:
             return f"stopped: it has sent nothing for {now - self.heard:.0f} seconds"
-        limit = deadlines.stuck(longest_step)
+        limit = deadlines.stuck(longest_step) if self.ready else _START_SECONDS
         if (self.assigned or not self.ready) and now - self.progressed > limit:
             return f"made no progress for {limit:.0f} seconds"
         items = sum(attempt.items for attempt in list(self.assigned)[:1])
