@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,8 @@ from typing import Any
 from helpers import TESTS
 
 POISON = "000000000777.jpg"  # the image file that ends a worker, for readers of `broken_readers` that look for it
-_ADDRESSES = ("10.213.77.1", "10.213.77.2")
+WORKER_ADDRESS = "10.213.77.2"
+_ADDRESSES = ("10.213.77.1", WORKER_ADDRESS)
 _DEADLINE_SECONDS = "15"  # after which a silent worker counts as stopped
 _MEMORY = 100 * 2**20  # of Ray's object store, in bytes
 
@@ -69,10 +71,10 @@ class Nodes:
             timeout=200,
         )
 
-    def start_worker_node(self, **variables: str) -> None:
-        """Start the worker node, unless it runs."""
+    def start_worker_node(self, mounts: Mapping[Path, Path] | None = None, **variables: str) -> None:
+        """Start the worker node, unless it runs. On the node, each key of `mounts` shows the file or folder of its value."""
         if not self.processes(1):
-            self._start(1, f"--address={self.address}", **variables)
+            self._start(1, f"--address={self.address}", mounts=mounts or {}, **variables)
 
     def kill_node(self, number: int) -> None:
         """Kill all processes of a node."""
@@ -101,10 +103,14 @@ class Nodes:
             _ip("-n", name, "link", "set", "lo", "up")
             _ip("-n", name, "link", "set", end, "up")
 
-    def _start(self, number: int, *options: str, **variables: str) -> None:
+    def _start(self, number: int, *options: str, mounts: Mapping[Path, Path] | None = None, **variables: str) -> None:
         words = ["start", *options, f"--node-ip-address={_ADDRESSES[number]}", "--num-cpus=1"]
         words += [f"--object-store-memory={_MEMORY}", "--disable-usage-stats"]
-        command = self._command(number, sys.executable, "-m", "ray.scripts.scripts", *words)
+        commands = [
+            f"mount --bind {shlex.quote(str(new))} {shlex.quote(str(old))}" for old, new in (mounts or {}).items()
+        ]
+        commands.append(f"exec {shlex.join([sys.executable, '-m', 'ray.scripts.scripts', *words])}")
+        command = self._command(number, "unshare", "--mount", "sh", "-c", " && ".join(commands))
         log = self._folder / f"start-{number}.log"
         with log.open("w") as out:
             process = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from clipstore.store.layout import Store
+from clipstore.store.locks import cluster_lock
 
 Run = Callable[..., Any]
 
@@ -53,3 +57,10 @@ def test_an_address_that_does_not_answer(address: str, reason: str, cli: Run) ->
 )
 def test_options_that_do_not_fit(words: list[str], reason: str, cli: Run) -> None:
     assert reason in cli("embed", "--model", "demo", *words, code=1).stderr
+
+
+@pytest.mark.usefixtures("ingested")
+def test_another_process_embeds_into_the_store_on_a_cluster(cli: Run, store: Path) -> None:
+    with cluster_lock(Store(store)):
+        error = cli("embed", "--model", "demo", "--ray", "auto", code=1).stderr
+    assert f"process {os.getpid()} embeds into {store} on a cluster already: wait for it to end" in error

@@ -136,6 +136,9 @@ def test_a_killed_driver_resumes(two_nodes: Nodes, empty: Path, stores: tuple[Pa
     with two_nodes.driver(empty) as driver:
         wait_until(driver, 800)
         before = shard_files(empty)
+        second = two_nodes.embed(empty)
+        assert second.returncode == 1
+        assert f"embeds into {empty} on a cluster already: wait for it to end" in second.stderr
     with two_nodes.driver(empty) as driver:
         summary, _ = finish(driver)
     after = shard_files(empty)
