@@ -72,7 +72,7 @@ class Nodes:
         )
 
     def start_worker_node(self, mounts: Mapping[Path, Path] | None = None, **variables: str) -> None:
-        """Start the worker node, unless it runs. On the node, each key of `mounts` shows the file or folder of its value."""
+        """Start the worker node, unless it runs. There, each key of `mounts` shows the file or folder of its value."""
         if not self.processes(1):
             self._start(1, f"--address={self.address}", mounts=mounts or {}, **variables)
 

@@ -1,4 +1,4 @@
-"""`EmbeddingStore.embed(ray=…)` on two nodes that Ray itself simulates on this machine: the short form, without root."""
+"""`EmbeddingStore.embed(ray=…)` on two nodes that Ray simulates on this machine: the short form, without root."""
 
 from __future__ import annotations
 
