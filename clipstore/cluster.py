@@ -5,6 +5,7 @@ Ray is an optional extra and is imported within functions only. Its messages sta
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import secrets
@@ -15,7 +16,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,14 +57,33 @@ def connect(address: str) -> Iterator[tuple[Node, ...]]:
     """
     ray = _import_ray()
     connected = ray.is_initialized()
-    if not connected:
-        _check_answers(address)
-        _initialise(ray, address)
-    try:
-        yield current_nodes()
-    finally:
+    with redirect_stdout(_WithoutRay(sys.stdout)), redirect_stderr(_WithoutRay(sys.stderr)):
         if not connected:
-            ray.shutdown()
+            _check_answers(address)
+            _initialise(ray, address)
+        try:
+            yield current_nodes()
+        finally:
+            if not connected:
+                ray.shutdown()
+
+
+class _WithoutRay(io.TextIOBase):
+    """A stream without what Ray's threads print: they report the end of other processes, also where it is handled."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in {"_stream", "write", "__class__"}:
+            return super().__getattribute__(name)
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text, unless a thread of Ray does."""
+        if threading.current_thread().name.startswith("ray_"):
+            return len(text)
+        return int(self._stream.write(text))
 
 
 def current_nodes() -> tuple[Node, ...]:

@@ -9,7 +9,9 @@ import glob
 import os
 import re
 import shutil
+import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +26,10 @@ MAX_IMAGE_BYTES = 2**30  # of an image file: the largest image that is decoded h
 IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 FileReader = Callable[[Path], bytes]  # `read_image_file`, or a replacement for it
+
+_NOT_IN_HOST = re.compile(r"[^\w-]")  # characters of a host's name that a temporary name would be split at, or path
+_LONGEST_HOST = 30  # characters, so that the names of temporary files stay within what file systems allow
+_OLD_SECONDS = 24 * 3600.0
 
 _SYSTEM_ERROR = re.compile(r"(?:os error |errno )(\d+)", re.IGNORECASE)  # in messages of Rust and Arrow
 
@@ -100,16 +106,41 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def writer_name(process: int | None = None, host: str | None = None) -> str:
+    """The part of a temporary name that states who writes: a process of a host, by default this one.
+
+    Several hosts may write to one shared file system, where a process id alone says nothing.
+    """
+    host = socket.gethostname() if host is None else host
+    return f"{os.getpid() if process is None else process}@{_NOT_IN_HOST.sub('-', host)[:_LONGEST_HOST]}"
+
+
 def temporary_path(path: Path) -> Path:
     """The name under which this process writes a file before it is renamed to `path`, in the same folder."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{writer_name()}.tmp")
+
+
+def is_leftover(file: Path, writer: str) -> bool:
+    """Whether the writer (see `writer_name`) of a temporary file has ended.
+
+    A process of another host cannot be seen from here: its file is one that was left once it is a day old. False where
+    the name states no process.
+    """
+    number, _, host = writer.partition("@")
+    if not number.isdecimal():
+        return False
+    if host in ("", writer_name().partition("@")[2]):  # earlier versions wrote no host
+        return not _is_running(int(number))
+    with suppress(OSError):
+        return time.time() - file.stat().st_mtime > _OLD_SECONDS
+    return False
 
 
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files or folders (see `temporary_path`) that processes which have ended left of `path`."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
-        number = leftover.name.removeprefix(f".{path.name}.").split(".")[0]
-        if number.isdecimal() and not _is_running(int(number)):
+        writer = leftover.name.removeprefix(f".{path.name}.").split(".")[0]
+        if is_leftover(leftover, writer):
             if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover)
             else:

@@ -29,9 +29,17 @@ def dies_once(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def stops(path: Path) -> bytes:
-    """A reader whose process is stopped."""
-    os.kill(os.getpid(), signal.SIGSTOP)
+def dies_of_one(path: Path) -> bytes:
+    """A reader whose process is killed by the image file named $POISON."""
+    if path.name == os.environ["POISON"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.read_bytes()
+
+
+def stops_at_one(path: Path) -> bytes:
+    """A reader whose process is stopped by the image file named $POISON."""
+    if path.name == os.environ["POISON"]:
+        os.kill(os.getpid(), signal.SIGSTOP)
     return path.read_bytes()
 
 

@@ -44,7 +44,7 @@ NOT_RUN = {
     "clipstore demo": "trains for minutes; tests/demo runs it",
     "clipstore bench e": "takes minutes; tests/bench runs it",
     "--device cuda": "needs a CUDA device",
-    "--ray": "needs a Ray cluster; tests/pipeline/test_evaluate_ray.py starts one",
+    "--ray": "needs a Ray cluster; tests marked cluster start one",
     "https://": "needs a network",
     "s3://": "needs object storage; tests/pipeline/test_object_storage.py runs it",
     "--base openai/clip-vit-large-patch14": "downloads from the hub",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstore import choices
-from clipstore.api.arguments import Array, File, Fraction, Names, ShowProgress, Size, checked, names
+from clipstore.api.arguments import Array, File, Fraction, Names, Positive, ShowProgress, Size, checked, names
 from clipstore.api.base import StoreMethods
 from clipstore.api.progress import progress_of
 from clipstore.api.results import EmbedResult, Result
@@ -30,6 +30,8 @@ class VectorMethods(StoreMethods):
         store_dtype: choices.StoredTypeChoice = "float32",
         memory: Size = "8GB",
         device: Names | None = None,
+        ray: str | None = None,
+        ray_cpus: Positive | None = None,
         compile: bool = False,  # noqa: A002
         retry_failed: bool = False,
         max_failed: Fraction | None = None,
@@ -51,6 +53,10 @@ class VectorMethods(StoreMethods):
             memory: Memory budget of the model on its device, such as "8GB" or a number of bytes.
             device: One or several devices, such as "cuda:1"; None: CUDA if available. Several have one process each,
                 which a script starts only below `if __name__ == "__main__":`.
+            ray: The address of a Ray cluster, "auto" or "host:port", whose nodes embed; not together with `device`. See
+                "More than one machine" in the documentation.
+            ray_cpus: CPUs of each worker on the cluster, which then uses no GPU; None: a worker per GPU, or per node
+                with all of its CPUs if there is no GPU.
             compile: Compile the model with torch first.
             retry_failed: Try again the items that failed before.
             max_failed: Largest fraction of a tower's items that may fail or be missing; None: all may.
@@ -67,6 +73,7 @@ class VectorMethods(StoreMethods):
             ModelError: A model cannot be loaded, its vectors were imported, or more items than `max_failed` failed;
                 vectors of the others are stored.
             ShardError: A shard cannot be written.
+            ClusterError: The Ray cluster does not answer, or a node has other versions, sees other files or fails.
 
         Example:
             >>> store.embed("pretrained", split="coco/val2017", progress=True)
@@ -82,6 +89,8 @@ class VectorMethods(StoreMethods):
                 store_dtype=store_dtype,
                 memory=choices.size_in_bytes(memory),
                 devices=names(device),
+                ray=ray,
+                ray_cpus=ray_cpus,
                 compiled=compile,
                 retry_failed=retry_failed,
                 dry_run=dry_run,

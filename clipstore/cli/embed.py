@@ -43,6 +43,18 @@ if TYPE_CHECKING:
     help="Device, e.g. cuda:1; may be repeated: one process per device. [default: cuda if available, else cpu]",
 )
 @click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Embed on the nodes of the Ray cluster at this address, HOST:PORT or auto: one worker per GPU, or per node if "
+    "there is none. Example: --ray auto",
+)
+@click.option(
+    "--ray-cpus",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Start one worker per N CPUs of the Ray cluster, and use no GPU. [default: all CPUs of a node]",
+)
+@click.option(
     "--compile", "compiled", is_flag=True, help="Run the model through torch.compile: minutes to start, then faster."
 )
 @click.option("--retry-failed", is_flag=True, help="Retry items that failed in an earlier run.")

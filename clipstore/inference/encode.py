@@ -7,14 +7,14 @@ has a bounded length. Images are prefetched and decoded by further threads, and 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, tee
 
 from clipstore.captions import TOO_LONG
 from clipstore.encoders.images import AnyPreprocessing
 from clipstore.inference.batches import ModelThreads
 from clipstore.inference.builder import EncodedRows, ShardBuilder
+from clipstore.inference.feed import GroupFeed
 from clipstore.inference.prefetch import Pixels, prefetch_images
 from clipstore.inference.settings import EncodeSettings
 from clipstore.inference.write import write_shards
@@ -24,23 +24,31 @@ from clipstore.shards import Shard
 _MAX_PENDING_WRITES = 2  # plan groups whose shards may wait to be written
 
 
-def encode(groups: Iterable[PlanGroup], settings: Mapping[str, EncodeSettings]) -> Iterator[list[Shard]]:
+def encode(
+    groups: Iterable[PlanGroup] | GroupFeed,
+    settings: Mapping[str, EncodeSettings],
+    *,
+    on_written: Callable[[list[Shard]], None] = lambda _shards: None,
+) -> Iterator[list[Shard]]:
     """Encode plans into shards. Yields the shards of each group, in order, once they are complete.
 
     `settings` is by fingerprint of a plan's tower. All plans have the same source. A plan of images gives two shards,
     vectors and, if there is a projection head, backbone features. Vectors depend on the plan, the model, the batch size
     and the machine, and not on other plans, except after an out-of-memory error: batches are smaller then, and the last
-    bits may differ.
+    bits may differ. `on_written` is called with the same shards, in the same order, by another thread: at once, also
+    while the next group is encoded or waited for.
 
     Raises:
         ShardError: a shard cannot be written, or features cannot be read.
         ModelError: a single item does not fit the device memory.
     """
-    submitted, writer = _submit(groups, settings), ThreadPoolExecutor(1, "clipstore-write")
+    feed = groups if isinstance(groups, GroupFeed) else GroupFeed.of(groups)
+    submitted, writer = _submit(feed, settings), ThreadPoolExecutor(1, "clipstore-write")
     unwritten: deque[Future[list[Shard]]] = deque()
     try:
         for builders in submitted:
-            unwritten.append(writer.submit(write_shards, builders))
+            if builders:
+                unwritten.append(writer.submit(_write, builders, on_written))
             while len(unwritten) > _MAX_PENDING_WRITES or (unwritten and unwritten[0].done()):
                 yield unwritten.popleft().result()
         while unwritten:
@@ -48,6 +56,12 @@ def encode(groups: Iterable[PlanGroup], settings: Mapping[str, EncodeSettings]) 
     finally:
         submitted.close()  # before the writer, which waits for the model
         writer.shutdown(cancel_futures=True)
+
+
+def _write(builders: list[ShardBuilder], on_written: Callable[[list[Shard]], None]) -> list[Shard]:
+    shards = write_shards(builders)
+    on_written(shards)
+    return shards
 
 
 def encode_rows(plan: ShardPlan, settings: EncodeSettings) -> EncodedRows:
@@ -60,33 +74,29 @@ def encode_rows(plan: ShardPlan, settings: EncodeSettings) -> EncodedRows:
     files: tuple[ImageFile, ...] = ()
     if plan.source == "image_files":
         files = tuple(ImageFile(*item, 0) for item in zip(plan.contents, plan.sources, strict=True))
-    submitted = _submit([PlanGroup(plans=(plan,), image_files=files)], {plan.tower.fingerprint: settings})
+    feed = GroupFeed.of([PlanGroup(plans=(plan,), image_files=files)])
+    submitted = _submit(feed, {plan.tower.fingerprint: settings})
     try:
         return next(submitted)[0].rows()
     finally:
         submitted.close()
 
 
-def _submit(groups: Iterable[PlanGroup], settings: Mapping[str, EncodeSettings]) -> Generator[list[ShardBuilder]]:
-    """Submit each group's items to the model. Yields the builders of its plans once all batches are submitted."""
-    upcoming = iter(groups)
-    first = next(upcoming, None)
-    if first is None:
-        return
-    current: Iterator[PlanGroup] = chain([first], upcoming)
-    files: Iterable[ImageFile] = ()
-    if first.image_files:  # otherwise nothing consumes the second iterator of a tee, which would buffer every group
-        current, ahead = tee(current)
-        files = (file for group in ahead for file in group.image_files)
-    del first
+def _submit(feed: GroupFeed, settings: Mapping[str, EncodeSettings]) -> Generator[list[ShardBuilder]]:
+    """Submit each group's items to the model. Yields the builders of its plans once all batches are submitted.
+
+    Yields an empty list where the next group has not arrived yet.
+    """
     first_settings = next(iter(settings.values()))
     preprocessings = list(dict.fromkeys(tower.encoder.preprocessing for tower in settings.values()))
-    images = prefetch_images(files, preprocessings, first_settings.timings, read=first_settings.read)
+    images = prefetch_images(feed.files(), preprocessings, first_settings.timings, read=first_settings.read)
     try:
         with ModelThreads(max(tower.encoder.workers for tower in settings.values())) as threads:
-            for group in current:
-                builders = [ShardBuilder(plan, settings[plan.tower.fingerprint], threads) for plan in group.plans]
-                _submit_items(group, builders, images, preprocessings)
+            for group in feed.groups():
+                builders = []
+                if group:
+                    builders = [ShardBuilder(plan, settings[plan.tower.fingerprint], threads) for plan in group.plans]
+                    _submit_items(group, builders, images, preprocessings)
                 yield builders
     finally:
         images.close()

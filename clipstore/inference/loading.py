@@ -18,6 +18,8 @@ from clipstore.shards import Storage
 if TYPE_CHECKING:
     from clipstore.encoders.encoder import Encoder
 
+Encoders = dict[tuple[Model, str, bool], "Encoder"]  # by model, precision, and whether it is compiled
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
@@ -28,7 +30,8 @@ class WorkerSettings:
         memory: device memory for the weights and batches of all models together, in bytes.
         compiled: run the model through torch.compile.
         read: reads an image file; a function of a module.
-        probes: the stored probes of the tower, by its name and "backbone".
+        probes: the stored probes of the tower, by its name and "backbone"; empty where the process that gives the
+            settings has compared them on the same machine.
     """
 
     storage: Storage
@@ -44,35 +47,55 @@ class WorkerSettings:
 def load_models(
     settings: Mapping[str, WorkerSettings],
     device: str,
-    progress_of: Callable[[str], Callable[[int], None]] = lambda _fingerprint: lambda _items: None,
+    progress_of: Callable[[str], Callable[[int], None]],
+    *,
+    loaded: Encoders | None = None,
 ) -> dict[str, EncodeSettings]:
     """Load the models of some towers; settings by fingerprint. `progress_of` gives the callback of a fingerprint.
+
+    `loaded` are the encoders of an earlier call: those that are needed again are not loaded, the others are released.
 
     Raises:
         ModelError: a model cannot be loaded.
     """
+    encoders = loaded if loaded is not None else {}
+    needed = {_key(worker): worker for worker in settings.values()}
+    for key in encoders.keys() - needed.keys():
+        del encoders[key]
+    for key, worker in needed.items():
+        if key not in encoders:
+            encoders[key] = _load(worker, device)
+    weights = sum(encoder.weight_bytes for encoder in encoders.values())
+    return {
+        fingerprint: _encode_settings(worker, encoders[_key(worker)], weights, progress_of(fingerprint))
+        for fingerprint, worker in settings.items()
+    }
+
+
+def _key(worker: WorkerSettings) -> tuple[Model, str, bool]:
+    return worker.model, worker.tower.precision, worker.compiled
+
+
+def _load(worker: WorkerSettings, device: str) -> Encoder:
     from clipstore.encoders.encoder import Encoder
     from clipstore.encoders.loading import load_model
 
-    encoders: dict[Model, Encoder] = {}
-    for worker in settings.values():
-        if worker.model not in encoders:
-            encoders[worker.model] = Encoder(
-                load_model(worker.model), precision=worker.tower.precision, device=device, compiled=worker.compiled
-            )
-    weights = sum(encoder.weight_bytes for encoder in encoders.values())
-    return {
-        fingerprint: EncodeSettings(
-            storage=worker.storage,
-            model=worker.model,
-            encoder=encoders[worker.model],
-            store_dtype=worker.store_dtype,
-            batch_tokens=encoders[worker.model].batch_tokens(worker.tower.tower, worker.memory - weights),
-            on_progress=progress_of(fingerprint),
-            read=worker.read,
-        )
-        for fingerprint, worker in settings.items()
-    }
+    precision = worker.tower.precision
+    return Encoder(load_model(worker.model), precision=precision, device=device, compiled=worker.compiled)
+
+
+def _encode_settings(
+    worker: WorkerSettings, encoder: Encoder, weights: int, on_progress: Callable[[int], None]
+) -> EncodeSettings:
+    return EncodeSettings(
+        storage=worker.storage,
+        model=worker.model,
+        encoder=encoder,
+        store_dtype=worker.store_dtype,
+        batch_tokens=encoder.batch_tokens(worker.tower.tower, worker.memory - weights),
+        on_progress=on_progress,
+        read=worker.read,
+    )
 
 
 def check_models(settings: Mapping[str, WorkerSettings], encoding: Mapping[str, EncodeSettings]) -> None:

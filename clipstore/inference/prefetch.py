@@ -35,7 +35,7 @@ class _Decoded(NamedTuple):
 
 
 def prefetch_images(
-    files: Iterable[ImageFile],
+    files: Iterable[ImageFile | None],
     preprocessings: Sequence[AnyPreprocessing],
     timings: Timings,
     *,
@@ -43,7 +43,8 @@ def prefetch_images(
 ) -> Generator[tuple[str, list[Pixels]]]:
     """Read and decode image files ahead of the consumer.
 
-    Each file is decoded once. Yields, in order, its content key and its pixels for each of `preprocessings`.
+    Each file is decoded once. Yields, in order, its content key and its pixels for each of `preprocessings`. `files`
+    gives None where the next file is not known yet; it is asked again after the next image.
     """
     pixel_bytes = sum(3 * preprocessing.most_pixels for preprocessing in preprocessings)
     queue: deque[tuple[ImageFile, Future[_Decoded]]] = deque()
@@ -51,8 +52,8 @@ def prefetch_images(
     readers, decoders = ThreadPoolExecutor(READERS), ThreadPoolExecutor(os.cpu_count())
     try:
         upcoming = iter(files)
-        file = next(upcoming, None)
-        while file or queue:
+        file: ImageFile | None = None
+        while (file := file or next(upcoming, None)) or queue:
             while file and (
                 not queue or (buffered + file.size + pixel_bytes < _BUFFER_BYTES and len(queue) < _BUFFER_IMAGES)
             ):

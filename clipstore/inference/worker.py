@@ -1,28 +1,19 @@
-"""A worker process: loads the models of one device, encodes the plan groups that it is given, and reports it."""
+"""A worker: loads the models of one device, encodes the plan groups that it is given, and reports it by messages."""
 
 from __future__ import annotations
 
-import multiprocessing
-import queue
-import signal
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing.connection import Connection
-from typing import Any
 
 from clipstore.errors import ClipstoreError
 from clipstore.inference.encode import encode
-from clipstore.inference.loading import WorkerSettings, load_models
-from clipstore.inference.settings import Timings
+from clipstore.inference.feed import GroupFeed
+from clipstore.inference.loading import Encoders, WorkerSettings, check_models, load_models
+from clipstore.inference.settings import EncodeSettings, Timings
 from clipstore.process import ignore_image_warnings, retain_freed_memory
-from clipstore.records import PlanGroup
 from clipstore.shards import Shard
-
-_POLL_SECONDS = 1.0  # after this time without a task, check that the parent process is alive
 
 
 @dataclass(frozen=True)
@@ -34,7 +25,7 @@ class Message:
         shards: complete shards of the oldest plan group that the worker has.
         processed: a tower's fingerprint and a number of items.
         timings, splits: by fingerprint of a tower; the last message.
-        failure: an error that ends the run; the last message.
+        failure: an error that ends the run, or a traceback; the last message.
     """
 
     ready: bool = False
@@ -45,82 +36,52 @@ class Message:
     failure: ClipstoreError | str | None = None
 
 
-class Sender:
-    """Sends messages to the parent process; several threads may use it."""
+class Worker:
+    """The models of one device, which stay loaded between runs; `send` takes messages from several threads."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection, self._lock = connection, threading.Lock()
+    def __init__(self, device: str, threads: int, send: Callable[[Message], None]) -> None:
+        self._device, self._threads, self._send = device, threads, send
+        self._encoders: Encoders = {}
+        ignore_image_warnings()
+        if device == "cpu":
+            retain_freed_memory()
 
-    def send(self, **fields: Any) -> None:
-        """Send a message with these fields; nothing if the parent process has ended."""
-        with self._lock, suppress(OSError):
-            self._connection.send(Message(**fields))
+    def run(self, settings: Mapping[str, WorkerSettings], feed: GroupFeed) -> None:
+        """Load the models of some towers (by fingerprint) and encode plan groups until the feed ends."""
+        try:
+            encoding = self._load(settings)
+            self._send(Message(ready=True))
+            for _ in encode(feed, encoding, on_written=lambda shards: self._send(Message(shards=shards))):
+                pass
+            timings = {fingerprint: tower.timings for fingerprint, tower in encoding.items()}
+            splits = {fingerprint: tower.splitter.count for fingerprint, tower in encoding.items()}
+            self._send(Message(timings=timings, splits=splits))
+        except ClipstoreError as error:
+            self._send(Message(failure=error))
+        except Exception:  # noqa: BLE001  (sent with its traceback, and raised by the process that gave the groups)
+            self._send(Message(failure=traceback.format_exc()))
 
-
-def run_worker(
-    device: str,
-    threads: int,
-    settings: dict[str, WorkerSettings],
-    tasks: Any,
-    messages: Connection,
-    beat: float,
-) -> None:
-    """Load the models, then encode plan groups until None comes in place of one.
-
-    While it runs, a message is sent at least every `beat` seconds.
-    """
-    ignore_image_warnings()
-    if device == "cpu":
-        retain_freed_memory()
-    for name in ("SIGINT", "SIGHUP"):  # the parent receives them too, and ends this process
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    sender, ended = Sender(messages), threading.Event()
-    threading.Thread(target=_beat, args=(sender, beat, ended), daemon=True).start()
-    try:
+    def _load(self, settings: Mapping[str, WorkerSettings]) -> dict[str, EncodeSettings]:
+        """Load and check the models that are not loaded yet, and release others. Returns encode settings."""
         import torch
 
-        if device == "cpu":
-            torch.set_num_threads(threads)
-        encoding = load_models(settings, device, partial(_ProgressSender, sender=sender))
-        sender.send(ready=True)
-        for shards in encode(_receive_groups(tasks), encoding):
-            sender.send(shards=shards)
-        sender.send(
-            timings={fingerprint: tower.timings for fingerprint, tower in encoding.items()},
-            splits={fingerprint: tower.splitter.count for fingerprint, tower in encoding.items()},
-        )
-    except ClipstoreError as error:
-        sender.send(failure=error)
-    except Exception:  # noqa: BLE001  (sent to the parent with its traceback, and raised there)
-        sender.send(failure=traceback.format_exc())
-    finally:
-        ended.set()
-        messages.close()
+        if self._device == "cpu":
+            torch.set_num_threads(self._threads)
+        encoding = load_models(settings, self._device, self._progress_of, loaded=self._encoders)
+        check_models({name: worker for name, worker in settings.items() if worker.probes}, encoding)
+        return encoding
+
+    def _progress_of(self, fingerprint: str) -> Callable[[int], None]:
+        return lambda items: self._send(Message(processed=(fingerprint, items)))
 
 
-def _beat(sender: Sender, seconds: float, ended: threading.Event) -> None:
-    while not ended.wait(seconds):
-        sender.send()
+def start_beat(send: Callable[[Message], None], seconds: float) -> threading.Event:
+    """Send an empty message every so many seconds, by a thread of its own, until the event that is returned is set."""
+    ended = threading.Event()
 
+    def beat() -> None:
+        while not ended.wait(seconds):
+            send(Message())
 
-def _receive_groups(tasks: Any) -> Iterator[PlanGroup]:
-    """Plan groups from the queue, until there are none or the parent process has ended."""
-    parent = multiprocessing.parent_process()
-    while parent is not None and parent.is_alive():
-        with suppress(queue.Empty):
-            group = tasks.get(timeout=_POLL_SECONDS)
-            if group is None:
-                return
-            yield group
-
-
-@dataclass(frozen=True)
-class _ProgressSender:
-    """Sends the number of processed items to the parent process."""
-
-    fingerprint: str
-    sender: Sender
-
-    def __call__(self, items: int) -> None:
-        self.sender.send(processed=(self.fingerprint, items))
+    threading.Thread(target=beat, daemon=True).start()
+    return ended

@@ -1,31 +1,28 @@
-"""The parent's side of a worker process: start, tasks, messages, the time since it was last heard of, and its end."""
+"""What is known of a worker by the process that gives it plan groups: its tasks, and the time since it was heard of."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import queue
-import signal
-import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
 
 from clipstore.errors import OptionError
-from clipstore.inference.loading import WorkerSettings
-from clipstore.inference.worker import Message, run_worker
+from clipstore.inference.attempts import Attempt
+from clipstore.inference.worker import Message
 from clipstore.records import PlanGroup
 
 DEADLINE_VARIABLE = "CLIPSTORE_WORKER_DEADLINE"
 _DEADLINE_SECONDS = 60.0
+_START_SECONDS = 600.0  # for a worker to be placed and to load the models
 _BEATS = 12  # messages that a worker sends within the deadline, at least
 _STUCK_FACTOR = 10  # a worker that sends messages but makes no progress has this many times the deadline
-_SLOW_FACTOR = 20  # or this many times the longest time between two steps so far
-_END_SECONDS = 5.0  # for a worker to end after SIGTERM, and after SIGKILL
+_SLOW_FACTOR = 20  # or this many times the longest time between two steps so far, or the mean time of a plan's items
 
 
 @dataclass(frozen=True)
@@ -60,115 +57,100 @@ class Deadlines:
         """How long a worker may make no progress, where steps so far took at most `longest_step`."""
         return max(_STUCK_FACTOR * self.silent, _SLOW_FACTOR * longest_step)
 
+    def plan(self, seconds_per_item: float, items: int) -> float:
+        """How long a plan of so many items may take, where items took so long on average so far."""
+        return max(_STUCK_FACTOR * self.silent, _SLOW_FACTOR * seconds_per_item * items)
 
-class WorkerHandle:
-    """A worker process on a device. `inbox` receives its messages, as (handle, message); None: its last one has come.
+
+class WorkerHandle(ABC):
+    """A worker at a place: on a device of this machine, or on a node of a cluster.
+
+    `inbox` receives its messages, as (handle, message); None: its last one has come.
 
     Attributes:
-        assigned: the plan groups that it has and has not completed, oldest first.
-        alone: whether it was started for one plan group only.
+        place: what messages call it, such as "the process on cpu".
+        number: the number of its place.
+        node: where it runs, for the progress; empty: on this machine.
+        assigned: the attempts that it has and has not completed, oldest first.
         ready: whether its models are loaded.
         closed: whether it gets no more plan groups.
         unfinished: items that it has processed of groups that are not complete, by fingerprint.
+        longest_step: the longest time between two signs of progress, in seconds.
     """
 
-    def __init__(
-        self,
-        device: str,
-        threads: int,
-        settings: Mapping[str, WorkerSettings],
-        inbox: queue.SimpleQueue[Any],
-        *,
-        beat: float,
-    ) -> None:
-        context = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
-        receiver, sender = context.Pipe(duplex=False)
-        self.device, self.alone, self.ready, self.closed = device, False, False, False
-        self.assigned: deque[PlanGroup] = deque()
+    def __init__(self, place: str, inbox: queue.SimpleQueue[tuple[WorkerHandle, Message | None]]) -> None:
+        self.place, self.number, self.node = place, 0, ""
+        self.ready = self.closed = False
+        self.assigned: deque[Attempt] = deque()
         self.unfinished: Counter[str] = Counter()
         self.longest_step = 0.0
-        self._folders = {worker.storage.root / "shards" for worker in settings.values()}
-        self._tasks = context.Queue()
-        arguments = (device, threads, dict(settings), self._tasks, sender, beat)
-        self._process = context.Process(target=run_worker, args=arguments, daemon=True)
-        with _signals_blocked():
-            self._process.start()
-        sender.close()  # so that the receiver ends with the process
-        self.heard = self.progressed = time.monotonic()
-        threading.Thread(target=self._receive, args=(receiver, inbox), daemon=True).start()
+        self.heard = self.progressed = self._began = time.monotonic()
+        self._inbox = inbox
 
-    def give(self, group: PlanGroup | None) -> None:
-        """Give it a plan group, or None: there are no more."""
-        if group is None:
-            self.closed = True
-        else:
-            self.assigned.append(group)
-        self._tasks.put(group)
+    def give(self, attempt: Attempt) -> None:
+        """Give it a plan group."""
+        if not self.assigned:
+            self._began = time.monotonic()
+        self.assigned.append(attempt)
+        self.send(attempt.group)
 
-    def completed(self) -> PlanGroup:
-        """Take its oldest plan group, which is complete."""
-        group = self.assigned.popleft()
-        for plan in group.plans:
+    def close(self) -> None:
+        """There are no more plan groups for it."""
+        self.closed = True
+        self.send(None)
+
+    @abstractmethod
+    def send(self, group: PlanGroup | None) -> None:
+        """Send it a plan group, or None: there are no more."""
+
+    @abstractmethod
+    def end(self, *, lost: bool) -> None:
+        """End it, if it still runs. If it was lost, remove the temporary files that it leaves."""
+
+    @abstractmethod
+    def end_reason(self) -> str:
+        """How a worker whose last message has come ended."""
+
+    @abstractmethod
+    def failure(self, failure: Exception | str) -> Exception:
+        """The error to raise for an error in the worker, which is given as an exception or as its traceback."""
+
+    def completed(self) -> tuple[Attempt, float]:
+        """Take its oldest attempt, which is complete, and the seconds since the one before was."""
+        attempt, now = self.assigned.popleft(), time.monotonic()
+        seconds, self._began = now - self._began, now
+        for plan in attempt.group.plans:
             self.unfinished[plan.tower.fingerprint] -= len(plan.contents)
-        return group
+        return attempt, seconds
 
     def excuse(self, now: float) -> None:
         """Restart the timeout, because this process was stopped itself."""
-        self.heard = self.progressed = now
+        self.heard = self.progressed = self._began = now
 
-    def overdue(self, deadlines: Deadlines, longest_step: float, now: float) -> str | None:
+    def overdue(self, deadlines: Deadlines, longest_step: float, seconds_per_item: float, now: float) -> str | None:
         """Why the worker counts as stopped; None: it does not."""
         if self.ready and now - self.heard > deadlines.silent:
             return f"stopped: it has sent nothing for {now - self.heard:.0f} seconds"
-        limit = deadlines.stuck(longest_step)
-        if now - self.progressed > limit:
+        limit = deadlines.stuck(longest_step) if self.ready else _START_SECONDS
+        if (self.assigned or not self.ready) and now - self.progressed > limit:
             return f"made no progress for {limit:.0f} seconds"
+        items = sum(attempt.items for attempt in list(self.assigned)[:1])
+        if items and now - self._began > deadlines.plan(seconds_per_item, items):
+            return f"took more than {now - self._began:.0f} seconds for {items} items"
         return None
 
-    def end(self) -> None:
-        """End the process, if it still runs, and remove the temporary files that it leaves."""
-        self._tasks.cancel_join_thread()  # groups that it does not take would block the end of this process
-        self._process.terminate()
-        self._process.join(_END_SECONDS)
-        if self._process.exitcode is None:  # a stopped process does not see SIGTERM
-            self._process.kill()
-            self._process.join(_END_SECONDS)
-        for folder in self._folders:
-            for leftover in folder.glob(f"*/.*.{self._process.pid}.tmp"):
-                with suppress(OSError):
-                    leftover.unlink()
-
-    def end_reason(self) -> str:
-        """How a process that has closed its connection ended."""
-        self._process.join(_END_SECONDS)
-        code = self._process.exitcode
-        if code is not None and code < 0:
-            return f"ended by signal {signal.Signals(-code).name}"
-        return f"ended unexpectedly with exit code {code}"
-
-    def _receive(self, messages: Connection, inbox: queue.SimpleQueue[Any]) -> None:
-        """Put the messages into the inbox as they come, so that their times are right while the inbox is not read."""
-        with suppress(EOFError, OSError):
-            while True:
-                message: Message = messages.recv()
-                self.heard = time.monotonic()
-                if message.ready or message.processed or message.shards is not None:
-                    self.longest_step = max(self.longest_step, self.heard - self.progressed if self.ready else 0.0)
-                    self.progressed = self.heard
-                    self.ready = True
-                inbox.put((self, message))
-        inbox.put((self, None))
+    def receive(self, message: Message) -> None:
+        """Note the time of a message and put it into the inbox. Called by the thread that receives it."""
+        self.heard = time.monotonic()
+        if message.ready or message.processed or message.shards is not None:
+            self.longest_step = max(self.longest_step, self.heard - self.progressed if self.ready else 0.0)
+            self.progressed = self.heard
+        self._inbox.put((self, message))
 
 
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Within the block, a process that is started inherits that Ctrl-C does not reach it: its parent ends it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    blocked: Sequence[int] = (signal.SIGINT,)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def remove_temporary(folders: Iterable[Path], writer: str) -> None:
+    """Remove the temporary files of shards that a lost process left; `writer` is its part of their names."""
+    for folder in folders:
+        for leftover in folder.glob(f"*/.*.{writer}.tmp"):
+            with suppress(OSError):
+                leftover.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstore.errors import ClipstoreError, ShardError
-from clipstore.files import flush
+from clipstore.files import flush, temporary_path
 from clipstore.shards.description import ATTRIBUTES, FORMAT, FORMAT_VERSION, Shard, ShardInfo, checksum
 from clipstore.shards.read import note_checked, read_shard
 from clipstore.shards.temporary import temporary_files
@@ -72,7 +71,7 @@ def install(
         ShardError: it cannot be written, or `read` raises it.
         StorageError: it cannot be published.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in temporary_files(path.parent, path.name):

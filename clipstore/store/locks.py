@@ -57,6 +57,18 @@ def shard_removal_lock(store: Store) -> Iterator[None]:
 
 
 @contextmanager
+def cluster_lock(store: Store) -> Iterator[None]:
+    """An exclusive lock for embedding on a cluster: a second run would give the nodes the same plans.
+
+    Raises:
+        ShardError: another process has it.
+    """
+    conflict = f"{{holder}} embeds into {store.root} on a cluster already: wait for it to end, or stop it"
+    with _lock(store.root / ".cluster.lock", fcntl.LOCK_EX, ShardError, conflict):
+        yield
+
+
+@contextmanager
 def _lock(file: Path, mode: int, error: type[ClipstoreError], conflict: str) -> Iterator[None]:
     """Hold a lock file and write this process's id to it.
 

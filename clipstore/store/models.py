@@ -109,6 +109,12 @@ def _name_conflict(row: Row | None, model: Model, file: Path) -> str | None:
     )
 
 
+def with_absolute_paths(model: Model) -> Model:
+    """A model whose local folders have absolute paths, for processes in other working folders."""
+    base, adapter = Path(model.base).expanduser(), model.adapter and str(Path(model.adapter).expanduser().absolute())
+    return replace(model, base=str(base.absolute()) if base.is_dir() else model.base, adapter=adapter)
+
+
 def list_models(store: Store) -> list[Row]:
     """All jobs and recorded models by name: "from" (the job file, or how it was recorded), "problem" (why it cannot be
     used, or None), and the description.

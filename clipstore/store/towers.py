@@ -38,7 +38,9 @@ def model_towers(
         rows = session.rows("model/towers", model_id=row["model_id"]) if row else []
         embedded = session.row("model/precision", model=model.name, family=model.family, base=model.base)
     if precision == "auto":
-        precision = embedded["precision"] if embedded else best_precision(checked_device(device))
+        if not (device and device.startswith("cuda")):  # a CUDA device may be one of another machine
+            device = checked_device(device)
+        precision = embedded["precision"] if embedded else best_precision(device)
     key = files_key(model, precision)
     if rows and rows[0]["files_key"] == key:
         return tuple(tower_of(tower) for tower in rows), key

@@ -25,6 +25,7 @@ from clipstore.store.layout import Store
 
 Run = Callable[..., Any]
 IMAGES = 150
+POISON = "000000000120.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def embed_with_reader(reader: str, store: Path, tmp_path: Path) -> subprocess.Co
     """Embed in a new process, which must end too, although plan groups may be left in the queues."""
     embed(Store(store), ["demo"], EmbedOptions(dry_run=True, only="images"))  # checks the image files
     words = [sys.executable, "-c", _WITH_READER, reader, str(store)]
-    variables = os.environ | {"MARKER": str(tmp_path / "marker"), "CLIPSTORE_WORKER_DEADLINE": "8"}
+    variables = os.environ | {"MARKER": str(tmp_path / "marker"), "CLIPSTORE_WORKER_DEADLINE": "8", "POISON": POISON}
     return subprocess.run(words, cwd=TESTS, env=variables, capture_output=True, text=True, check=False, timeout=400)
 
 
@@ -107,24 +108,36 @@ def test_the_plans_of_a_lost_worker_are_tried_again(
     assert not list((store / "shards").rglob(".*.tmp"))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("reader", "reason"),
     [
-        pytest.param("dies", "the process that encoded it ended by signal SIGKILL, twice", marks=pytest.mark.full),
-        pytest.param("stops", "the process that encoded it stopped: it has sent nothing", marks=pytest.mark.full),
+        ("dies_of_one", "the process that encoded it ended by signal SIGKILL, twice"),
+        ("stops_at_one", "the process that encoded it stopped: it has sent nothing"),
     ],
 )
-def test_plans_whose_worker_is_lost_twice_have_failed(
+def test_an_image_that_ends_its_worker_is_the_only_failed_item(
     reader: str, reason: str, small_dataset: Path, cli: Run, cli_json: Run, store: Path, tmp_path: Path
 ) -> None:
     cli("ingest", "coco", small_dataset)
     process = embed_with_reader(reader, store, tmp_path)
     assert process.returncode == 0, process.stderr
-    rows = cli_json("query", "item_failures", "-p", "limit=1000")
-    assert len(rows) == IMAGES
-    assert all(row["reason"].startswith(reason) for row in rows)
-    cli("embed", "--model", "demo", "--only", "images", code=1)
+    (row,) = cli_json("query", "item_failures")
+    assert row["reason"].startswith(reason)
+    assert Path(row["item"]).name == POISON
+    cli("embed", "--model", "demo", "--only", "images", code=3)
     cli("embed", "--model", "demo", "--only", "images", "--retry-failed")
+
+
+@pytest.mark.full
+def test_the_run_ends_where_every_image_ends_its_worker(
+    small_dataset: Path, cli: Run, cli_json: Run, store: Path, tmp_path: Path
+) -> None:
+    cli("ingest", "coco", small_dataset)
+    process = embed_with_reader("dies", store, tmp_path)
+    assert process.returncode == 1
+    assert "items ended the process that encoded them" in process.stderr
+    assert len(cli_json("query", "item_failures")) == 8
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "inf", "nan"])

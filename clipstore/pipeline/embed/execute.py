@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, islice
 
 from clipstore.device import free_memory
 from clipstore.inference.encode import encode
 from clipstore.inference.loading import WorkerSettings
-from clipstore.inference.multiprocess import cpu_threads, encode_in_processes
+from clipstore.inference.multiprocess import LocalPlaces, cpu_threads
+from clipstore.inference.pool import encode_in_pool
+from clipstore.inference.ray_workers import RayPlaces
 from clipstore.pipeline.embed.plan import items_per_shard, plan_groups
 from clipstore.pipeline.embed.state import EmbedRun, Work
 from clipstore.pipeline.embed.summary import EmbedSummary, add_time
-from clipstore.progress import progress_counter
+from clipstore.progress import Counter, NodeRates, progress_counter
 from clipstore.records import ITEM_KIND, PlanGroup
 from clipstore.shards import Shard
 from clipstore.store.layout import Store
-from clipstore.store.probes import tower_fingerprints
+from clipstore.store.models import with_absolute_paths
+from clipstore.store.probes import stored_probes, tower_fingerprints
 from clipstore.store.registry import register
 from clipstore.store.storage import shard_storage
-
-Counter = Callable[[int], None]  # takes a number of processed items
 
 
 def encode_pending(run: EmbedRun, work: Work) -> None:
@@ -72,9 +73,12 @@ def _encode(
 ) -> tuple[Iterator[list[Shard]], int]:
     """The shards of plan groups as they are completed, and the number of threads that run the model.
 
-    One worker process per device where there are several devices and groups, else in this process. Stored features
-    are projected in this process: a single matrix product does not repay starting workers.
+    On the nodes of a cluster, if the run has one. Otherwise one worker process per device where there are several
+    devices and groups, else in this process. Stored features are projected in this process: a single matrix product
+    does not repay starting workers.
     """
+    if run.places and work[0][1].source != "features":
+        return _encode_on_cluster(run, run.places, work, groups, counters)
     devices = run.devices()
     if len(devices) > 1 and work[0][1].source != "features":
         first = list(islice(groups, len(devices)))
@@ -97,8 +101,49 @@ def _encode_in_processes(
     devices: list[str],
 ) -> tuple[Iterator[list[Shard]], int]:
     """As `_encode`, in worker processes, which load the models themselves: those of this process are released."""
-    options = run.options
+    settings = _worker_settings(run, work)
+    timings = {items.tower.fingerprint: model.summaries[items.tower.tower].clock for model, items in work}
+    splitters = {fingerprint: run.splitters[fingerprint] for fingerprint in settings}
+    gpu_workers = work[0][0].required_encoder.workers
+    workers = sum(cpu_threads(devices) if device == "cpu" else gpu_workers for device in devices)
+    _release(work)
+    places = LocalPlaces(devices, settings)
+    shards = encode_in_pool(
+        places, groups, settings, timings, splitters, lambda fingerprint, items, _: counters[fingerprint](items)
+    )
+    return shards, workers
+
+
+def _encode_on_cluster(
+    run: EmbedRun,
+    places: RayPlaces,
+    work: Work,
+    groups: Iterator[PlanGroup],
+    counters: Mapping[str, Counter],
+) -> tuple[Iterator[list[Shard]], int]:
+    """As `_encode_in_processes`, in workers on the nodes of a cluster, which compare fingerprints and probes first."""
+    with run.store.catalog.read() as session:
+        probes = {items.tower.fingerprint: stored_probes(session, items.tower) for _, items in work}
     settings = {
+        fingerprint: replace(worker, model=with_absolute_paths(worker.model), probes=probes[fingerprint])
+        for fingerprint, worker in _worker_settings(run, work).items()
+    }
+    places.settings = settings
+    timings = {items.tower.fingerprint: model.summaries[items.tower.tower].clock for model, items in work}
+    splitters = {fingerprint: run.splitters[fingerprint] for fingerprint in settings}
+    _release(work)
+    rates = NodeRates()
+
+    def count(fingerprint: str, items: int, node: str) -> None:
+        counters[fingerprint](items, rates.add(node, items))
+
+    return encode_in_pool(places, groups, settings, timings, splitters, count), places.threads
+
+
+def _worker_settings(run: EmbedRun, work: Work) -> dict[str, WorkerSettings]:
+    """The settings of workers, by fingerprint."""
+    options = run.options
+    return {
         items.tower.fingerprint: WorkerSettings(
             storage=shard_storage(run.store),
             model=model.model,
@@ -110,14 +155,10 @@ def _encode_in_processes(
         )
         for model, items in work
     }
-    timings = {items.tower.fingerprint: model.summaries[items.tower.tower].clock for model, items in work}
-    splitters = {fingerprint: run.splitters[fingerprint] for fingerprint in settings}
-    gpu_workers = work[0][0].required_encoder.workers
-    workers = sum(cpu_threads(devices) if device == "cpu" else gpu_workers for device in devices)
+
+
+def _release(work: Work) -> None:
+    """Release the models of this process, which others load."""
     for model, _ in work:
         model.encoder = None
     free_memory()
-    shards = encode_in_processes(
-        devices, groups, settings, timings, splitters, lambda fingerprint, items: counters[fingerprint](items)
-    )
-    return shards, workers

@@ -11,6 +11,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from clipstore.errors import ModelError
+from clipstore.inference.ray_workers import RayPlaces
+from clipstore.pipeline.embed.cluster import check_images_seen, cluster_of
 from clipstore.pipeline.embed.estimate import estimate_pending
 from clipstore.pipeline.embed.execute import encode_pending
 from clipstore.pipeline.embed.image_files import check_image_files
@@ -40,6 +42,7 @@ def embed(store: Store, names: Iterable[str], options: EmbedOptions) -> list[Emb
         NotFoundError: a model or split does not exist, or there is no store.
         ModelError: a model cannot be loaded, or its vectors were imported.
         ShardError: a shard cannot be written, or another process is removing shards.
+        ClusterError: the Ray cluster does not answer, or a node has other versions, sees other files or fails.
     """
     models, splits = find_models(store, names, options)
     return run_embed(
@@ -57,19 +60,29 @@ def run_embed(
         ShardError: a shard cannot be written, or another process is removing shards.
     """
     store.catalog.check_writable()
-    if options.only != "captions":
-        check_image_files(store, splits, options.on_progress, read=options.read)
-    run = replace(describe_run(store, models, splits, options), process=process, registers=process is encode_pending)
-    with nullcontext() if options.dry_run else shard_write_lock(store), wait_without_limit():
-        if not options.dry_run:
-            adopt_orphans(store, [tower for model in run.models for tower in model.selected])
-        plans = plan_run(run, run.models)
-        registered = _embed_images(run, plans)
-        for model, planned in zip(run.models, plans, strict=True):
-            # Once shards were registered, they may hold features or vectors of this model's items.
-            pending = plan_run(run, [model])[0] if registered else planned
-            registered = _embed_rest(run, model, pending) or registered
+    with cluster_of(store, options) as places:
+        if options.only != "captions":
+            check_image_files(store, splits, options.on_progress, read=options.read)
+        run = replace(
+            describe_run(store, models, splits, options, places), process=process, registers=process is encode_pending
+        )
+        with nullcontext() if options.dry_run else shard_write_lock(store), wait_without_limit():
+            _embed(run)
     return run
+
+
+def _embed(run: EmbedRun) -> None:
+    """Embed what the models of a run lack, or in a dry run estimate it."""
+    if not run.options.dry_run:
+        adopt_orphans(run.store, [tower for model in run.models for tower in model.selected])
+    plans = plan_run(run, run.models)
+    if run.places:
+        check_images_seen(run.places, plans)
+    registered = _embed_images(run, plans)
+    for model, planned in zip(run.models, plans, strict=True):
+        # Once shards were registered, they may hold features or vectors of this model's items.
+        pending = plan_run(run, [model])[0] if registered else planned
+        registered = _embed_rest(run, model, pending) or registered
 
 
 def find_models(store: Store, names: Iterable[str], options: EmbedOptions) -> tuple[list[Model], list[int] | None]:
@@ -89,19 +102,25 @@ def find_models(store: Store, names: Iterable[str], options: EmbedOptions) -> tu
     return models, splits
 
 
-def describe_run(store: Store, models: Iterable[Model], splits: list[int] | None, options: EmbedOptions) -> EmbedRun:
-    """A run with the towers of its models, by their files.
+def describe_run(
+    store: Store,
+    models: Iterable[Model],
+    splits: list[int] | None,
+    options: EmbedOptions,
+    places: RayPlaces | None = None,
+) -> EmbedRun:
+    """A run with the towers of its models, by their files; `places` are those of a cluster.
 
     Raises:
         ModelError: files of a model are missing or damaged.
     """
-    described = [_describe(store, model, options) for model in models]
-    return EmbedRun(store=store, options=options, splits=splits, models=described)
+    described = [_describe(store, model, options, on_gpus=places is not None and places.on_gpus) for model in models]
+    return EmbedRun(store=store, options=options, splits=splits, models=described, places=places)
 
 
-def _describe(store: Store, model: Model, options: EmbedOptions) -> EmbedModel:
+def _describe(store: Store, model: Model, options: EmbedOptions, *, on_gpus: bool) -> EmbedModel:
     device = options.devices[0] if options.devices else None
-    towers, files_key = model_towers(store, model, options.precision, device)
+    towers, files_key = model_towers(store, model, options.precision, "cuda" if on_gpus else device)
     if not options.dry_run:
         towers = verified_towers(store, model, towers, device)
     return EmbedModel.of(model, towers, files_key, options)

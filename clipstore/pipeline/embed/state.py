@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from clipstore.device import checked_device
 from clipstore.inference.batches import BatchSplitter
+from clipstore.inference.ray_workers import RayPlaces
 from clipstore.inference.settings import EncodeSettings, Timings
 from clipstore.pipeline.embed.options import EmbedOptions
 from clipstore.pipeline.embed.plan import PendingItems, TowerPlan
@@ -89,6 +90,7 @@ class EmbedRun:
         splits: ids; None: the whole catalog.
         process: takes the pending items of one source.
         registers: whether `process` registers their shards, so that the items that follow are planned again.
+        places: those of a cluster.
         splitters: by a tower's fingerprint.
     """
 
@@ -98,6 +100,7 @@ class EmbedRun:
     models: list[EmbedModel]
     process: Process = _no_process
     registers: bool = False
+    places: RayPlaces | None = None
     splitters: defaultdict[str, BatchSplitter] = field(default_factory=lambda: defaultdict(BatchSplitter))
 
     @property

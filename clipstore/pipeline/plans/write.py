@@ -27,6 +27,7 @@ from clipstore.pipeline.embed.summary import EmbedSummary
 from clipstore.progress import progress_counter
 from clipstore.records import ITEM_KIND, Row, TowerName
 from clipstore.store.layout import Store
+from clipstore.store.models import with_absolute_paths
 from clipstore.store.probes import stored_probes
 from clipstore.store.settings import store_id
 from clipstore.store.storage import shard_storage
@@ -152,7 +153,7 @@ def _settings(run: EmbedRun, work: Work) -> dict[str, WorkerSettings]:
         return {
             items.tower.fingerprint: WorkerSettings(
                 storage=shard_storage(run.store),
-                model=model.model,
+                model=with_absolute_paths(model.model),
                 tower=items.tower,
                 store_dtype=run.options.store_dtype,
                 memory=run.options.memory,

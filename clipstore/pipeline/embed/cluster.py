@@ -1,0 +1,54 @@
+"""The Ray cluster of an embed run: its places for workers, and what all nodes must see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from clipstore.cluster import check_nodes, connect
+from clipstore.inference.ray_workers import RayPlaces, cluster_places
+from clipstore.pipeline.embed.options import EmbedOptions
+from clipstore.pipeline.embed.plan import TowerPlan
+from clipstore.shards import ObjectStorage
+from clipstore.store.layout import Store
+from clipstore.store.locks import cluster_lock
+from clipstore.store.storage import shard_storage
+
+_CHECKED_FOLDERS = 32  # of images, in each of which one file is looked for on every node
+
+
+@contextmanager
+def cluster_of(store: Store, options: EmbedOptions) -> Iterator[RayPlaces | None]:
+    """The cluster that the options name, once its nodes are checked; None: they name none.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ClusterError: no cluster answers, or a node has other versions or does not see the store.
+        ShardError: another process embeds into the store on a cluster.
+    """
+    if options.ray is None:
+        yield None
+        return
+    with cluster_lock(store), connect(options.ray) as nodes:
+        places = RayPlaces(cluster_places(nodes, options.ray_cpus))
+        on_objects = isinstance(shard_storage(store), ObjectStorage)
+        check_nodes(places.nodes, folders=[] if on_objects else [store.root])
+        yield places
+
+
+def check_images_seen(places: RayPlaces, plans: Sequence[Sequence[TowerPlan]]) -> None:
+    """Check that every node sees the image files that are to be encoded: one of each folder, of the first folders.
+
+    Raises:
+        ClusterError: a node does not.
+    """
+    files: dict[Path, Path] = {}
+    pending = [items for of_model in plans for plan in of_model if (items := plan.items("image_files"))]
+    for file in (Path(source) for items in pending for source in items.sources()):
+        if len(files) == _CHECKED_FOLDERS:
+            break
+        if file.parent not in files and file.is_file():
+            files[file.parent] = file
+    if files:
+        check_nodes(places.nodes, files=files.values())

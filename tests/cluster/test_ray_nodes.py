@@ -1,0 +1,151 @@
+"""`clipstore embed --ray` on two real nodes: lost nodes, stopped and killed workers, a killed driver.
+
+The vectors are those of one process, byte for byte where the plan was not split.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+from embed_runs import shard_files
+from helpers import catalog_rows, run_command
+from ray_driver import SHARDS
+from ray_nodes import POISON, Nodes
+
+from clipstore.demo.scenes import draw_dataset
+
+pytestmark = pytest.mark.cluster
+
+IMAGES = 2000
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> tuple[Path, Path]:
+    """A store of coco-mini and 2,000 drawn scenes without vectors, and a copy that one process has embedded."""
+    root = tmp_path_factory.mktemp("stores")
+    draw_dataset(root / "scenes", images=IMAGES, seed=5, split="val")
+    run_command(root / "empty", "ingest", "coco", test_data / "coco-mini", "--name", "mini")
+    run_command(root / "empty", "ingest", "coco", root / "scenes", "--name", "scenes")
+    shutil.copytree(root / "empty", root / "one")
+    program = [sys.executable, "-m", "ray_driver", str(root / "one"), "", ""]
+    subprocess.run(program, cwd=Path(__file__).parent.parent, check=True, capture_output=True)
+    return root / "empty", root / "one"
+
+
+@pytest.fixture
+def empty(stores: tuple[Path, Path], store: Path) -> Path:
+    """A store of its own without vectors."""
+    shutil.copytree(stores[0], store)
+    return store
+
+
+def wait_until(driver: subprocess.Popen[str], items: int, kind: str = "images") -> None:
+    """Read what a driver prints until so many items are done."""
+    assert driver.stdout
+    for line in driver.stdout:
+        words = line.split()
+        if words[:2] == ["done", kind] and int(words[2]) >= items:
+            return
+    pytest.fail(f"the driver ended: {driver.stderr and driver.stderr.read()}")
+
+
+def finish(driver: subprocess.Popen[str]) -> tuple[dict[str, dict[str, int]], str]:
+    """The summary of each tower, once a driver has ended, and what it printed on stderr."""
+    stdout, stderr = driver.communicate(timeout=240)
+    assert driver.returncode == 0, stderr
+    lines = [line.split() for line in stdout.splitlines() if line.startswith("summary")]
+    return {
+        line[1]: dict(zip(("planned", "done", "failed"), map(int, line[2:]), strict=True)) for line in lines
+    }, stderr
+
+
+def vectors(store: Path) -> dict[tuple[str, str], Any]:
+    """The stored vector of each fingerprint and content, which the catalog has once."""
+    import h5py
+
+    with duckdb.connect(str(store / "catalog.duckdb"), read_only=True) as connection:
+        rows = connection.sql(
+            'SELECT fingerprint, content, file, "row" FROM vectors JOIN shards USING (shard_id, fingerprint)'
+        ).fetchall()
+    keys = [(fingerprint, content) for fingerprint, content, _, _ in rows]
+    assert len(keys) == len(set(keys))
+    values = {}
+    for file in {row[2] for row in rows}:
+        with h5py.File(store / file) as shard:
+            values[file] = shard["values"][:]
+    return {(fingerprint, content): values[file][row] for fingerprint, content, file, row in rows}
+
+
+def assert_same_vectors(store: Path, one: Path, *, without: int = 0) -> None:
+    """The vectors are those of one process, and the files too, as far as both have files of the same name."""
+    got, expected = vectors(store), vectors(one)
+    assert got.keys() <= expected.keys()
+    assert len(expected) - len(got) == without
+    names = [sorted(str(file.relative_to(root)) for file in root.rglob("*.h5")) for root in (store, one)]
+    same = set(names[0]) & set(names[1])
+    assert len(same) >= 0.9 * len(names[1])
+    for name in same:
+        assert (store / name).read_bytes() == (one / name).read_bytes(), name
+    for key, vector in got.items():
+        np.testing.assert_allclose(vector, expected[key], atol=1e-5)
+    assert not [file for file in (store / "shards").rglob("*") if file.name.startswith(".")]
+
+
+def test_a_stopped_worker_and_an_image_that_kills_its_process(
+    two_nodes: Nodes, empty: Path, stores: tuple[Path, Path]
+) -> None:
+    with two_nodes.driver(empty, "dies_of_one") as driver:
+        wait_until(driver, 300)
+        (worker,) = two_nodes.workers(1)
+        os.kill(worker, signal.SIGSTOP)
+        summary, stderr = finish(driver)
+    assert "stopped: it has sent nothing for" in stderr
+    assert summary["image"]["failed"] == 1
+    assert summary["image"]["done"] == summary["image"]["planned"] - 1
+    (failure,) = catalog_rows(empty, ["item_failures"])["item_failures"]
+    assert "the process that encoded it" in failure["reason"]
+    with duckdb.connect(str(empty / "catalog.duckdb"), read_only=True) as connection:
+        names = connection.execute("SELECT file_name FROM images WHERE content = ?", [failure["content"]]).fetchall()
+    assert [Path(name).name for (name,) in names] == [POISON]
+    assert worker not in two_nodes.processes(1)
+    assert_same_vectors(empty, stores[1], without=1)
+
+
+def test_a_node_that_is_lost(two_nodes: Nodes, empty: Path, stores: tuple[Path, Path]) -> None:
+    with two_nodes.driver(empty) as driver:
+        wait_until(driver, 300)
+        two_nodes.kill_node(1)
+        summary, stderr = finish(driver)
+    assert summary["image"]["done"] == summary["image"]["planned"]
+    assert "Traceback" not in stderr
+    assert "10.213.77.2" in stderr
+    assert_same_vectors(empty, stores[1])
+
+
+def test_a_killed_driver_resumes(two_nodes: Nodes, empty: Path, stores: tuple[Path, Path]) -> None:
+    with two_nodes.driver(empty) as driver:
+        wait_until(driver, 800)
+        before = shard_files(empty)
+        second = two_nodes.embed(empty)
+        assert second.returncode == 1
+        assert f"embeds into {empty} on a cluster already: wait for it to end" in second.stderr
+    with two_nodes.driver(empty) as driver:
+        summary, _ = finish(driver)
+    items = len(catalog_rows(empty, ["images"])["images"])
+    after = shard_files(empty)
+    complete = {name: state for name, state in before.items() if re.fullmatch(r"[^.].*\.h5", Path(name).name)}
+    assert len(complete) >= 4
+    assert complete.items() <= after.items()  # not written again
+    in_flight = 2 * 2 * SHARDS["image"]  # two plans of each of two workers
+    assert summary["image"]["planned"] <= items - 800 + in_flight
+    assert_same_vectors(empty, stores[1])
