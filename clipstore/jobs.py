@@ -33,6 +33,7 @@ import msgspec
 
 from clipstore.errors import BadNameError, JobError, NotFoundError, nearest, path_name
 from clipstore.files import read_regular
+from clipstore.json_decoding import convert_record
 from clipstore.records import FAMILIES, Job, JobEvaluation, Lora, Model, Training
 from clipstore.resources import packaged_folder
 
@@ -181,7 +182,7 @@ class _Reader:
             message = f"{self._at('', table)}: [{table}] needs {' and '.join(missing)}"
             raise JobError(message)
         try:
-            return msgspec.convert(settings, record)
+            return convert_record(settings, record)
         except msgspec.ValidationError as error:
             # msgspec's message: "Expected `int` >= 1 - at `$.r`"
             expected, _, path = str(error).rpartition(" - at ")

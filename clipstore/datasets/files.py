@@ -13,6 +13,7 @@ import msgspec
 
 from clipstore.errors import DatasetError, nearest
 from clipstore.files import read_regular
+from clipstore.json_decoding import decode_json
 
 T = TypeVar("T")
 
@@ -86,13 +87,13 @@ def _decode_file(file: Path, data: bytes, kind: type[T], what: str) -> T:
 
 def _decode(data: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decode_json(data, kind)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
         if b"NaN" not in data and b"Infinity" not in data:
             raise
-        return msgspec.json.decode(_NOT_A_NUMBER.sub(lambda match: match[1] + (match[2] and b"null"), data), type=kind)
+        return decode_json(_NOT_A_NUMBER.sub(lambda match: match[1] + (match[2] and b"null"), data), kind)
 
 
 def read_text(file: Path) -> str:

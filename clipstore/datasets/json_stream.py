@@ -11,6 +11,8 @@ from typing import IO, Any
 
 import msgspec
 
+from clipstore.json_decoding import decoder_of
+
 CHUNK = 8 * 2**20  # bytes that are read at once
 _TAIL = 2**16  # bytes at the end of a chunk in which an element ends
 _ATTEMPTS = 4  # places that are tried as the end of an element, or of an array: a string may contain such a place
@@ -105,7 +107,7 @@ class _Reader:
             return
         if not self._data.startswith(b"["):
             raise UnusualFileError
-        decode: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[kind]).decode  # type: ignore[valid-type]
+        decode: Callable[[bytes], list[Any]] = decoder_of(list[kind]).decode  # type: ignore[valid-type]
         self._data = self._data[1:]
         while True:
             block = self._block(decode) if len(self._data) >= CHUNK // 2 else None

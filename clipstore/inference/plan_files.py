@@ -18,6 +18,7 @@ from clipstore.encoders.probe import Probe
 from clipstore.errors import PlanError
 from clipstore.files import read_regular, write_whole
 from clipstore.inference.loading import WorkerSettings
+from clipstore.json_decoding import decode_json
 from clipstore.records import (
     ImageFile,
     Model,
@@ -251,7 +252,7 @@ def read_file(path: Path, kind: str, content: type[Content]) -> tuple[Content, s
         PlanError: it is missing, damaged, of another kind, or of another version of the format.
     """
     try:
-        envelope = msgspec.json.decode(read_regular(path), type=_Envelope)
+        envelope = decode_json(read_regular(path), _Envelope)
     except OSError as error:
         message = f"cannot read {path}: {error.strerror}; 'clipstore plan --out FOLDER' writes plans"
         raise PlanError(message) from error
@@ -270,7 +271,7 @@ def read_file(path: Path, kind: str, content: type[Content]) -> tuple[Content, s
         message = f"{path} does not match its digest, so it was changed or damaged: plan again with 'clipstore plan'"
         raise PlanError(message)
     try:
-        return msgspec.json.decode(envelope.content, type=content), envelope.digest
+        return decode_json(envelope.content, content), envelope.digest
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         message = f"{path} does not have the documented content ({error}): plan again with 'clipstore plan'"
         raise PlanError(message) from error
@@ -287,7 +288,7 @@ def read_store_id(root: Path) -> str | None:
         PlanError: they are damaged.
     """
     try:
-        return msgspec.json.decode(read_regular(root / "store.json"), type=_StoreSettings).id
+        return decode_json(read_regular(root / "store.json"), _StoreSettings).id
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:

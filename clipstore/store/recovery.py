@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from clipstore.catalog import Session
 from clipstore.errors import CatalogError, is_path_name
 from clipstore.files import read_regular, whole_file, write_whole
+from clipstore.json_decoding import decode_json
 from clipstore.records import IMPORTED, Row
 from clipstore.spool import BATCH_ROWS
 from clipstore.store.digests import split_digest
@@ -318,7 +319,7 @@ def _decode_all(folder: Path, kind: type[Any]) -> dict[Path, Any]:
 
 def _decode(file: Path, kind: type[Any]) -> Any:
     try:
-        return msgspec.json.decode(read_regular(file), type=kind)
+        return decode_json(read_regular(file), kind)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         message = f"the record {file} cannot be read ({reason}): restore a copy of it, or of the catalog"

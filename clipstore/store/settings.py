@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from clipstore.errors import StoreError
 from clipstore.files import read_regular, write_whole
+from clipstore.json_decoding import decode_json
 from clipstore.store.layout import Store
 
 FORMAT = 1
@@ -48,7 +49,7 @@ def read_settings(store: Store) -> StoreSettings | None:
     """
     file = store.root / _FILE
     try:
-        settings = msgspec.json.decode(read_regular(file), type=StoreSettings)
+        settings = decode_json(read_regular(file), StoreSettings)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -48,6 +48,13 @@ def start_encode(*words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(process, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
 
 
+def result_of(process: subprocess.Popen[str]) -> Any:
+    """What a process printed as JSON; it must succeed."""
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return json.loads(output)
+
+
 def test_several_processes_encode_each_plan_once_and_give_the_bytes_of_embed(
     planned: Path, cli: Run, cli_json: Run, store: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,12 +62,12 @@ def test_several_processes_encode_each_plan_once_and_give_the_bytes_of_embed(
     half = files[::2]
     # Two processes have the same plans, in opposite orders; two have all plans.
     first = [start_encode(*half), start_encode(*reversed(half))]
-    results = [json.loads(process.communicate()[0])["encoded"] for process in first]
+    results = [result_of(process)["encoded"] for process in first]
     assert sum(row["encoded"] for rows in results for row in rows) == len(half)
     registered = cli_json("register", planned)
     assert (registered["registered"], registered["missing"]) == (len(half), [file.name for file in files[1::2]])
     second = [start_encode(planned, "--task", task, "--tasks", 2) for task in range(2)]
-    rows = [row for process in second for row in json.loads(process.communicate()[0])["encoded"]]
+    rows = [row for process in second for row in result_of(process)["encoded"]]
     assert (sum(row["encoded"] for row in rows), len(rows)) == (len(files) - len(half), len(files))
     registered = cli_json("register", planned)
     assert (registered["registered"], registered["before"]) == (len(files) - len(half), len(half))
@@ -85,7 +92,7 @@ def test_two_processes_register_at_once(planned: Path, cli: Run, cli_json: Run, 
     cli("encode", planned)
     words = command_line("register", planned, "--store", store, "--json")
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    results = [json.loads(process.communicate()[0]) for process in both]
+    results = [result_of(process) for process in both]
     assert all(result["registered"] + result["before"] == len(plan_files(planned)) for result in results)
     assert query_rows(store, "SELECT file FROM shards GROUP BY ALL HAVING count(*) > 1") == []
     assert query_rows(store, "SELECT content FROM vectors GROUP BY fingerprint, content HAVING count(*) > 1") == []
