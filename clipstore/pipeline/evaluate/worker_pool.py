@@ -23,6 +23,7 @@ _LOSSES = 3  # workers that one part may lose
 _POLL_SECONDS = 5.0
 _START_SECONDS = 300.0  # for the first worker to start
 _SLOW, _PATIENCE = 10, 60.0  # a part may take this many times as long as the slowest before it, and these seconds
+_FIRST_SECONDS = 7200.0  # for a part while none is finished: a hundred times what a core needs
 
 _log = logging.getLogger(__name__)
 
@@ -159,10 +160,10 @@ class WorkerPool:
 
     def _stop_slow(self) -> None:
         """Give up the workers that take far longer than the others: they are stopped or unreachable."""
-        limit = _SLOW * self._slowest + _PATIENCE
+        limit = _SLOW * self._slowest + _PATIENCE if self._slowest else _FIRST_SECONDS
         for reference, worker in list(self._running.items()):
             seconds = time.monotonic() - worker.since
-            if self._slowest and seconds > limit:
+            if seconds > limit:
                 del self._running[reference]
                 self._lose(worker, f"no answer for {seconds:.0f} seconds")
 
