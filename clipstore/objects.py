@@ -7,6 +7,7 @@ s3://, GOOGLE_APPLICATION_CREDENTIALS and so on for gs://. Each process makes it
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import random
 import re
@@ -43,10 +44,11 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class _Client:
-    """A file system of fsspec, and what it raises beside OSError."""
+    """A file system of fsspec, the errors that it raises, and how often `_retry` tries an operation of it."""
 
     filesystem: Any
     errors: tuple[type[Exception], ...]
+    attempts: int
 
 
 def url_of(path: Path | str) -> str | None:
@@ -175,17 +177,19 @@ def _s3_client() -> _Client:
     config = {"retries": {"total_max_attempts": 1}, "connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS}
     filesystem = s3fs.S3FileSystem(config_kwargs=config, use_listings_cache=False, skip_instance_cache=True)
     filesystem.retries = 1
-    return _Client(filesystem, (OSError, BotoCoreError, aiohttp.ClientError))
+    return _Client(filesystem, (OSError, BotoCoreError, aiohttp.ClientError), attempts=_ATTEMPTS)
 
 
 def _gcs_client() -> _Client:
+    """The library retries itself, for a minute, and logs tracebacks."""
     import aiohttp
     import gcsfs
     from gcsfs.retry import ChecksumError, HttpError
     from google.auth.exceptions import GoogleAuthError
 
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     filesystem = gcsfs.GCSFileSystem(use_listings_cache=False, skip_instance_cache=True)
-    return _Client(filesystem, (OSError, HttpError, ChecksumError, GoogleAuthError, aiohttp.ClientError))
+    return _Client(filesystem, (OSError, HttpError, ChecksumError, GoogleAuthError, aiohttp.ClientError), attempts=1)
 
 
 # --- retries and errors
@@ -200,7 +204,7 @@ def _retry(url: str, verb: str, operation: Callable[[_Client], Result]) -> Resul
         OSError: that of a local file.
     """
     client = _client(url)
-    for attempt in range(1, _ATTEMPTS + 1):
+    for attempt in range(1, client.attempts + 1):
         try:
             return operation(client)
         except client.errors as error:
@@ -209,7 +213,7 @@ def _retry(url: str, verb: str, operation: Callable[[_Client], Result]) -> Resul
             if isinstance(error, FileNotFoundError):
                 _check_bucket(client, url, error)
                 raise FileNotFoundError(errno.ENOENT, "there is no such object", url) from error
-            if attempt == _ATTEMPTS or not _is_transient(error):
+            if attempt == client.attempts or not _is_transient(error):
                 raise _storage_error(url, verb, error) from error
         wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (attempt - 1))
         time.sleep(wait * random.uniform(0.5, 1))
@@ -282,6 +286,7 @@ def _storage_error(url: str, verb: str, error: Exception) -> StorageError:
         remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile" if url.startswith("s3:") else "log in"
         return StorageError(f"no credentials for {url} ({reason}): {remedy}")
     if _is_transient(error):
-        remedy = "check the network and the endpoint (AWS_ENDPOINT_URL), then run the same command again"
-        return StorageError(f"cannot {verb} {url} after {_ATTEMPTS} attempts ({reason}): {remedy}")
+        endpoint = " and the endpoint (AWS_ENDPOINT_URL)" if url.startswith("s3:") else ""
+        remedy = f"check the network{endpoint}, then run the same command again"
+        return StorageError(f"cannot {verb} {url}, after several attempts ({reason}): {remedy}")
     return StorageError(f"cannot {verb} {url} ({reason}): check the URL and the settings of the storage")

@@ -39,7 +39,7 @@ def shard_write_lock(store: Store) -> Iterator[None]:
     Raises:
         ShardError: a clean-up is running.
     """
-    conflict = f"'clipstore gc' is removing shards of {store.root} ({{holder}}): run this again after it ends"
+    conflict = f"'clipstore gc' is removing files of {store.root} ({{holder}}): run this again after it ends"
     with _lock(store.root / ".shards.lock", fcntl.LOCK_SH, ShardError, conflict):
         yield
 
