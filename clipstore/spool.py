@@ -107,17 +107,17 @@ Table: TypeAlias = pa.Table | SpooledTable
 
 
 class TableBuilder:
-    """Collects the rows of a table: in memory, or in a temporary file once they take more than `limit` bytes."""
+    """Collects the rows of a table: in memory, or in a temporary file once they take more than MEMORY_LIMIT."""
 
-    def __init__(self, schema: pa.Schema, limit: int = MEMORY_LIMIT) -> None:
-        self._schema, self._limit = schema, limit
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
         self._tables: list[pa.Table] = []
         self._writer: SpoolWriter | None = None
 
     def add(self, *columns: object) -> None:
         """Add rows, by the columns of the schema."""
         self._tables.append(pa.table(dict(zip(self._schema.names, columns, strict=True)), schema=self._schema))
-        if sum(table.nbytes for table in self._tables) > self._limit:
+        if sum(table.nbytes for table in self._tables) > MEMORY_LIMIT:
             self._spool()
 
     def finish(self) -> Table:

@@ -48,7 +48,9 @@ class ImageIndex:
         self.count += len(ids)
 
     def complete(self) -> None:
-        """Call it after the last `add`. Refuses a repeated id."""
+        """Call it after the last `add`. Refuses a repeated id, and a source without images."""
+        if not self._ids:
+            raise UnusualFileError
         self.ids, self.names = pa.concat_arrays(self._ids), pa.concat_arrays(self._names)
         values = np.concatenate(self._hashes)
         self._order = np.argsort(values)

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from clipstore.datasets import flickr, tables
-from clipstore.datasets.delimited import Delimited, has_columns, read_delimited
+import pyarrow as pa
+
+from clipstore.datasets import blocks, flickr, tables
+from clipstore.datasets.delimited import Delimited, delimited_rows, has_columns, read_delimited
+from clipstore.datasets.json_stream import UnusualFileError
 from clipstore.errors import DatasetError
 from clipstore.records import Annotations
+from clipstore.spool import BATCH_ROWS, TableBuilder
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|.*;base64,)")
 
@@ -38,6 +45,11 @@ def read(file: Path, images: Path | None = None) -> Annotations:
     Raises DatasetError when the file is missing, malformed, or inconsistent.
     """
     folder = file.parent if images is None else images
+    if blocks.is_large(file):
+        with suppress(
+            UnusualFileError, DatasetError, UnicodeDecodeError, OSError
+        ):  # the whole file tells what is wrong
+            return _read_in_blocks(file, folder)
     if _is_without_captions(file):
         table = _read_labels(file)
         rows = [_labelled_row(file, folder, number, values) for number, values in table.rows]
@@ -63,6 +75,71 @@ def read(file: Path, images: Path | None = None) -> Annotations:
         **(tables.single_labels(labels) if labels else {}),
         warnings=(*table.warnings, *_without_split(file, rows), *_without_class(file, rows, labels)),
     )
+
+
+def _read_in_blocks(file: Path, folder: Path) -> Annotations:
+    """As `read`, of a large file whose rows of an image follow one another, without classes."""
+    with file.open(encoding="utf-8-sig") as stream:
+        if flickr.is_results_header(stream.readline(2**16).rstrip("\n")):
+            raise UnusualFileError
+    source = _Blocks(folder)
+    with delimited_rows(file, ("image_path", "caption"), ("class", "image_id", "caption_id", "split")) as table:
+        rows, warnings = table
+        while block := list(islice(rows, BATCH_ROWS)):
+            source.add([_row(file, folder, number, values) for number, values in block])
+    return source.finish(warnings)
+
+
+class _Blocks:
+    """The tables of a CSV file, which grow block by block."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._images, self._captions, self._splits = map(TableBuilder, (tables.IMAGES, tables.CAPTIONS, tables.SPLITS))
+        self._hashes: dict[str, list[blocks.Ints]] = {"names": [], "ids": [], "captions": []}
+        self._members: Counter[str] = Counter()  # images of each split
+        self._image: _Row | None = None  # the first row of the current image
+        self._count = 0  # its captions
+
+    def add(self, rows: list[_Row]) -> None:
+        """Add rows."""
+        images, captions, members = [], [], []
+        for row in rows:
+            first = self._image
+            if first is None or row.image != first.image:
+                if row.label:
+                    raise UnusualFileError
+                self._image, first, self._count = row, row, 0
+                images.append((row.image_id or row.image, row.image))
+                members.append((row.split, row.image, self._members[row.split]))
+                self._members[row.split] += 1
+            elif row.label or row.image_id not in ("", first.image_id) or row.split not in ("", first.split):
+                raise UnusualFileError
+            source_id = row.caption_id or f"{first.image_id or first.image}#{self._count}"
+            captions.append((row.image, source_id, row.caption, self._count))
+            self._count += 1
+        ids, names = zip(*images, strict=True) if images else ((), ())
+        self._images.add(
+            ids, names, tables.paths_below(self._folder, list(names)), *[pa.nulls(len(ids), pa.int32())] * 2
+        )
+        self._captions.add(*zip(*captions, strict=True))
+        if members:
+            self._splits.add(*zip(*[(split or "all", name, place) for split, name, place in members], strict=True))
+        for key, values in (("names", names), ("ids", ids), ("captions", [caption[1] for caption in captions])):
+            self._hashes[key].append(blocks.hashes(values))
+
+    def finish(self, warnings: tuple[str, ...]) -> Annotations:
+        """The tables. Refuses an id that occurs twice, an image with rows in two places, and images without a split."""
+        if len(self._members) > 1 and "" in self._members:
+            raise UnusualFileError
+        for parts in self._hashes.values():
+            blocks.check_distinct(parts)
+        return Annotations(
+            images=self._images.finish(),
+            captions=self._captions.finish(),
+            splits=self._splits.finish(),
+            warnings=warnings,
+        )
 
 
 def _read_table(file: Path) -> Delimited:

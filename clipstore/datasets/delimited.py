@@ -8,12 +8,16 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from clipstore.datasets.files import read_text
 from clipstore.errors import DatasetError
+
+_LONGEST_HEADER = 2**16
+_LINE_END = re.compile(r"[\r\n]")
 
 SEPARATORS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 
@@ -51,27 +55,53 @@ def read_delimited(file: Path, required: Sequence[str], optional: Sequence[str] 
     Raises DatasetError for a required column that is missing or ambiguous, a column named twice, or a malformed row.
     """
     text = read_text(file)
-    separator, header, blank = _header(text, required)
+    rows, warnings = _read(file, text, io.StringIO(text, newline=""), required, optional)
+    return Delimited(list(rows), warnings)
+
+
+@contextmanager
+def delimited_rows(
+    file: Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[Iterator[tuple[int, list[str]]], tuple[str, ...]]]:
+    """As `read_delimited`, with rows that are read one by one.
+
+    Raises DatasetError also for what `read_delimited` accepts: a header of more than 64 KiB.
+    """
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        start = stream.read(_LONGEST_HEADER)
+        if not _LINE_END.search(start):
+            raise DatasetError(f"{file} has no header")
+        stream.seek(0)
+        yield _read(file, start, stream, required, optional)
+
+
+def _read(
+    file: Path, start: str, stream: TextIO, required: Sequence[str], optional: Sequence[str]
+) -> tuple[Iterator[tuple[int, list[str]]], tuple[str, ...]]:
+    """The rows of a stream, and the warnings about its header; `start` has the header."""
+    separator, header, blank = _header(start, required)
     columns, renamed = _columns(file, header, required, optional)
     warnings = [] if separator == "," else [f"{file}: {SEPARATORS[separator]} separates its columns"]
     if renamed:
         warnings.append(f"{file}: {' and '.join(f'{column!r} is read as {name}' for name, column in renamed.items())}")
-    rows = []
-    for number, row in _records(file, text, separator, skip_blank=blank):
-        if len(row) != len(header):
-            raise DatasetError(
-                f"{file}: row {number} has {len(row)} fields and the header {len(header)}; "
-                f"fix the row (a caption with {SEPARATORS[separator]} in it needs quotes)"
-            )
-        rows.append((number, ["" if column is None else row[column] for column in columns]))
-    return Delimited(rows, tuple(warnings))
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        for number, row in _records(file, stream, separator, skip_blank=blank):
+            if len(row) != len(header):
+                raise DatasetError(
+                    f"{file}: row {number} has {len(row)} fields and the header {len(header)}; "
+                    f"fix the row (a caption with {SEPARATORS[separator]} in it needs quotes)"
+                )
+            yield number, ["" if column is None else row[column] for column in columns]
+
+    return rows(), tuple(warnings)
 
 
-def _records(file: Path, text: str, separator: str, *, skip_blank: bool) -> list[tuple[int, list[str]]]:
+def _records(file: Path, stream: TextIO, separator: str, *, skip_blank: bool) -> Iterator[tuple[int, list[str]]]:
     """The records after the header, without empty lines."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=skip_blank, strict=True)
+    reader = csv.reader(stream, delimiter=separator, skipinitialspace=skip_blank, strict=True)
     try:
-        return [(number, row) for number, row in enumerate(reader, start=1) if row and number > 1]
+        yield from ((number, row) for number, row in enumerate(reader, start=1) if row and number > 1)
     except csv.Error as error:
         raise DatasetError(f"{file} is not CSV: {error} (line {reader.line_num}); fix the quotes") from error
 
@@ -81,7 +111,7 @@ def _header(text: str, required: Sequence[str]) -> tuple[str, list[str], bool]:
 
     The separator is the first that gives the required columns, else the one that gives most columns.
     """
-    line = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    line = _LINE_END.split(text, maxsplit=1)[0]
     headers = {
         separator: [name.strip() for name in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])]
         for separator in SEPARATORS

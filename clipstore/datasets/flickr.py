@@ -99,7 +99,12 @@ def image_folder(root: Path, names: Iterable[str], *, otherwise: str) -> str:
 
 def is_results_csv(file: Path) -> bool:
     """Whether a file has the form of Flickr30k's results.csv, whose captions are not quoted."""
-    return read_lines(file)[0].replace(" ", "") == "image_name|comment_number|comment"
+    return is_results_header(read_lines(file)[0])
+
+
+def is_results_header(line: str) -> bool:
+    """Whether a line is the header of Flickr30k's results.csv."""
+    return line.replace(" ", "") == "image_name|comment_number|comment"
 
 
 def read_results_csv(file: Path) -> tuple[list[tuple[int, str, str, str]], tuple[str, ...]]:
