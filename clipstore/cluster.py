@@ -108,8 +108,10 @@ def on_node(node: Node) -> Any:
     return NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
 
 
-def check_nodes(nodes: Sequence[Node], *, folders: Iterable[Path] = (), files: Iterable[Path] = ()) -> None:
+def check_nodes(nodes: Sequence[Node], *, folders: Iterable[Path] = (), files: Iterable[Path] = ()) -> tuple[Node, ...]:
     """Check that each node has this process's versions, and sees the same folders and files under the same paths.
+
+    Returns the nodes without those that have gone meanwhile.
 
     Each of `folders` gets a temporary file, which every node must read, and write one beside it; each of `files` must
     have the same size on every node.
@@ -117,13 +119,15 @@ def check_nodes(nodes: Sequence[Node], *, folders: Iterable[Path] = (), files: I
     Raises:
         ClusterError: a node differs, does not see a folder or file, or does not answer. The message names the node.
     """
-    if not nodes:
-        message = "no node of the Ray cluster has what this work needs: see 'ray status'"
-        raise ClusterError(message)
     versions = _versions_function()
     expected = versions(_PACKAGES)
-    for node, answer in _ask(nodes, versions, _PACKAGES):
+    answers = _ask(nodes, versions, _PACKAGES)
+    for node, answer in answers:
         _check_versions(node, answer, expected)
+    nodes = tuple(node for node, _ in answers)
+    if not nodes:
+        message = "no node of the Ray cluster is left for this work: see 'ray status'"
+        raise ClusterError(message)
     with _probe_files(folders) as probes:
         sizes = {str(file): file.stat().st_size for file in files}
         for node, problems in _ask(nodes, _problems_function(), probes, sizes):
@@ -134,6 +138,7 @@ def check_nodes(nodes: Sequence[Node], *, folders: Iterable[Path] = (), files: I
                     "on every node, or object storage"
                 )
                 raise ClusterError(message)
+    return nodes
 
 
 def _check_versions(node: Node, answer: Mapping[str, str], expected: Mapping[str, str]) -> None:
@@ -220,7 +225,7 @@ def _initialise(ray: Any, address: str) -> None:
 
 
 def _ask(nodes: Sequence[Node], function: Callable[..., Answer], *arguments: object) -> list[tuple[Node, Answer]]:
-    """What a function returns on each node.
+    """What a function returns on each node that has not gone.
 
     Raises:
         ClusterError: a node does not answer.
@@ -237,6 +242,8 @@ def _ask(nodes: Sequence[Node], function: Callable[..., Answer], *arguments: obj
         try:
             answers.append((node, ray.get(reference)))
         except ray.exceptions.RayError as error:
+            if node.id not in {alive.id for alive in current_nodes()}:
+                continue
             message = f"the node {node.name} cannot be checked ({last_line(str(error))}): see 'ray status'"
             raise ClusterError(message) from error
     return answers

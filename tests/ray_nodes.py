@@ -130,6 +130,7 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
         "POISON": POISON,
         "HF_HUB_OFFLINE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # else other work on this machine goes first
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_timeout_ms": "2000",

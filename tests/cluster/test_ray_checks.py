@@ -49,7 +49,8 @@ def test_another_version_of_torch(head: Nodes, ingested: Path, tmp_path: Path) -
     metadata.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9.9\n")
     head.start_worker_node(PYTHONPATH=f"{tmp_path / 'other'}:{TESTS.parent}:{TESTS}")
     line = refusal(head, ingested)
-    assert f"({WORKER_ADDRESS}) has torch 9.9.9, this process torch " in line
+    assert WORKER_ADDRESS in line
+    assert ") has torch 9.9.9, this process torch " in line
 
 
 def test_other_code_of_clipstore(head: Nodes, ingested: Path, tmp_path: Path) -> None:
@@ -58,7 +59,8 @@ def test_other_code_of_clipstore(head: Nodes, ingested: Path, tmp_path: Path) ->
         file.write("# changed\n")
     head.start_worker_node(PYTHONPATH=f"{tmp_path / 'other'}:{TESTS}")
     line = refusal(head, ingested)
-    assert f"({WORKER_ADDRESS}) has clipstore 0." in line
+    assert WORKER_ADDRESS in line
+    assert ") has clipstore 0." in line
     assert "install the same versions on every node" in line
 
 
@@ -70,7 +72,8 @@ def test_a_node_that_does_not_see_a_folder(
     (tmp_path / "nothing").mkdir()
     head.start_worker_node(mounts={folder: tmp_path / "nothing"})
     line = refusal(head, ingested)
-    assert f"({WORKER_ADDRESS}) does not see {folder}" in line
+    assert WORKER_ADDRESS in line
+    assert f") does not see {folder}" in line
     assert "use a shared file system" in line
 
 
@@ -83,7 +86,8 @@ def test_a_node_with_another_model(head: Nodes, ingested: Path, tmp_path: Path) 
     head.start_worker_node(mounts={weights: tmp_path / "other.safetensors"})
     process = head.embed(ingested, "--only", "images", "--ray-cpus", "1")
     assert process.returncode == 1, process
-    assert f"({WORKER_ADDRESS}) failed: demo: the image tower has the fingerprint" in process.stderr
+    assert WORKER_ADDRESS in process.stderr
+    assert ") failed: demo: the image tower has the fingerprint" in process.stderr
     assert "Traceback" not in process.stderr
 
 

@@ -31,9 +31,9 @@ def cluster_of(store: Store, options: EmbedOptions) -> Iterator[RayPlaces | None
         yield None
         return
     with cluster_lock(store), connect(options.ray) as nodes:
-        places = RayPlaces(cluster_places(nodes, options.ray_cpus))
-        check_nodes(places.nodes, folders=[store.root])
-        yield places
+        places = cluster_places(nodes, options.ray_cpus)
+        present = check_nodes(list(dict.fromkeys(place.node for place in places)), folders=[store.root])
+        yield RayPlaces([place for place in places if place.node in present])
 
 
 def check_images_seen(places: RayPlaces, plans: Sequence[Sequence[TowerPlan]]) -> None:
