@@ -214,7 +214,8 @@ def _initialise(ray: Any, address: str) -> None:
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address, log_to_driver=False, configure_logging=False, namespace="clipstore")
+        with _quiet_descriptor():
+            ray.init(address, log_to_driver=False, configure_logging=False, namespace="clipstore")
     except (RuntimeError, ConnectionError, ValueError) as error:
         message = f"cannot connect to a Ray cluster at {address} ({last_line(str(error))}): {_START}"
         raise ClusterError(message) from error
@@ -222,6 +223,19 @@ def _initialise(ray: Any, address: str) -> None:
         if is_main and before is not None:
             signal.signal(signal.SIGTERM, before)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _quiet_descriptor() -> Iterator[None]:
+    """Discard what is written to the descriptor of stderr: Ray's library warns there before it opens its log files."""
+    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nothing)
 
 
 def _ask(nodes: Sequence[Node], function: Callable[..., Answer], *arguments: object) -> list[tuple[Node, Answer]]:
