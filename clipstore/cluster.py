@@ -5,7 +5,6 @@ Ray is an optional extra and is imported within functions only. Its messages sta
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import secrets
@@ -68,15 +67,13 @@ def connect(address: str) -> Iterator[tuple[Node, ...]]:
                 ray.shutdown()
 
 
-class _WithoutRay(io.TextIOBase):
+class _WithoutRay:
     """A stream without what Ray's threads print: they report the end of other processes, also where it is handled."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
-    def __getattribute__(self, name: str) -> Any:
-        if name in {"_stream", "write", "__class__"}:
-            return super().__getattribute__(name)
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
