@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -85,6 +87,13 @@ class Nodes:
     def workers(self, number: int) -> list[int]:
         """The processes on a node that encode."""
         return [process for process in self.processes(number) if b"ray::RayWorker" in _command_line(process)]
+
+    def wait_for_no_workers(self) -> None:
+        """Wait until Ray has ended the workers of a driver that has ended."""
+        until = time.monotonic() + 60
+        while self.workers(0) or self.workers(1):
+            assert time.monotonic() < until
+            threading.Event().wait(0.1)
 
     def processes(self, number: int) -> list[int]:
         """The processes of a node."""

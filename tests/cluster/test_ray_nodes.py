@@ -151,3 +151,14 @@ def test_a_killed_driver_resumes(two_nodes: Nodes, empty: Path, stores: tuple[Pa
     in_flight = 2 * 2 * SHARDS["image"]  # two plans of each of two workers
     assert summary["image"]["planned"] <= items - 800 + in_flight
     assert_same_vectors(empty, stores[1])
+
+
+def test_an_interrupted_driver_ends_its_workers(two_nodes: Nodes, empty: Path) -> None:
+    with two_nodes.driver(empty) as driver:
+        wait_until(driver, 100)
+        driver.send_signal(signal.SIGINT)
+        _, stderr = driver.communicate(timeout=120)
+    assert driver.returncode == 130
+    assert stderr == "clipstore: interrupted; completed work is saved, run the same command to resume\n"
+    two_nodes.wait_for_no_workers()
+    assert not [file for file in (empty / "shards").rglob("*") if file.name.startswith(".")]
