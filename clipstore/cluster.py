@@ -5,7 +5,6 @@ Ray is an optional extra and is imported within functions only. Its messages sta
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import secrets
@@ -68,15 +67,13 @@ def connect(address: str) -> Iterator[tuple[Node, ...]]:
                 ray.shutdown()
 
 
-class _WithoutRay(io.TextIOBase):
+class _WithoutRay:
     """A stream without what Ray's threads print: they report the end of other processes, also where it is handled."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
-    def __getattribute__(self, name: str) -> Any:
-        if name in {"_stream", "write", "__class__"}:
-            return super().__getattribute__(name)
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
@@ -108,8 +105,10 @@ def on_node(node: Node) -> Any:
     return NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
 
 
-def check_nodes(nodes: Sequence[Node], *, folders: Iterable[Path] = (), files: Iterable[Path] = ()) -> None:
+def check_nodes(nodes: Sequence[Node], *, folders: Iterable[Path] = (), files: Iterable[Path] = ()) -> tuple[Node, ...]:
     """Check that each node has this process's versions, and sees the same folders and files under the same paths.
+
+    Returns the nodes without those that have gone meanwhile.
 
     Each of `folders` gets a temporary file, which every node must read, and write one beside it; each of `files` must
     have the same size on every node.
@@ -117,13 +116,15 @@ def check_nodes(nodes: Sequence[Node], *, folders: Iterable[Path] = (), files: I
     Raises:
         ClusterError: a node differs, does not see a folder or file, or does not answer. The message names the node.
     """
-    if not nodes:
-        message = "no node of the Ray cluster has what this work needs: see 'ray status'"
-        raise ClusterError(message)
     versions = _versions_function()
     expected = versions(_PACKAGES)
-    for node, answer in _ask(nodes, versions, _PACKAGES):
+    answers = _ask(nodes, versions, _PACKAGES)
+    for node, answer in answers:
         _check_versions(node, answer, expected)
+    nodes = tuple(node for node, _ in answers)
+    if not nodes:
+        message = "no node of the Ray cluster is left for this work: see 'ray status'"
+        raise ClusterError(message)
     with _probe_files(folders) as probes:
         sizes = {str(file): file.stat().st_size for file in files}
         for node, problems in _ask(nodes, _problems_function(), probes, sizes):
@@ -134,6 +135,7 @@ def check_nodes(nodes: Sequence[Node], *, folders: Iterable[Path] = (), files: I
                     "on every node, or object storage"
                 )
                 raise ClusterError(message)
+    return nodes
 
 
 def _check_versions(node: Node, answer: Mapping[str, str], expected: Mapping[str, str]) -> None:
@@ -209,7 +211,8 @@ def _initialise(ray: Any, address: str) -> None:
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address, log_to_driver=False, configure_logging=False, namespace="clipstore")
+        with _quiet_descriptor():
+            ray.init(address, log_to_driver=False, configure_logging=False, namespace="clipstore")
     except (RuntimeError, ConnectionError, ValueError) as error:
         message = f"cannot connect to a Ray cluster at {address} ({last_line(str(error))}): {_START}"
         raise ClusterError(message) from error
@@ -219,8 +222,21 @@ def _initialise(ray: Any, address: str) -> None:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
 
 
+@contextmanager
+def _quiet_descriptor() -> Iterator[None]:
+    """Discard what is written to the descriptor of stderr: Ray's library warns there before it opens its log files."""
+    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nothing)
+
+
 def _ask(nodes: Sequence[Node], function: Callable[..., Answer], *arguments: object) -> list[tuple[Node, Answer]]:
-    """What a function returns on each node.
+    """What a function returns on each node that has not gone.
 
     Raises:
         ClusterError: a node does not answer.
@@ -237,6 +253,8 @@ def _ask(nodes: Sequence[Node], function: Callable[..., Answer], *arguments: obj
         try:
             answers.append((node, ray.get(reference)))
         except ray.exceptions.RayError as error:
+            if node.id not in {alive.id for alive in current_nodes()}:
+                continue
             message = f"the node {node.name} cannot be checked ({last_line(str(error))}): see 'ray status'"
             raise ClusterError(message) from error
     return answers

@@ -12,6 +12,7 @@ import broken_readers
 
 from clipstore.cli.exits import errors_as_exits
 from clipstore.files import read_image_file
+from clipstore.interrupts import interruptible
 from clipstore.pipeline.embed import plan
 from clipstore.pipeline.embed.image_files import check_image_files
 from clipstore.pipeline.embed.run import EmbedOptions, embed
@@ -26,7 +27,7 @@ def main() -> None:
     plan.ITEMS_PER_SHARD = SHARDS
     read = getattr(broken_readers, reader) if reader else read_image_file
     options = EmbedOptions(ray=address or None, read=read, precision="fp32", on_progress=_print)
-    with errors_as_exits():
+    with interruptible(until_exit=True), errors_as_exits():
         check_image_files(Store(Path(store)), None)  # without the reader, which may end this process
         summaries = embed(Store(Path(store)), ["demo"], options)
         for summary in summaries:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,6 +88,13 @@ class Nodes:
         """The processes on a node that encode."""
         return [process for process in self.processes(number) if b"ray::RayWorker" in _command_line(process)]
 
+    def wait_for_no_workers(self) -> None:
+        """Wait until Ray has ended the workers of a driver that has ended."""
+        until = time.monotonic() + 60
+        while self.workers(0) or self.workers(1):
+            assert time.monotonic() < until
+            threading.Event().wait(0.1)
+
     def processes(self, number: int) -> list[int]:
         """The processes of a node."""
         words = ["ip", "netns", "pids", self._names[number]]
@@ -130,6 +139,7 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
         "POISON": POISON,
         "HF_HUB_OFFLINE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # else other work on this machine goes first
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_timeout_ms": "2000",

@@ -221,7 +221,7 @@ class Pool:
                 self._start(self._unused.popleft())
             self._check_places(worker)
             return
-        self._lost_at_start += not worker.ready
+        self._lost_at_start += not (worker.ready or any(other.ready for other in self._workers))
         if self._lost_at_start >= _START_ATTEMPTS:
             message = f"{worker.place} {reason} before it had loaded the model: run the same command again"
             raise ModelError(message)

@@ -19,7 +19,7 @@ from clipstore.inference.loading import WorkerSettings
 from clipstore.inference.pool import Inbox
 from clipstore.inference.ray_actor import RayWorker
 from clipstore.inference.worker import Message
-from clipstore.inference.worker_handle import WorkerHandle, remove_temporary
+from clipstore.inference.worker_handle import Deadlines, WorkerHandle, remove_temporary
 from clipstore.records import PlanGroup
 
 _CPUS_OF_A_GPU = 1  # that Ray sets aside for a worker on a GPU
@@ -144,6 +144,12 @@ class _RayHandle(WorkerHandle):
 
     def end_reason(self) -> str:
         return self._reason
+
+    def overdue(self, deadlines: Deadlines, longest_step: float, seconds_per_item: float, now: float) -> str | None:
+        reason = super().overdue(deadlines, longest_step, seconds_per_item, now)
+        if reason and not self._writer:
+            return f"{reason}: other work holds the CPUs or GPUs of its node, see 'ray status'"
+        return reason
 
     def failure(self, failure: Exception | str) -> Exception:
         text = str(failure) if isinstance(failure, ClipstoreError) else last_line(str(failure))

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from helpers import TESTS, run_command
+from ray_driver import SHARDS
 from ray_nodes import WORKER_ADDRESS, Nodes
 from safetensors.numpy import load_file, save_file
 
 import clipstore
+from clipstore.demo.scenes import draw_dataset
 
 pytestmark = pytest.mark.cluster
 
@@ -49,7 +51,8 @@ def test_another_version_of_torch(head: Nodes, ingested: Path, tmp_path: Path) -
     metadata.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9.9\n")
     head.start_worker_node(PYTHONPATH=f"{tmp_path / 'other'}:{TESTS.parent}:{TESTS}")
     line = refusal(head, ingested)
-    assert f"({WORKER_ADDRESS}) has torch 9.9.9, this process torch " in line
+    assert WORKER_ADDRESS in line
+    assert ") has torch 9.9.9, this process torch " in line
 
 
 def test_other_code_of_clipstore(head: Nodes, ingested: Path, tmp_path: Path) -> None:
@@ -58,7 +61,8 @@ def test_other_code_of_clipstore(head: Nodes, ingested: Path, tmp_path: Path) ->
         file.write("# changed\n")
     head.start_worker_node(PYTHONPATH=f"{tmp_path / 'other'}:{TESTS}")
     line = refusal(head, ingested)
-    assert f"({WORKER_ADDRESS}) has clipstore 0." in line
+    assert WORKER_ADDRESS in line
+    assert ") has clipstore 0." in line
     assert "install the same versions on every node" in line
 
 
@@ -70,21 +74,26 @@ def test_a_node_that_does_not_see_a_folder(
     (tmp_path / "nothing").mkdir()
     head.start_worker_node(mounts={folder: tmp_path / "nothing"})
     line = refusal(head, ingested)
-    assert f"({WORKER_ADDRESS}) does not see {folder}" in line
+    assert WORKER_ADDRESS in line
+    assert f") does not see {folder}" in line
     assert "use a shared file system" in line
 
 
-def test_a_node_with_another_model(head: Nodes, ingested: Path, tmp_path: Path) -> None:
+def test_a_node_with_another_model(head: Nodes, store: Path, tmp_path: Path) -> None:
+    draw_dataset(tmp_path / "scenes", images=SHARDS["image"] + 20, seed=5, split="val")  # a plan for each node
+    run_command(store, "ingest", "coco", tmp_path / "scenes")
     weights = PACKAGE / "demo" / "model" / "model.safetensors"
     tensors = {name: tensor.copy() for name, tensor in load_file(weights).items()}
     name = next(name for name in tensors if name.startswith("vision_model"))
     tensors[name] += 1
     save_file(tensors, tmp_path / "other.safetensors")
     head.start_worker_node(mounts={weights: tmp_path / "other.safetensors"})
-    process = head.embed(ingested, "--only", "images", "--ray-cpus", "1")
-    assert process.returncode == 1, process
-    assert f"({WORKER_ADDRESS}) failed: demo: the image tower has the fingerprint" in process.stderr
-    assert "Traceback" not in process.stderr
+    with head.driver(store) as driver:
+        _, stderr = driver.communicate(timeout=240)
+    assert driver.returncode == 1
+    (line,) = stderr.splitlines()
+    assert WORKER_ADDRESS in line
+    assert ") failed: demo: the image tower has the fingerprint" in line
 
 
 def test_an_error_in_a_worker(two_nodes: Nodes, ingested: Path) -> None:

@@ -112,13 +112,15 @@ def test_a_stopped_worker_and_an_image_that_kills_its_process(
     assert "stopped: it has sent nothing for" in stderr
     assert summary["image"]["failed"] == 1
     assert summary["image"]["done"] == summary["image"]["planned"] - 1
-    (failure,) = catalog_rows(empty, ["item_failures"])["item_failures"]
-    assert "the process that encoded it" in failure["reason"]
+    failures = catalog_rows(empty, ["item_failures"])["item_failures"]  # of its vector and its features
+    assert len(failures) == 2
+    assert {failure["reason"] for failure in failures} == {"the process that encoded it ended unexpectedly, twice"}
+    (content,) = {failure["content"] for failure in failures}
     with duckdb.connect(str(empty / "catalog.duckdb"), read_only=True) as connection:
-        names = connection.execute("SELECT file_name FROM images WHERE content = ?", [failure["content"]]).fetchall()
+        names = connection.execute("SELECT file_name FROM images WHERE content = ?", [content]).fetchall()
     assert [Path(name).name for (name,) in names] == [POISON]
     assert worker not in two_nodes.processes(1)
-    assert_same_vectors(empty, stores[1], without=1)
+    assert_same_vectors(empty, stores[1], without=2)
 
 
 def test_a_node_that_is_lost(two_nodes: Nodes, empty: Path, stores: tuple[Path, Path]) -> None:
@@ -149,3 +151,14 @@ def test_a_killed_driver_resumes(two_nodes: Nodes, empty: Path, stores: tuple[Pa
     in_flight = 2 * 2 * SHARDS["image"]  # two plans of each of two workers
     assert summary["image"]["planned"] <= items - 800 + in_flight
     assert_same_vectors(empty, stores[1])
+
+
+def test_an_interrupted_driver_ends_its_workers(two_nodes: Nodes, empty: Path) -> None:
+    with two_nodes.driver(empty) as driver:
+        wait_until(driver, 100)
+        driver.send_signal(signal.SIGINT)
+        _, stderr = driver.communicate(timeout=120)
+    assert driver.returncode == 130
+    assert stderr == "clipstore: interrupted; completed work is saved, run the same command to resume\n"
+    two_nodes.wait_for_no_workers()
+    assert not [file for file in (empty / "shards").rglob("*") if file.name.startswith(".")]

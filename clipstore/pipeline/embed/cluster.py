@@ -31,10 +31,10 @@ def cluster_of(store: Store, options: EmbedOptions) -> Iterator[RayPlaces | None
         yield None
         return
     with cluster_lock(store), connect(options.ray) as nodes:
-        places = RayPlaces(cluster_places(nodes, options.ray_cpus))
-        on_objects = isinstance(shard_storage(store), ObjectStorage)
-        check_nodes(places.nodes, folders=[] if on_objects else [store.root])
-        yield places
+        places = cluster_places(nodes, options.ray_cpus)
+        folders = [] if isinstance(shard_storage(store), ObjectStorage) else [store.root]
+        present = check_nodes(list(dict.fromkeys(place.node for place in places)), folders=folders)
+        yield RayPlaces([place for place in places if place.node in present])
 
 
 def check_images_seen(places: RayPlaces, plans: Sequence[Sequence[TowerPlan]]) -> None:
