@@ -26,7 +26,7 @@ from clipstore.network import check_online
 _URL = re.compile(r"(s3|gs):/{1,2}(?=[^/])")
 _EXTRAS = {"s3": "s3", "gs": "gcs"}
 _ATTEMPTS = 7
-_FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0  # seconds; the waits of all attempts add up to about 15 s
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0  # seconds; the waits of all attempts add up to 6 to 11 s
 _CONNECT_SECONDS, _READ_SECONDS = 10, 30
 _SERVER_ERRORS = {errno.EBUSY, errno.EREMOTEIO, errno.EIO}  # as s3fs translates 5xx and "slow down"
 
@@ -206,18 +206,27 @@ def _retry(url: str, verb: str, operation: Callable[[_Client], Result]) -> Resul
     client = _client(url)
     for attempt in range(1, client.attempts + 1):
         try:
-            return operation(client)
+            return _attempt(client, url, operation)
         except client.errors as error:
-            if isinstance(error, OSError) and error.errno in _LOCAL_ERRORS:
+            if isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno in _LOCAL_ERRORS):
                 raise
-            if isinstance(error, FileNotFoundError):
-                _check_bucket(client, url, error)
-                raise FileNotFoundError(errno.ENOENT, "there is no such object", url) from error
             if attempt == client.attempts or not _is_transient(error):
                 raise _storage_error(url, verb, error) from error
         wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (attempt - 1))
         time.sleep(wait * random.uniform(0.5, 1))
     raise AssertionError
+
+
+def _attempt(client: _Client, url: str, operation: Callable[[_Client], Result]) -> Result:
+    """One attempt, which tells a missing object from a missing bucket."""
+    try:
+        return operation(client)
+    except FileNotFoundError as error:
+        if not _bucket_exists(client, url, error):
+            bucket = "/".join(url.split("/")[:3])
+            message = f"the bucket {bucket} does not exist: create it, or name another one"
+            raise StorageError(message) from error
+        raise FileNotFoundError(errno.ENOENT, "there is no such object", url) from error
 
 
 _LOCAL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR}  # of the local file
@@ -250,30 +259,18 @@ def _is_builtin(error: Exception) -> bool:
     return type(error).__module__ == "builtins"
 
 
-def _check_bucket(client: _Client, url: str, error: Exception) -> None:
-    """Refuse a bucket that does not exist.
-
-    Raises:
-        StorageError: it does not.
-    """
-    protocol, _, path = url.partition("://")
-    bucket = path.split("/", 1)[0]
-    cause = getattr(error.__cause__, "response", None) or {}
-    code = cause.get("Error", {}).get("Code")
-    if code == "NoSuchKey":
-        return
-    try:
-        if code != "NoSuchBucket":
-            client.filesystem.info(f"{protocol}://{bucket}")
-            return
-    except FileNotFoundError:
-        pass
-    except client.errors as failure:
-        if isinstance(failure, PermissionError):  # the bucket itself may be hidden from who reads its objects
-            return
-        raise _storage_error(url, "read", failure) from failure
-    message = f"the bucket {protocol}://{bucket} does not exist: create it, or name another one"
-    raise StorageError(message) from error
+def _bucket_exists(client: _Client, url: str, error: FileNotFoundError) -> bool:
+    """Whether the bucket of an object that does not exist does."""
+    response = getattr(error.__cause__, "response", None) or {}  # of botocore; a HEAD has no code but 404
+    code = response.get("Error", {}).get("Code")
+    if code in {"NoSuchKey", "NoSuchBucket"}:
+        return bool(code == "NoSuchKey")
+    with suppress(PermissionError):  # who may read its objects need not see the bucket
+        try:
+            client.filesystem.info("/".join(url.split("/")[:3]))
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def _storage_error(url: str, verb: str, error: Exception) -> StorageError:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blip_folder import write_random_blip
 from click.testing import Result
 from helpers import catalog_rows, command_line, environment, query_rows, run_command, stored_vectors, write_job
 from object_server import BUCKET, ObjectServer
@@ -152,11 +153,43 @@ def test_worker_processes_write_to_object_storage(remote: Remote, objects: Objec
     assert np.allclose(stored_vectors(store, "captions"), stored_vectors(remote.local, "captions"), atol=1e-5)
 
 
+@pytest.mark.cluster
+def test_score_shards_on_object_storage(
+    remote: Remote, objects: ObjectServer, store: Path, tmp_path: Path, cli_json: RunJson
+) -> None:
+    write_random_blip(tmp_path / "blip", words=["red", "blue", "circle", "square", "a", "and"])
+    shutil.copytree(remote.local, tmp_path / "local")
+    for folder in (store, tmp_path / "local"):
+        run_command(folder, "model", "add", "blip", "--base", tmp_path / "blip")
+        run_command(folder, "rerank", "--model", "blip", "--split", SPLIT, "--first", "demo", "--top", 5)
+        run_command(folder, "eval", "--model", "demo", "--split", SPLIT, "--rerank", "blip", "--top", 5)
+    assert len(objects.list_keys("prefix/scores/")) == len(list((tmp_path / "local").glob("scores/*/*.h5"))) > 0
+    assert query_rows(store, RANKS.format("hits")) == query_rows(tmp_path / "local", RANKS.format("hits"))
+    result = cli_json("verify")
+    assert (result["problems"], result["score_shards"]) == ([], 1)
+    assert cli_json("catalog", "rebuild", "--evaluate")["complete"]
+    objects.s3.delete_object(Bucket=BUCKET, Key=objects.list_keys("prefix/scores/")[0])
+    assert [row["kind"] for row in cli_json("verify", "--repair")["problems"]] == ["scores"]
+    run_command(store, "rerank", "--model", "blip", "--split", SPLIT, "--first", "demo", "--top", 5)
+    assert len(objects.list_keys("prefix/scores/")) == 1
+
+
 # ---- a server that fails ----
 
 
-def test_a_server_that_fails_every_fifth_request(objects: ObjectServer, scenes: Path, store: Path, cli: Run) -> None:
-    objects.refuse = lambda number, _method, _path: (500 if number % 2 else 503) if number % 5 == 0 else None
+def every_fifth(_server: ObjectServer, number: int, _request: tuple[str, str]) -> int | None:
+    return (500 if number % 2 else 503) if number % 5 == 0 else None
+
+
+def each_once(server: ObjectServer, _number: int, request: tuple[str, str]) -> int | None:
+    return 503 if server.requests.count(request) == 1 else None
+
+
+@pytest.mark.parametrize("rule", [every_fifth, each_once])
+def test_a_server_that_fails(
+    rule: Callable[..., int | None], objects: ObjectServer, scenes: Path, store: Path, cli: Run
+) -> None:
+    objects.refuse = lambda number, method, path: rule(objects, number, (method, path))
     cli("store", "init", "--shards", URL)
     cli("ingest", "coco", scenes, "--name", "coco")
     cli("embed", "--model", "demo")
