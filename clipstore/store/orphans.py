@@ -41,7 +41,7 @@ def adopt_orphans(store: Store, towers: Iterable[Tower]) -> list[Shard]:
         orphans = [path for fingerprint in expected for path in unregistered_files(session, store, fingerprint)]
         complete = [shard for path in orphans if (shard := _useful(session, path, expected))]
     if complete:
-        with store.catalog.write() as session:
+        with store.catalog.write(limited=True) as session:
             register(session, store, complete)
     return complete
 
