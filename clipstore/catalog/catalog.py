@@ -29,11 +29,11 @@ class Catalog:
     path: Path
 
     @contextmanager
-    def read(self, *, access: Access = Access.NONE, limited: bool = True) -> Iterator[Session]:
+    def read(self, *, access: Access = Access.NONE, limited: bool = False) -> Iterator[Session]:
         """Open read-only, as many processes may at once. A catalog of an earlier version is upgraded first.
 
-        Statements reach no file beside the catalog and no network address unless `access` says so. Those that users
-        write are not `limited` in memory; others take up to 512 MiB, and temporary files beside the catalog.
+        Statements reach no file beside the catalog and no network address unless `access` says so. If they
+        are `limited`, DuckDB takes up to 512 MiB, and temporary files beside the catalog.
         """
         if not self.path.exists():
             raise NotFoundError(self._no_store())
@@ -49,17 +49,18 @@ class Catalog:
             yield Session(connection, access, file=self.path, restricted=is_restricted(connection))
 
     @contextmanager
-    def write(self, *, create: bool = False, commit: bool = True) -> Iterator[Session]:
+    def write(self, *, create: bool = False, commit: bool = True, limited: bool = False) -> Iterator[Session]:
         """Open for writing, in one transaction: it is committed when the block ends, and rolled back on an error.
 
         With `create`, a store that does not exist is created: its catalog gets its name when the block has ended, so
-        that it is complete. Without `commit`, the transaction is rolled back in any case: a dry run.
+        that it is complete. Without `commit`, the transaction is rolled back in any case: a dry run. `limited` as for
+        `read`.
         """
         exists = self.path.exists()
         if not (create or exists):
             raise NotFoundError(self._no_store())
         target = nullcontext(self.path) if exists else new_catalog_file(self.path)
-        with target as file, self._transaction(file, commit=commit) as session:
+        with target as file, self._transaction(file, commit=commit, limited=limited) as session:
             yield session
 
     @contextmanager
@@ -77,9 +78,9 @@ class Catalog:
             pass
 
     @contextmanager
-    def _transaction(self, file: Path, *, commit: bool = True) -> Iterator[Session]:
+    def _transaction(self, file: Path, *, commit: bool = True, limited: bool = False) -> Iterator[Session]:
         """A session that writes the catalog, or the temporary `file` in which it is created."""
-        with open_connection(self.path, read_only=False, file=file) as connection:
+        with open_connection(self.path, read_only=False, file=file, limited=limited) as connection:
             connection.begin()
             migrate(connection, read_stamp(connection, self.path))
             try:

@@ -28,7 +28,7 @@ _HELD_BY_THREAD = "in use by another thread of this process: wait for it to end"
 
 @contextmanager
 def open_connection(
-    path: Path, *, read_only: bool, access: Access = Access.NONE, file: Path | None = None, limited: bool = True
+    path: Path, *, read_only: bool, access: Access = Access.NONE, file: Path | None = None, limited: bool = False
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to the catalog at `path`, or to the temporary `file` in which it is created, for one block.
 

@@ -38,7 +38,7 @@ class ProcessState:
 
     @contextmanager
     def settings(
-        self, connection: duckdb.DuckDBPyConnection, access: Access, *, limited: bool = True
+        self, connection: duckdb.DuckDBPyConnection, access: Access, *, limited: bool = False
     ) -> Iterator[None]:
         """Apply clipstore's settings to a connection.
 

@@ -27,7 +27,7 @@ def run_sql(store: Store, text: str, *, allow_files: bool = False, allow_network
         NotFoundError: there is no store.
     """
     access = Access.of(allow_files=allow_files, allow_network=allow_network)
-    with store.catalog.read(access=access, limited=False) as session:
+    with store.catalog.read(access=access) as session:
         return session.sql(text)
 
 
@@ -55,7 +55,7 @@ def run_query(
     if "file" in values and access is Access.NONE:
         _check_below_adapters(store, f"parameter file of {name}", values["file"])
         access = Access.FILES
-    with store.catalog.read(access=access, limited=False) as session:
+    with store.catalog.read(access=access) as session:
         for key, value in values.items():
             if value is not None:
                 _check_value(session, f"parameter {key} of {name}", key, value)

@@ -43,7 +43,7 @@ def adopt_orphans(store: Store, towers: Iterable[Tower]) -> list[Shard]:
         orphans = unregistered_files(session, files, expected)
         complete = [shard for file in orphans if (shard := _useful(session, storage, file, expected))]
     if complete:
-        with store.catalog.write() as session:
+        with store.catalog.write(limited=True) as session:
             register(session, complete)
     return complete
 

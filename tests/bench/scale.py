@@ -111,7 +111,7 @@ def register_all(store: Store) -> int:
     """Read the description of every shard, as after encoding, and register them; returns the number of shards."""
     files = [path for tower in TOWERS for path in sorted((store.shards / tower.fingerprint).glob("*.h5"))]
     for start in range(0, len(files), FILES_AT_ONCE):
-        with store.catalog.write() as session:
+        with store.catalog.write(limited=True) as session:
             shards = (read_shard(path, check=True) for path in files[start : start + FILES_AT_ONCE])
             register(session, store, shards)
     return len(files)

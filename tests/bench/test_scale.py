@@ -45,7 +45,7 @@ def test_the_memory_of_a_plan_does_not_grow_with_its_items(tmp_path: Path) -> No
 def test_the_memory_of_registering_does_not_grow_with_the_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clipstore.store.registry._ROWS_AT_ONCE", 20_000)
+    monkeypatch.setattr("scale.FILES_AT_ONCE", 2)
     stores = {images: made_store(tmp_path, images) for images in (40_000, 120_000)}
     for images, store in stores.items():
         make_shards(store, images)

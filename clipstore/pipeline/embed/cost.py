@@ -60,7 +60,7 @@ def embedding_cost(
 
 
 def _unread_images(run: EmbedRun) -> SpooledTable:
-    with run.store.catalog.read() as session:
+    with run.store.catalog.read(limited=True) as session:
         batches = session.batches("embed/unread_images", splits=run.splits)
         return SpooledTable.write(batches, batches.schema, run.store.root)
 

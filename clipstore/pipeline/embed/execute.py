@@ -59,7 +59,7 @@ def encode_pending(run: EmbedRun, work: Work) -> None:
 
 def _register(store: Store, shards: list[Shard], summaries: Mapping[str, EmbedSummary]) -> None:
     """Register complete shards and count them in the summary of their fingerprint."""
-    with store.catalog.write() as session:
+    with store.catalog.write(limited=True) as session:
         register(session, shards)
     for shard in shards:
         summaries[shard.info.fingerprint].add_shard(shard)

@@ -99,7 +99,7 @@ def plan_towers(
     as stored. With `retry`, items that failed before are planned again.
     """
     scope = {"splits": splits, "retry": retry}
-    with store.catalog.read() as session:
+    with store.catalog.read(limited=True) as session:
         plans: list[list[TowerPlan]] = []
         planned: set[str] = set()  # fingerprints
         for model, towers in models:

@@ -214,7 +214,7 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
         roots = [target.root] if options.images is None else [target.root, options.images]
         for file, source in located.items():
             checks.check_links(file, source, roots)
-    with wait_without_limit(), store.catalog.write(create=True) as session:
+    with wait_without_limit(), store.catalog.write(create=True, limited=True) as session:
         checks.check_not_drawn(session, target.name)
         root = url_of(target.root) or str(target.root.absolute())
         session.run("ingest/add_dataset", name=target.name, kind=target.kind, root=root, cleaned=options.clean)

@@ -23,7 +23,7 @@ from clipstore.store.settings import store_id
 from clipstore.store.storage import shard_storage
 from clipstore.waiting import wait_without_limit
 
-_PLANS_AT_ONCE = 32  # plans that are verified and registered in one transaction
+_PLANS_AT_ONCE = 64  # plans that are verified and registered in one transaction
 _READERS = 4  # threads that verify shards: they wait for the disk, and hash without the interpreter's lock
 
 
@@ -99,7 +99,7 @@ def _register_some(
             new += shards
             result.registered += 1
     if new:
-        with store.catalog.write() as session:
+        with store.catalog.write(limited=True) as session:
             register(session, new)
         vectors = [shard for shard in new if shard.info.kind == "vectors"]
         result.items += sum(len(shard.contents) for shard in vectors)
