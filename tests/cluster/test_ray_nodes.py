@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +16,11 @@ import duckdb
 import numpy as np
 import pytest
 from embed_runs import shard_files
-from helpers import catalog_rows, run_command
+from helpers import catalog_rows
 from ray_driver import SHARDS
 from ray_nodes import POISON, Nodes
 
-from clipstore.demo.scenes import draw_dataset
-
 pytestmark = pytest.mark.cluster
-
-IMAGES = 2000
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> tuple[Path, Path]:
-    """A store of coco-mini and 2,000 drawn scenes without vectors, and a copy that one process has embedded."""
-    root = tmp_path_factory.mktemp("stores")
-    draw_dataset(root / "scenes", images=IMAGES, seed=5, split="val")
-    run_command(root / "empty", "ingest", "coco", test_data / "coco-mini", "--name", "mini")
-    run_command(root / "empty", "ingest", "coco", root / "scenes", "--name", "scenes")
-    shutil.copytree(root / "empty", root / "one")
-    program = [sys.executable, "-m", "ray_driver", str(root / "one"), "", ""]
-    subprocess.run(program, cwd=Path(__file__).parent.parent, check=True, capture_output=True)
-    return root / "empty", root / "one"
-
-
-@pytest.fixture
-def empty(stores: tuple[Path, Path], store: Path) -> Path:
-    """A store of its own without vectors."""
-    shutil.copytree(stores[0], store)
-    return store
 
 
 def wait_until(driver: subprocess.Popen[str], items: int, kind: str = "images") -> None:
@@ -105,7 +79,7 @@ def test_a_stopped_worker_and_an_image_that_kills_its_process(
     two_nodes: Nodes, empty: Path, stores: tuple[Path, Path]
 ) -> None:
     with two_nodes.driver(empty, "dies_of_one") as driver:
-        wait_until(driver, 300)
+        wait_until(driver, 200)
         (worker,) = two_nodes.workers(1)
         os.kill(worker, signal.SIGSTOP)
         summary, stderr = finish(driver)
