@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 from helpers import TESTS, run_command
-from ray_driver import SHARDS
 from ray_nodes import WORKER_ADDRESS, Nodes
 from safetensors.numpy import load_file, save_file
 
 import clipstore
-from clipstore.demo.scenes import draw_dataset
 
 pytestmark = pytest.mark.cluster
 
@@ -79,16 +77,14 @@ def test_a_node_that_does_not_see_a_folder(
     assert "use a shared file system" in line
 
 
-def test_a_node_with_another_model(head: Nodes, store: Path, tmp_path: Path) -> None:
-    draw_dataset(tmp_path / "scenes", images=SHARDS["image"] + 20, seed=5, split="val")  # a plan for each node
-    run_command(store, "ingest", "coco", tmp_path / "scenes")
+def test_a_node_with_another_model(head: Nodes, empty: Path, tmp_path: Path) -> None:
     weights = PACKAGE / "demo" / "model" / "model.safetensors"
     tensors = {name: tensor.copy() for name, tensor in load_file(weights).items()}
     name = next(name for name in tensors if name.startswith("vision_model"))
     tensors[name] += 1
     save_file(tensors, tmp_path / "other.safetensors")
     head.start_worker_node(mounts={weights: tmp_path / "other.safetensors"})
-    with head.driver(store) as driver:
+    with head.driver(empty) as driver:
         _, stderr = driver.communicate(timeout=240)
     assert driver.returncode == 1
     (line,) = stderr.splitlines()
