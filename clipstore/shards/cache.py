@@ -67,18 +67,19 @@ def cached_file(path: Path, url: str, checksum: str | None) -> Iterator[Path]:
     if checksum is None:
         message = f"no SHA-256 is registered for the shard {url}: run 'clipstore catalog rebuild'"
         raise ShardError(message)
-    descriptor = None
+    descriptor, fetched = None, False
     try:
         with _cache_errors():
-            while descriptor is None:
-                descriptor = _checked_lease(path, checksum)
-                if descriptor is None:
-                    _fetch(path, url, checksum)
+            while (descriptor := _checked_lease(path, checksum)) is None:
+                _fetch(path, url, checksum)
+                fetched = True
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         yield path
     finally:
         if descriptor is not None:
             os.close(descriptor)
+        if fetched:  # what other processes were reading could not make room before
+            make_room(0)
 
 
 @contextmanager

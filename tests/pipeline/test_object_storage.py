@@ -185,7 +185,7 @@ def each_once(server: ObjectServer, _number: int, request: tuple[str, str]) -> i
     return 503 if server.requests.count(request) == 1 else None
 
 
-@pytest.mark.parametrize("rule", [every_fifth, each_once])
+@pytest.mark.parametrize("rule", [every_fifth, pytest.param(each_once, marks=pytest.mark.cluster)])
 def test_a_server_that_fails(
     rule: Callable[..., int | None], objects: ObjectServer, scenes: Path, store: Path, cli: Run
 ) -> None:
@@ -302,7 +302,7 @@ def test_a_cached_file_is_not_fetched_again_unless_it_is_damaged(
 _READ = """
 import sys, clipstore
 store = clipstore.open(sys.argv[1])
-for _ in range(5):
+for _ in range(2):
     for items in ("images", "captions"):
         sys.stdout.buffer.write(store.vectors("demo", "coco/val", items)[1].tobytes())
 """
@@ -316,7 +316,7 @@ def test_two_processes_share_a_small_cache(
         subprocess.Popen([sys.executable, "-c", _READ, str(store)], env=environment(store), stdout=subprocess.PIPE)
         for _ in range(2)
     ]
-    expected = b"".join(stored_vectors(remote.local, items).tobytes() for items in ("images", "captions")) * 5
+    expected = b"".join(stored_vectors(remote.local, items).tobytes() for items in ("images", "captions")) * 2
     assert [process.communicate()[0] == expected for process in processes] == [True, True]
     assert cached_bytes() <= 50_000
     assert not list(cache_folder().rglob("*.tmp"))
