@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from clipstore.cluster import check_nodes, connect
 from clipstore.inference.ray_workers import RayPlaces, cluster_places
 from clipstore.pipeline.embed.options import EmbedOptions
@@ -42,15 +45,14 @@ def check_images_seen(places: RayPlaces, plans: Sequence[Sequence[TowerPlan]]) -
     Raises:
         ClusterError: a node does not.
     """
-    files: dict[Path, Path] = {}
     pending = [items for of_model in plans for plan in of_model if (items := plan.items("image_files"))]
-    for items in pending:
-        for source in items.table["source"].to_pylist():
-            file = Path(source)
-            if file.parent not in files and len(files) < _CHECKED_FOLDERS and file.is_file():
-                files[file.parent] = file
-    if files:
-        check_nodes(places.nodes, files=files.values())
+    if not pending:
+        return
+    sources = pa.concat_tables([items.table.select(["source"]) for items in pending])
+    folders = pc.replace_substring_regex(sources["source"], r"[^/]*$", "")
+    first = sources.append_column("folder", folders).group_by("folder", use_threads=False)
+    names = first.aggregate([("source", "first")])["source_first"].slice(0, _CHECKED_FOLDERS).to_pylist()
+    check_nodes(places.nodes, files=[file for file in map(Path, names) if file.is_file()])
 
 
 def with_absolute_paths(model: Model) -> Model:
