@@ -48,14 +48,19 @@ class Node:
 def connect(address: str) -> Iterator[tuple[Node, ...]]:
     """Connect to the Ray cluster at "auto" or host:port. Gives its nodes, and disconnects at the end.
 
-    A connection that this process already has is used, and left open. Usage statistics are off for this process.
+    A connection to it that this process already has is used, and left open. Usage statistics are off for this process.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ClusterError: no cluster answers at the address within a bounded time, or it runs another version of Ray.
+        ClusterError: no cluster answers at the address within a bounded time, or it runs another version of Ray, or
+            this process is connected to another cluster.
     """
     ray = _import_ray()
     connected = ray.is_initialized()
+    current = ray.get_runtime_context().gcs_address if connected else address
+    if address not in {"auto", current}:
+        message = f"this process is connected to the Ray cluster at {current} already: call ray.shutdown() first"
+        raise ClusterError(message)
     with redirect_stdout(_WithoutRay(sys.stdout)), redirect_stderr(_WithoutRay(sys.stderr)):
         if not connected:
             _check_answers(address)

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from clipstore.cluster import check_nodes, connect
 from clipstore.inference.ray_workers import RayPlaces, cluster_places
 from clipstore.pipeline.embed.options import EmbedOptions
@@ -43,12 +46,20 @@ def check_images_seen(places: RayPlaces, plans: Sequence[Sequence[TowerPlan]]) -
     Raises:
         ClusterError: a node does not.
     """
-    files: dict[Path, Path] = {}
+    files: dict[str, Path] = {}
     pending = [items for of_model in plans for plan in of_model if (items := plan.items("image_files"))]
-    for file in (Path(source) for items in pending for source in items.sources()):
+    for table in (part for items in pending for part in items.rows.parts()):
+        for folder, source in _first_of_folders(table):
+            if len(files) < _CHECKED_FOLDERS and Path(source).is_file():
+                files.setdefault(folder, Path(source))
         if len(files) == _CHECKED_FOLDERS:
             break
-        if file.parent not in files and file.is_file():
-            files[file.parent] = file
-    if files:
-        check_nodes(places.nodes, files=files.values())
+    check_nodes(places.nodes, files=files.values())
+
+
+def _first_of_folders(images: pa.Table) -> Iterator[tuple[str, str]]:
+    """The folders of some images, each with its first image."""
+    folders = pc.replace_substring_regex(images["source"], r"[^/]*$", "")
+    first = images.select(["source"]).append_column("folder", folders).group_by("folder", use_threads=False)
+    table = first.aggregate([("source", "first")])
+    return zip(table["folder"].to_pylist(), table["source_first"].to_pylist(), strict=True)

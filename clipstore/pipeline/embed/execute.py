@@ -15,7 +15,7 @@ from clipstore.inference.pool import encode_in_pool
 from clipstore.inference.ray_workers import RayPlaces
 from clipstore.pipeline.embed.plan import items_per_shard, plan_groups
 from clipstore.pipeline.embed.state import EmbedRun, Work
-from clipstore.pipeline.embed.summary import EmbedSummary, add_time
+from clipstore.pipeline.embed.summary import add_time
 from clipstore.progress import Counter, NodeRates, progress_counter
 from clipstore.records import ITEM_KIND, PlanGroup
 from clipstore.shards import Shard
@@ -24,6 +24,8 @@ from clipstore.store.models import with_absolute_paths
 from clipstore.store.probes import stored_probes, tower_fingerprints
 from clipstore.store.registry import register
 from clipstore.store.storage import shard_storage
+
+_REGISTERING_SHARE = 0.05  # of the time of a run that registering shards may take
 
 
 def encode_pending(run: EmbedRun, work: Work) -> None:
@@ -52,17 +54,35 @@ def encode_pending(run: EmbedRun, work: Work) -> None:
     }
     groups = plan_groups([items for _, items in work], items_per_shard(run.store))
     written, workers = _encode(run, work, groups, counters)
-    for shards in written:
-        _register(run.store, shards, by_component)
+    for shards in _register_in_time(run.store, written):
+        for shard in shards:
+            by_component[shard.info.fingerprint].add_shard(shard)
     add_time(summaries, earlier, workers, time.perf_counter() - start)
 
 
-def _register(store: Store, shards: list[Shard], summaries: Mapping[str, EmbedSummary]) -> None:
-    """Register complete shards and count them in the summary of their fingerprint."""
+def _register_in_time(store: Store, written: Iterator[list[Shard]]) -> Iterator[list[Shard]]:
+    """Register complete shards, and yield them once they are registered.
+
+    It takes time that grows with the catalog. So shards wait until all registering so far is less than a small part of
+    the run. A process that ends before it leaves complete shards, which the next one registers.
+    """
+    waiting: list[Shard] = []
+    start, spent = time.perf_counter(), 0.0
+    for shards in written:
+        waiting += shards
+        began = time.perf_counter()
+        if spent <= _REGISTERING_SHARE * (began - start):
+            yield _register(store, waiting)
+            waiting = []
+            spent += time.perf_counter() - began
+    if waiting:
+        yield _register(store, waiting)
+
+
+def _register(store: Store, shards: list[Shard]) -> list[Shard]:
     with store.catalog.write(limited=True) as session:
         register(session, shards)
-    for shard in shards:
-        summaries[shard.info.fingerprint].add_shard(shard)
+    return shards
 
 
 def _encode(
