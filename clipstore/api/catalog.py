@@ -97,8 +97,8 @@ class CatalogMethods(StoreMethods):
         """Describe the store: contents, disk use and versions.
 
         Returns:
-            What `clipstore info --json` prints: "store" (None where there is none), "folder", "format", "counts",
-            "bytes" by folder, "models", "versions", "platform" and "format_read".
+            What `clipstore info --json` prints: "store" (None where there is none), "folder", "format", "shards_in",
+            "counts", "bytes" by folder, "models", "versions", "platform" and "format_read".
 
         Raises:
             CatalogError: The catalog is damaged, or made by a newer clipstore.

@@ -105,6 +105,7 @@ CALLS: dict[str, Call] = {
     "export csv out": lambda store: store.export_csv("out"),
     "export model demo out --merged": lambda store: store.export_model("demo", Path("out"), merged=True),
     "info": lambda store: store.info(),
+    "store init": lambda store: store.init(),
     "catalog rebuild": lambda store: store.rebuild_catalog(),
     "catalog rebuild --evaluate": lambda store: store.rebuild_catalog(evaluate=True),
     "verify": lambda store: store.verify(),
