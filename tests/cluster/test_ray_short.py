@@ -35,6 +35,7 @@ try:
     assert ray.is_initialized()  # a connection of the caller's own stays
     print(json.dumps([result["embedded"], sorted(notes), refusal]))
 finally:
+    ray.shutdown()
     cluster.shutdown()
 """
 
