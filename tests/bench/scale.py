@@ -4,6 +4,8 @@ The catalog is made by SQL: images with made content keys and no image files, on
 towers of 64 columns. Each step runs in a process of its own, and its time and peak memory are printed as JSON lines:
 
     plan      plan both towers of an empty model, and cut the items into plans
+    plan_files      the same, written as plan files of 10,000 items each, as `clipstore plan` writes them
+    register_plans  `clipstore register` of these, once made shards and manifests are there
     register  read and check shards of 10,000 rows as they are after encoding, and register them
     gallery   find the gallery of the split with all vectors, and its provenance
     eval      `evaluate`: rank the gallery and store the evaluation (all pairs: the work is the square of the size)
@@ -25,16 +27,25 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from clipstore.inference.encode_plans import select_plans
+from clipstore.inference.manifests import write_manifest
+from clipstore.inference.plan_files import Plan, read_file
+from clipstore.inference.write import plan_file
+from clipstore.pipeline.embed.options import EmbedOptions
 from clipstore.pipeline.embed.plan import plan_groups, plan_towers
+from clipstore.pipeline.embed.state import EmbedModel, EmbedRun
 from clipstore.pipeline.evaluate.options import EvalOptions
 from clipstore.pipeline.evaluate.provenance import gallery_provenance
 from clipstore.pipeline.evaluate.run import evaluate
+from clipstore.pipeline.plans.register import register_plans
+from clipstore.pipeline.plans.write import PlanWriter
 from clipstore.process import peak_memory
-from clipstore.records import Model, Tower, TowerName
+from clipstore.records import ITEM_KIND, Model, Tower, TowerName
 from clipstore.shards import ShardInfo, normalize, read_shard, write_shard
 from clipstore.store.gallery import find_gallery
 from clipstore.store.layout import Store
 from clipstore.store.registry import register
+from clipstore.store.settings import store_id
 
 SPLIT, DIM, SHARD_ITEMS = "made/all", 64, 10_000
 MODEL = Model(name="made", family="clip", base="/made/model")
@@ -43,6 +54,7 @@ TOWERS = tuple(
     for name in ("image", "text")
 )
 STEPS = ("plan", "register", "gallery")
+PLAN_STEPS = ("plan_files", "register_plans")  # in a store of their own: they register the same items
 FILES_AT_ONCE = 100  # shards that one transaction registers
 
 _ROWS = """
@@ -117,6 +129,41 @@ def register_all(store: Store) -> int:
     return len(files)
 
 
+def write_plan_files(store: Store) -> int:
+    """Write the plan files of all items of both towers; returns their number."""
+    options = EmbedOptions()
+    model = EmbedModel.of(MODEL, TOWERS, "made", options)
+    run = EmbedRun(store=store, options=options, splits=None, models=[model])
+    writer = PlanWriter(store.root / "plans", store_id(store), dict.fromkeys(ITEM_KIND, SHARD_ITEMS))
+    (plans,) = plan_towers(store, [(MODEL, TOWERS)], splits=None, retry=False)
+    model.count(plans)
+    for tower in plans:
+        for pending in tower.pending:
+            writer.add(run, [(model, pending)])
+    return len(writer.finish(store.root).plans)
+
+
+def make_encoded(store: Store) -> None:
+    """Write made shards and manifests for all plan files."""
+    values = normalize(np.random.default_rng(0).normal(size=(2 * SHARD_ITEMS, DIM)), "float16")
+    for path in select_plans([store.root / "plans"]):
+        plan, digest = read_file(path, "plan", Plan)
+        storage = plan.storage(store.root)
+        (part,) = plan.group(storage).plans
+        file = storage.path(plan_file(part, part.tower.fingerprint))
+        shift = int(path.stem) % SHARD_ITEMS
+        rows = values[shift : shift + len(part.contents)]
+        write_manifest(path, digest, [write_shard(file, _info(part.tower), rows, part.contents, {})])
+
+
+def register_encoded(store: Store) -> int:
+    """Register all plans; returns the number of items."""
+    result = register_plans(store, store.root / "plans")
+    assert not result.missing
+    assert not result.problems
+    return result.items
+
+
 def gallery(store: Store) -> int:
     """Find the gallery and its provenance, as an evaluation does before it ranks; returns the pairs."""
     with store.catalog.read() as session:
@@ -133,6 +180,8 @@ def rank(store: Store) -> int:
 
 _STEPS: dict[str, Callable[[Store], int]] = {
     "plan": plan,
+    "plan_files": write_plan_files,
+    "register_plans": register_encoded,
     "register": register_all,
     "gallery": gallery,
     "eval": rank,
@@ -153,9 +202,11 @@ def measure_size(folder: Path, images: int, steps: tuple[str, ...] = STEPS) -> I
     store = Store(folder / f"scale-{images}")
     try:
         make_catalog(store, images)
-        if set(steps) - {"plan"}:
+        if set(steps) & {"register", "gallery", "eval"}:
             make_shards(store, images)
         for step in steps:
+            if step == "register_plans":
+                make_encoded(store)
             load = os.getloadavg()[0]
             yield {"images": images, "step": step, **measure(store, step), "load": load}
         yield {"images": images, "step": "catalog", "bytes": store.catalog.path.stat().st_size}

@@ -83,7 +83,7 @@ def write_plans(
     """
     models, splits = find_models(store, names, options)
     sizes = dict.fromkeys(ITEM_KIND, items) if items else items_per_shard(store)
-    writer = _Writer(folder, store_id(store), sizes)
+    writer = PlanWriter(folder, store_id(store), sizes)
     run = run_embed(store, models, splits, options, writer.add)
     return WrittenPlans(
         folder=folder,
@@ -93,7 +93,7 @@ def write_plans(
     )
 
 
-class _Writer:
+class PlanWriter:
     """Writes plan files. The folder may have the same plans already, from an earlier call, and no others."""
 
     def __init__(self, folder: Path, store: str, sizes: Mapping[TowerName, int]) -> None:
