@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
@@ -26,9 +28,11 @@ class SpoolWriter:
 
     def __init__(self, schema: pa.Schema, folder: Path | None) -> None:
         writable = folder is not None and os.access(folder, os.W_OK)
-        self._file = tempfile.TemporaryFile(dir=folder if writable else None)  # noqa: SIM115 - closed with this object
-        weakref.finalize(self, self._file.close)
-        self._sink = pa.ipc.new_file(self._file, schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+        self._folder = Path(folder if folder is not None and writable else tempfile.gettempdir())
+        with self._named_errors():
+            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed with this object
+            weakref.finalize(self, self._file.close)
+            self._sink = pa.ipc.new_file(self._file, schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
         self._starts = [0]
 
     def add(self, rows: pa.RecordBatch | pa.Table) -> None:
@@ -36,14 +40,25 @@ class SpoolWriter:
         batches = [rows] if isinstance(rows, pa.RecordBatch) else rows.to_batches(BATCH_ROWS)
         for batch in batches:
             if batch.num_rows:
-                self._sink.write_batch(batch)
+                with self._named_errors():
+                    self._sink.write_batch(batch)
                 self._starts.append(self._starts[-1] + batch.num_rows)
 
     def finish(self) -> SpooledTable:
         """The table."""
-        self._sink.close()
-        self._file.flush()
+        with self._named_errors():
+            self._sink.close()
+            self._file.flush()
         return SpooledTable(self, pa.ipc.open_file(self._file), self._starts)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Within the block, errors name a file in the folder: the temporary file has no name."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OSError(error.errno or errno.EIO, reason, str(self._folder / "temporary file")) from error
 
 
 class SpooledTable:

@@ -85,9 +85,9 @@ def test_command_line_offers_the_same_values() -> None:
                 expected = VALUES | (RERANK if command.name == "rerank" else {})
                 assert tuple(option.type.choices) == expected[option.name][0], (command.name, option.name)
                 offered.append((command.name, option.name))
-    # `eval remove --protocol` has no options in Python, `model show --store-dtype` has those of embed, and
-    # EvalOptions.screen is not on the command line.
-    assert len(offered) == len(CHECKED) + 1
+    # `eval remove --protocol` has no options in Python, `model show --store-dtype` and three of `plan` are those of
+    # embed, and EvalOptions.screen is not on the command line.
+    assert len(offered) == len(CHECKED) + 1 + 3
     assert [option for _, option in offered].count("screen") == 1
 
 

@@ -125,7 +125,7 @@ def register_all(store: Store) -> int:
     for start in range(0, len(files), FILES_AT_ONCE):
         with store.catalog.write(limited=True) as session:
             shards = (read_shard(path, check=True) for path in files[start : start + FILES_AT_ONCE])
-            register(session, store, shards)
+            register(session, shards)
     return len(files)
 
 

@@ -134,7 +134,7 @@ def test_single_labels_equal_scikit_learn(colours: Path, cli_json: Run, template
 
 def test_several_labels_equal_scikit_learn(scenes: Path, store: Path, cli: Run, cli_json: Run, templates: Path) -> None:
     cli("ingest", "coco", scenes)
-    cli("embed", "--model", "demo", "--only", "images")
+    cli("embed", "--model", "demo", "--only", "images", "--precision", "fp32")
     result = cli_json("zeroshot", "--split", "coco/val", "--templates", templates, "--top", 1, "--top", 3)
     (row,) = result["classifications"]
     names, positive = labels_of(store, "coco/val")

@@ -55,7 +55,7 @@ def test_the_first_vector_and_the_last_failure_of_an_item_count(
         shard(store, "c", [5, 8]),
     ]
     with store.catalog.write() as session:
-        register(session, store, iter([*shards, shards[1]]))
+        register(session, iter([*shards, shards[1]]))
     rows = query_rows(store.root, "SELECT content, file[-4:-4] AS file, row FROM vectors JOIN shards USING (shard_id)")
     expected = [(1, "a", 0), (2, "a", 1), (3, "a", 2), (4, "b", 1), (5, "c", 0), (8, "c", 1)]
     assert sorted((int(row["content"], 16), row["file"], row["row"]) for row in rows) == expected
@@ -70,6 +70,6 @@ def test_shards_are_registered_once(tmp_path: Path) -> None:
     written = shard(store, "a", [1, 2])
     for _ in range(2):
         with store.catalog.write() as session:
-            register(session, store, [written])
+            register(session, [written])
     assert query_rows(store.root, "SELECT count(*) AS n FROM vectors")[0]["n"] == 2
     assert query_rows(store.root, "SELECT count(*) AS n FROM shard_checksums")[0]["n"] == 1
