@@ -77,6 +77,16 @@ def read_image_file(path: Path) -> bytes:
     return read_object(url) if url else read_regular(path, limit=MAX_IMAGE_BYTES)
 
 
+def is_image_file(path: Path) -> bool:
+    """Whether a path is that of a file, or of an object (see `objects.url_of`).
+
+    Raises:
+        StorageError: object storage cannot be used.
+    """
+    url = url_of(path)
+    return find_object(url) is not None if url else path.is_file()
+
+
 def image_file_state(path: Path) -> tuple[int, int]:
     """The size of an image file, in bytes, and when it was written last, in nanoseconds since 1970.
 

@@ -55,6 +55,7 @@ def build(root: Path) -> None:
     run("model", "add", "tuned", "--base", "bundled:demo", "--adapter", "runs/tuned/best")
     run("embed", "--model", "tuned", "--split", "coco/val2017")
     run("eval", "--model", "tuned", "--split", "coco/val2017")
+    run("zeroshot", "--model", "tuned", "--split", "coco/val2017")
     _write_vectors(root)
 
 

@@ -40,7 +40,11 @@ if TYPE_CHECKING:
     help="Largest number of items of a plan, and of its shard. [default: 1,024 images, 8,192 captions]",
 )
 @memory_option("Device memory budget of an encoding process; the batch size is reduced to fit.")
-@click.option("--device", metavar="DEVICE", help="Device for a sample of the model. [default: cuda if available]")
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Device on which a few items are encoded to check the model. [default: cuda if available, else cpu]",
+)
 @click.option("--retry-failed", is_flag=True, help="Plan items again that failed in an earlier run.")
 @store_option
 @json_option

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from clipstore.objects import find_object, list_objects, url_of
+from clipstore.files import is_image_file
+from clipstore.objects import list_objects, url_of
 
 _DEPTH = 3  # levels of folders below a root that are searched for images
 _FOLDERS = 500  # folders that a search looks into at most
@@ -97,12 +98,7 @@ def _is_below(path: str, roots: Iterable[str]) -> bool:
 def contains_any(folder: Path, names: Sequence[str]) -> bool:
     """Whether a folder contains a file of a sample of the `names`."""
     step = max(1, len(names) // SAMPLE)
-    return any(_is_file(folder / name) for name in names[::step])
-
-
-def _is_file(path: Path) -> bool:
-    url = url_of(path)
-    return find_object(url) is not None if url else path.is_file()
+    return any(is_image_file(folder / name) for name in names[::step])
 
 
 def nearest_folder(root: Path, names: Sequence[str]) -> Path | None:

@@ -16,6 +16,7 @@ from threading import Lock
 
 from clipstore.device import checked_device
 from clipstore.errors import OptionError, PlanError
+from clipstore.files import is_image_file
 from clipstore.inference.encode import encode
 from clipstore.inference.loading import check_models, load_models
 from clipstore.inference.manifests import complete_shards, is_complete, write_manifest
@@ -151,6 +152,7 @@ class _Task:
 
         Raises:
             PlanError: it does not.
+            StorageError: the images are objects, and object storage cannot be used.
         """
         if not self.root.is_dir():
             message = (
@@ -162,7 +164,7 @@ class _Task:
             message = f"the plan {self.path} is of another store than {self.root}: name its store with --store"
             raise PlanError(message)
         images = self.plan.sources if self.plan.source == "image_files" else []
-        if images and not any(Path(image).is_file() for image in images):
+        if images and not any(is_image_file(Path(image)) for image in images):
             message = (
                 f"this machine sees none of the {len(images)} image files of the plan {self.path}, such as "
                 f"{images[0]}: mount their folder under the same path"

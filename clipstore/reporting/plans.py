@@ -56,7 +56,7 @@ def encoded_rows(results: Sequence[Row]) -> list[Row]:
 
 def registered_rows(result: Row) -> list[Row]:
     """The result of `clipstore register`, as the row of a table."""
-    names = {"plans": "plans", "registered": "registered", "before": "registered before", "items": "items"}
+    names = {"plans": "plans", "registered": "registered", "before": "before", "items": "items"}
     counts = {word: result[name] for name, word in names.items()} | {"failed": result["failed"]}
     return [counts | {"not encoded": len(result["missing"]), "not valid": len(result["problems"])}]
 

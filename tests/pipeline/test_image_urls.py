@@ -50,6 +50,20 @@ def test_vectors_equal_those_of_local_files(
     assert reads(objects) == []
 
 
+def test_plan_files_of_objects(
+    uploaded: list[Path], objects: ObjectServer, scenes: Path, store: Path, tmp_path: Path, cli: Run
+) -> None:
+    cli("ingest", "coco", scenes, "--name", "coco", "--images", ROOT)
+    cli("plan", "--model", "demo", "--only", "images", "--out", tmp_path / "plans")
+    cli("encode", tmp_path / "plans")
+    cli("register", tmp_path / "plans")
+    assert len(stored_vectors(store, "images")) == len(uploaded)
+    objects.clear()
+    (tmp_path / "plans" / "manifests" / "000000.json").unlink()
+    refused = cli("encode", tmp_path / "plans", code=1)
+    assert "sees none of the" in refused.stderr
+
+
 def test_missing_and_changed_objects(
     uploaded: list[Path], objects: ObjectServer, scenes: Path, store: Path, cli: Run
 ) -> None:

@@ -99,7 +99,7 @@ class EvalOptions:
     def _check_ray(self) -> None:
         if self.ray is None:
             if self.ray_cpus is not None:
-                message = "--ray-cpus is a setting of the workers of a Ray cluster: name the cluster with --ray"
+                message = "--ray-cpus is an option of --ray: add --ray auto or --ray HOST:PORT"
                 raise OptionError(message)
             return
         if self.ray_cpus is not None and self.ray_cpus < 1:
