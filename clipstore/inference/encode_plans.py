@@ -7,6 +7,7 @@ the plan file, which the operating system releases however it ends.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,10 +17,11 @@ from threading import Lock
 
 from clipstore.device import checked_device
 from clipstore.errors import OptionError, PlanError
+from clipstore.files import image_file_state
 from clipstore.inference.encode import encode
 from clipstore.inference.loading import check_models, load_models
 from clipstore.inference.manifests import complete_shards, is_complete, write_manifest
-from clipstore.inference.plan_files import INDEX, Index, Plan, read_file, read_store_id
+from clipstore.inference.plan_files import INDEX, Index, Plan, read_file, read_store
 from clipstore.inference.settings import EncodeSettings
 from clipstore.progress import Progress, no_progress
 from clipstore.records import PlanGroup, TowerName
@@ -72,9 +74,13 @@ def encode_plans(paths: Sequence[Path], options: EncodeOptions) -> Iterator[Plan
         if isinstance(first, PlanResult):
             yield first
             continue
-        settings = first.plan.settings(first.storage)
-        encoding = load_models(settings, device, lambda _fingerprint: queue.count)
-        check_models(settings, encoding)
+        try:
+            settings = first.plan.settings(first.storage)
+            encoding = load_models(settings, device, lambda _fingerprint: queue.count)
+            check_models(settings, encoding)
+        except BaseException:
+            first.release()  # or another call of this process would wait for the lock forever
+            raise
         yield from _encode(first, queue, encoding)
 
 
@@ -147,22 +153,33 @@ class _Task:
         os.close(self.descriptor)
 
     def check_sources(self) -> None:
-        """Check that this machine sees the folder of the store and, of the images, at least one file.
+        """Check that this machine sees the store and, of the images, at least one file, and that texts are the items'.
 
         Raises:
             PlanError: it does not.
         """
-        if not self.root.is_dir():
+        store = read_store(self.root)
+        if store is None:  # also an empty folder, on which the store is not mounted
             message = (
                 f"this machine does not see the store {self.root} of the plan {self.path}: mount it, or name its "
                 "folder here with --store"
             )
             raise PlanError(message)
-        if read_store_id(self.root) not in (None, self.plan.store):
+        if store.id != self.plan.store:
             message = f"the plan {self.path} is of another store than {self.root}: name its store with --store"
             raise PlanError(message)
+        if store.shards != self.plan.shards_url:
+            message = (
+                f"the shards of the store {self.root} are in {store.shards or 'its folder'}, and in "
+                f"{self.plan.shards_url or 'its folder'} by the plan {self.path}: plan again, into another folder"
+            )
+            raise PlanError(message)
+        items = zip(self.plan.contents, self.plan.sources, strict=True) if self.plan.source == "texts" else ()
+        if any(hashlib.sha256(text.encode()).hexdigest() != content for content, text in items):
+            message = f"the texts of the plan {self.path} are not those of its content keys: plan again"
+            raise PlanError(message)
         images = self.plan.sources if self.plan.source == "image_files" else []
-        if images and not any(Path(image).is_file() for image in images):
+        if images and not any(map(_is_seen, images)):
             message = (
                 f"this machine sees none of the {len(images)} image files of the plan {self.path}, such as "
                 f"{images[0]}: mount their folder under the same path"
@@ -260,6 +277,19 @@ class _PlanProgress:
 
     def _report(self) -> None:
         self._on_progress("plans encoded", self._complete, self._plans, f"{self._items:,} items")
+
+
+def _is_seen(image: str) -> bool:
+    """Whether this machine sees an image file, which may be an object.
+
+    Raises:
+        StorageError: object storage cannot be used.
+    """
+    try:
+        image_file_state(Path(image))
+    except OSError:
+        return False
+    return True
 
 
 def _lock(path: Path, *, wait: bool) -> int | None:

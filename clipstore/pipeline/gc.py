@@ -18,7 +18,10 @@ KINDS = {
     "unused": "shards of fingerprints that no model has",
     "scores": "score shards of matching heads that no model has",
     "replaced": "shards whose vectors a later import replaced",
-    "orphans": "shard files that are not registered in the catalog ('clipstore embed' of their model registers them)",
+    "orphans": (
+        "shard files that are not registered in the catalog ('clipstore embed' of their model, or 'clipstore register' "
+        "of their plans, registers them)"
+    ),
     "leftovers": "temporary files of processes that have ended",
     "failures": "records of failed items of fingerprints that no model has",
 }

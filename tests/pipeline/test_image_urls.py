@@ -50,6 +50,18 @@ def test_vectors_equal_those_of_local_files(
     assert reads(objects) == []
 
 
+@pytest.mark.usefixtures("uploaded")
+def test_plan_files_of_objects(scenes: Path, store: Path, cli: Run, tmp_path: Path) -> None:
+    local, plans = store.with_name("local"), tmp_path / "plans"
+    cli("ingest", "coco", scenes, "--name", "coco", "--images", ROOT)
+    cli("plan", "--model", "demo", "--only", "images", "--out", plans)
+    cli("encode", plans)
+    cli("register", plans)
+    run_command(local, "ingest", "coco", scenes, "--name", "coco")
+    run_command(local, "embed", "--model", "demo", "--only", "images")
+    assert stored_vectors(store, "images").tobytes() == stored_vectors(local, "images").tobytes()
+
+
 def test_missing_and_changed_objects(
     uploaded: list[Path], objects: ObjectServer, scenes: Path, store: Path, cli: Run
 ) -> None:
