@@ -7,6 +7,7 @@ the plan file, which the operating system releases however it ends.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from clipstore.files import is_image_file
 from clipstore.inference.encode import encode
 from clipstore.inference.loading import check_models, load_models
 from clipstore.inference.manifests import complete_shards, is_complete, write_manifest
-from clipstore.inference.plan_files import INDEX, Index, Plan, read_file, read_store_id
+from clipstore.inference.plan_files import INDEX, Index, Plan, read_file, read_store
 from clipstore.inference.settings import EncodeSettings
 from clipstore.progress import Progress, no_progress
 from clipstore.records import PlanGroup, TowerName
@@ -73,9 +74,13 @@ def encode_plans(paths: Sequence[Path], options: EncodeOptions) -> Iterator[Plan
         if isinstance(first, PlanResult):
             yield first
             continue
-        settings = first.plan.settings(first.storage)
-        encoding = load_models(settings, device, lambda _fingerprint: queue.count)
-        check_models(settings, encoding)
+        try:
+            settings = first.plan.settings(first.storage)
+            encoding = load_models(settings, device, lambda _fingerprint: queue.count)
+            check_models(settings, encoding)
+        except BaseException:
+            first.release()  # or another call of this process would wait for the lock forever
+            raise
         yield from _encode(first, queue, encoding)
 
 
@@ -147,22 +152,40 @@ class _Task:
     def release(self) -> None:
         os.close(self.descriptor)
 
-    def check_sources(self) -> None:
-        """Check that this machine sees the folder of the store and, of the images, at least one file.
+    def check_texts_and_store(self) -> None:
+        """Check that this machine sees the store with its shards in the planned place, and that texts are the items'.
 
         Raises:
             PlanError: it does not.
-            StorageError: the images are objects, and object storage cannot be used.
         """
-        if not self.root.is_dir():
+        store = read_store(self.root)
+        if store is None:  # also an empty folder, on which the store is not mounted
             message = (
                 f"this machine does not see the store {self.root} of the plan {self.path}: mount it, or name its "
                 "folder here with --store"
             )
             raise PlanError(message)
-        if read_store_id(self.root) not in (None, self.plan.store):
+        if store.id != self.plan.store:
             message = f"the plan {self.path} is of another store than {self.root}: name its store with --store"
             raise PlanError(message)
+        if store.shards != self.plan.shards_url:
+            message = (
+                f"the shards of the store {self.root} are in {store.shards or 'its folder'}, and in "
+                f"{self.plan.shards_url or 'its folder'} by the plan {self.path}: plan again, into another folder"
+            )
+            raise PlanError(message)
+        items = zip(self.plan.contents, self.plan.sources, strict=True) if self.plan.source == "texts" else ()
+        if any(hashlib.sha256(text.encode()).hexdigest() != content for content, text in items):
+            message = f"the texts of the plan {self.path} are not those of its content keys: plan again"
+            raise PlanError(message)
+
+    def check_images(self) -> None:
+        """Check that this machine sees at least one of its image files.
+
+        Raises:
+            PlanError: it sees none.
+            StorageError: the images are objects, and object storage cannot be used.
+        """
         images = self.plan.sources if self.plan.source == "image_files" else []
         if images and not any(is_image_file(Path(image)) for image in images):
             message = (
@@ -191,6 +214,7 @@ class _Queue:
     def __init__(self, paths: Sequence[Path], options: EncodeOptions) -> None:
         self._left, self._postponed, self._root = deque(paths), deque[Path](), options.root
         self._returned: _Task | None = None
+        self._sees_images = False  # whether this machine sees images of a plan: then those that it misses have failed
         self._progress = _PlanProgress(options.on_progress, len(paths))
         self.count = self._progress.count_items
 
@@ -229,15 +253,19 @@ class _Queue:
         try:
             plan, digest = read_file(path, "plan", Plan)
             task = _Task(path=path, plan=plan, digest=digest, root=self._root or plan.root, descriptor=descriptor)
-            task.check_sources()
+            task.check_texts_and_store()
+            is_encoded = is_complete(path, digest, task.storage)
+            shards = None if is_encoded else complete_shards(task.group, task.storage)
+            if not is_encoded and shards is None and not self._sees_images:
+                task.check_images()
+                self._sees_images = plan.source == "image_files"
         except BaseException:
             os.close(descriptor)
             raise
-        if is_complete(path, digest, task.storage):
+        if is_encoded:
             task.release()
             self._progress.count_plan()
             return task.result([], encoded=False)
-        shards = complete_shards(task.group, task.storage)
         return task if shards is None else self.complete(task, shards, encoded=False)
 
 

@@ -110,6 +110,9 @@ def check_models(settings: Mapping[str, WorkerSettings], encoding: Mapping[str, 
         vectors, device = encoder.probe(), encoder.device.type
         for component, stored in worker.probes.items():
             words = f"{worker.model.name}: the vectors of the {worker.tower.tower} tower"
+            if component not in vectors:
+                message = f"{worker.model.name} has no {component} here, whose probe is in the plan: plan again"
+                raise ModelError(message)
             same_rounding = device == stored.device
             check_probe(words, worker.tower, vectors[component], stored, device, same_rounding=same_rounding)
 
@@ -125,16 +128,17 @@ def _check_files(worker: WorkerSettings) -> None:
     (tower,) = (tower for tower in towers if tower.tower == planned.tower)
     if (tower.dim, tower.features_dim) != (planned.dim, planned.features_dim):
         message = (
-            f"{model.name} has {planned.tower} vectors of width {tower.dim} here, and {planned.dim} in the plan: "
-            "use the same model files"
+            f"{model.name} has {planned.tower} vectors of width {tower.dim} and features of width {tower.features_dim} "
+            f"here, and {planned.dim} and {planned.features_dim} in the plan: use the same model files"
         )
         raise ModelError(message)
-    if tower.fingerprint != planned.fingerprint:
-        legacy = v1_fingerprints(model, planned.precision)
-        if legacy.get(planned.tower) != planned.fingerprint:
+    here = {planned.tower: (tower.fingerprint, planned.fingerprint), "backbone": (tower.backbone, planned.backbone)}
+    for component, (current, stored) in here.items():
+        if current != stored and v1_fingerprints(model, planned.precision).get(component, current) != stored:
+            part = f"the {component} tower" if component == planned.tower else "the image backbone"
             message = (
                 f"the files of {model.name} in {model.base} are not those that were planned (fingerprint "
-                f"{tower.fingerprint[:12]} of the {planned.tower} tower, planned {planned.fingerprint[:12]}): copy the "
-                "model's files to this machine, or plan again"
+                f"{(current or 'none')[:12]} of {part}, planned {(stored or 'none')[:12]}): copy the model's files to "
+                "this machine, or plan again"
             )
             raise ModelError(message)

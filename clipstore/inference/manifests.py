@@ -6,8 +6,10 @@ import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from clipstore.errors import PlanError, ShardError
 from clipstore.inference.plan_files import MANIFESTS, Key, read_file, write_file
@@ -32,7 +34,7 @@ class Manifest(msgspec.Struct, kw_only=True, frozen=True):
 
     plan: Key
     machine: str
-    shards: list[ManifestShard]
+    shards: Annotated[list[ManifestShard], Meta(min_length=1)]
 
 
 def manifest_path(plan: Path) -> Path:

@@ -1,12 +1,13 @@
 """Plan files: plan groups as JSON, which can be encoded without the catalog, and the index of a folder of them.
 
 A folder of plans has `index.json`, one file for each plan group, and `manifests/` with a file for each plan that was
-encoded (see manifests.py). The same plan group always has the same file. docs/plan-format.md is the format.
+encoded (see manifests.py). The same plan group always has the same file. docs/plan-files.md has the format.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
@@ -19,6 +20,7 @@ from clipstore.errors import PlanError
 from clipstore.files import read_regular, write_whole
 from clipstore.inference.loading import WorkerSettings
 from clipstore.json_decoding import decode_json
+from clipstore.objects import url_of
 from clipstore.records import (
     ImageFile,
     Model,
@@ -30,14 +32,15 @@ from clipstore.records import (
     Tower,
     TowerName,
 )
-from clipstore.shards import LocalStorage, ObjectStorage, Storage
+from clipstore.shards import LocalStorage, ObjectStorage, Storage, is_shard_name
 
 FORMAT_VERSION = 1
 
 INDEX = "index.json"
 MANIFESTS = "manifests"
 
-Key = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+_KEY = r"^[0-9a-f]{64}$"
+Key = Annotated[str, Meta(pattern=_KEY)]
 Content = TypeVar("Content")
 
 
@@ -51,8 +54,8 @@ class PlannedTower(msgspec.Struct, kw_only=True, frozen=True):
 
     model: Model
     tower: Tower
-    store_dtype: str
-    items: list[int] | None = None
+    store_dtype: Annotated[str, Meta(pattern=r"^float(32|16)$")]
+    items: list[Annotated[int, Meta(ge=0)]] | None = None
     probes: dict[str, Probe] = {}
 
 
@@ -86,14 +89,42 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
     store: str
     folder: str
     shards_url: str | None = None
-    memory: int
+    memory: Annotated[int, Meta(ge=1)]
     source: PlanSource
-    towers: list[PlannedTower]
-    contents: list[Key]
+    towers: Annotated[list[PlannedTower], Meta(min_length=1)]
+    contents: Annotated[list[Key], Meta(min_length=1)]
     sources: list[str]
-    sizes: list[int] = []
-    rows: list[int] = []
+    sizes: list[Annotated[int, Meta(ge=0)]] = []
+    rows: list[Annotated[int, Meta(ge=0)]] = []
     shards: dict[str, FeatureShard] = {}
+
+    def __post_init__(self) -> None:
+        """Check that the parts agree, for a file may have been edited.
+
+        Raises:
+            ValueError: they do not.
+        """
+        count, fingerprints = len(self.contents), [planned.tower.fingerprint for planned in self.towers]
+        lengths = (len(self.sources), len(self.sizes), len(self.rows))
+        images, features = self.source == "image_files", self.source == "features"
+        faults = {
+            f"{lengths} sources, sizes and rows for {count} {self.source}": lengths
+            != (count, count * images, count * features),
+            "an item is in it twice": len({*self.contents}) != count,
+            "a tower is in it twice": len({*fingerprints}) != len(fingerprints),
+            "the path of an image has a null character": images and any("\0" in source for source in self.sources),
+            "a shard with features is not described": features and not {*self.sources} <= self.shards.keys(),
+            "a shard with features has another name": not all(map(is_shard_name, self.shards)),
+            "shards_url is not a URL of object storage": self.shards_url not in (None, url_of(self.shards_url or "")),
+            "a tower has another source": any(
+                (t.tower.tower == "text") != (self.source == "texts") for t in self.towers
+            ),
+            "a fingerprint is not a SHA-256": not all(map(_has_sha_names, self.towers)),
+            "the items of a tower are not numbers of items": any(not _has_items(t, count) for t in self.towers),
+        }
+        for fault, present in faults.items():
+            if present:
+                raise ValueError(fault)
 
     @property
     def root(self) -> Path:
@@ -142,14 +173,27 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
         )
 
 
+def _has_sha_names(planned: PlannedTower) -> bool:
+    """Whether the fingerprints of a tower, which are names of folders, are SHA-256."""
+    names = (planned.tower.fingerprint, planned.tower.backbone or "0" * 64)
+    return all(re.match(_KEY, name) for name in names)
+
+
+def _has_items(planned: PlannedTower, count: int) -> bool:
+    """Whether a tower has all items of a plan with `count` items, or some, each once."""
+    items = planned.items
+    return items is None or (0 < len(items) == len({*items}) and max(items) < count)
+
+
 class IndexEntry(msgspec.Struct, kw_only=True, frozen=True):
-    """A plan in the index: its file, the digest of its content, and what it is of."""
+    """A plan in the index: its file, the digest of its content, what it is of, and the files of the shards it gives."""
 
     file: Annotated[str, Meta(pattern=r"^[0-9]{6,}\.json$")]
     digest: Key
     models: list[str]
     tower: TowerName
     items: int
+    shards: list[str]
 
 
 class Index(msgspec.Struct, kw_only=True, frozen=True):
@@ -277,18 +321,21 @@ def read_file(path: Path, kind: str, content: type[Content]) -> tuple[Content, s
         raise PlanError(message) from error
 
 
-class _StoreSettings(msgspec.Struct):
+class StoreIdentity(msgspec.Struct):
+    """Of the settings of a store, its id and the URL of its shards (see `clipstore.store.settings`)."""
+
     id: str
+    shards: str | None = None
 
 
-def read_store_id(root: Path) -> str | None:
-    """The id of the store in a folder, by its settings (see `clipstore.store.settings`); None: it has none there.
+def read_store(root: Path) -> StoreIdentity | None:
+    """The store in a folder, by its settings; None: there is none.
 
     Raises:
         PlanError: they are damaged.
     """
     try:
-        return decode_json(read_regular(root / "store.json"), _StoreSettings).id
+        return decode_json(read_regular(root / "store.json"), StoreIdentity)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 
 from clipstore.records import Row
 
@@ -26,7 +27,7 @@ def planned_rows(summaries: Sequence[Row]) -> list[Row]:
 
 def planned_notes(result: Row) -> list[str]:
     """Notes on `clipstore plan`: what to do next."""
-    folder, count = result["folder"], len(result["plans"])
+    folder, count = quote(result["folder"]), len(result["plans"])
     notes = [
         f"{model}: {images:,} images wait for the features of another model with the same backbone: plan again after "
         "'clipstore register'"

@@ -404,3 +404,13 @@ def test_json_of_init(objects: ObjectServer, store: Path, cli_json: RunJson) -> 
     assert cli_json("store", "init", "--shards", f"{URL}//")["shards"] == URL
     assert json.loads((store / "store.json").read_text())["shards"] == URL
     assert json.loads(objects.read("prefix/store.json"))["id"] == json.loads((store / "store.json").read_text())["id"]
+
+
+@pytest.mark.usefixtures("objects")
+def test_plans_made_before_the_shards_moved_are_refused(scenes: Path, cli: Run, store: Path, tmp_path: Path) -> None:
+    cli("ingest", "coco", scenes)
+    cli("plan", "--model", "demo", "--only", "images", "--out", tmp_path / "plans")
+    cli("store", "init", "--shards", URL)
+    error = cli("encode", tmp_path / "plans", code=1).stderr
+    assert f"are in {URL}, and in its folder by the plan" in error
+    assert not (store / "shards").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from clip_folder import build_headed_lora, edit_json
 from helpers import command_line, query_rows, run_command, stored_vectors
 
+from clipstore.inference.manifests import read_manifest
 from clipstore.inference.plan_files import INDEX, Index, Plan, read_file, write_file
 from clipstore.pipeline.embed import plan as embed_plan
 
@@ -205,6 +208,74 @@ def test_changed_and_older_files_are_refused(planned: Path, cli: Run) -> None:
     cli("encode", file)
 
 
+def _change(file: Path, name: str, value: Any) -> None:
+    """Change a value of a plan, such as "towers.0.store_dtype", as an editor would that also writes the digest."""
+    plan = json.loads(file.read_bytes())["content"]
+    *parents, key = (int(part) if part.isdecimal() else part for part in name.split("."))
+    place = plan
+    for parent in parents:
+        place = place[parent]
+    place[key] = value
+    content = json.dumps(plan).encode()
+    head = f'{{"format":"clipstore-plan","version":1,"digest":"{hashlib.sha256(content).hexdigest()}","content":'
+    file.write_bytes(head.encode() + content + b"}\n")
+
+
+EDITS: list[tuple[str, Any, str]] = [
+    ("towers", [], "length >= 1"),
+    ("towers.0.tower.backbone", "../../outside", "not a SHA-256"),
+    ("towers.0.tower.backbone", "0" * 64, "image backbone"),
+    ("towers.0.tower.backbone", None, "image backbone"),
+    ("towers.0.tower.fingerprint", "../../outside", "not a SHA-256"),
+    ("towers.0.tower.features_dim", 10**15, "in the plan: use the same"),
+    ("towers.0.tower.tower", "text", "another source"),
+    ("towers.0.store_dtype", "int8", "store_dtype"),
+    ("towers.0.items", [0, 99], "not numbers of items"),
+    ("towers.0.items", [-1], ">= 0"),
+    ("towers.0.items", [], "not numbers of items"),
+    ("towers.0.probes.other", {"vector": [1.0], "device": "cpu", "software": ""}, "has no other"),
+    ("contents", ["0" * 64] * ITEMS, "twice"),
+    ("contents", [], "length >= 1"),
+    ("sources", [], "sources"),
+    ("sources.0", "a\0b", "null character"),
+    ("sizes", [], "sizes"),
+    ("sizes.0", -1, ">= 0"),
+    ("rows", [-1], ">= 0"),
+    ("source", "texts", "sizes"),
+    ("shards", {"../outside.h5": {}}, "required field"),
+    ("shards_url", "file:///tmp", "not a URL"),
+    ("memory", 0, ">= 1"),
+]
+
+
+def test_edited_plans_are_refused(planned: Path, cli: Run, store: Path, tmp_path: Path) -> None:
+    file = plan_files(planned)[0]
+    original = file.read_bytes()
+    for name, value, reason in EDITS:
+        file.write_bytes(original)
+        _change(file, name, value)
+        error = cli("encode", file, code=1).stderr
+        assert reason in error, name
+        assert len(error.splitlines()) == 1
+    assert not (store / "shards").exists()
+    assert not [*tmp_path.rglob("*.h5")]
+
+
+def test_a_text_of_another_item_is_refused(planned: Path, cli: Run, store: Path) -> None:
+    file = plan_files(planned)[-2]
+    sources = json.loads(file.read_bytes())["content"]["sources"]
+    _change(file, "sources", sources[::-1])
+    assert "not those of its content keys" in cli("encode", file, code=1).stderr
+    assert not (store / "shards").exists()
+
+
+def test_the_folder_of_a_store_that_is_not_mounted_is_refused(planned: Path, cli: Run, store: Path) -> None:
+    shutil.move(store, store.with_name("away"))
+    store.mkdir()
+    assert "does not see the store" in cli("encode", planned, code=1).stderr
+    assert not [*store.iterdir()]
+
+
 def test_an_unseen_folder_of_images_is_refused(planned: Path, cli: Run, dataset: Path, store: Path) -> None:
     shutil.move(dataset, dataset.with_name("away"))
     assert "sees none of the 7 image files" in cli("encode", planned, code=1).stderr
@@ -258,6 +329,39 @@ def test_register_refuses_what_is_not_as_encoded_and_encode_mends_it(
     assert [row["plan"] for row in encoded if row["encoded"]] == ([] if damage == "manifest" else [files[0].name])
     result = cli_json("register", planned)
     assert (result["registered"], result["before"], result["problems"]) == (1, len(files) - 1, [])
+
+
+def test_a_manifest_of_other_registered_shards_is_refused(planned: Path, cli: Run, cli_json: Run) -> None:
+    first, second, *_ = plan_files(planned)
+    cli("encode", first)
+    cli("register", planned)
+    manifest = read_manifest(first)
+    assert manifest
+    _, digest = read_file(second, "plan", Plan)
+    write_file(planned / "manifests" / second.name, "manifest", msgspec.structs.replace(manifest, plan=digest))
+    assert f"{second.name}: its manifest is of another plan" in cli("register", planned, code=1).stderr
+    assert second.name in cli_json("register", planned)["missing"]
+
+
+def test_a_lost_plan_file_is_named_and_its_manifest_stays(planned: Path, cli: Run, cli_json: Run) -> None:
+    cli("encode", planned)
+    first, *others = plan_files(planned)
+    content = first.read_bytes()
+    first.unlink()
+    assert f"cannot read {first}" in cli("register", planned, code=1).stderr
+    first.write_bytes(content)
+    result = cli_json("register", planned)
+    assert (result["registered"], result["before"]) == (1, len(others))
+
+
+def test_a_plan_without_its_images_does_not_stop_the_others(
+    planned: Path, cli: Run, cli_json: Run, dataset: Path
+) -> None:
+    for image in sorted((dataset / "val").glob("*.jpg"))[ITEMS : 2 * ITEMS]:
+        image.unlink()
+    rows = cli_json("encode", planned)["encoded"]
+    assert [row["failed"] for row in rows[:3]] == [0, ITEMS, 0]
+    assert f"{ITEMS} items failed" in cli("register", planned, code=3).stderr
 
 
 def test_a_task_beyond_the_number_of_tasks_is_refused(planned: Path, cli: Run) -> None:

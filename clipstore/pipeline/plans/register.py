@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from clipstore.errors import PlanError, ShardError
 from clipstore.inference.manifests import Manifest, ManifestShard, manifest_path, read_manifest, read_stored
@@ -95,6 +96,8 @@ def _register_some(
     ):
         if isinstance(shards, _NotAsStated):
             _add_problem(folder, file, str(shards), result)
+        elif isinstance(shards, PlanError):
+            result.problems.append({"plan": file, "reason": str(shards)})
         else:
             new += shards
             result.registered += 1
@@ -115,7 +118,7 @@ def _read_manifest(folder: Path, entry: IndexEntry, result: RegisterResult) -> M
         return None
     if manifest is None:
         result.missing.append(entry.file)
-    elif manifest.plan != entry.digest:
+    elif manifest.plan != entry.digest or [shard.file for shard in manifest.shards] != entry.shards:
         _add_problem(folder, entry.file, "its manifest is of another plan", result)
         return None
     return manifest
@@ -139,8 +142,11 @@ def _unregistered(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, 
     }
 
 
-def _verified(storage: Storage, folder: Path, encoded: tuple[str, Manifest]) -> list[Shard] | _NotAsStated:
-    """The shards of a plan, which are as its manifest states and have its items; or what is wrong."""
+def _verified(storage: Storage, folder: Path, encoded: tuple[str, Manifest]) -> list[Shard] | _NotAsStated | PlanError:
+    """The shards of a plan, which are as its manifest states and have its items; or what is wrong.
+
+    A PlanError is about the plan file itself, without which the plan can neither be compared nor encoded again.
+    """
     file, manifest = encoded
     try:
         plan, digest = read_file(folder / file, "plan", Plan)
@@ -149,7 +155,9 @@ def _verified(storage: Storage, folder: Path, encoded: tuple[str, Manifest]) -> 
             return _NotAsStated("the plan file was changed")
         parts = plan.group(storage).plans
         return [_verified_shard(storage, part, kind, stated) for part in parts for kind in plan_shards(part)]
-    except (PlanError, ShardError) as error:
+    except PlanError as error:
+        return error
+    except ShardError as error:
         return _NotAsStated(str(error))
     except _NotAsStated as difference:
         return difference
@@ -191,7 +199,7 @@ def check_problems(result: RegisterResult, folder: Path, *, allowed: int = 0) ->
         plans = "1 plan is" if count == 1 else f"{count} plans are"
         message = (
             f"{plans} not as encoded ({result.problems[0]['plan']}: {result.problems[0]['reason']}): "
-            f"'clipstore encode {folder}' encodes {'it' if count == 1 else 'them'} again"
+            f"'clipstore encode {quote(str(folder))}' encodes {'it' if count == 1 else 'them'} again"
         )
         raise PlanError(message)
     if result.failed > allowed:

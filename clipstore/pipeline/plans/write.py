@@ -19,6 +19,7 @@ from clipstore.inference.plan_files import (
     write_encoded,
     write_file,
 )
+from clipstore.inference.write import plan_files
 from clipstore.pipeline.embed.options import EmbedOptions
 from clipstore.pipeline.embed.plan import items_per_shard, plan_groups
 from clipstore.pipeline.embed.run import find_models, run_embed
@@ -111,7 +112,7 @@ class PlanWriter:
         count = progress_counter(run.options.on_progress, f"{names}: {kind} planned", total)
         for group in plan_groups([items for _, items in work], self._sizes):
             plan = plan_of(group, settings, store=self._store, root=run.store.root)
-            self._write(plan)
+            self._write(plan, [file for part in group.plans for file in plan_files(part)])
             count(sum(len(part.contents) for part in group.plans))
 
     def finish(self, root: Path) -> Index:
@@ -123,7 +124,7 @@ class PlanWriter:
             write_file(self._folder / INDEX, "plan-index", index)
         return index
 
-    def _write(self, plan: Plan) -> None:
+    def _write(self, plan: Plan, shards: list[str]) -> None:
         number = len(self._entries)
         encoded = encode_content(plan)
         entry = IndexEntry(
@@ -132,6 +133,7 @@ class PlanWriter:
             models=[planned.model.name for planned in plan.towers],
             tower=plan.towers[0].tower.tower,
             items=len(plan.contents),
+            shards=shards,
         )
         if self._earlier and self._earlier.plans[number : number + 1] != [entry]:
             raise self._has_others()
