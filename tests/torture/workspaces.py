@@ -6,6 +6,7 @@ A workspace is the folder in which commands run: jobs/tuned.toml and store/, who
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -42,6 +43,7 @@ TRAIN = ("train", "--model", "tuned")
 # another sample of its vectors with fp32 than one that is not interrupted: `items`, `least_cosine`.
 _VOLATILE = {"seconds", "peak_memory", "evaluated_at", "files_key", "software"}
 _SAMPLED = {"items", "least_cosine"}
+_RANDOM_ID = re.compile(rb'"id":"[0-9a-f]{32}"')  # of each store
 _TIMED = {"fingerprints.json", "state.pt", "training.json", "metrics.csv", "SHA256SUMS"}
 
 
@@ -112,6 +114,7 @@ def content(workspace: Path) -> dict[str, Any]:
     for path in files:
         if path.name not in _TIMED:
             data = path.read_bytes().replace(str(workspace).encode(), b"")
+            data = _RANDOM_ID.sub(b"", data) if path == store / "store.json" else data
             contents[str(path.relative_to(store))] = hashlib.sha256(data).hexdigest()
     return contents | _tables(workspace)
 
