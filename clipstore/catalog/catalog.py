@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+
+import duckdb
 
 from clipstore.catalog.access import Access, is_restricted
 from clipstore.catalog.connection import open_connection
@@ -42,11 +44,18 @@ class Catalog:
             if stamp is None:  # in earlier versions, a first ingest that failed left a catalog without tables
                 raise NotFoundError(self._no_store())
             if is_current(stamp):
-                yield Session(connection, access, file=self.path, restricted=is_restricted(connection))
+                with self._reading(connection, access) as session:
+                    yield session
                 return
         self._upgrade()
-        with open_connection(self.path, read_only=True, access=access, limited=limited) as connection:
-            yield Session(connection, access, file=self.path, restricted=is_restricted(connection))
+        with (
+            open_connection(self.path, read_only=True, access=access, limited=limited) as connection,
+            self._reading(connection, access) as session,
+        ):
+            yield session
+
+    def _reading(self, connection: duckdb.DuckDBPyConnection, access: Access) -> closing[Session]:
+        return closing(Session(connection, access, file=self.path, restricted=is_restricted(connection)))
 
     @contextmanager
     def write(self, *, create: bool = False, commit: bool = True, limited: bool = False) -> Iterator[Session]:
@@ -84,7 +93,8 @@ class Catalog:
             connection.begin()
             migrate(connection, read_stamp(connection, self.path))
             try:
-                yield Session(connection, file=self.path, is_new=file != self.path)
+                with closing(Session(connection, file=self.path, is_new=file != self.path)) as session:
+                    yield session
             except BaseException:
                 connection.rollback()
                 raise

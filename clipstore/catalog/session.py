@@ -36,6 +36,7 @@ class Session:
         self._connection, self._file, self._access, self._restricted = connection, file, access, restricted
         self.is_new = is_new  # whether this session creates the catalog
         self._extensions_checked = False  # whether the loaded extensions have been checked
+        self._readers: list[pa.RecordBatchReader] = []
 
     def stage(self, **tables: pa.Table) -> None:
         """Make Arrow tables visible to statements under their names, until the session ends."""
@@ -67,7 +68,18 @@ class Session:
 
         Read it to the end before the next statement of the session.
         """
-        return self._connection.sql(statement(name), params=dict(parameters) or None).to_arrow_reader(BATCH_ROWS)
+        relation = self._connection.sql(statement(name), params=dict(parameters) or None)
+        self._readers.append(relation.to_arrow_reader(BATCH_ROWS))
+        return self._readers[-1]
+
+    def close(self) -> None:
+        """Close results that were not read to the end, as an error leaves them.
+
+        They would keep the catalog open as long as the traceback exists, and DuckDB waits for that when it is opened
+        again.
+        """
+        for reader in self._readers:
+            reader.close()
 
     def sql(self, text: str, parameters: Mapping[str, object] | None = None, *, own: bool = False) -> pa.Table:
         """The result of a statement that a user wrote, or of clipstore's `own` with a user's parameters.
