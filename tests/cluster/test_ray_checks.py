@@ -89,7 +89,8 @@ def test_a_node_with_another_model(head: Nodes, empty: Path, tmp_path: Path) -> 
     assert driver.returncode == 1
     (line,) = stderr.splitlines()
     assert WORKER_ADDRESS in line
-    assert ") failed: demo: the image tower has the fingerprint" in line
+    assert "failed: the files of demo in " in line
+    assert "are not those that were planned" in line
 
 
 def test_an_error_in_a_worker(two_nodes: Nodes, ingested: Path) -> None:
