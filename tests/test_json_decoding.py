@@ -12,7 +12,10 @@ from clipstore.inference.plan_files import Plan
 from clipstore.json_decoding import decode_json
 
 sys.setswitchinterval(1e-6)
-plan = b'{"store":"a","folder":"/s","memory":1,"source":"texts","towers":[],"contents":[],"sources":[]}'
+tower = b'{"tower":"text","fingerprint":"%s","precision":"fp32","dim":4}' % (b"a" * 64)
+planned = b'{"model":{"name":"m","family":"clip","base":"b"},"tower":%s,"store_dtype":"float32"}' % tower
+plan = b'{"store":"a","folder":"/s","memory":1,"source":"texts","towers":[%s],"contents":["%s"],"sources":["t"]}'
+plan %= planned, b"b" * 64
 barrier, plans = Barrier(16), []
 
 def decode():
