@@ -19,7 +19,7 @@ from clipstore.device import checked_device
 from clipstore.errors import OptionError, PlanError
 from clipstore.files import is_image_file
 from clipstore.inference.encode import encode
-from clipstore.inference.loading import check_models, load_models
+from clipstore.inference.loading import Encoders, check_models, load_models
 from clipstore.inference.manifests import complete_shards, is_complete, write_manifest
 from clipstore.inference.plan_files import INDEX, Index, Plan, read_file, read_store
 from clipstore.inference.settings import EncodeSettings
@@ -70,18 +70,22 @@ def encode_plans(paths: Sequence[Path], options: EncodeOptions) -> Iterator[Plan
     """
     device = checked_device(options.device)
     queue = _Queue(paths, options)
-    while first := queue.next(wait=True):
-        if isinstance(first, PlanResult):
-            yield first
-            continue
-        try:
-            settings = first.plan.settings(first.storage)
-            encoding = load_models(settings, device, lambda _fingerprint: queue.count)
-            check_models(settings, encoding)
-        except BaseException:
-            first.release()  # or another call of this process would wait for the lock forever
-            raise
-        yield from _encode(first, queue, encoding)
+    encoders: Encoders = {}
+    try:
+        while first := queue.next(wait=True):
+            if isinstance(first, PlanResult):
+                yield first
+                continue
+            try:
+                settings = first.plan.settings(first.storage)
+                encoding = load_models(settings, device, lambda _fingerprint: queue.count, loaded=encoders)
+                check_models(settings, encoding)
+            except BaseException:
+                first.release()  # or another call of this process would wait for the lock forever
+                raise
+            yield from _encode(first, queue, encoding)
+    finally:
+        queue.close()
 
 
 def select_plans(paths: Sequence[Path], *, task: int = 0, tasks: int = 1) -> list[Path]:
@@ -237,6 +241,11 @@ class _Queue:
     def put_back(self, task: _Task) -> None:
         """Return a task, which is the next one."""
         self._returned = task
+
+    def close(self) -> None:
+        """Release a task that was returned and not taken again."""
+        if self._returned:
+            self._returned.release()
 
     def complete(self, task: _Task, shards: Sequence[Shard], *, encoded: bool) -> PlanResult:
         """Write the manifest of a plan whose shards are complete, and release it; its result."""

@@ -57,8 +57,8 @@ def cluster_places(nodes: Sequence[Node], cpus: int | None = None) -> list[Place
     longest = max(map(len, places), default=0)
     result = [of_node[turn] for turn in range(longest) for of_node in places if turn < len(of_node)]
     if not result:
-        wanted = f"{cpus} CPUs" if cpus else "CPUs or GPUs"
-        message = f"no node of the Ray cluster has {wanted} for a worker: see 'ray status'"
+        resources = f"{cpus} CPUs" if cpus else "CPUs or GPUs"
+        message = f"no node of the Ray cluster has {resources} for a worker: see 'ray status'"
         raise ClusterError(message)
     return result
 

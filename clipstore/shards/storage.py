@@ -145,9 +145,9 @@ class ObjectStorage:
 
     def missing(self, files: Iterable[str]) -> set[str]:
         """As `LocalStorage.missing`: each folder is listed once."""
-        wanted = set(files)
-        folders = {file.rpartition("/")[0] for file in wanted}
-        return wanted - {file for folder in folders for file in self.files(folder)}
+        names = set(files)
+        folders = {file.rpartition("/")[0] for file in names}
+        return names - {file for folder in folders for file in self.files(folder)}
 
     @contextmanager
     def reading(self, file: str, checksum: str | None) -> Iterator[Path]:

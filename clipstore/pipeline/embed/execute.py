@@ -142,13 +142,7 @@ def _encode_on_cluster(
     counters: Mapping[str, Counter],
 ) -> tuple[Iterator[list[Shard]], int]:
     """As `_encode_in_processes`, in workers on the nodes of a cluster, which compare fingerprints and probes first."""
-    with run.store.catalog.read() as session:
-        probes = {items.tower.fingerprint: stored_probes(session, items.tower) for _, items in work}
-    settings = {
-        fingerprint: replace(worker, model=with_absolute_paths(worker.model), probes=probes[fingerprint])
-        for fingerprint, worker in _worker_settings(run, work).items()
-    }
-    places.settings = settings
+    settings = places.settings = remote_settings(run, work)
     timings = {items.tower.fingerprint: model.summaries[items.tower.tower].clock for model, items in work}
     splitters = {fingerprint: run.splitters[fingerprint] for fingerprint in settings}
     _release(work)
@@ -158,6 +152,16 @@ def _encode_on_cluster(
         counters[fingerprint](items, rates.add(node, items))
 
     return encode_in_pool(places, groups, settings, timings, splitters, count), places.threads
+
+
+def remote_settings(run: EmbedRun, work: Work) -> dict[str, WorkerSettings]:
+    """The settings of workers on other machines, by fingerprint: with the stored probes, and absolute paths."""
+    with run.store.catalog.read() as session:
+        probes = {items.tower.fingerprint: stored_probes(session, items.tower) for _, items in work}
+    return {
+        fingerprint: replace(worker, model=with_absolute_paths(worker.model), probes=probes[fingerprint])
+        for fingerprint, worker in _worker_settings(run, work).items()
+    }
 
 
 def _worker_settings(run: EmbedRun, work: Work) -> dict[str, WorkerSettings]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipstore.errors import PlanError
-from clipstore.inference.loading import WorkerSettings
 from clipstore.inference.plan_files import (
     INDEX,
     Index,
@@ -20,6 +19,7 @@ from clipstore.inference.plan_files import (
     write_file,
 )
 from clipstore.inference.write import plan_files
+from clipstore.pipeline.embed.execute import remote_settings
 from clipstore.pipeline.embed.options import EmbedOptions
 from clipstore.pipeline.embed.plan import items_per_shard, plan_groups
 from clipstore.pipeline.embed.run import find_models, run_embed
@@ -28,10 +28,7 @@ from clipstore.pipeline.embed.summary import EmbedSummary
 from clipstore.progress import progress_counter
 from clipstore.records import ITEM_KIND, Row, TowerName
 from clipstore.store.layout import Store
-from clipstore.store.models import with_absolute_paths
-from clipstore.store.probes import stored_probes
 from clipstore.store.settings import store_id
-from clipstore.store.storage import shard_storage
 
 _COUNTS = ("planned", "reused", "failed", "missing", "lost_shards", "special_tokens", "least_cosine")
 _DIGITS = 6  # of the numbers in the names of plan files
@@ -105,7 +102,7 @@ class PlanWriter:
 
     def add(self, run: EmbedRun, work: Work) -> None:
         """Write the plans of the pending items of one source."""
-        settings = _settings(run, work)
+        settings = remote_settings(run, work)
         names = " and ".join(model.model.name for model, _ in work)
         kind = ITEM_KIND[work[0][1].tower.tower]
         total = sum(model.summaries[items.tower.tower].planned for model, items in work)
@@ -147,19 +144,3 @@ class PlanWriter:
             f"{self._folder} has the plans of another run: 'clipstore encode' and 'clipstore register' them, and plan "
             "into another folder"
         )
-
-
-def _settings(run: EmbedRun, work: Work) -> dict[str, WorkerSettings]:
-    """The settings of the towers of pending items, with their stored probes, by fingerprint."""
-    with run.store.catalog.read() as session:
-        return {
-            items.tower.fingerprint: WorkerSettings(
-                storage=shard_storage(run.store),
-                model=with_absolute_paths(model.model),
-                tower=items.tower,
-                store_dtype=run.options.store_dtype,
-                memory=run.options.memory,
-                probes=stored_probes(session, items.tower),
-            )
-            for model, items in work
-        }
