@@ -99,7 +99,7 @@ class PreparedRows:
 
 
 def _tiles(ordinary: int, count: int, size: int) -> list[slice]:
-    """Slices of at most `size` rows; those that are not `ordinary` have tiles of their own, for they have wide bounds."""
+    """Slices of at most `size` rows; the rows that are not ordinary have tiles of their own: their bounds are wide."""
     parts = [(0, ordinary), (ordinary, count)]
     return [slice(first, min(first + size, high)) for low, high in parts for first in range(low, high, size)]
 
