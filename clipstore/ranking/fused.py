@@ -15,18 +15,30 @@ themselves or are reported. A cell that is left in one comparison is left in all
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from clipstore.ranking import bounds
+from clipstore.ranking.bands import Bands, KeyScale, ScreenedTile
+from clipstore.ranking.device_memory import copy_to
+from clipstore.ranking.tiles import TileSide, best_keys
+
+_Ints = NDArray[np.int32]
+_Longs = NDArray[np.int64]
 
 # Rows, columns and depth of a program's block, by the size of an operand's element. Compiled for the devices of the
 # tests these fit into the registers, which larger ones do not on all of them; none has been timed.
 _BLOCKS = {2: (128, 64, 32), 4: (64, 64, 32)}
 _GROUP = 8
-_BLOCK_CELLS, _SETTLE_PROGRAMS = 16, 512
+_SHARE = 16  # one of so many cells can be undecided before a tile is screened in parts
+_SETTLE_PROGRAMS = 512
 SETTLE_OPTIONS = {
-    "BLOCK_CELLS": _BLOCK_CELLS,
+    "BLOCK_CELLS": 16,
     "BLOCK_WIDTH": 64,
     "num_warps": 4,
     "num_stages": 2,
@@ -144,7 +156,7 @@ def settle_cells(
     remaining = Cells.empty(capacity, cells.packed.device)
     launch(
         fused_kernel.settle_cells,
-        min(_SETTLE_PROGRAMS, -(-capacity // _BLOCK_CELLS)),
+        min(_SETTLE_PROGRAMS, -(-capacity // SETTLE_OPTIONS["BLOCK_CELLS"])),
         (
             cells.packed,
             cells.count,
@@ -193,3 +205,82 @@ def launch(
         message = f"tensors of one kernel on {sorted(map(str, devices))}"
         raise RuntimeError(message)
     kernel[(programs,)](*tensors, *sizes, **options)
+
+
+class FusedScreen:
+    """Screens tiles on a CUDA device with the kernels; keys are those of products in float32."""
+
+    def __init__(self, top_k: int, shift: float, device: str) -> None:
+        self._top_k = top_k
+        self._shift = torch.full((1,), shift, dtype=torch.float64, device=device)
+
+    def __call__(self, left: TileSide, right: TileSide, scale: KeyScale) -> ScreenedTile:
+        """Screen a tile."""
+        row_bands, column_bands = self._raised(left, right, scale)
+        rows, columns = _tile_queries(left, row_bands), _tile_queries(right, column_bands)
+        row_sure, column_sure, cells = zip(*self._screened(rows, columns), strict=True)
+        packed = np.concatenate(cells)
+        places = packed >> 32
+        return ScreenedTile(
+            row_sure=np.concatenate(row_sure, axis=1, dtype=np.int64),
+            column_sure=np.stack(column_sure).sum(axis=0, dtype=np.int64),
+            rows=(places // len(columns.prepared)).astype(np.int32),
+            columns=(places % len(columns.prepared)).astype(np.int32),
+            keys=packed.astype(np.int32),  # the lower half
+            row_least=row_bands.least,
+            column_least=column_bands.least,
+        )
+
+    def _raised(self, left: TileSide, right: TileSide, scale: KeyScale) -> tuple[Bands, Bands]:
+        """The bands of both sides; while hits are missing, with the floors that the library's product implies."""
+        groups = left.bands.groups(len(right.low), self._top_k), right.bands.groups(len(left.low), self._top_k)
+        if not any(groups):
+            return left.bands, right.bands
+        keys = bounds.keys(left.low @ right.low.T)
+        products = bounds.FloatKeys(left.low.dtype, left.rows.unit * right.rows.unit)
+        raised = []
+        for bands, count, across in ((left.bands, groups[0], 1), (right.bands, groups[1], 0)):
+            if count:
+                least = products.least(best_keys(keys, count, self._top_k, across))
+                raised.append(bands.raised(scale.below(least), scale))
+            else:
+                raised.append(bands)
+        return raised[0], raised[1]
+
+    def _screened(self, rows: DeviceQueries, columns: DeviceQueries) -> Iterator[tuple[_Ints, _Ints, _Longs]]:
+        """The counts and the remaining cells of a tile, or of parts of its rows if too many cells are undecided."""
+        height, width = len(rows.prepared), len(columns.prepared)
+        capacity = max(width, height * width // _SHARE)
+        size = capacity // width
+        for first, last in ((0, height), *((low, min(low + size, height)) for low in range(0, height, size))):
+            part = rows.part(slice(first, last))
+            counts, cells = screen_tile(part, columns, capacity)
+            remaining = settle_cells(cells, part, columns, self._shift, counts)
+            if int(cells.count) <= capacity:
+                packed = remaining.packed[: int(remaining.count)].sort().values.cpu().numpy()
+                yield counts.rows.cpu().numpy(), counts.columns.cpu().numpy(), packed + (first * width << 32)
+                if last - first == height:
+                    return
+
+
+def device_queries(values: torch.Tensor, prepared: torch.Tensor, terms: torch.Tensor, bands: Bands) -> DeviceQueries:
+    """Rows on the device, values (n, D) and prepared (n, K) with the terms of their bounds, and their bands."""
+    copies = (
+        copy_to(str(values.device), part) for part in (bands.low, bands.high, bands.least, bands.targets, bands.floor)
+    )
+    low, high, least, targets, floor = copies
+    return DeviceQueries(
+        prepared=prepared,
+        values=values,
+        size=terms[:, -1].contiguous(),
+        low=low,
+        high=high,
+        least=least,
+        targets=targets,
+        floor=floor,
+    )
+
+
+def _tile_queries(side: TileSide, bands: Bands) -> DeviceQueries:
+    rows, part = side.rows, side.part
+    return device_queries(rows.on_device[part], rows.low[part], rows.terms[part], bands)

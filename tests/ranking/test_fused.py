@@ -14,12 +14,12 @@ triton = pytest.importorskip("triton")
 
 from clipstore.ranking import fused, fused_kernel  # noqa: E402 - they need Triton
 
-INTERPRETED = Path(__file__).with_name("interpreted_fused.py")
 
-
-def test_in_the_interpreter() -> None:
+@pytest.mark.parametrize("module", ["interpreted_fused.py", "interpreted_ranks.py"])
+def test_in_the_interpreter(module: str) -> None:
     """In a process of its own: Triton decides when it is imported whether it compiles or interprets."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(INTERPRETED)]
+    file = str(Path(__file__).with_name(module))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     print(result.stdout)
