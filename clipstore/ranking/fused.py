@@ -15,7 +15,7 @@ themselves or are reported. A cell that is left in one comparison is left in all
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,9 +193,9 @@ def screen_options(itemsize: int) -> dict[str, int]:
 
 
 def launch(
-    kernel: Any, programs: int, tensors: tuple[torch.Tensor, ...], sizes: tuple[int, ...], options: dict[str, Any]
+    kernel: Any, programs: int, tensors: Sequence[torch.Tensor], sizes: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    """Start `programs` programs of a kernel on the device of its tensors.
+    """Run `programs` programs of a kernel on the device of its tensors.
 
     Raises:
         RuntimeError: the tensors are on several devices; the kernel would read memory that is not its own.
@@ -204,6 +204,13 @@ def launch(
     if len(devices) != 1:
         message = f"tensors of one kernel on {sorted(map(str, devices))}"
         raise RuntimeError(message)
+    start(kernel, programs, tensors, sizes, options)
+
+
+def start(
+    kernel: Any, programs: int, tensors: Sequence[torch.Tensor], sizes: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    """Start a kernel on tensors of one device."""
     kernel[(programs,)](*tensors, *sizes, **options)
 
 

@@ -8,9 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipstore.ranking import bounds
-from clipstore.ranking.fused import DeviceQueries, screen_tile, settle_cells
+from clipstore.ranking import bounds, fused
+from clipstore.ranking.bands import Bands
+from clipstore.ranking.fused import DeviceQueries, device_queries, screen_tile, settle_cells
 
+fused.SETTLE_OPTIONS["BLOCK_CELLS"] = 128  # the interpreter runs one block after another
 PRECISIONS = ["fp16", "bf16", "fp32"]
 
 
@@ -32,24 +34,12 @@ def _bfloat16_products() -> None:
 def draw_queries(rng: np.random.Generator, values: torch.Tensor, layers: int, precision: torch.dtype) -> DeviceQueries:
     """Queries with bands around quarters, of which a third has no target, and floors from none to all scores."""
     shape = (layers, len(values))
-    targets = torch.from_numpy(rng.integers(-8, 8, shape) / 4)
-    margin = torch.from_numpy(rng.choice([0.0, 0.25, 1.0], shape))
-    absent = torch.from_numpy(rng.random(shape) < 1 / 3)
-    floor = torch.from_numpy(rng.choice([-np.inf, 0.0, 1.25, np.inf], len(values), p=[0.05, 0.15, 0.4, 0.4]))
-    return DeviceQueries(
-        prepared=values.to(precision),
-        values=values,
-        size=values.double().norm(dim=1) * 1e-7,
-        low=_keys(bounds.surely_below(targets - margin, torch.float32), absent),
-        high=_keys(bounds.surely_above(targets + margin, torch.float32), absent),
-        least=_keys(bounds.surely_below(floor, torch.float32), floor == torch.inf),
-        targets=targets.masked_fill(absent, torch.nan),
-        floor=floor,
-    )
-
-
-def _keys(keys: torch.Tensor, absent: torch.Tensor) -> torch.Tensor:
-    return keys.masked_fill(absent, bounds.magnitude(torch.float32))
+    targets = np.where(rng.random(shape) < 1 / 3, np.nan, rng.integers(-8, 8, shape) / 4)
+    floor = rng.choice([-np.inf, 0.0, 1.25, np.inf], len(values), p=[0.05, 0.15, 0.4, 0.4])
+    margin = rng.choice([0.0, 0.25, 1.0], len(values))
+    bands = Bands.of(targets, floor, margin, margin, bounds.FloatKeys(torch.float32))
+    sizes = values.double().norm(dim=1, keepdim=True) * 1e-7
+    return device_queries(values, values.to(precision), sizes, bands)
 
 
 class Tile:

@@ -7,10 +7,11 @@ that whole rankings run on it and can be compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+from weakref import WeakSet
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,9 +22,11 @@ _CROSSING = (torch.ops.aten._to_copy, torch.ops.aten.copy_)
 
 
 class DeviceTensor(torch.Tensor):
-    """A tensor of the device; `values` is its memory."""
+    """A tensor of the device; `values` is its memory. All live ones are counted."""
 
     values: torch.Tensor
+    live: ClassVar[WeakSet[DeviceTensor]] = WeakSet()
+    peak_bytes: ClassVar[int] = 0  # of the live tensors since it was set to 0
 
     @staticmethod
     def __new__(cls, values: torch.Tensor) -> DeviceTensor:
@@ -31,7 +34,13 @@ class DeviceTensor(torch.Tensor):
             cls, values.size(), strides=values.stride(), dtype=values.dtype, device=DEVICE
         )
         tensor.values = values
+        cls.live.add(tensor)
+        storages = {other.values.untyped_storage().data_ptr(): other for other in cls.live}
+        in_use = sum(other.values.untyped_storage().nbytes() for other in storages.values())
+        cls.peak_bytes = max(cls.peak_bytes, in_use)
         return tensor
+
+    __hash__ = object.__hash__
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -74,15 +83,11 @@ def _run(operator: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return tree_map_only(torch.Tensor, returned, result)
 
 
-def on_values(launch: Callable[..., None]) -> Callable[..., None]:
-    """A launch of kernels on the memory of the device."""
-
-    def launch_on_values(kernel: Any, programs: int, tensors: Iterable[torch.Tensor], *others: Any) -> None:
-        for number, tensor in enumerate(tensors):
-            assert isinstance(tensor, DeviceTensor), f"tensor {number} of {kernel} is not on the device"
-        launch(kernel, programs, [tensor.values for tensor in tensors], *others)
-
-    return launch_on_values
+def start_on_values(start: Callable[..., None]) -> Callable[..., None]:
+    """A start of kernels on the memory of the device."""
+    return lambda kernel, programs, tensors, *others: start(
+        kernel, programs, [tensor.values for tensor in tensors], *others
+    )
 
 
 class ThisThread:
