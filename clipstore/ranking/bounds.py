@@ -227,10 +227,9 @@ def margins(terms: torch.Tensor, greatest: torch.Tensor) -> NDArray[np.float64]:
     return (greatest @ terms.T).cpu().numpy()
 
 
-def screen_precision(device: str) -> str:
-    """The fastest precision that the device multiplies natively and that satisfies the assumptions of the bound."""
-    native = ["bf16", "fp32", "fp64"] if has_native_bf16(device) else ["fp32", "fp64"]
-    native.insert(0, "int8" if torch.device(device).type == "cpu" else "fp16")
+def device_precision(device: str) -> str:
+    """The fastest precision that a GPU multiplies natively and that satisfies the assumptions of the bound."""
+    native = ["fp16", "bf16", "fp32", "fp64"] if has_native_bf16(device) else ["fp16", "fp32", "fp64"]
     return next(name for name in native if name == "fp64" or trusted(name, device))
 
 

@@ -24,6 +24,7 @@ from clipstore.errors import VectorError
 from clipstore.ranking import bounds, kernels
 from clipstore.ranking.blocks import Layout, Side, prefetch, screen_threads, spans
 from clipstore.ranking.bounds import Centre
+from clipstore.ranking.calibration import fastest_precision
 from clipstore.ranking.device_memory import CopyStream, free_memory
 from clipstore.ranking.fused import FusedScreen
 from clipstore.ranking.fused_check import fused_works
@@ -115,7 +116,7 @@ class RankSettings:
         if self.screen not in ("auto", *bounds.PRECISIONS):
             message = f"unknown screen {self.screen!r}: use auto, {', '.join(bounds.PRECISIONS)}"
             raise VectorError(message)
-        name = bounds.screen_precision(self.device) if self.screen == "auto" else self.screen
+        name = fastest_precision(self.device) if self.screen == "auto" else self.screen
         if not bounds.trusted(name, self.device):
             message = f"products in {name} failed the accuracy self-test on this machine: use the screen auto"
             raise VectorError(message)
