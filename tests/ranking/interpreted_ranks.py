@@ -67,7 +67,7 @@ def test_ranks_over_many_tiles_equal_those_of_the_cpu(monkeypatch: pytest.Monkey
     memory = least_memory(images, texts, pairs) + 2**16
     DeviceTensor.peak_bytes = 0
     assert same(rank_pairs(images, texts, pairs, device=DEVICE, memory=memory), rank_pairs(images, texts, pairs))
-    assert memory / 100 < DeviceTensor.peak_bytes <= memory
+    assert 0 < DeviceTensor.peak_bytes <= memory - 2**24, "the constant part of the plan is not used here"
     assert screened.count(12) == 2 * 5, "two tiles of 64 columns were divided"
 
 
