@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipstore.errors import VectorError
+from clipstore.ranking import kernels
 from clipstore.ranking.bounds import EXTRA
 from clipstore.ranking.integers import padded
 
@@ -80,10 +81,9 @@ class Side:
             high = min(low + _ROWS, stop)
             part = values[low - start : high - start]
             part[:] = self._rows[low:high]
-            lengths = torch.linalg.vector_norm(torch.from_numpy(part), dim=1, dtype=torch.float64).numpy()
-            valid = lengths <= _LONGEST  # NaN compares false
-            if not valid.all():
-                raise BadRowError(self._name, low + int(np.argmin(valid)))
+            bad = kernels.first_longer(part, _LONGEST)
+            if bad >= 0:
+                raise BadRowError(self._name, low + bad)
         return values
 
 

@@ -104,7 +104,7 @@ class PreparedRows:
 
 
 def _tiles(ordinary: int, count: int, size: int) -> list[slice]:
-    """Slices of at most `size` rows. The last rows have their own tiles, for their bound would widen that of others."""
+    """Slices of at most `size` rows; the rows that are not ordinary have tiles of their own: their bounds are wide."""
     parts = [(0, ordinary), (ordinary, count)]
     return [slice(first, min(first + size, high)) for low, high in parts for first in range(low, high, size)]
 
