@@ -56,15 +56,19 @@ def test_ranks_equal_those_of_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records, "the kernels screened"
 
 
-def test_ranks_over_many_tiles_equal_those_of_the_cpu() -> None:
+def test_ranks_over_many_tiles_equal_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hits are missing in the first tiles; in some, more cells tie than the list of a tile has room for."""
-    images, texts = generic(100, 24, 1), generic(150, 24, 2)
+    monkeypatch.setattr(fused, "_SHARE", 5)
+    whole, screened = fused.screen_tile, []
+    monkeypatch.setattr(fused, "screen_tile", lambda *tile: screened.append(len(tile[0].prepared)) or whole(*tile))
+    images, texts = generic(80, 24, 1), generic(100, 24, 2)
     texts[::3] = texts[0]
-    pairs = sample_pairs(100, 150)
+    pairs = sample_pairs(80, 100)
     memory = least_memory(images, texts, pairs) + 2**16
     DeviceTensor.peak_bytes = 0
     assert same(rank_pairs(images, texts, pairs, device=DEVICE, memory=memory), rank_pairs(images, texts, pairs))
-    assert memory / 100 < DeviceTensor.peak_bytes <= memory
+    assert 0 < DeviceTensor.peak_bytes <= memory - 2**24, "the constant part of the plan is not used here"
+    assert screened.count(12) == 2 * 5, "two tiles of 64 columns were divided"
 
 
 def test_a_misplaced_tensor_fails(monkeypatch: pytest.MonkeyPatch) -> None:

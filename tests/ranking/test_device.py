@@ -118,7 +118,7 @@ def test_the_device_holds_no_more_than_the_memory(factor: int) -> None:
     memory = factor * int(str(caught.value).split()[-1])
     DeviceTensor.peak_bytes = 0
     assert same(rank_pairs(images, texts, pairs, memory=memory, device=DEVICE), rank_pairs(images, texts, pairs))
-    assert memory / 100 < DeviceTensor.peak_bytes <= memory
+    assert 0 < DeviceTensor.peak_bytes <= memory - 2**24, "the constant part of the plan is not used here"
 
 
 def test_blocks_are_planned_within_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:

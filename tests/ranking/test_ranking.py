@@ -270,6 +270,15 @@ def test_progress_ends_at_its_total() -> None:
     assert calls[-1] == (5000, 5000)
 
 
+def as_one_tile(rows: PreparedRows) -> PreparedRows:
+    """The rows in one tile, which those whose values exceed int8 share with the others."""
+    rows.tiles = [slice(0, len(rows.values))]
+    rows.greatest = rows.greatest.amax(dim=0, keepdim=True)
+    if rows.fine_greatest is not None:
+        rows.fine_greatest = rows.fine_greatest.amax(dim=0, keepdim=True)
+    return rows
+
+
 def tile_sides(
     images: Array, texts: Array, pairs: Array, name: str, top_k: int, key_precision: torch.dtype | None = None
 ) -> tuple[TileSide, TileSide, KeyScale, Centre]:
@@ -285,7 +294,7 @@ def tile_sides(
         columns=Direction(range(len(texts)), pairs[:, 1], scores, top_k),
     )
     left, right = (
-        Block(PreparedRows(side, 0, state, left=is_left), state, left=is_left)
+        Block(as_one_tile(PreparedRows(side, 0, state, left=is_left)), state, left=is_left)
         for side, is_left in ((images, True), (texts, False))
     )
     whole = slice(0, 64)
