@@ -3,7 +3,7 @@
 torch's FakeTensorMode follows the devices of every operation by torch's own rules: tensors of two devices in one
 operation are an error, as on a GPU. On top of it, the modes here count the bytes that live on the device, refuse what
 does not fit its memory with the error that CUDA gives, and answer what has no answer without values: a tensor that is
-read on the host is zeros there.
+read on the host is ones there.
 
 torch without CUDA cannot differentiate tensors on "cuda". Training therefore runs on "meta", which the code under test
 treats as any device that is not the CPU.
@@ -16,15 +16,17 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch._subclasses import FakeTensorMode, fake_tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 CUDA = "cuda:0"  # with its number: torch without CUDA does not know the current device
@@ -91,6 +93,8 @@ class _Host(TorchFunctionMode):
     ) -> Any:
         if func in _READS:
             return _READS[func](*args)
+        if func is torch.asarray:  # safetensors makes tensors of the bytes of a file
+            return _outside(func)(*args, **(kwargs or {}))
         try:
             return func(*args, **(kwargs or {}))
         except DataDependentOutputException:
@@ -103,7 +107,7 @@ def _numpy(tensor: torch.Tensor) -> np.ndarray:
     if tensor.device.type != "cpu":
         message = f"can't convert {tensor.device} device type tensor to numpy. Use Tensor.cpu() first"
         raise TypeError(message)
-    return np.zeros(tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."))
+    return np.ones(tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."))
 
 
 def _pin(tensor: torch.Tensor) -> torch.Tensor:
@@ -117,7 +121,7 @@ _READS: dict[Any, Callable[..., Any]] = {
     torch.Tensor.numpy: _numpy,
     torch.Tensor.pin_memory: _pin,
 }
-_ANSWERS = {torch.Tensor.item: 0.0, torch.Tensor.__bool__: True}
+_ANSWERS = {torch.Tensor.item: 1.0, torch.Tensor.__bool__: True}
 
 
 def _refuse_unfinished_copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -136,6 +140,8 @@ class _ThreadedFakeMode(FakeTensorMode):
     def __init__(self) -> None:
         self._of_thread = threading.local()
         super().__init__(allow_non_fake_inputs=True)  # arrays and weights that were made before
+        # Modules are moved by swapping their weights, which torch refuses for tensors with weak references.
+        self.fake_tensor_converter.set_tensor_memo = lambda _, __: None
 
     @property
     def enter_stack(self) -> list[Any]:
@@ -152,6 +158,17 @@ class _ThreadedFakeMode(FakeTensorMode):
     @in_kernel_invocation.setter
     def in_kernel_invocation(self, value: bool) -> None:
         self._of_thread.in_kernel = value
+
+
+def _outside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that computes with values, outside of the modes."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with _disable_current_modes(), torch._C.DisableTorchFunction():
+            return function(*args, **kwargs)
+
+    return call
 
 
 @contextmanager
@@ -191,6 +208,8 @@ def fake_card(memory: float = float("inf")) -> Iterator[FakeCard]:
     with ExitStack() as stack:
         stack.enter_context(_device_guard())
         stack.enter_context(_constants())
+        for name in ("load", "get_rng_state", "set_rng_state"):  # files, and the state of the host's random numbers
+            stack.enter_context(patch.object(torch, name, _outside(getattr(torch, name))))
         stack.enter_context(_ThreadedFakeMode())
         stack.enter_context(card)
         stack.enter_context(_Host())

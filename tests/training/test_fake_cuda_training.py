@@ -1,0 +1,142 @@
+"""Training on a pretended device: a tensor on the wrong device or a missing copy is an error.
+
+torch without CUDA does not differentiate tensors on "cuda": see fake_cuda.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from fake_cuda import TRAINED, fake_card
+from gradients import NO_DROPOUT
+from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
+
+from clipstore.encoders.loading import LoadedModel, load_model
+from clipstore.encoders.lora import LoraModel
+from clipstore.records import Lora, Model, Training
+from clipstore.training.batches import TrainingCaptions
+from clipstore.training.fit import FitInputs, fit
+from clipstore.training.gradients import Batch, backward
+
+PAIRS = 12
+META = pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")  # into a pretended one, which is right
+TRAINING = replace(NO_DROPOUT, batch=PAIRS, chunk=5, mask_siblings=True, mask_duplicates=True)
+
+
+@pytest.fixture
+def loaded(small_clip: Path) -> LoadedModel:
+    return load_model(Model(name="m", family="clip", base=str(small_clip)))
+
+
+def token_ids(count: int) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [[49406, *rng.integers(0, 49000, size=rng.integers(1, 20)).tolist(), 49407] for _ in range(count)]
+
+
+def batch_of(*, pixels: bool) -> Batch:
+    images = torch.zeros((PAIRS, 224, 224, 3), dtype=torch.uint8) if pixels else torch.zeros((PAIRS, 48))
+    return Batch(images=images, ids=token_ids(PAIRS), image=torch.arange(PAIRS) // 2)
+
+
+def step(learner: LoraModel, chunk: int) -> float:
+    learner.train(on=True)
+    batch = batch_of(pixels=learner.trains_vision)
+    return backward(learner, batch, chunk=chunk, mask_siblings=True, mask_duplicates=True)
+
+
+@pytest.mark.parametrize("chunk", [5, PAIRS])
+@pytest.mark.parametrize("towers", [("text",), ("text", "vision")])
+def test_a_gradient_is_computed_on_the_device(towers: tuple[str, ...], chunk: int, loaded: LoadedModel) -> None:
+    with fake_card():
+        learner = LoraModel(loaded, replace(NO_DROPOUT, lora=Lora(towers=towers)), device=TRAINED)
+        loss = step(learner, chunk)
+        gradients = [weight.grad for weight in learner.weights().values()]
+    assert isinstance(loss, float)
+    assert all(gradient is not None and gradient.device.type == TRAINED for gradient in gradients)
+
+
+def _inputs_stay(learner: LoraModel) -> None:
+    learner.encoder.device = torch.device("cpu")
+
+
+def _adapter_stays(learner: LoraModel) -> None:
+    layer = next(module for name, module in learner._model.named_modules() if name.endswith("lora_B.default"))
+    layer.weight = torch.nn.Parameter(layer.weight.cpu())
+
+
+def _head_stays(learner: LoraModel) -> None:
+    learner._model.text_projection.weight = torch.nn.Parameter(learner._model.text_projection.weight.cpu())
+
+
+@pytest.mark.parametrize("misplace", [_inputs_stay, _adapter_stays, _head_stays])
+@pytest.mark.parametrize("chunk", [5, PAIRS])
+def test_a_misplaced_tensor_is_an_error(misplace: Callable[[LoraModel], None], chunk: int, loaded: LoadedModel) -> None:
+    with fake_card():
+        learner = LoraModel(loaded, NO_DROPOUT, device=TRAINED)
+        misplace(learner)
+        with pytest.raises(FakeTensorDeviceMismatchError, match="at least two devices"):
+            step(learner, chunk)
+
+
+class TrainingInterruptedError(Exception):
+    """Ends a training that is to be resumed."""
+
+
+def train(loaded: LoadedModel, folder: Path, *, device: str, epochs: int, end: int) -> None:
+    """Train a fixed small set until the step `end`, as an interruption would end it."""
+    training = replace(TRAINING, epochs=epochs)
+    features, image = torch.zeros(PAIRS, 48), np.arange(2 * PAIRS) // 2
+
+    def on_step(done: int, total: int, words: str) -> None:
+        if done == end:
+            raise TrainingInterruptedError
+
+    inputs = FitInputs(
+        images=lambda numbers: features[torch.from_numpy(numbers)],
+        validate=lambda: {training.watch: 0.5},
+        find_negatives=lambda _: np.empty((0, 0), dtype=np.int64),
+        folder=folder,
+        image_contents=["a"] * PAIRS,
+        record=record_of(training),
+        on_step=on_step,
+        on_epoch=lambda _: None,
+        on_note=lambda _: None,
+    )
+    fit(LoraModel(loaded, training, device=device), TrainingCaptions.of(token_ids(2 * PAIRS), image), training, inputs)
+
+
+def record_of(training: Training) -> dict:
+    images = {"count": PAIRS, "digest": "d"}
+    return {"base_digest": "b", "training": asdict(training), "text": {}, "splits": {}, "training_images": images}
+
+
+@pytest.fixture
+def checkpoint(loaded: LoadedModel, tmp_path: Path) -> Path:
+    """The folder of a training on the CPU, complete after one epoch of two steps."""
+    train(loaded, tmp_path / "m", device="cpu", epochs=1, end=99)
+    return tmp_path / "m"
+
+
+@META
+def test_a_training_resumes_on_the_device(checkpoint: Path, small_clip: Path) -> None:
+    loaded = load_model(Model(name="m", family="clip", base=str(small_clip)))
+    with fake_card(), pytest.raises(TrainingInterruptedError):
+        train(loaded, checkpoint, device=TRAINED, epochs=2, end=4)
+
+
+@META
+def test_an_optimizer_that_stays_on_the_host_is_an_error(checkpoint: Path, small_clip: Path) -> None:
+    loaded = load_model(Model(name="m", family="clip", base=str(small_clip)))
+    stay = staticmethod(lambda *arguments, **_: arguments[1])
+    with (
+        fake_card(),
+        patch.object(torch.optim.Optimizer, "_process_value_according_to_param_policy", stay),
+        pytest.raises(FakeTensorDeviceMismatchError, match="at least two devices"),
+    ):
+        train(loaded, checkpoint, device=TRAINED, epochs=2, end=4)
