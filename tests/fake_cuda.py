@@ -38,7 +38,7 @@ _MOST_CONSTANTS = 1024
 _BLOCK = 512  # bytes: CUDA's allocator rounds up to these
 
 
-class FakeCard(TorchDispatchMode):
+class FakeCard:
     """The memory of a device: the bytes of live tensors.
 
     Attributes:
@@ -48,9 +48,37 @@ class FakeCard(TorchDispatchMode):
     """
 
     def __init__(self, memory: float = float("inf")) -> None:
-        super().__init__()
         self.memory, self.live, self.peak, self.refused = memory, 0, 0, 0
         self._storages: dict[int, weakref.ref[Any]] = {}
+        self._lock = threading.RLock()
+
+    def hold(self, storage: torch.UntypedStorage) -> None:
+        """Count the bytes of a storage while it lives."""
+        key, size = storage._cdata, -(-storage.nbytes() // _BLOCK) * _BLOCK
+
+        def free(_: object) -> None:
+            with self._lock:
+                self.live -= size
+                del self._storages[key]
+
+        with self._lock:
+            if key in self._storages:
+                return
+            if self.live + size > self.memory:
+                self.refused += 1
+                message = f"CUDA out of memory. Tried to allocate {size} bytes with {self.live} in use of {self.memory}"
+                raise torch.OutOfMemoryError(message)
+            self._storages[key] = weakref.ref(storage, free)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+
+
+class _Meter(TorchDispatchMode):
+    """Tells a card about every tensor on the device."""
+
+    def __init__(self, card: FakeCard) -> None:
+        super().__init__()
+        self._card = card
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -63,26 +91,18 @@ class FakeCard(TorchDispatchMode):
         outputs = func(*args, **kwargs)
         for tensor in tree_leaves(outputs):
             if isinstance(tensor, torch.Tensor) and tensor.device.type in ("cuda", "meta"):
-                self._allocate(tensor.untyped_storage())
+                self._card.hold(tensor.untyped_storage())
         return outputs
 
-    def _allocate(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self._storages:
-            return
-        size = -(-storage.nbytes() // _BLOCK) * _BLOCK
-        if self.live + size > self.memory:
-            self.refused += 1
-            message = f"CUDA out of memory. Tried to allocate {size} bytes with {self.live} in use of {self.memory}"
-            raise torch.OutOfMemoryError(message)
-        self.live += size
-        self.peak = max(self.peak, self.live)
 
-        def free(_: object) -> None:
-            self.live -= size
-            del self._storages[key]
-
-        self._storages[key] = weakref.ref(storage, free)
+def _refuse_unfinished_copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse an asynchronous copy to the host: it may be read before it has ended."""
+    copies = func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+    if not copies or not (kwargs.get("non_blocking") or args[2:3] == (True,)):
+        return
+    source = args[0] if "device" in kwargs else args[1]
+    target = kwargs["device"] if "device" in kwargs else args[0].device
+    assert target.type != "cpu" or source.device.type == "cpu", "an asynchronous copy to the host without a wait"
 
 
 class _Host(TorchFunctionMode):
@@ -117,24 +137,11 @@ def _pin(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone()
 
 
-_READS: dict[Any, Callable[..., Any]] = {
-    torch.Tensor.numpy: _numpy,
-    torch.Tensor.pin_memory: _pin,
-}
+_READS: dict[Any, Callable[..., Any]] = {torch.Tensor.numpy: _numpy, torch.Tensor.pin_memory: _pin}
 _ANSWERS = {torch.Tensor.item: 1.0, torch.Tensor.__bool__: True}
 
 
-def _refuse_unfinished_copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse an asynchronous copy to the host: it may be read before it has ended."""
-    copies = func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
-    if not copies or not (kwargs.get("non_blocking") or args[2:3] == (True,)):
-        return
-    source = args[0] if "device" in kwargs else args[1]
-    target = kwargs["device"] if "device" in kwargs else args[0].device
-    assert target.type != "cpu" or source.device.type == "cpu", "an asynchronous copy to the host without a wait"
-
-
-class _ThreadedFakeMode(FakeTensorMode):
+class _FakeMode(FakeTensorMode):
     """FakeTensorMode that several threads may be in: its state is that of one thread."""
 
     def __init__(self) -> None:
@@ -176,7 +183,7 @@ def _device_guard() -> Iterator[None]:
     """Within the block, torch without CUDA selects a device "cuda" by doing nothing, as a build with CUDA does here.
 
     Python's bindings select the device of a tensor before some operations (`tensor[index]`). In a build without CUDA
-    this ends in an error before FakeTensorMode is asked. The guard of "meta" does nothing.
+    this ends in an error before FakeTensorMode is called. The guard of "meta" does nothing.
     """
     if torch.version.cuda or torch.version.hip:
         yield
@@ -191,26 +198,26 @@ def _device_guard() -> Iterator[None]:
 
 
 @contextmanager
-def _constants() -> Iterator[None]:
-    """Within the block, small tensors made of numbers on the host keep their values, such as sizes of images."""
-    limit = fake_tensor.CONSTANT_NUMEL_LIMIT
-    fake_tensor.CONSTANT_NUMEL_LIMIT = _MOST_CONSTANTS
-    try:
-        yield
-    finally:
-        fake_tensor.CONSTANT_NUMEL_LIMIT = limit
-
-
-@contextmanager
 def fake_card(memory: float = float("inf")) -> Iterator[FakeCard]:
-    """Within the block, this thread has a GPU with `memory` bytes, and every tensor is without values."""
-    card = FakeCard(memory)
+    """Within the block, there is a GPU with `memory` bytes, in every thread, and every tensor is without values."""
+    card, mode = FakeCard(memory), _FakeMode()
+    run_thread = threading.Thread.run
+
+    @contextmanager
+    def modes() -> Iterator[None]:
+        with mode, _Meter(card), _Host():
+            yield
+
+    def run(thread: threading.Thread) -> None:
+        with modes():  # they are of one thread
+            run_thread(thread)
+
     with ExitStack() as stack:
         stack.enter_context(_device_guard())
-        stack.enter_context(_constants())
-        for name in ("load", "get_rng_state", "set_rng_state"):  # files, and the state of the host's random numbers
+        # Small tensors made of numbers on the host keep their values, such as the sizes of images.
+        stack.enter_context(patch.object(fake_tensor, "CONSTANT_NUMEL_LIMIT", _MOST_CONSTANTS))
+        for name in ("load", "get_rng_state", "set_rng_state"):  # files, and the host's random numbers
             stack.enter_context(patch.object(torch, name, _outside(getattr(torch, name))))
-        stack.enter_context(_ThreadedFakeMode())
-        stack.enter_context(card)
-        stack.enter_context(_Host())
+        stack.enter_context(patch.object(threading.Thread, "run", run))
+        stack.enter_context(modes())
         yield card

@@ -124,12 +124,13 @@ class BlipMatcher:
 
     def _states(self, image: ImageKeys, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """The states (B, D) of the first token of each text."""
-        longest = max(map(len, ids))
+        lengths = [len(text) for text in ids]
+        longest = max(lengths)
         tokens = torch.tensor([[*text, *[0] * (longest - len(text))] for text in ids], device=self.device)
-        lengths = torch.tensor([len(text) for text in ids], device=self.device)
         bias = None
-        if int(lengths.min()) < longest:
-            is_padding = torch.arange(longest, device=self.device) >= lengths[:, None]
+        if min(lengths) < longest:
+            ends = torch.tensor(lengths, device=self.device)
+            is_padding = torch.arange(longest, device=self.device) >= ends[:, None]
             bias = torch.zeros(is_padding.shape, dtype=self._dtype, device=self.device)
             bias = bias.masked_fill_(is_padding, -torch.inf)[:, None, None]
         hidden = self._blip.text_encoder.embeddings(input_ids=tokens)
