@@ -216,6 +216,9 @@ def fake_card(memory: float = float("inf")) -> Iterator[FakeCard]:
         stack.enter_context(_device_guard())
         # Small tensors made of numbers on the host keep their values, such as the sizes of images.
         stack.enter_context(patch.object(fake_tensor, "CONSTANT_NUMEL_LIMIT", _MOST_CONSTANTS))
+        stack.enter_context(patch.object(torch.cuda, "mem_get_info", lambda _: (card.memory - card.live, card.memory)))
+        for name in ("memory_reserved", "memory_allocated"):
+            stack.enter_context(patch.object(torch.cuda, name, lambda _: card.live))
         for name in ("load", "get_rng_state", "set_rng_state"):  # files, and the host's random numbers
             stack.enter_context(patch.object(torch, name, _outside(getattr(torch, name))))
         stack.enter_context(patch.object(threading.Thread, "run", run))

@@ -6,6 +6,7 @@ torch without CUDA does not differentiate tensors on "cuda": see fake_cuda.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from unittest.mock import patch
@@ -19,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 
 from clipstore.encoders.loading import LoadedModel, load_model
 from clipstore.encoders.lora import LoraModel
+from clipstore.errors import TrainingError
 from clipstore.records import Lora, Model, Training
 from clipstore.training.batches import TrainingCaptions
 from clipstore.training.fit import FitInputs, fit
@@ -88,16 +90,15 @@ class TrainingInterruptedError(Exception):
     """Ends a training that is to be resumed."""
 
 
-def train(loaded: LoadedModel, folder: Path, *, device: str, epochs: int, end: int) -> None:
-    """Train a fixed small set until the step `end`, as an interruption would end it."""
-    training = replace(TRAINING, epochs=epochs)
-    features, image = torch.zeros(PAIRS, 48), np.arange(2 * PAIRS) // 2
+def inputs_of(training: Training, folder: Path, *, end: int, notes: list[str]) -> FitInputs:
+    """A fixed small set; the training ends after the step `end`, as an interruption would end it."""
+    features = torch.zeros(PAIRS, 48)
 
     def on_step(done: int, total: int, words: str) -> None:
         if done == end:
             raise TrainingInterruptedError
 
-    inputs = FitInputs(
+    return FitInputs(
         images=lambda numbers: features[torch.from_numpy(numbers)],
         validate=lambda: {training.watch: 0.5},
         find_negatives=lambda _: np.empty((0, 0), dtype=np.int64),
@@ -106,9 +107,16 @@ def train(loaded: LoadedModel, folder: Path, *, device: str, epochs: int, end: i
         record=record_of(training),
         on_step=on_step,
         on_epoch=lambda _: None,
-        on_note=lambda _: None,
+        on_note=notes.append,
     )
-    fit(LoraModel(loaded, training, device=device), TrainingCaptions.of(token_ids(2 * PAIRS), image), training, inputs)
+
+
+def train(learner: LoraModel, training: Training, folder: Path, *, end: int) -> list[str]:
+    """Train until the step `end`; the notes."""
+    captions, notes = TrainingCaptions.of(token_ids(2 * PAIRS), np.arange(2 * PAIRS) // 2), list[str]()
+    with suppress(TrainingInterruptedError):
+        fit(learner, captions, training, inputs_of(training, folder, end=end, notes=notes))
+    return notes
 
 
 def record_of(training: Training) -> dict:
@@ -119,24 +127,80 @@ def record_of(training: Training) -> dict:
 @pytest.fixture
 def checkpoint(loaded: LoadedModel, tmp_path: Path) -> Path:
     """The folder of a training on the CPU, complete after one epoch of two steps."""
-    train(loaded, tmp_path / "m", device="cpu", epochs=1, end=99)
+    training = replace(TRAINING, epochs=1)
+    train(LoraModel(loaded, training), training, tmp_path / "m", end=99)
     return tmp_path / "m"
+
+
+def resume(small_clip: Path, checkpoint: Path) -> list[str]:
+    """Resume it for a second epoch, which is not saved."""
+    loaded, training = load_model(Model(name="m", family="clip", base=str(small_clip))), replace(TRAINING, epochs=2)
+    with fake_card():
+        return train(LoraModel(loaded, training, device=TRAINED), training, checkpoint, end=4)
 
 
 @META
 def test_a_training_resumes_on_the_device(checkpoint: Path, small_clip: Path) -> None:
-    loaded = load_model(Model(name="m", family="clip", base=str(small_clip)))
-    with fake_card(), pytest.raises(TrainingInterruptedError):
-        train(loaded, checkpoint, device=TRAINED, epochs=2, end=4)
+    assert "epochs" in resume(small_clip, checkpoint)[0]
 
 
 @META
 def test_an_optimizer_that_stays_on_the_host_is_an_error(checkpoint: Path, small_clip: Path) -> None:
-    loaded = load_model(Model(name="m", family="clip", base=str(small_clip)))
     stay = staticmethod(lambda *arguments, **_: arguments[1])
     with (
-        fake_card(),
         patch.object(torch.optim.Optimizer, "_process_value_according_to_param_policy", stay),
         pytest.raises(FakeTensorDeviceMismatchError, match="at least two devices"),
     ):
-        train(loaded, checkpoint, device=TRAINED, epochs=2, end=4)
+        resume(small_clip, checkpoint)
+
+
+# ---- memory ----
+
+
+class SmallMemory(LoraModel):
+    """A model in training on a device without memory for the activations of more than `most` captions."""
+
+    most = PAIRS
+
+    def text_vectors(self, ids: list[list[int]]) -> torch.Tensor:
+        if len(ids) > self.most and torch.is_grad_enabled():
+            message = "CUDA out of memory."
+            raise torch.OutOfMemoryError(message)
+        return super().text_vectors(ids)
+
+
+def test_chunks_are_halved_until_they_fit_with_the_same_gradient(small_clip: Path, tmp_path: Path) -> None:
+    training = replace(TRAINING, chunk=64)
+    weights, notes = {}, {}
+    for most in (PAIRS, 3):
+        loaded = load_model(Model(name="m", family="clip", base=str(small_clip)))
+        learner = SmallMemory(loaded, training)
+        learner.most = most
+        notes[most] = train(learner, training, tmp_path / str(most), end=2)
+        weights[most] = {name: weight.detach() for name, weight in learner.weights().items()}
+    assert notes[PAIRS] == []
+    assert [note.split(" do not fit")[0] for note in notes[3]] == ["12 captions at once", "6 captions at once"]
+    for name, weight in weights[PAIRS].items():
+        torch.testing.assert_close(weights[3][name], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_a_device_without_memory_for_one_pair_is_an_error(loaded: LoadedModel, tmp_path: Path) -> None:
+    learner = SmallMemory(loaded, TRAINING)
+    learner.most = 0
+    with pytest.raises(TrainingError, match="out of device memory for a single pair"):
+        train(learner, TRAINING, tmp_path, end=1)
+
+
+def test_chunks_are_halved_on_a_small_card(small_clip: Path, tmp_path: Path) -> None:
+    training, peaks = replace(TRAINING, chunk=64), list[int]()
+    for memory in (1.0, 0.5):  # of what the activations take
+        loaded = load_model(Model(name="m", family="clip", base=str(small_clip)))
+        with fake_card() as card:
+            learner = LoraModel(loaded, training, device=TRAINED)
+            weights = card.live
+            if peaks:
+                card.memory = weights + int(memory * (peaks[0] - weights))
+            notes = train(learner, training, tmp_path / str(memory), end=1)
+        peaks.append(card.peak)
+        assert bool(notes) == (memory < 1) == bool(card.refused)
+    assert peaks[1] <= weights + (peaks[0] - weights) / 2

@@ -27,7 +27,13 @@ from clipstore.errors import ModelError, TrainingError
 from clipstore.records import Lora, Model
 from clipstore.training.batches import TrainingCaptions, batches, steps_per_epoch
 from clipstore.training.checkpoints import recover_folder, replace_folder
-from clipstore.training.gradients import Batch, backward, contrastive_loss, restored_random_state
+from clipstore.training.gradients import (
+    Batch,
+    backward,
+    contrastive_loss,
+    restored_random_state,
+    set_random_state,
+)
 
 NO_NEGATIVES = np.empty((0, 0), dtype=np.int64)
 
@@ -147,6 +153,16 @@ def test_the_random_state_can_be_restored() -> None:
         torch.manual_seed(2)
         torch.randn(5)
     assert torch.equal(torch.randn(3), expected)
+
+
+@pytest.mark.parametrize("devices", [0, 1, 3])
+def test_a_state_of_two_gpus_is_restored_on_any_machine(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, restored = [torch.get_rng_state() for _ in range(3)], dict[int, torch.Tensor]()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda new, number: restored.update({number: new}))
+    set_random_state(state)
+    assert list(restored) == list(range(min(2, devices)))
+    assert all(restored[number] is state[1 + number] for number in restored)
 
 
 # ---- batches ----
