@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from clipstore.errors import VectorError
 from clipstore.ranking.bounds import EXTRA
+from clipstore.ranking.integers import padded
 
 Ints = NDArray[np.int64]
 Span = TypeVar("Span")
@@ -105,14 +106,14 @@ class Layout:
             VectorError: the smallest blocks do not fit.
         """
         # A row in float32 and prepared, and both again while it is sorted; terms, targets and their bands.
-        row = 2 * (width * 4 + (width + EXTRA) * precision.itemsize) + 256
+        row = 2 * (width * 4 + (width + EXTRA) * precision.itemsize + 2 * padded(width)) + 256
         threads = torch.get_num_threads()
         tile = _CPU_TILE if torch.device(device).type == "cpu" else _CUDA_TILE
         block = _TEXT_BLOCK
         fixed = _FIXED + result
         while True:
-            # A tile's product and, in the worst case, every cell of it: row, column, key, two places, score.
-            scratch = tile[0] * tile[1] * (2 * precision.itemsize + 32) * threads
+            # A tile's product and keys and, in the worst case, every cell of it: row, column, key, score.
+            scratch = tile[0] * tile[1] * (2 * max(precision.itemsize, 4) + 32) * threads
             rest = memory - fixed - scratch - 3 * min(block, max(texts, 1)) * row
             if rest >= min(max(images, 1), 8 * tile[0]) * row:
                 return cls(images=max(1, min(images, rest // row)), texts=block, tile=tile)

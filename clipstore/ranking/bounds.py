@@ -31,12 +31,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from clipstore.device import has_native_bf16
 
-PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
+Keys = NDArray[Any]
+
+PRECISIONS = {"int8": torch.int8, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 _TERMS = 6
 _CHUNK = 512  # rows prepared at once: their float64 copies fit into the processor's cache
@@ -67,7 +72,6 @@ class Prepared:
 
     low: torch.Tensor
     terms: torch.Tensor
-    lengths: torch.Tensor  # |a - mu|, (n,) float64
 
 
 def prepare(values: torch.Tensor, centre: Centre, precision: torch.dtype) -> Prepared:
@@ -75,14 +79,13 @@ def prepare(values: torch.Tensor, centre: Centre, precision: torch.dtype) -> Pre
     width = values.shape[1]
     low = torch.ones((len(values), width + EXTRA), dtype=precision, device=values.device)
     terms = torch.empty((len(values), _TERMS), dtype=torch.float64, device=values.device)
-    lengths = torch.empty(len(values), dtype=torch.float64, device=values.device)
     for start in range(0, len(values), _CHUNK):
         part = slice(start, start + _CHUNK)
-        lengths[part] = _prepare(values[part].double(), centre, low[part], terms[part])
-    return Prepared(low=low, terms=terms, lengths=lengths)
+        _prepare(values[part].double(), centre, low[part], terms[part])
+    return Prepared(low=low, terms=terms)
 
 
-def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
+def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch.Tensor) -> None:
     width = wide.shape[1]
     offset = wide @ centre.other_mean
     if not centre.left:
@@ -99,7 +102,7 @@ def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch
     rest = offset - low[:, pieces][:, 0].double()
     low[:, pieces][:, 1] = rest
     rest = (rest - low[:, pieces][:, 1].double()).abs()
-    single, double = (_gamma(width + 8, unit) for unit in (2.0**-24, 2.0**-53))
+    single, double = (gamma(width + 8, unit) for unit in (2.0**-24, 2.0**-53))
     tiny = (width + EXTRA) * 2.0**-126
     alone = rest + single * low[:, pieces].double().abs().sum(dim=1) + tiny * (1 + rounded_length)
     ones = torch.ones_like(alone)
@@ -110,17 +113,21 @@ def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch
     else:
         factors = (length, error, rounded_length, ones, alone, size)
     terms[:] = torch.stack(factors, dim=1) * (1 + 1e-6)
-    return torch.as_tensor(length)
 
 
-def _gamma(count: int, unit: float) -> float:
+def gamma(count: int, unit: float) -> float:
+    """The greatest relative error of a sum of `count` products in a unit roundoff, in any order (Higham)."""
     return count * unit / (1 - count * unit)
+
+
+def bits(values: torch.Tensor) -> torch.Tensor:
+    """Floats as integers of their size with the same bits."""
+    return values.view(BITS[values.dtype])
 
 
 def keys(values: torch.Tensor) -> torch.Tensor:
     """Floats as integers of their size that sort as the floats do; -0 comes just before 0."""
-    bits = values.view(BITS[values.dtype])
-    return bits ^ ((bits >> sign_place(values.dtype)) & magnitude(values.dtype))
+    return bits(values) ^ ((bits(values) >> sign_place(values.dtype)) & magnitude(values.dtype))
 
 
 def sign_place(precision: torch.dtype) -> int:
@@ -133,42 +140,58 @@ def magnitude(precision: torch.dtype) -> int:
     return torch.iinfo(BITS[precision]).max
 
 
-def surely_above(bounds: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
-    """Keys such that a product above them had, before its rounding, a value above its bound (float64)."""
-    return keys(bounds.to(precision) + 0.0)  # -0 becomes 0: a product may be either
+@dataclass(frozen=True)
+class FloatKeys:
+    """The keys of products of one type, see `bands.KeyScale`."""
+
+    precision: torch.dtype
+    lost: float = 0.0
+
+    def above(self, bounds: NDArray[np.float64]) -> Keys:
+        """Keys such that a product above them had, before its rounding, a value above its bound."""
+        return keys(self._rounded(bounds)).numpy()
+
+    def below(self, bounds: NDArray[np.float64]) -> Keys:
+        """Keys such that a product not above them had, before its rounding, a value below its bound."""
+        rounded = self._rounded(bounds)
+        return (keys(rounded) - 1 - (rounded == 0).to(BITS[self.precision])).numpy()  # below -0, too
+
+    def least(self, keys: Keys) -> NDArray[np.float64]:
+        """The least values, before their rounding, of products with these keys."""
+        signed = torch.from_numpy(keys)
+        products = (signed ^ ((signed >> sign_place(self.precision)) & magnitude(self.precision))).view(self.precision)
+        wide = products.double()
+        return (wide - wide.abs() * torch.finfo(self.precision).eps - 2.0**-126).numpy()
+
+    def _rounded(self, bounds: NDArray[np.float64]) -> torch.Tensor:
+        return torch.from_numpy(bounds).to(self.precision) + 0.0  # -0 becomes 0: a product may be either
 
 
-def surely_below(bounds: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
-    """Keys such that a product not above them had, before its rounding, a value below its bound (float64)."""
-    rounded = bounds.to(precision) + 0.0
-    return keys(rounded) - 1 - (rounded == 0).to(BITS[precision])  # below -0, too
-
-
-def lowest(precision: torch.dtype) -> int:
-    """The key that every product exceeds."""
-    return int(surely_below(torch.tensor(-torch.inf, dtype=torch.float64), precision))
-
-
-def least(products: torch.Tensor) -> torch.Tensor:
-    """The smallest possible values of products before their rounding, float64."""
-    return products.double() - products.double().abs() * torch.finfo(products.dtype).eps - 2.0**-126
-
-
-def margins(terms: torch.Tensor, greatest: torch.Tensor) -> torch.Tensor:
-    """The bound m of rows with the terms (n, 6) in each of T tiles with the greatest terms (T, 6): (T, n) float64."""
-    return greatest @ terms.T
+def margins(terms: torch.Tensor, greatest: torch.Tensor) -> NDArray[np.float64]:
+    """The bound m of n rows with some terms in each of T tiles with the greatest terms: (T, n)."""
+    return (greatest @ terms.T).cpu().numpy()
 
 
 def screen_precision(device: str) -> str:
     """The fastest precision that the device multiplies natively and that satisfies the assumptions of the bound."""
     native = ["bf16", "fp32", "fp64"] if has_native_bf16(device) else ["fp32", "fp64"]
+    if torch.device(device).type == "cpu":
+        native = ["int8", *native]
     return next(name for name in native if name == "fp64" or trusted(name, device))
+
+
+def int8_product(left: torch.Tensor, right: torch.Tensor, product: torch.Tensor) -> None:
+    """Set the product (R, C) int32 of rows (R, K) and (C, K) of int8."""
+    torch._int_mm(left, right.T, out=product)
 
 
 @cache
 def trusted(name: str, device: str) -> bool:
     """Whether the library's product stays within the bound, on sums that cancel and on sums that end near zero."""
+    if name == "int8":
+        return torch.device(device).type == "cpu" and _int8_is_exact()
     precision = PRECISIONS[name]
+    scale = FloatKeys(precision)
     generator = torch.Generator().manual_seed(0)
     for width in (12, 516, 2052):
         left, right = (torch.randn((48, width), generator=generator) for _ in range(2))
@@ -176,11 +199,31 @@ def trusted(name: str, device: str) -> bool:
         left[:, half : 2 * half] = left[:, :half]
         right[::2, half : 2 * half] = -right[::2, :half]  # half of the sums cancel, after large partial sums
         left, right = left.to(precision).to(device), right.to(precision).to(device)
-        products = keys(left @ right.T)
-        wide, other = left.double(), right.double()
+        products = keys(left @ right.T).cpu().numpy()
+        wide, other = left.cpu().double(), right.cpu().double()
         exact = wide @ other.T
-        margin = _gamma(width, 2.0**-24) * torch.outer(wide.norm(dim=1), other.norm(dim=1))
-        above, below = surely_above(exact + margin, precision), surely_below(exact - margin, precision)
+        margin = gamma(width, 2.0**-24) * torch.outer(wide.norm(dim=1), other.norm(dim=1))
+        above, below = scale.above((exact + margin).numpy()), scale.below((exact - margin).numpy())
         if not ((products <= above) & (products > below)).all():
+            return False
+    return True
+
+
+def _int8_is_exact() -> bool:
+    """Whether the library's product of int8 is exact, also of the greatest values.
+
+    Processors without an instruction for it can saturate sums of two products in int16.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for rows, width in ((48, 64), (33, 512), (1, 2048)):
+        left, right = (torch.randint(-127, 128, (rows, width), dtype=torch.int8, generator=generator) for _ in range(2))
+        left[::3], right[::2] = 127, 127
+        right[1::4] = -127
+        product = torch.empty((rows, rows), dtype=torch.int32)
+        try:
+            int8_product(left, right, product)
+        except (AttributeError, RuntimeError):  # not in this build of torch
+            return False
+        if not torch.equal(product.double(), left.double() @ right.double().T):
             return False
     return True

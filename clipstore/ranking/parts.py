@@ -26,7 +26,7 @@ from clipstore.ranking.blocks import Layout, Side, prefetch, spans
 from clipstore.ranking.bounds import Centre
 from clipstore.ranking.prepared import Block, Direction, LastImages, PreparedRows, State
 from clipstore.ranking.targets import Targets
-from clipstore.ranking.tiles import Bands, DeviceScreen, Screen
+from clipstore.ranking.tiles import CpuScreen, DeviceScreen, TileSide, key_scale
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -203,8 +203,8 @@ class _Pass:
 
     def __init__(self, state: State, threads: int, last: LastImages) -> None:
         self._state, self._threads, self._last = state, threads, last
-        on_cpu = torch.device(state.device).type == "cpu"
-        self._screen = Screen(state.layout.tile, state.precision) if on_cpu else DeviceScreen()
+        top_k = state.rows.hits.shape[1]
+        self._screen = CpuScreen(state.layout.tile, state.precision, top_k) if state.on_cpu else DeviceScreen(top_k)
 
     def rank(self, images: Side, texts: Side, on_progress: Callable[[int, int], None]) -> int:
         """Rank every tile; the number of rescored cells."""
@@ -219,7 +219,9 @@ class _Pass:
                 working: list[Future[int]] = []
                 load = partial(self._load, texts)
                 for (low, high), right in zip(text_spans, prefetch(load, text_spans), strict=True):
-                    started = [pool.submit(self._rank_row_tile, left, right, tile) for tile in range(len(left.tiles))]
+                    started = [
+                        pool.submit(self._rank_row_tile, left, right, tile) for tile in range(len(left.rows.tiles))
+                    ]
                     rechecked += sum(future.result() for future in working)
                     working = started
                     done += high - low
@@ -233,25 +235,23 @@ class _Pass:
 
     def _rank_row_tile(self, left: Block, right: Block, row_tile: int) -> int:
         """Rank a tile of images with all tiles of a block of texts; the number of rescored cells."""
-        shift = self._state.centre.shift
-        part = left.tiles[row_tile]
-        row_bands = left.bands(part, right.greatest, shift)
-        (column_bands,) = right.bands(slice(None), left.greatest[row_tile : row_tile + 1], shift)
-        return sum(
-            self._rank_tile(left, right, row_tile, tile, row_bands[tile], column_bands.part(right.tiles[tile]))
-            for tile in range(len(right.tiles))
-        )
-
-    def _rank_tile(
-        self, left: Block, right: Block, row_tile: int, column_tile: int, rows: Bands, columns: Bands
-    ) -> int:
-        row_part, column_part = left.tiles[row_tile], right.tiles[column_tile]
-        product = self._screen.product(left.low[row_part], right.low[column_part])
-        rows = left.raised(rows, row_part, product, right.greatest[column_tile])
-        columns = right.raised(columns, column_part, product, left.greatest[row_tile])
-        cells = self._screen(product, rows, columns)
-        scores = np.empty(len(cells.keys))
-        kernels.score_cells(left.values[row_part], cells.rows, right.values[column_part], cells.columns, scores)
-        left.accumulate(row_tile, rows, cells, scores, right.ids[column_part])
-        right.accumulate(column_tile, columns, cells, scores, left.ids[row_part])
-        return len(scores)
+        part = left.rows.tiles[row_tile]
+        scale = key_scale(left.rows, part, right.rows)
+        row_bands = left.bands(part, right.rows, slice(None), scale)
+        (column_bands,) = right.bands(slice(None), left.rows, slice(row_tile, row_tile + 1), scale)
+        rescored = 0
+        for tile, (column_part, rows) in enumerate(zip(right.rows.tiles, row_bands, strict=True)):
+            columns = column_bands.part(column_part)
+            cells = self._screen(
+                TileSide(rows=left.rows, part=part, bands=rows),
+                TileSide(rows=right.rows, part=column_part, bands=columns),
+                scale,
+            )
+            scores = np.empty(len(cells.keys))
+            kernels.score_cells(
+                left.rows.values[part], cells.rows, right.rows.values[column_part], cells.columns, scores
+            )
+            left.accumulate(row_tile, rows, cells, scores, right.rows.ids[column_part])
+            right.accumulate(tile, columns, cells, scores, left.rows.ids[part])
+            rescored += len(scores)
+        return rescored
