@@ -38,6 +38,7 @@ Doubles = NDArray[np.float64]
 
 _LARGEST = 127  # of int8; -128 is not used
 _CLIP = 4.0  # deviations of the largest int8
+_ORDINARY = 1.2  # the error of a row in int8, relative to that of rows without values beyond the largest
 _FINE_LENGTH = 46_300.0  # of a row of int16, and less than 2^15.5 when it is rounded
 _PAD = 64  # rows are padded to a multiple: the Hadamard transform has at least this size
 _WIDEST = 2**14  # coordinates of a row: sums of products of int8, and of two offsets, fit into int32
@@ -56,7 +57,7 @@ class Integers:
     step: float
     terms: torch.Tensor
 
-    def part(self, rows: slice) -> Integers:
+    def part(self, rows: slice | NDArray[np.int64]) -> Integers:
         """Some of the rows."""
         return Integers(values=self.values[rows], step=self.step, terms=self.terms[rows])
 
@@ -68,11 +69,22 @@ class IntegerRows:
     Attributes:
         coarse, fine: the rows in int8 and in int16.
         offset: P or Q, (n,) float64.
+        clipped: (n,), whether values beyond the largest int8 make the error of a row several times that of others.
     """
 
     coarse: Integers
     fine: Integers
     offset: Doubles
+    clipped: NDArray[np.bool_]
+
+    def part(self, rows: slice | NDArray[np.int64]) -> IntegerRows:
+        """Some of the rows."""
+        return IntegerRows(
+            coarse=self.coarse.part(rows),
+            fine=self.fine.part(rows),
+            offset=self.offset[rows],
+            clipped=self.clipped[rows],
+        )
 
 
 def padded(width: int) -> int:
@@ -119,6 +131,7 @@ def prepare_integers(values: NDArray[np.float32], lengths: Doubles, centre: Cent
         coarse=Integers(values=coarse, step=float(steps[0]), terms=terms[0]),
         fine=Integers(values=fine, step=float(steps[1]), terms=terms[1]),
         offset=offset,
+        clipped=errors[0] > _ORDINARY * steps[0] * np.sqrt(width / 12),
     )
 
 
@@ -156,11 +169,12 @@ class IntegerKeys:
     lost: float
 
     @classmethod
-    def of(cls, left: Integers, left_offset: Doubles, right: Integers, right_offset: Doubles) -> IntegerKeys:
-        """The keys of the products of some rows of both sides with their offsets P and Q."""
+    def of(cls, left_rows: IntegerRows, right_rows: IntegerRows) -> IntegerKeys:
+        """The keys of the products of some rows of both sides."""
+        left, right = left_rows.coarse, right_rows.coarse
         unit = left.step * right.step
         offsets, lost = [], 0.0
-        for offset in (left_offset, right_offset):
+        for offset in (left_rows.offset, right_rows.offset):
             rounded = np.clip(np.rint(offset / unit), -_MOST, _MOST)
             lost += float(np.abs(offset - rounded * unit).max(initial=0.0)) * (1 + 1e-6)
             offsets.append(rounded.astype(np.int32))

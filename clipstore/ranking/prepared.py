@@ -62,7 +62,9 @@ class Direction:
 
 
 class PreparedRows:
-    """A block of rows of one side, ready for products, in the order of their distance from the side's mean.
+    """A block of rows of one side, ready for products.
+
+    They are in the order of their distance from the side's mean, those last whose error in int8 is much greater.
 
     Attributes:
         ids: the row numbers among all rows of the side, (n,).
@@ -77,12 +79,14 @@ class PreparedRows:
     def __init__(self, values: NDArray[np.float32], start: int, state: State, *, left: bool) -> None:
         centre = state.centre if left else state.centre.swapped()
         lengths = centred_lengths(values, centre)
-        order = np.argsort(-lengths, kind="stable")
+        integers = prepare_integers(values, lengths, centre) if state.on_cpu else None
+        is_int8 = state.precision == torch.int8
+        clipped = integers.clipped if integers and is_int8 else np.zeros(len(values), dtype=np.bool_)
+        order = np.lexsort((-lengths, clipped))
         self.values, self.ids = values[order], order + start
-        size = state.layout.tile[0 if left else 1]
-        self.tiles = [slice(first, min(first + size, len(values))) for first in range(0, len(values), size)]
-        self.integers = prepare_integers(self.values, lengths[order], centre) if state.on_cpu else None
-        if self.integers and state.precision == torch.int8:
+        self.tiles = _tiles(len(values) - int(clipped.sum()), len(values), state.layout.tile[0 if left else 1])
+        self.integers = integers.part(order) if integers else None
+        if self.integers and is_int8:
             self.low, self.terms = torch.from_numpy(self.integers.coarse.values), self.integers.coarse.terms
         else:
             prepared = bounds.prepare(torch.from_numpy(self.values).to(state.device), centre, state.precision)
@@ -92,6 +96,12 @@ class PreparedRows:
 
     def _greatest(self, terms: torch.Tensor) -> torch.Tensor:
         return torch.stack([terms[tile].amax(dim=0) for tile in self.tiles])
+
+
+def _tiles(ordinary: int, count: int, size: int) -> list[slice]:
+    """Slices of at most `size` rows. The last rows have tiles of their own, for their bound would widen that of others."""
+    parts = [(0, ordinary), (ordinary, count)]
+    return [slice(first, min(first + size, high)) for low, high in parts for first in range(low, high, size)]
 
 
 class LastImages:

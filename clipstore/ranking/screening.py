@@ -98,7 +98,7 @@ def screen(
     return undecided
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _flag_line(
     line: Keys, i: int, rows: Queries, columns: Queries, start: int, flags: NDArray[np.uint8]
 ) -> Any:  # pragma: no cover - compiled
@@ -131,7 +131,7 @@ def _is_near(queries: Queries, layer: int, query: int, most: Any) -> Any:  # pra
     return queries.low[layer, query] < min(queries.high[layer, query], most)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _count_line(line: Keys, low: Any, high: Any, flags: NDArray[np.uint8]) -> Any:  # pragma: no cover - compiled
     """The number of keys of a line above `high`; those above `low` only are flagged."""
     count = line.dtype.type(0)
@@ -142,7 +142,7 @@ def _count_line(line: Keys, low: Any, high: Any, flags: NDArray[np.uint8]) -> An
     return count
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _list_flagged(
     flags: NDArray[np.uint8], start: int, places: NDArray[np.int32]
 ) -> int:  # pragma: no cover - compiled
@@ -157,7 +157,7 @@ def _list_flagged(
     return count
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _find_near(
     i: int, rows: Queries, columns: Queries, most: Any, places: NDArray[np.int32], scores: Doubles, near: Any
 ) -> None:  # pragma: no cover - compiled
@@ -177,7 +177,7 @@ def _find_near(
             near[cell] |= abs(scores[cell] - columns.targets[layer, j]) <= columns.margin[j]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _count_decided(
     i: int, keys: Keys, rows: Queries, columns: Queries, most: Any, places: NDArray[np.int32], scores: Doubles
 ) -> None:  # pragma: no cover - compiled

@@ -47,8 +47,7 @@ class TileSide:
 def key_scale(left: PreparedRows, part: slice, right: PreparedRows) -> KeyScale:
     """How the products of some rows and a block become keys."""
     if left.integers and right.integers and left.low.dtype == torch.int8:
-        sides = left.integers.coarse.part(part), left.integers.offset[part]
-        return IntegerKeys.of(*sides, right.integers.coarse, right.integers.offset)
+        return IntegerKeys.of(left.integers.part(part), right.integers)
     return bounds.FloatKeys(left.low.dtype)
 
 

@@ -413,7 +413,7 @@ def check_integer_products(sides: list[Array], centre: Centre, scores: Array, _n
         prepare_integers(side, centred_lengths(side, view), view)
         for side, view in zip(sides, (centre, centre.swapped()), strict=True)
     )
-    scale = IntegerKeys.of(left.coarse, left.offset, right.coarse, right.offset)
+    scale = IntegerKeys.of(left, right)
     sums = left.coarse.values.astype(np.int64) @ right.coarse.values.astype(np.int64).T
     keys = (sums + scale.row_offset[:, None] + scale.column_offset) >> scale.shift
     assert np.abs(keys).max() <= 32_767
