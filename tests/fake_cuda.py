@@ -114,7 +114,7 @@ class _Host(TorchFunctionMode):
         if func in _READS:
             return _READS[func](*args)
         if func is torch.asarray:  # safetensors makes tensors of the bytes of a file
-            return _outside(func)(*args, **(kwargs or {}))
+            return outside(func)(*args, **(kwargs or {}))
         try:
             return func(*args, **(kwargs or {}))
         except DataDependentOutputException:
@@ -167,7 +167,7 @@ class _FakeMode(FakeTensorMode):
         self._of_thread.in_kernel = value
 
 
-def _outside(function: Callable[..., Any]) -> Callable[..., Any]:
+def outside(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that computes with values, outside of the modes."""
 
     @wraps(function)
@@ -220,7 +220,7 @@ def fake_card(memory: float = float("inf")) -> Iterator[FakeCard]:
         for name in ("memory_reserved", "memory_allocated"):
             stack.enter_context(patch.object(torch.cuda, name, lambda _: card.live))
         for name in ("load", "get_rng_state", "set_rng_state"):  # files, and the host's random numbers
-            stack.enter_context(patch.object(torch, name, _outside(getattr(torch, name))))
+            stack.enter_context(patch.object(torch, name, outside(getattr(torch, name))))
         stack.enter_context(patch.object(threading.Thread, "run", run))
         stack.enter_context(modes())
         yield card

@@ -111,7 +111,7 @@ def move(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
             raise
         size = sum(weight.numel() for weight in model.parameters()) * dtype.itemsize
         message = (
-            f"the weights ({size / 2**30:.1f} GiB) do not fit the free memory of {device}: free memory there, or use "
+            f"the weights ({size / 2**20:,.0f} MiB) do not fit the free memory of {device}: free memory there, or use "
             "another --device"
         )
         raise ModelError(message) from error

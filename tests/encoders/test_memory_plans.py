@@ -73,7 +73,7 @@ def test_batches_fit_every_card(name: str, size: int, free: float) -> None:
 
 def test_weights_that_do_not_fit_are_an_error() -> None:
     """A ViT-bigG/14 has 4.7 GiB in fp16."""
-    expected = r"the weights \(4\.7 GiB\) do not fit the free memory of cuda:0: free memory there"
+    expected = r"the weights \(4,8\d\d MiB\) do not fit the free memory of cuda:0: free memory there"
     with pytest.raises(ModelError, match=expected), encoder_on("vit-bigg-14", "fp16", 4 * GB - CONTEXT):
         pass
 
