@@ -24,7 +24,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from torch._subclasses import FakeTensorMode, fake_tensor
-from torch._subclasses.fake_tensor import DataDependentOutputException
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorDeviceMismatchError
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
@@ -35,6 +35,8 @@ TRAINED = "meta"  # instead of CUDA where there are gradients
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 _CUDA_TYPE, _META_TYPE = 1, 14  # c10::DeviceType
 _MOST_CONSTANTS = 1024
+_ATEN = torch.ops.aten
+_BETWEEN_DEVICES = {_ATEN._to_copy, _ATEN.copy_, _ATEN.index, _ATEN.index_put, _ATEN.index_put_}  # as on a GPU
 _BLOCK = 512  # bytes: CUDA's allocator rounds up to these
 
 
@@ -88,6 +90,7 @@ class _Meter(TorchDispatchMode):
             with self:  # an operation that consists of others, which need memory for themselves
                 return func.decompose(*args, **kwargs)
         _refuse_unfinished_copy(func, args, kwargs)
+        _refuse_two_devices(func, args, kwargs)
         outputs = func(*args, **kwargs)
         for tensor in tree_leaves(outputs):
             if isinstance(tensor, torch.Tensor) and tensor.device.type in ("cuda", "meta"):
@@ -97,12 +100,20 @@ class _Meter(TorchDispatchMode):
 
 def _refuse_unfinished_copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse an asynchronous copy to the host: it may be read before it has ended."""
-    copies = func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+    copies = func in (_ATEN._to_copy.default, _ATEN.copy_.default)
     if not copies or not (kwargs.get("non_blocking") or args[2:3] == (True,)):
         return
     source = args[0] if "device" in kwargs else args[1]
     target = kwargs["device"] if "device" in kwargs else args[0].device
     assert target.type != "cpu" or source.device.type == "cpu", "an asynchronous copy to the host without a wait"
+
+
+def _refuse_two_devices(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse tensors of two devices, except for numbers: FakeTensorMode accepts the ids of `embedding` on the host."""
+    tensors = [part for part in tree_leaves((args, kwargs)) if isinstance(part, torch.Tensor) and part.dim()]
+    others = [tensor.device for tensor in tensors if tensor.device != tensors[0].device]
+    if others and func.overloadpacket not in _BETWEEN_DEVICES:
+        raise FakeTensorDeviceMismatchError(func, tensors[0].device, others[0])
 
 
 class _Host(TorchFunctionMode):

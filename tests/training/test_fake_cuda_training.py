@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from fake_cuda import TRAINED, fake_card
+from family_folders import SMALL
 from gradients import NO_DROPOUT
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 
+from clipstore.encoders.families import recognise
 from clipstore.encoders.loading import LoadedModel, load_model
 from clipstore.encoders.lora import LoraModel
 from clipstore.errors import TrainingError
@@ -61,6 +63,24 @@ def test_a_gradient_is_computed_on_the_device(towers: tuple[str, ...], chunk: in
         gradients = [weight.grad for weight in learner.weights().values()]
     assert isinstance(loss, float)
     assert all(gradient is not None and gradient.device.type == TRAINED for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_family_is_trained_on_the_device(name: str, tmp_path: Path) -> None:
+    folder = SMALL[name](tmp_path / name)
+    base = load_model(Model(name="m", family=recognise(folder, str(folder)).name, base=str(folder)))
+    modules = ("query", "value") if name == "blip" else ("q_proj", "v_proj")
+    towers = ("text",) if name == "naflex" else ("text", "vision")
+    with fake_card():
+        learner = LoraModel(
+            base, replace(TRAINING, temperature="frozen", lora=Lora(modules=modules, towers=towers)), device=TRAINED
+        )
+        learner.train(on=True)
+        side = learner.encoder.preprocessing.crop if learner.trains_vision else ()
+        images = torch.zeros((PAIRS, *side, 3), dtype=torch.uint8) if side else torch.zeros((PAIRS, 32))
+        ids = [learner.encoder.tokenize([f"{number} dogs" * number]).ids[0] for number in range(1, 1 + PAIRS)]
+        batch = Batch(images=images, ids=ids, image=torch.arange(PAIRS) // 2)
+        assert isinstance(backward(learner, batch, chunk=5, mask_siblings=True), float)
 
 
 def _inputs_stay(learner: LoraModel) -> None:
