@@ -23,12 +23,27 @@ b, so that m for a row and a whole tile needs only the greatest of each term in 
 target t (some pair's score, less kappa): if x > fl(t + m) then p > t + m, and s > t; if x < fl(t - m) then s < t.
 The cells between the two are scored in float64. This is sound for any mu, nu and kappa; they only make the band narrow.
 
-**What it assumes** of the library is accumulation in float32 and one final rounding to nearest. `trusted` tests this on
-the machine, with sums that cancel; if a precision fails, the next one is used.
+**float16** has a smaller range. The rows of a block are multiplied by a power of two, its `unit`, such that |A|, P and
+1 are at most 2^7, and so products and their bounds by the units of both sides: the keys of a target are those of
+(t ± m) times both units. Entries that are still beyond the range become the greatest, and those below the normal range
+become 0, so that nothing depends on how a device treats subnormal numbers; e includes both. Products of normal float16
+numbers are multiples of 2^-48: no sum of them is subnormal in float32.
+
+**GPUs.** Tensor cores add products in groups: the addends of a group, one of them the sum so far, are aligned to the
+greatest and truncated there to 24 bits or more, and so is their sum (Fasi, Higham, Mikaitis and Pranesh, Numerical
+behavior of NVIDIA tensor cores, PeerJ Computer Science 7:e330, 2021). With n products in a group that is off by at most
+(n + 2) 2^-23 times the sum of the absolute values, in all (K / n + 1) (n + 2) 2^-23 times it, which for n of 4 to 16 is
+less than with 2^-22 in the place of 2^-24 above. Where the accumulated value itself is compared (`fused`), x = p.
+
+**What it assumes** of the library is accumulation in float32, on a GPU as described, and one final rounding to nearest
+or none. `trusted` tests this on the machine, with sums that cancel; if a precision fails, the next one is used.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -41,12 +56,21 @@ from clipstore.device import has_native_bf16
 
 Keys = NDArray[Any]
 
-PRECISIONS = {"int8": torch.int8, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
-BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
+PRECISIONS = {
+    "int8": torch.int8,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp64": torch.float64,
+}
+BITS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 _TERMS = 6
 _CHUNK = 512  # rows prepared at once: their float64 copies fit into the processor's cache
 
 EXTRA = 4  # columns of a prepared row after those of its vector
+_ALIGNED = 32  # columns of a prepared row on a device are a multiple: the kernel reads them in vectors
+_LARGEST_FP16, _LEAST_NORMAL_FP16 = 65504.0, 2.0**-14
+_LENGTH_FP16 = 2.0**7  # of rows in float16: products of two rows and their offsets stay in its range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,25 +91,50 @@ class Centre:
 class Prepared:
     """Rows ready for the product: `low` (n, K) in the screen's precision, and `terms` (n, 6) float64 of their bound.
 
-    The bound of a row of the left side and one of the right is the dot product of their terms.
+    The bound of a row of the left side and one of the right is the dot product of their terms. `low` has been
+    multiplied by `unit`, a power of two.
     """
 
     low: torch.Tensor
     terms: torch.Tensor
+    unit: float
 
 
 def prepare(values: torch.Tensor, centre: Centre, precision: torch.dtype) -> Prepared:
     """Prepare rows (n, D) of float32 for products; see the module's docstring."""
-    width = values.shape[1]
-    low = torch.ones((len(values), width + EXTRA), dtype=precision, device=values.device)
+    width, unit = values.shape[1], _unit(values, centre) if precision == torch.float16 else 1.0
+    low = torch.zeros((len(values), prepared_width(width, values.device.type)), dtype=precision, device=values.device)
+    low[:, width : width + EXTRA] = unit
     terms = torch.empty((len(values), _TERMS), dtype=torch.float64, device=values.device)
     for start in range(0, len(values), _CHUNK):
         part = slice(start, start + _CHUNK)
-        _prepare(values[part].double(), centre, low[part], terms[part])
-    return Prepared(low=low, terms=terms)
+        _prepare(values[part].double(), centre, unit, low[part], terms[part])
+    return Prepared(low=low, terms=terms, unit=unit)
 
 
-def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch.Tensor) -> None:
+def prepared_width(width: int, device_type: str) -> int:
+    """The columns of a prepared row: those of the vector, `EXTRA`, and on a device zeros up to a round number."""
+    columns = width + EXTRA
+    return columns if device_type == "cpu" else -(-columns // _ALIGNED) * _ALIGNED
+
+
+def _unit(values: torch.Tensor, centre: Centre) -> float:
+    """A power of two that brings prepared rows into the range of float16."""
+    length = float(torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).max()) if len(values) else 0.0
+    mean, other = (float(torch.linalg.vector_norm(mean)) for mean in (centre.mean, centre.other_mean))
+    greatest = max(1.0, length + mean, (length + mean) * other + abs(centre.shift))
+    return max(2.0 ** math.floor(math.log2(_LENGTH_FP16 / greatest)), _LEAST_NORMAL_FP16)
+
+
+def _rounded(values: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
+    """Values in a precision; in float16 saturated, and 0 below the normal range."""
+    if precision != torch.float16:
+        return values.to(precision)
+    rounded = values.clamp(-_LARGEST_FP16, _LARGEST_FP16).to(precision)
+    return rounded.masked_fill(rounded.abs() < _LEAST_NORMAL_FP16, 0.0)
+
+
+def _prepare(wide: torch.Tensor, centre: Centre, unit: float, low: torch.Tensor, terms: torch.Tensor) -> None:
     width = wide.shape[1]
     offset = wide @ centre.other_mean
     if not centre.left:
@@ -93,18 +142,18 @@ def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch
     size = torch.linalg.vector_norm(wide, dim=1) + torch.linalg.vector_norm(centre.mean)
     centred = wide - centre.mean
     length = torch.linalg.vector_norm(centred, dim=1)
-    low[:, :width] = centred
-    rounded = low[:, :width].double()
+    low[:, :width] = _rounded(centred * unit, low.dtype)
+    rounded = low[:, :width].double() / unit
     rounded_length = torch.linalg.vector_norm(rounded, dim=1)
     error = torch.linalg.vector_norm(centred - rounded, dim=1)
     pieces = slice(width, width + 2) if centre.left else slice(width + 2, width + 4)
-    low[:, pieces][:, 0] = offset
-    rest = offset - low[:, pieces][:, 0].double()
-    low[:, pieces][:, 1] = rest
-    rest = (rest - low[:, pieces][:, 1].double()).abs()
-    single, double = (gamma(width + 8, unit) for unit in (2.0**-24, 2.0**-53))
+    rest = offset
+    for piece in range(pieces.start, pieces.stop):
+        low[:, piece] = _rounded(rest * unit, low.dtype)
+        rest = rest - low[:, piece].double() / unit
+    single, double = gamma(width + 8, _accumulation(wide.device.type)), gamma(width + 8, 2.0**-53)
     tiny = (width + EXTRA) * 2.0**-126
-    alone = rest + single * low[:, pieces].double().abs().sum(dim=1) + tiny * (1 + rounded_length)
+    alone = rest.abs() + single * low[:, pieces].double().abs().sum(dim=1) / unit + tiny * (1 + rounded_length)
     ones = torch.ones_like(alone)
     # Factors of the left and of the right side, term by term: error and length, rounded length and error, accumulation,
     # the part of each side alone (twice), the arithmetic in float64.
@@ -113,6 +162,11 @@ def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch
     else:
         factors = (length, error, rounded_length, ones, alone, size)
     terms[:] = torch.stack(factors, dim=1) * (1 + 1e-6)
+
+
+def _accumulation(device_type: str) -> float:
+    """The unit roundoff that bounds a device's accumulation in float32."""
+    return 2.0**-24 if device_type == "cpu" else 2.0**-22
 
 
 def gamma(count: int, unit: float) -> float:
@@ -142,9 +196,10 @@ def magnitude(precision: torch.dtype) -> int:
 
 @dataclass(frozen=True)
 class FloatKeys:
-    """The keys of products of one type, see `bands.KeyScale`."""
+    """The keys of products of one type, see `bands.KeyScale`; `unit` is the product of the units of both sides."""
 
     precision: torch.dtype
+    unit: float = 1.0
     lost: float = 0.0
 
     def above(self, bounds: NDArray[np.float64]) -> Keys:
@@ -160,11 +215,11 @@ class FloatKeys:
         """The least values, before their rounding, of products with these keys."""
         signed = torch.from_numpy(keys)
         products = (signed ^ ((signed >> sign_place(self.precision)) & magnitude(self.precision))).view(self.precision)
-        wide = products.double()
-        return (wide - wide.abs() * torch.finfo(self.precision).eps - 2.0**-126).numpy()
+        wide = products.double().clamp(max=torch.finfo(self.precision).max)  # infinite if it was rounded up
+        return ((wide - wide.abs() * torch.finfo(self.precision).eps - 2.0**-126) / self.unit).numpy()
 
     def _rounded(self, bounds: NDArray[np.float64]) -> torch.Tensor:
-        return torch.from_numpy(bounds).to(self.precision) + 0.0  # -0 becomes 0: a product may be either
+        return torch.from_numpy(bounds * self.unit).to(self.precision) + 0.0  # -0 becomes 0: a product may be either
 
 
 def margins(terms: torch.Tensor, greatest: torch.Tensor) -> NDArray[np.float64]:
@@ -172,11 +227,9 @@ def margins(terms: torch.Tensor, greatest: torch.Tensor) -> NDArray[np.float64]:
     return (greatest @ terms.T).cpu().numpy()
 
 
-def screen_precision(device: str) -> str:
-    """The fastest precision that the device multiplies natively and that satisfies the assumptions of the bound."""
-    native = ["bf16", "fp32", "fp64"] if has_native_bf16(device) else ["fp32", "fp64"]
-    if torch.device(device).type == "cpu":
-        native = ["int8", *native]
+def device_precision(device: str) -> str:
+    """The fastest precision that a GPU multiplies natively and that satisfies the assumptions of the bound."""
+    native = ["fp16", "bf16", "fp32", "fp64"] if has_native_bf16(device) else ["fp16", "fp32", "fp64"]
     return next(name for name in native if name == "fp64" or trusted(name, device))
 
 
@@ -185,13 +238,29 @@ def int8_product(left: torch.Tensor, right: torch.Tensor, product: torch.Tensor)
     torch._int_mm(left, right.T, out=product)
 
 
+@contextmanager
+def accumulation_in_float32() -> Iterator[None]:
+    """Within it, the library's products on CUDA devices accumulate in float32 in all their steps."""
+    flags = torch.backends.cuda.matmul
+    names = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
+    before = [getattr(flags, name) for name in names]
+    for name in names:
+        setattr(flags, name, False)
+    try:
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(flags, name, value)
+
+
 @cache
+@accumulation_in_float32()
 def trusted(name: str, device: str) -> bool:
     """Whether the library's product stays within the bound, on sums that cancel and on sums that end near zero."""
     if name == "int8":
         return torch.device(device).type == "cpu" and _int8_is_exact()
     precision = PRECISIONS[name]
-    scale = FloatKeys(precision)
+    scale, unit = FloatKeys(precision), _accumulation(torch.device(device).type)
     generator = torch.Generator().manual_seed(0)
     for width in (12, 516, 2052):
         left, right = (torch.randn((48, width), generator=generator) for _ in range(2))
@@ -202,7 +271,7 @@ def trusted(name: str, device: str) -> bool:
         products = keys(left @ right.T).cpu().numpy()
         wide, other = left.cpu().double(), right.cpu().double()
         exact = wide @ other.T
-        margin = gamma(width, 2.0**-24) * torch.outer(wide.norm(dim=1), other.norm(dim=1))
+        margin = gamma(width, unit) * torch.outer(wide.norm(dim=1), other.norm(dim=1))
         above, below = scale.above((exact + margin).numpy()), scale.below((exact - margin).numpy())
         if not ((products <= above) & (products > below)).all():
             return False

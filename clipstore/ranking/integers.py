@@ -3,7 +3,7 @@
 **The product.** As in `bounds`, s = a·b with a' = a - mu and b' = b - nu; s - kappa = a'·b' + P + Q, where
 P = a'·nu and Q = b'·mu + mu·nu - kappa. Coordinates of CLIP's vectors differ in size, which a common step wastes. So
 both sides are rotated by one orthogonal matrix: coordinates in random order and with random signs, then a Hadamard
-transform of each run of 2^p of them. Every coordinate is then about as large as the others. With the rotated
+transform of each 2^p of them. Every coordinate is then about as large as the others. With the rotated
 a' = hA + e and b' = kB + f, where A and B are integers and h and k the steps of the sides,
 a'·b' - hk A·B = e·b' + hA·f, by Cauchy-Schwarz at most |e| |b'| + |hA| |f|. A·B is exact. The errors e and f are known
 for every row, those of values beyond the range of the integers included.
@@ -94,13 +94,16 @@ def padded(width: int) -> int:
 
 @cache
 def _rotation(width: int) -> tuple[NDArray[np.int32], Doubles, int]:
-    """The source of each coordinate (`width`: none), its sign, and the size of a Hadamard transform."""
+    """The source of each coordinate, its sign divided by the length of the transform's rows, and the size of a run.
+
+    Coordinates are padded with zeros, and each run is transformed, see `quantise.quantise_rows`.
+    """
     rng = np.random.default_rng(0)
     size = padded(width)
     source = rng.permutation(size).astype(np.int32)
     signs = rng.choice([-1.0, 1.0], size)
     transform = size & -size
-    return source, signs / np.sqrt(transform), transform
+    return source, signs / np.sqrt(transform // quantise.LANES), transform
 
 
 def centred_lengths(values: NDArray[np.float32], centre: Centre) -> Doubles:

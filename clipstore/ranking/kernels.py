@@ -22,6 +22,27 @@ Doubles = NDArray[np.float64]
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def first_longer(values: NDArray[np.float32], longest: float) -> int:  # pragma: no cover - compiled
+    """The first row that is longer than `longest` or has a value that is not finite; -1: none."""
+    most = longest * longest
+    for row in range(values.shape[0]):
+        total = 0.0
+        for k in range(values.shape[1]):
+            total += np.float64(values[row, k]) * np.float64(values[row, k])
+        if not total <= most:  # NaN, too
+            return row
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def add_rows(values: NDArray[np.float32], total: Doubles) -> None:  # pragma: no cover - compiled
+    """Add all rows (n, D) to `total` (D,)."""
+    for row in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            total[k] += np.float64(values[row, k])
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def score_cells(
     left: NDArray[np.float32],
     rows: NDArray[np.int32],

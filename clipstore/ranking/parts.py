@@ -22,8 +22,12 @@ from numpy.typing import NDArray
 
 from clipstore.errors import VectorError
 from clipstore.ranking import bounds, kernels
-from clipstore.ranking.blocks import Layout, Side, prefetch, spans
+from clipstore.ranking.blocks import Layout, Side, prefetch, screen_threads, spans
 from clipstore.ranking.bounds import Centre
+from clipstore.ranking.calibration import fastest_precision
+from clipstore.ranking.device_memory import CopyStream, free_memory
+from clipstore.ranking.fused import FusedScreen
+from clipstore.ranking.fused_check import fused_works
 from clipstore.ranking.prepared import Block, Direction, LastImages, PreparedRows, State
 from clipstore.ranking.targets import Targets
 from clipstore.ranking.tiles import CpuScreen, DeviceScreen, TileSide, key_scale
@@ -112,7 +116,7 @@ class RankSettings:
         if self.screen not in ("auto", *bounds.PRECISIONS):
             message = f"unknown screen {self.screen!r}: use auto, {', '.join(bounds.PRECISIONS)}"
             raise VectorError(message)
-        name = bounds.screen_precision(self.device) if self.screen == "auto" else self.screen
+        name = fastest_precision(self.device) if self.screen == "auto" else self.screen
         if not bounds.trusted(name, self.device):
             message = f"products in {name} failed the accuracy self-test on this machine: use the screen auto"
             raise VectorError(message)
@@ -125,15 +129,22 @@ class RankSettings:
             VectorError: the memory is too small.
         """
         images, texts = len(part.images), len(part.texts)
-        return Layout.plan(
-            images=images,
-            texts=texts,
-            width=width,
-            precision=bounds.PRECISIONS[self.precision()],
-            device=self.device,
-            result=pairs * 96 + (images + texts) * (self.top_k * 16 + 32),
-            memory=self.memory if self.memory is not None else 2 * 2**30,
-        )
+        budget, free = self.memory if self.memory is not None else 2 * 2**30, free_memory(self.device)
+        try:
+            return Layout.plan(
+                images=images,
+                texts=texts,
+                width=width,
+                precision=bounds.PRECISIONS[self.precision()],
+                device=self.device,
+                result=pairs * 96 + (images + texts) * (self.top_k * 16 + 32),
+                memory=budget if free is None else min(budget, free),
+            )
+        except VectorError as error:
+            if free is None or free >= budget:
+                raise
+            message = f"{error} (free on {self.device}: end other programs there, or use --device cpu)"
+            raise VectorError(message) from error
 
 
 def rank_part(
@@ -176,7 +187,8 @@ def rank_part(
     )
     threads = torch.get_num_threads()
     try:
-        rechecked = _Pass(state, threads, last or LastImages()).rank(images, texts, on_progress)
+        with bounds.accumulation_in_float32():
+            rechecked = _Pass(state, last or LastImages()).rank(images, texts, on_progress)
     finally:
         torch.set_num_threads(threads)  # the threads of the pool set it to 1
     return PartRanks(
@@ -201,10 +213,17 @@ def _result(direction: Direction) -> PartDirection:
 class _Pass:
     """The pass over all tiles of a part, shared among threads."""
 
-    def __init__(self, state: State, threads: int, last: LastImages) -> None:
-        self._state, self._threads, self._last = state, threads, last
+    def __init__(self, state: State, last: LastImages) -> None:
+        self._state, self._last = state, last
         top_k = state.rows.hits.shape[1]
-        self._screen = CpuScreen(state.layout.tile, state.precision, top_k) if state.on_cpu else DeviceScreen(top_k)
+        self._copies, self._key_precision = CopyStream(state.device), state.precision
+        self._screen: CpuScreen | DeviceScreen | FusedScreen
+        if state.on_cpu:
+            self._screen = CpuScreen(state.layout.tile, state.precision, top_k)
+        elif fused_works(state.precision, state.device):
+            self._screen, self._key_precision = FusedScreen(top_k, state.centre.shift, state.device), torch.float32
+        else:
+            self._screen = DeviceScreen(top_k)
 
     def rank(self, images: Side, texts: Side, on_progress: Callable[[int, int], None]) -> int:
         """Rank every tile; the number of rescored cells."""
@@ -213,7 +232,9 @@ class _Pass:
         rows, columns = self._state.rows.queries, self._state.columns.queries
         # The first blocks are small: the floor of the hits is that after the previous blocks.
         image_spans, text_spans = spans(rows, layout.images), spans(columns, layout.texts, layout.tile[1])
-        with ThreadPoolExecutor(self._threads, "clipstore-rank", torch.set_num_threads, (1,)) as pool:
+        with ThreadPoolExecutor(
+            screen_threads(self._state.device), "clipstore-rank", torch.set_num_threads, (1,)
+        ) as pool:
             for span in image_spans:
                 left = Block(self._last.rows(images, span, self._state), self._state, left=True)
                 working: list[Future[int]] = []
@@ -230,13 +251,15 @@ class _Pass:
         return rechecked
 
     def _load(self, texts: Side, span: tuple[int, int]) -> Block:
-        rows = PreparedRows(texts.read(*span), span[0], self._state, left=False)
+        values = texts.read(*span)
+        with self._copies.preparing():
+            rows = PreparedRows(values, span[0], self._state, left=False)
         return Block(rows, self._state, left=False)
 
     def _rank_row_tile(self, left: Block, right: Block, row_tile: int) -> int:
         """Rank a tile of images with all tiles of a block of texts; the number of rescored cells."""
         part = left.rows.tiles[row_tile]
-        scale = key_scale(left.rows, part, right.rows)
+        scale = key_scale(left.rows, part, right.rows, self._key_precision)
         row_bands = left.bands(part, right.rows, slice(None), scale)
         (column_bands,) = right.bands(slice(None), left.rows, slice(row_tile, row_tile + 1), scale)
         rescored = 0

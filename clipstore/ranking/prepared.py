@@ -13,6 +13,7 @@ from clipstore.ranking import bounds, kernels
 from clipstore.ranking.bands import Bands, KeyScale, ScreenedTile
 from clipstore.ranking.blocks import Layout, Side
 from clipstore.ranking.bounds import Centre
+from clipstore.ranking.device_memory import copy_to
 from clipstore.ranking.integers import centred_lengths, prepare_integers
 
 Ints = NDArray[np.int64]
@@ -71,6 +72,8 @@ class PreparedRows:
         values: (n, D) float32.
         low, terms: the rows in the precision of the products, and the terms of their bound: see `bounds.prepare` and
             `integers.prepare_integers`.
+        unit: the factor of `low`.
+        on_device: the values on the device of the products.
         integers: the rows as integers, on a CPU.
         tiles: the rows of each tile.
         greatest, fine_greatest: the greatest terms of each tile, of the products and of the integers in int16.
@@ -87,10 +90,12 @@ class PreparedRows:
         self.tiles = _tiles(len(values) - int(clipped.sum()), len(values), state.layout.tile[0 if left else 1])
         self.integers = integers.part(order) if integers else None
         if self.integers and is_int8:
+            self.on_device, self.unit = torch.from_numpy(self.values), 1.0
             self.low, self.terms = torch.from_numpy(self.integers.coarse.values), self.integers.coarse.terms
         else:
-            prepared = bounds.prepare(torch.from_numpy(self.values).to(state.device), centre, state.precision)
-            self.low, self.terms = prepared.low, prepared.terms
+            self.on_device = copy_to(state.device, self.values)
+            prepared = bounds.prepare(self.on_device, centre, state.precision)
+            self.low, self.terms, self.unit = prepared.low, prepared.terms, prepared.unit
         self.greatest = self._greatest(self.terms)
         self.fine_greatest = self._greatest(self.integers.fine.terms) if self.integers else None
 
@@ -99,7 +104,7 @@ class PreparedRows:
 
 
 def _tiles(ordinary: int, count: int, size: int) -> list[slice]:
-    """Slices of at most `size` rows. The last rows have tiles of their own, for their bound would widen that of others."""
+    """Slices of at most `size` rows; the rows that are not ordinary have tiles of their own: their bounds are wide."""
     parts = [(0, ordinary), (ordinary, count)]
     return [slice(first, min(first + size, high)) for low, high in parts for first in range(low, high, size)]
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 
+LANES = 8  # float64 of a vector
+
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def measure_rows(values: Any, mean: Doubles, lengths: Doubles) -> None:  # pragma: no cover - compiled
@@ -52,7 +54,7 @@ def quantise_rows(
     """
     count, width = coarse.shape
     dim = values.shape[1]
-    centred, buffer = np.zeros(width), np.empty(width)
+    centred, buffer, other = np.zeros(width), np.empty(width), np.empty(width)
     for row in range(count):
         total = 0.0
         for k in range(dim):
@@ -61,21 +63,30 @@ def quantise_rows(
         offset[row] = total
         for k in range(width):
             buffer[k] = centred[source[k]] * signs[k]
-        _transform(buffer, transform)
-        errors[0, row], rounded[0, row] = _round_row(buffer, steps[0], 127.0, coarse[row])
-        errors[1, row], rounded[1, row] = _round_row(buffer, steps[1], 32767.0, fine[row])
+        rotated = _transform(buffer, other, transform)
+        errors[0, row], rounded[0, row] = _round_row(rotated, steps[0], 127.0, coarse[row])
+        errors[1, row], rounded[1, row] = _round_row(rotated, steps[1], 32767.0, fine[row])
 
 
 @njit(nogil=True, cache=True)
-def _transform(values: Doubles, size: int) -> None:  # pragma: no cover - compiled
-    """Replace each run of `size` values by its Hadamard transform."""
-    half = 1
-    while half < size:
+def _transform(values: Doubles, other: Doubles, size: int) -> Doubles:  # pragma: no cover - compiled
+    """Hadamard transforms within each run of `size` values, in one of the two arrays; both are overwritten.
+
+    A transform has the values with one remainder modulo LANES: so each stage adds vectors of adjacent values.
+    """
+    half = size // 2
+    while half >= LANES:
         for start in range(0, len(values), 2 * half):
-            for k in range(start, start + half):
-                left, right = values[k], values[k + half]
-                values[k], values[k + half] = left + right, left - right
-        half *= 2
+            middle, end = start + half, start + 2 * half
+            first, second = values[start:middle], values[middle:end]
+            sums, differences = other[start:middle], other[middle:end]
+            for k in range(half):
+                sums[k] = first[k] + second[k]
+            for k in range(half):
+                differences[k] = first[k] - second[k]
+        values, other = other, values
+        half //= 2
+    return values
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})

@@ -44,11 +44,11 @@ class TileSide:
         )
 
 
-def key_scale(left: PreparedRows, part: slice, right: PreparedRows) -> KeyScale:
-    """How the products of some rows and a block become keys."""
-    if left.integers and right.integers and left.low.dtype == torch.int8:
+def key_scale(left: PreparedRows, part: slice, right: PreparedRows, precision: torch.dtype) -> KeyScale:
+    """How the products of some rows and a block, in a precision, become keys."""
+    if left.integers and right.integers and precision == torch.int8:
         return IntegerKeys.of(left.integers.part(part), right.integers)
-    return bounds.FloatKeys(left.low.dtype)
+    return bounds.FloatKeys(precision, left.unit * right.unit)
 
 
 class CpuScreen(local):
@@ -149,9 +149,15 @@ class DeviceScreen:
     def _raised(self, keys: torch.Tensor, bands: Bands, across: int, scale: KeyScale) -> Bands:
         """The bands of the queries with the floors that the products imply; `across` is the candidates' dimension."""
         groups = bands.groups(keys.shape[across], self._top_k)
-        if not groups:
-            return bands
-        size = keys.shape[across] // groups
-        shape = (len(keys), groups, size) if across else (groups, size, keys.shape[1])
-        best = keys.narrow(across, 0, groups * size).reshape(shape).amax(dim=across + 1)
-        return bands.raised(best.topk(self._top_k, dim=across).values.select(across, -1).cpu().numpy(), scale)
+        return bands.raised(best_keys(keys, groups, self._top_k, across), scale) if groups else bands
+
+
+def best_keys(keys: torch.Tensor, groups: int, top_k: int, across: int) -> Keys:
+    """Keys that `top_k` candidates of each query reach in a tile; `across` is the candidates' dimension.
+
+    They are the last of the best of the bests of disjoint groups of candidates.
+    """
+    size = keys.shape[across] // groups
+    shape = (len(keys), groups, size) if across else (groups, size, keys.shape[1])
+    best = keys.narrow(across, 0, groups * size).reshape(shape).amax(dim=across + 1)
+    return best.topk(top_k, dim=across).values.select(across, -1).cpu().numpy()

@@ -271,7 +271,7 @@ def test_progress_ends_at_its_total() -> None:
 
 
 def tile_sides(
-    images: Array, texts: Array, pairs: Array, name: str, top_k: int
+    images: Array, texts: Array, pairs: Array, name: str, top_k: int, key_precision: torch.dtype | None = None
 ) -> tuple[TileSide, TileSide, KeyScale, Centre]:
     """Both sides of the only tile of a small matrix, with the floor of one other hit."""
     scores = (images.astype(np.float64) @ texts.astype(np.float64).T)[tuple(pairs.T)]
@@ -289,7 +289,7 @@ def tile_sides(
         for side, is_left in ((images, True), (texts, False))
     )
     whole = slice(0, 64)
-    scale = key_scale(left.rows, whole, right.rows)
+    scale = key_scale(left.rows, whole, right.rows, key_precision or state.precision)
     (row_bands,) = left.bands(whole, right.rows, slice(None), scale)
     (column_bands,) = right.bands(whole, left.rows, slice(None), scale)
     return (
@@ -402,7 +402,7 @@ def check_float_products(sides: list[Array], centre: Centre, scores: Array, name
     right = bounds.prepare(torch.from_numpy(sides[1]), centre.swapped(), precision)
     products = bounds.keys(left.low @ right.low.T).numpy()
     margin = bounds.margins(left.terms, right.terms).T
-    scale = bounds.FloatKeys(precision)
+    scale = bounds.FloatKeys(precision, left.unit * right.unit)
     assert (products <= scale.above(scores + margin)).all()
     assert (products > scale.below(scores - margin)).all()
 
