@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clipstore.errors import ClusterError, MissingExtraError
+from clipstore.network import check_online
 
 Answer = TypeVar("Answer")
 
@@ -51,10 +52,12 @@ def connect(address: str) -> Iterator[tuple[Node, ...]]:
     A connection to it that this process already has is used, and left open. Usage statistics are off for this process.
 
     Raises:
+        OfflineError: all network is forbidden.
         MissingExtraError: Ray is not installed.
         ClusterError: no cluster answers at the address within a bounded time, or it runs another version of Ray, or
             this process is connected to another cluster.
     """
+    check_online("--ray")
     ray = _import_ray()
     connected = ray.is_initialized()
     current = ray.get_runtime_context().gcs_address if connected else address

@@ -26,7 +26,11 @@ SELECT current_setting('lock_configuration');
 
 -- name: limit_memory
 -- Limits the memory of DuckDB's buffers; larger results are written to temporary files beside the catalog.
-SET memory_limit = '512MiB';
+SET memory_limit = $memory;
+
+-- name: limit_threads
+-- Limits the threads of DuckDB. Each needs memory of its own, so that with many a limit of memory makes statements fail.
+SET threads = 2;
 
 -- name: lock_settings
 -- Locks the settings: statements cannot change them any more.

@@ -39,6 +39,10 @@ JOIN (SELECT number, shard_id FROM staged_shards JOIN shards USING (file)) USING
 ANTI JOIN vectors USING (fingerprint, content)
 ORDER BY shard_id, row;
 
+-- name: count_failures
+-- The number of the staged items that have no vector because they failed.
+SELECT count(*) AS failures FROM item_failures SEMI JOIN staged_items USING (fingerprint, content);
+
 -- name: count_images
 -- Of an image tower: the distinct images in scope, those that have a vector and (unless the tower has no backbone of its
 -- own) features, and the image files that cannot be read. Vectors in missing shards do not count.
@@ -123,11 +127,26 @@ WHERE ($splits::BIGINT[] IS NULL OR image_id IN (
     SELECT image_id FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]))))
 ORDER BY image_id;
 
+-- name: pending_image_sources
+-- Of the staged pending images, whose ids are from $first to $last: what a plan states of them.
+SELECT
+    images.content,
+    images.path AS source,
+    image_id,
+    images.size,
+    shards.file AS features_file,
+    pending_items.row AS features_row
+FROM pending_items
+JOIN images USING (image_id)
+LEFT JOIN shards USING (shard_id)
+WHERE image_id BETWEEN $first AND $last
+ORDER BY image_id;
+
 -- name: pending_images
 -- The distinct images in scope without a vector of an image tower or, unless it has no backbone of its own, without
--- features, in order of image id, with the
--- shard and row of their features where they have any. Vectors in missing shards do not count. Known failures are left
--- out unless they are retried.
+-- features, in order of image id, with the shard and row of their features where they have any. Vectors in missing shards do not
+-- count. Known failures are left out unless they are retried. Paths are read afterwards (pending_image_sources): sorting them
+-- takes memory that grows with their number and length.
 WITH items AS (
     SELECT content, min(image_id) AS image_id
     FROM images
@@ -140,27 +159,15 @@ stored AS (
     SELECT fingerprint, content, shard_id, row
     FROM vectors
     WHERE fingerprint IN ($fingerprint, $backbone) AND shard_id NOT IN (SELECT unnest($missing_shards::BIGINT[]))
-),
-pending AS (  -- without long columns, which the joins would keep in memory
-    SELECT items.image_id, features.shard_id, features.row
-    FROM items
-    LEFT JOIN stored AS vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
-    ANTI JOIN item_failures AS failed
-        ON NOT $retry AND failed.fingerprint IN ($fingerprint, $backbone) AND failed.content = items.content
-    LEFT JOIN stored AS features ON features.fingerprint = $backbone AND features.content = items.content
-    WHERE vectors.content IS NULL OR ($backbone IS NOT NULL AND features.content IS NULL)
 )
-SELECT
-    images.content,
-    images.path AS source,
-    image_id,
-    images.size,
-    shards.file AS features_file,
-    pending.row AS features_row
-FROM pending
-JOIN images USING (image_id)
-LEFT JOIN shards USING (shard_id)
-ORDER BY image_id;
+SELECT items.image_id, features.shard_id, features.row
+FROM items
+LEFT JOIN stored AS vectors ON vectors.fingerprint = $fingerprint AND vectors.content = items.content
+ANTI JOIN item_failures AS failed
+    ON NOT $retry AND failed.fingerprint IN ($fingerprint, $backbone) AND failed.content = items.content
+LEFT JOIN stored AS features ON features.fingerprint = $backbone AND features.content = items.content
+WHERE vectors.content IS NULL OR ($backbone IS NOT NULL AND features.content IS NULL)
+ORDER BY items.image_id;
 
 -- name: pending_named_texts
 -- The staged texts without a vector of a text tower, in the order of the texts. Vectors in missing shards do not count. Known
@@ -174,25 +181,34 @@ ANTI JOIN (
 ANTI JOIN (SELECT content FROM item_failures WHERE fingerprint = $fingerprint) AS failed USING (content)
 ORDER BY source;
 
+-- name: pending_text_sources
+-- Of the staged pending texts, whose caption ids are from $first to $last: what a plan states of them.
+SELECT sha256(source) AS content, source
+FROM (
+    SELECT caption_id, model_text(text, $prompt, $clean) AS source
+    FROM pending_items
+    JOIN captions USING (caption_id)
+    WHERE caption_id BETWEEN $first AND $last
+)
+ORDER BY caption_id;
+
 -- name: pending_texts
--- The distinct texts in scope without a vector of a text tower, in order of caption id. Vectors in missing shards do not
--- count. Known failures are left out unless they are retried.
-WITH texts AS (
-    SELECT model_text(text, $prompt, $clean) AS source, min(caption_id) AS caption_id
+-- The captions, in order of their ids, with which the distinct texts in scope first occur. Vectors in missing shards do not
+-- count. Known failures are left out unless they are retried. Texts are read afterwards (pending_text_sources): sorting them
+-- takes memory that grows with their number and length.
+WITH items AS (
+    SELECT sha256(model_text(text, $prompt, $clean)) AS content, min(caption_id) AS caption_id
     FROM captions
     WHERE ($splits::BIGINT[] IS NULL OR image_id IN (
         SELECT image_id FROM split_images WHERE split_id IN (SELECT unnest($splits::BIGINT[]))))
-    GROUP BY source
-),
-items AS (
-    SELECT sha256(source) AS content, source, caption_id FROM texts
+    GROUP BY content
 ),
 stored AS (
     SELECT content
     FROM vectors
     WHERE fingerprint = $fingerprint AND shard_id NOT IN (SELECT unnest($missing_shards::BIGINT[]))
 )
-SELECT items.content, items.source
+SELECT items.caption_id
 FROM items
 ANTI JOIN stored ON stored.content = items.content
 ANTI JOIN item_failures AS failed

@@ -40,3 +40,7 @@ SELECT shard_id
 FROM shards
 JOIN staged_shards AS staged USING (file)
 WHERE shards.checksum != staged.checksum OR shards.dtype != staged.dtype;
+
+-- name: used_fingerprints
+-- The fingerprints of the towers of all models, and of their backbones.
+SELECT fingerprint FROM towers UNION SELECT backbone FROM towers WHERE backbone IS NOT NULL;

@@ -5,7 +5,7 @@ process id. Threads of one process wait for one another in the same way, and sha
 `rwlock`), also with connections that the process made without clipstore. This package alone imports duckdb.
 """
 
-from clipstore.catalog.access import Access
+from clipstore.catalog.access import Access, MemoryLimit
 from clipstore.catalog.catalog import Catalog
 from clipstore.catalog.files import check_store_path, kept_catalogs
 from clipstore.catalog.schema import FORMAT_VERSION, MIGRATIONS, scratch
@@ -16,6 +16,7 @@ __all__ = [
     "MIGRATIONS",
     "Access",
     "Catalog",
+    "MemoryLimit",
     "Session",
     "check_store_path",
     "kept_catalogs",

@@ -52,6 +52,17 @@ class Access(Enum):
         return cls.FILES if allow_files else cls.NONE
 
 
+class MemoryLimit(Enum):
+    """The memory of DuckDB's buffers in a session, with two threads, for work that grows with the catalog.
+
+    Each is enough for more than 10 million items (docs/scale.md).
+    """
+
+    PLAN = "144MiB"
+    REGISTER = "256MiB"
+    INGEST = "512MiB"
+
+
 def is_restricted(connection: duckdb.DuckDBPyConnection) -> bool:
     """Whether a connection's configuration keeps its statements from files and the network."""
     return not connection.execute(statement("catalog/external_access")).fetchall()[0][0]

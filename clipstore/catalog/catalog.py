@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 
-from clipstore.catalog.access import Access, is_restricted
+from clipstore.catalog.access import Access, MemoryLimit, is_restricted
 from clipstore.catalog.connection import open_connection
 from clipstore.catalog.files import new_catalog_file, replaced_catalog_file
 from clipstore.catalog.schema import is_current, migrate, read_stamp
@@ -31,15 +31,15 @@ class Catalog:
     path: Path
 
     @contextmanager
-    def read(self, *, access: Access = Access.NONE, limited: bool = False) -> Iterator[Session]:
+    def read(self, *, access: Access = Access.NONE, limit: MemoryLimit | None = None) -> Iterator[Session]:
         """Open read-only, as many processes may at once. A catalog of an earlier version is upgraded first.
 
-        Statements reach no file beside the catalog and no network address unless `access` says so. If they
-        are `limited`, DuckDB takes up to 512 MiB, and temporary files beside the catalog.
+        Statements reach no file beside the catalog and no network address unless `access` says so. With a
+        `limit`, DuckDB takes no more memory, and temporary files beside the catalog.
         """
         if not self.path.exists():
             raise NotFoundError(self._no_store())
-        with open_connection(self.path, read_only=True, access=access, limited=limited) as connection:
+        with open_connection(self.path, read_only=True, access=access, limit=limit) as connection:
             stamp = read_stamp(connection, self.path)
             if stamp is None:  # in earlier versions, a first ingest that failed left a catalog without tables
                 raise NotFoundError(self._no_store())
@@ -49,7 +49,7 @@ class Catalog:
                 return
         self._upgrade()
         with (
-            open_connection(self.path, read_only=True, access=access, limited=limited) as connection,
+            open_connection(self.path, read_only=True, access=access, limit=limit) as connection,
             self._reading(connection, access) as session,
         ):
             yield session
@@ -58,18 +58,20 @@ class Catalog:
         return closing(Session(connection, access, file=self.path, restricted=is_restricted(connection)))
 
     @contextmanager
-    def write(self, *, create: bool = False, commit: bool = True, limited: bool = False) -> Iterator[Session]:
+    def write(
+        self, *, create: bool = False, commit: bool = True, limit: MemoryLimit | None = None
+    ) -> Iterator[Session]:
         """Open for writing, in one transaction: it is committed when the block ends, and rolled back on an error.
 
         With `create`, a store that does not exist is created: its catalog gets its name when the block has ended, so
-        that it is complete. Without `commit`, the transaction is rolled back in any case: a dry run. `limited` as for
+        that it is complete. Without `commit`, the transaction is rolled back in any case: a dry run. `limit` as for
         `read`.
         """
         exists = self.path.exists()
         if not (create or exists):
             raise NotFoundError(self._no_store())
         target = nullcontext(self.path) if exists else new_catalog_file(self.path)
-        with target as file, self._transaction(file, commit=commit, limited=limited) as session:
+        with target as file, self._transaction(file, commit=commit, limit=limit) as session:
             yield session
 
     @contextmanager
@@ -87,9 +89,9 @@ class Catalog:
             pass
 
     @contextmanager
-    def _transaction(self, file: Path, *, commit: bool = True, limited: bool = False) -> Iterator[Session]:
+    def _transaction(self, file: Path, *, commit: bool = True, limit: MemoryLimit | None = None) -> Iterator[Session]:
         """A session that writes the catalog, or the temporary `file` in which it is created."""
-        with open_connection(self.path, read_only=False, file=file, limited=limited) as connection:
+        with open_connection(self.path, read_only=False, file=file, limit=limit) as connection:
             connection.begin()
             migrate(connection, read_stamp(connection, self.path))
             try:

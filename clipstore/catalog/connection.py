@@ -12,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 
-from clipstore.catalog.access import RESTRICTED, Access
+from clipstore.catalog.access import RESTRICTED, Access, MemoryLimit
 from clipstore.catalog.damage import damage_message, failure, one_line
 from clipstore.catalog.files import check_header, has_header_size
 from clipstore.catalog.process_state import ProcessState
@@ -28,11 +28,16 @@ _HELD_BY_THREAD = "in use by another thread of this process: wait for it to end"
 
 @contextmanager
 def open_connection(
-    path: Path, *, read_only: bool, access: Access = Access.NONE, file: Path | None = None, limited: bool = False
+    path: Path,
+    *,
+    read_only: bool,
+    access: Access = Access.NONE,
+    file: Path | None = None,
+    limit: MemoryLimit | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to the catalog at `path`, or to the temporary `file` in which it is created, for one block.
 
-    The memory of DuckDB is `limited` (see sql/catalog.sql), or what DuckDB takes by default.
+    `limit` is the memory of DuckDB (None: what it takes by default).
 
     Raises:
         CatalogError: the file is damaged, or busy for too long. Also raised for errors of DuckDB in the block.
@@ -45,7 +50,7 @@ def open_connection(
         try:
             with (
                 closing(opening.connect(holder, wait)) as connection,
-                state.settings(connection, access, limited=limited),
+                state.settings(connection, access, limit=limit),
             ):
                 yield connection
         except duckdb.Error as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import duckdb
 
-from clipstore.catalog.access import Access, is_restricted
+from clipstore.catalog.access import Access, MemoryLimit, is_restricted
 from clipstore.records import Row
 from clipstore.rwlock import ReadWriteLock
 from clipstore.statements import statement
@@ -38,11 +38,11 @@ class ProcessState:
 
     @contextmanager
     def settings(
-        self, connection: duckdb.DuckDBPyConnection, access: Access, *, limited: bool = False
+        self, connection: duckdb.DuckDBPyConnection, access: Access, *, limit: MemoryLimit | None = None
     ) -> Iterator[None]:
         """Apply clipstore's settings to a connection.
 
-        Those of a restricted connection are locked, with a limit of memory if it is `limited`. A connection of DuckDB's
+        Those of a restricted connection are locked, with a `limit` of memory if it is given. A connection of DuckDB's
         default configuration is kept from installing and loading extensions, without which it opens no network address,
         unless `access` includes that.
         """
@@ -50,8 +50,9 @@ class ProcessState:
         with self._mutex:
             if not (restricted and connection.execute(statement("catalog/is_locked")).fetchall()[0][0]):
                 connection.execute(statement("catalog/connection_settings"))
-                if restricted and limited:
-                    connection.execute(statement("catalog/limit_memory"))
+                if restricted and limit:
+                    connection.execute(statement("catalog/limit_memory"), {"memory": limit.value})
+                    connection.execute(statement("catalog/limit_threads"))
                 if restricted:
                     connection.execute(statement("catalog/lock_settings"))
         with nullcontext() if restricted or access is Access.NETWORK else self._offline(connection):

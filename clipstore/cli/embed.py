@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipstore import choices
-from clipstore.cli.options import failures_option, json_option, memory_option, store_option
+from clipstore.cli.options import failures_option, json_option, memory_option, ray_options, store_option
 from clipstore.cli.output import echo
 from clipstore.process import retain_freed_memory
 
@@ -42,17 +42,9 @@ if TYPE_CHECKING:
     multiple=True,
     help="Device, e.g. cuda:1; may be repeated: one process per device. [default: cuda if available, else cpu]",
 )
-@click.option(
-    "--ray",
-    metavar="ADDRESS",
-    help="Embed on the nodes of the Ray cluster at this address, HOST:PORT or auto: one worker per GPU, or per node if "
-    "there is none. Example: --ray auto",
-)
-@click.option(
-    "--ray-cpus",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Start one worker per N CPUs of the Ray cluster, and use no GPU. [default: all CPUs of a node]",
+@ray_options(
+    "Embed on the nodes of the Ray cluster at this address, HOST:PORT or auto: one worker per GPU, or per node if "
+    "there is none."
 )
 @click.option(
     "--compile", "compiled", is_flag=True, help="Run the model through torch.compile: minutes to start, then faster."

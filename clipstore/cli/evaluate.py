@@ -9,7 +9,7 @@ import click
 from clipstore import choices
 from clipstore.cli.confirm import remove_confirmed, yes_option
 from clipstore.cli.groups import DefaultGroup
-from clipstore.cli.options import json_option, memory_option, store_option
+from clipstore.cli.options import json_option, memory_option, ray_options, store_option
 from clipstore.hints import RERANK_TOP
 from clipstore.protocols import PROTOCOLS, protocols_help
 
@@ -70,17 +70,9 @@ _PROTOCOLS = click.Choice(list(PROTOCOLS))
 )
 @memory_option("Memory budget for ranking, in addition to the base process; on a Ray cluster also of each worker.")
 @click.option("--device", default="cpu", show_default=True, help="Device for the matrix products, e.g. cuda.")
-@click.option(
-    "--ray",
-    metavar="ADDRESS",
-    help="Rank on the nodes of the Ray cluster at this address, HOST:PORT or auto, which must see the store under the "
-    "same path. The result is the same, bit for bit. Example: --ray auto",
-)
-@click.option(
-    "--ray-cpus",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Start one worker per N CPUs of the Ray cluster. [default: all CPUs of a node]",
+@ray_options(
+    "Rank on the nodes of the Ray cluster at this address, HOST:PORT or auto, which must see the store under the same "
+    "path. The result is the same, bit for bit."
 )
 @store_option
 @json_option

@@ -115,6 +115,18 @@ def access_options(command: Command) -> Command:
     return click.option("--allow-files", is_flag=True, help="Let DuckDB read and write files.")(network(command))
 
 
+def ray_options(help_text: str) -> Callable[[Command], Command]:
+    """`--ray ADDRESS`, with what a command does there, and `--ray-cpus N`."""
+    address = click.option("--ray", metavar="ADDRESS", help=f"{help_text} Example: --ray auto")
+    cpus = click.option(
+        "--ray-cpus",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Start one worker per N CPUs of the Ray cluster, and use no GPU. [default: all CPUs of a node]",
+    )
+    return lambda command: address(cpus(command))
+
+
 def memory_option(help_text: str) -> Callable[[Command], Command]:
     """`--memory SIZE`, in bytes."""
     return click.option(

@@ -63,10 +63,15 @@ def registered_rows(result: Row) -> list[Row]:
 
 
 def registered_notes(result: Row) -> list[str]:
-    """Notes on `clipstore register`: the plans that are missing, and what is wrong with others."""
+    """Notes on `clipstore register`: the plans that are missing, what is wrong with others, and unused vectors."""
     notes = [f"{problem['plan']}: {problem['reason']}" for problem in result["problems"]]
     missing = result["missing"]
     if missing:
         more = f" and {len(missing) - _LISTED:,} more" if len(missing) > _LISTED else ""
         notes.append(f"not encoded yet: {', '.join(missing[:_LISTED])}{more}")
+    notes += [
+        f"registered vectors of {model}, which the store does not have any more: 'clipstore model add' uses them "
+        "again, 'clipstore gc --delete' deletes them"
+        for model in result["unused"]
+    ]
     return notes

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from clipstore.catalog import Session
+from clipstore.catalog import MemoryLimit, Session
 from clipstore.errors import ShardError
 from clipstore.records import ShardKind, Tower, TowerName
 from clipstore.shards import Shard, Storage, is_shard_name, read_shard
@@ -43,7 +43,7 @@ def adopt_orphans(store: Store, towers: Iterable[Tower]) -> list[Shard]:
         orphans = unregistered_files(session, files, expected)
         complete = [shard for file in orphans if (shard := _useful(session, storage, file, expected))]
     if complete:
-        with store.catalog.write(limited=True) as session:
+        with store.catalog.write(limit=MemoryLimit.REGISTER) as session:
             register(session, complete)
     return complete
 

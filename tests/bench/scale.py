@@ -27,6 +27,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from clipstore.catalog import MemoryLimit
 from clipstore.inference.encode_plans import select_plans
 from clipstore.inference.manifests import write_manifest
 from clipstore.inference.plan_files import Plan, read_file
@@ -123,7 +124,7 @@ def register_all(store: Store) -> int:
     """Read the description of every shard, as after encoding, and register them; returns the number of shards."""
     files = [path for tower in TOWERS for path in sorted((store.shards / tower.fingerprint).glob("*.h5"))]
     for start in range(0, len(files), FILES_AT_ONCE):
-        with store.catalog.write(limited=True) as session:
+        with store.catalog.write(limit=MemoryLimit.REGISTER) as session:
             shards = (read_shard(path, check=True) for path in files[start : start + FILES_AT_ONCE])
             register(session, shards)
     return len(files)

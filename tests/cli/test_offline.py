@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from clipstore.network import disable_hub_telemetry
+
 Run = Callable[..., Result]
 
 HUB_ID = "someone/clip-that-is-not-cached"
@@ -38,6 +40,7 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_offline_forbids_all_network(cli: Run, words: tuple[str, ...], lookups: list[object]) -> None:
+    disable_hub_telemetry()  # as the first command that names a model in this process
     before = dict(os.environ)
     error = cli("--offline", *words, code=1).stderr
     assert "--offline (or the environment variable CLIPSTORE_OFFLINE) forbids" in error
@@ -58,6 +61,14 @@ def test_the_environment_variable_is_the_option(
 def test_what_needs_no_network_runs_offline(cli: Run, scenes: Path) -> None:
     cli("--offline", "ingest", "coco", scenes)
     cli("--offline", "embed", "--model", "demo", "--only", "captions")
+
+
+def test_a_cluster_is_refused_offline(cli: Run, scenes: Path) -> None:
+    cli("ingest", "coco", scenes, "--name", "s")
+    cli("embed", "--model", "demo")
+    for words in (["embed", "--retry-failed"], ["eval", "--split", "s/val"]):
+        error = cli("--offline", *words, "--model", "demo", "--ray", "auto", code=1).stderr
+        assert "--ray needs the network, which --offline" in error
 
 
 def test_the_telemetry_of_the_hub_is_off() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import msgspec
 import pytest
 from clip_folder import build_headed_lora, edit_json
@@ -135,16 +136,32 @@ def test_an_encode_that_is_killed_goes_on(planned: Path, cli_json: Run, store: P
     assert len(stored_vectors(store, "images")) == 24
 
 
-def test_images_that_fail_are_recorded_by_register(cli: Run, cli_json: Run, dataset: Path, tmp_path: Path) -> None:
+def test_images_that_fail_are_recorded_by_register(
+    cli: Run, cli_json: Run, dataset: Path, store: Path, tmp_path: Path
+) -> None:
     images = sorted((dataset / "val").glob("*.jpg"))
     images[3].write_bytes(images[3].read_bytes()[:50])
     cli("ingest", "coco", dataset)
     cli("plan", "--model", "demo", "--only", "images", "--out", tmp_path / "plans")
     assert cli_json("encode", tmp_path / "plans")["encoded"][0]["failed"] == 1
     assert "1 item failed" in cli("register", tmp_path / "plans", code=3).stderr
-    assert cli_json("register", tmp_path / "plans")["before"] == 1
+    again = cli("register", tmp_path / "plans", "--json", code=3)  # as a second embed
+    assert {name: json.loads(again.stdout)[name] for name in ("before", "failed")} == {"before": 1, "failed": 1}
+    assert "1 item failed" in again.stderr
     failures = json.loads(cli("query", "item_failures", "--format", "json").stdout)
     assert [Path(row["path"]).name for row in failures] == [images[3].name]
+    with duckdb.connect(str(store / "catalog.duckdb")) as connection:  # as once another plan has its vector
+        connection.execute("DELETE FROM item_failures")
+    assert cli_json("register", tmp_path / "plans")["failed"] == 0
+
+
+def test_vectors_of_a_removed_model_are_named(planned: Path, cli: Run, cli_json: Run) -> None:
+    cli("encode", planned)
+    cli("model", "remove", "demo", "--yes")
+    output = cli("register", planned).stdout
+    assert "registered vectors of demo, which the store does not have any more" in output
+    assert cli_json("register", planned)["unused"] == []
+    assert [row["reused"] for row in cli_json("embed", "--model", "demo")["embedded"]] == [24, 120]
 
 
 def test_models_with_one_backbone_are_planned_once(

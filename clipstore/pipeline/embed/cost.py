@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from clipstore import choices
+from clipstore.catalog import MemoryLimit
 from clipstore.pipeline.embed.estimate import SAMPLE_ITEMS, Measurement, measure, shard_bytes
 from clipstore.pipeline.embed.loading import load_encoder
 from clipstore.pipeline.embed.options import EmbedOptions
@@ -60,7 +61,7 @@ def embedding_cost(
 
 
 def _unread_images(run: EmbedRun) -> SpooledTable:
-    with run.store.catalog.read(limited=True) as session:
+    with run.store.catalog.read(limit=MemoryLimit.PLAN) as session:
         batches = session.batches("embed/unread_images", splits=run.splits)
         return SpooledTable.write(batches, batches.schema, run.store.root)
 

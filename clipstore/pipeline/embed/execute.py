@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, islice
 
+from clipstore.catalog import MemoryLimit
 from clipstore.device import free_memory
 from clipstore.inference.encode import encode
 from clipstore.inference.loading import WorkerSettings
@@ -80,7 +81,7 @@ def _register_in_time(store: Store, written: Iterator[list[Shard]]) -> Iterator[
 
 
 def _register(store: Store, shards: list[Shard]) -> list[Shard]:
-    with store.catalog.write(limited=True) as session:
+    with store.catalog.write(limit=MemoryLimit.REGISTER) as session:
         register(session, shards)
     return shards
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from clipstore.catalog import MemoryLimit
 from clipstore.files import READERS, FileReader, image_file_state, read_image_file
 from clipstore.progress import Progress, no_progress
 from clipstore.records import Row
@@ -41,7 +42,7 @@ def check_image_files(
 
     A file whose size and modification time are unchanged is not read.
     """
-    with store.catalog.read(limited=True) as session:
+    with store.catalog.read(limit=MemoryLimit.PLAN) as session:
         batches = session.batches("embed/image_files", splits=splits)
         files = SpooledTable.write(batches, batches.schema, store.root)
     done = 0
@@ -58,7 +59,7 @@ def check_image_files(
                     _save(store, changed, is_last=done == files.num_rows)
     finally:
         if images_are_stale(store):
-            with store.catalog.write(limited=True) as session:
+            with store.catalog.write(limit=MemoryLimit.INGEST) as session:
                 save_records(session, store, "images", "models")
 
 
@@ -66,7 +67,7 @@ def _save(store: Store, changed: list[Row], *, is_last: bool) -> None:
     """Record the new state of image files in the catalog. Their records are saved once, with the last of them."""
     if not is_last:
         mark_images_stale(store)
-    with store.catalog.write(limited=True) as session:
+    with store.catalog.write(limit=MemoryLimit.INGEST) as session:
         session.stage(checked_image_files=pa.Table.from_pylist(changed, schema=_CHECKED))
         session.run("embed/save_training_contents")
         session.run("embed/update_image_files")

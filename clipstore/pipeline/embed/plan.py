@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipstore.catalog import Session
+from clipstore.catalog import MemoryLimit, Session
 from clipstore.records import ImageFile, Model, PlanGroup, PlanSource, RegisteredShard, Row, ShardPlan, Tower, TowerName
 from clipstore.shards import ObjectStorage
-from clipstore.spool import SpooledTable, SpoolWriter, resized
+from clipstore.spool import BATCH_ROWS, SpooledTable, SpoolWriter, resized
 from clipstore.store.layout import Store
 from clipstore.store.probes import tower_fingerprints
 from clipstore.store.registry import missing_shards, registered_shards
@@ -24,6 +24,8 @@ ITEMS_PER_SHARD: Mapping[TowerName, int] = {"image": 1024, "text": 8192}
 # As objects, shards of 16 to 64 MB need few requests and fit a cache: 17 MB of float32 vectors at a width of 512,
 # 34 MB at 1024. An interrupted run loses more.
 ITEMS_PER_OBJECT: Mapping[TowerName, int] = {"image": 8192, "text": 8192}
+
+_SOURCES_AT_ONCE = 4 * BATCH_ROWS  # items whose paths or texts are read at once
 
 # The column of `PendingItems.rows` that is a plan's `sources`.
 _SOURCE_COLUMN: Mapping[PlanSource, str] = {"image_files": "source", "features": "features_file", "texts": "source"}
@@ -99,7 +101,7 @@ def plan_towers(
     as stored. With `retry`, items that failed before are planned again.
     """
     scope = {"splits": splits, "retry": retry}
-    with store.catalog.read(limited=True) as session:
+    with store.catalog.read(limit=MemoryLimit.PLAN) as session:
         plans: list[list[TowerPlan]] = []
         planned: set[str] = set()  # fingerprints
         for model, towers in models:
@@ -206,7 +208,8 @@ def _plan_images(session: Session, store: Store, tower: Tower, parameters: Row) 
 
 def _spool_images(session: Session, store: Store, parameters: Row) -> tuple[SpooledTable, SpooledTable]:
     """The pending images that have features, and those that have none."""
-    batches = session.batches("embed/pending_images", **parameters)
+    images = _spool(session.batches("embed/pending_images", **parameters), store)
+    batches = _with_sources(session, "embed/pending_image_sources", images)
     with_features, without = (SpoolWriter(batches.schema, store.root) for _ in range(2))
     for batch in batches:
         has_features = batch["features_file"].is_valid()
@@ -216,10 +219,36 @@ def _spool_images(session: Session, store: Store, parameters: Row) -> tuple[Spoo
 
 
 def _plan_texts(session: Session, store: Store, model: Model, tower: Tower, parameters: Row) -> TowerPlan:
-    parameters = {**parameters, "prompt": model.prompt, "clean": model.clean}
-    batches = session.batches("embed/pending_texts", **parameters)
-    items = PendingItems(tower=tower, source="texts", rows=SpooledTable.write(batches, batches.schema, store.root))
-    return _tower_plan(tower, (items,), _counts(session, "embed/count_texts", parameters))
+    settings = {"prompt": model.prompt, "clean": model.clean}
+    parameters = {**parameters, **settings}
+    texts = _spool(session.batches("embed/pending_texts", **parameters), store)
+    rows = _spool(_with_sources(session, "embed/pending_text_sources", texts, **settings), store)
+    return _tower_plan(
+        tower,
+        (PendingItems(tower=tower, source="texts", rows=rows),),
+        _counts(session, "embed/count_texts", parameters),
+    )
+
+
+def _spool(batches: pa.RecordBatchReader, store: Store) -> SpooledTable:
+    return SpooledTable.write(batches, batches.schema, store.root)
+
+
+def _with_sources(session: Session, name: str, pending: SpooledTable, **parameters: object) -> pa.RecordBatchReader:
+    """Pending items with their paths or texts, by a statement that takes some at a time.
+
+    Sorting all of them would need memory for their paths and texts. The first column of `pending` is the id.
+    """
+
+    def rows(part: pa.Table) -> pa.Table:
+        ids = part.column(0)
+        session.stage(pending_items=part)
+        first, last = (ids[0].as_py(), ids[-1].as_py()) if len(ids) else (None, None)
+        return session.table(name, first=first, last=last, **parameters)
+
+    schema = rows(pending.schema.empty_table()).schema
+    batches = (batch for part in pending.parts(_SOURCES_AT_ONCE) for batch in rows(part).to_batches(BATCH_ROWS))
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
 def _counts(session: Session, name: str, parameters: Row) -> Row:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from clipstore.catalog import Session
+from clipstore.catalog import MemoryLimit, Session
 from clipstore.datasets import coco, csv_file, flickr, folder, hard_negatives, karpathy
 from clipstore.datasets.image_files import ImageFinder
 from clipstore.errors import DatasetError
@@ -214,7 +214,7 @@ def _ingest(store: Store, sources: Mapping[Path, Annotations], target: _Target, 
         roots = [target.root] if options.images is None else [target.root, options.images]
         for file, source in located.items():
             checks.check_links(file, source, roots)
-    with wait_without_limit(), store.catalog.write(create=True, limited=True) as session:
+    with wait_without_limit(), store.catalog.write(create=True, limit=MemoryLimit.INGEST) as session:
         checks.check_not_drawn(session, target.name)
         root = url_of(target.root) or str(target.root.absolute())
         session.run("ingest/add_dataset", name=target.name, kind=target.kind, root=root, cleaned=options.clean)

@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 from shlex import quote
 
+import pyarrow as pa
+
+from clipstore.catalog import MemoryLimit
 from clipstore.errors import PlanError, ShardError
 from clipstore.inference.manifests import Manifest, ManifestShard, manifest_path, read_manifest, read_stored
 from clipstore.inference.plan_files import INDEX, Index, IndexEntry, Plan, read_file
@@ -38,19 +41,22 @@ class RegisterResult:
 
     Attributes:
         plans: the number of plans in the folder.
-        registered, items, failed: plans that the call registered, and their items with and without a vector.
+        registered, items: plans that the call registered, and their items that have a vector.
         before: plans that were registered before.
+        failed: items of all registered plans that have no vector because they failed.
         missing: files of plans that were not encoded yet.
         problems: "plan" and "reason" of plans whose shards are not as their manifests state.
+        unused: models of which the call registered vectors, and that the store does not have any more.
     """
 
     plans: int
     registered: int = 0
     items: int = 0
-    failed: int = 0
     before: int = 0
+    failed: int = 0
     missing: list[str] = field(default_factory=list)
     problems: list[Row] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
 
 def register_plans(store: Store, folder: Path, on_progress: Progress = no_progress) -> RegisterResult:
@@ -102,11 +108,35 @@ def _register_some(
             new += shards
             result.registered += 1
     if new:
-        with store.catalog.write(limited=True) as session:
+        with store.catalog.write(limit=MemoryLimit.REGISTER) as session:
             register(session, new)
-        vectors = [shard for shard in new if shard.info.kind == "vectors"]
-        result.items += sum(len(shard.contents) for shard in vectors)
-        result.failed += sum(len(shard.failures) for shard in vectors)
+            used = {row["fingerprint"] for row in session.rows("shards/used_fingerprints")}
+        result.items += sum(len(shard.contents) for shard in new if shard.info.kind == "vectors")
+        unused = {shard.info.model for shard in new if shard.info.fingerprint not in used}
+        result.unused = sorted(unused.union(result.unused))
+    _count_failures(store, folder, manifests, result)
+
+
+def _count_failures(store: Store, folder: Path, manifests: Mapping[str, Manifest], result: RegisterResult) -> None:
+    """Count the failed items of registered plans as the catalog has them: another plan may have retried them."""
+    invalid = {problem["plan"] for problem in result.problems}
+    items = []
+    for file, manifest in manifests.items():
+        if file in invalid or not any(shard.failed for shard in manifest.shards):
+            continue
+        try:
+            plan, _ = read_file(folder / file, "plan", Plan)
+        except PlanError as error:
+            result.problems.append({"plan": file, "reason": str(error)})
+            continue
+        parts = plan.group(shard_storage(store)).plans
+        items += [
+            {"fingerprint": part.tower.fingerprint, "content": content} for part in parts for content in part.contents
+        ]
+    if items:
+        with store.catalog.read() as session:
+            session.stage(staged_items=pa.Table.from_pylist(items))
+            result.failed += session.rows("embed/count_failures")[0]["failures"]
 
 
 def _read_manifest(folder: Path, entry: IndexEntry, result: RegisterResult) -> Manifest | None:
