@@ -1,8 +1,9 @@
 """The compiled loops that screen a tile: count what its keys prove, decide most other cells in int16, list the rest.
 
 A *key* is an integer that sorts as the approximate scores do (`bounds.keys`, `integers.IntegerKeys`). Loops over keys
-have no branches, and their sums are as narrow as the keys: otherwise the compiler does not vectorize them. Columns are
-screened in groups whose rows of int16 fit into the processor's cache.
+have no branches, and their sums are as narrow as the keys: otherwise the compiler does not vectorize them. Functions
+are inlined: to pass the arrays of `Queries` takes longer than a loop over a line. Columns are screened in groups whose
+rows of int16 fit into the processor's cache.
 """
 
 # numba's functions carry no types of their own.
