@@ -65,7 +65,7 @@ def draw_pairs(data: st.DataObject, images: Array, texts: Array) -> Array:
     return np.array(chosen, dtype=np.int64).reshape(-1, 2)
 
 
-SCREENS = st.sampled_from(["auto", "int8", "bf16", "fp32", "fp64"])
+SCREENS = st.sampled_from(["auto", "int8", "fp16", "bf16", "fp32", "fp64"])
 
 
 def exact_scores(images: Array, texts: Array) -> Array:
