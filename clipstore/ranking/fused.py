@@ -210,8 +210,9 @@ def launch(
 def start(
     kernel: Any, programs: int, tensors: Sequence[torch.Tensor], sizes: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    """Start a kernel on tensors of one device."""
-    kernel[(programs,)](*tensors, *sizes, **options)
+    """Start a kernel on tensors of one device, which Triton expects to be the current one."""
+    with torch.cuda.device_of(tensors[0]):
+        kernel[(programs,)](*tensors, *sizes, **options)
 
 
 class FusedScreen:

@@ -189,6 +189,9 @@ def rank_part(
     try:
         with bounds.accumulation_in_float32():
             rechecked = _Pass(state, last or LastImages()).rank(images, texts, on_progress)
+    except torch.OutOfMemoryError as error:
+        message = f"{settings.device} ran out of memory: use a smaller --memory, or --device cpu"
+        raise VectorError(message) from error
     finally:
         torch.set_num_threads(threads)  # the threads of the pool set it to 1
     return PartRanks(

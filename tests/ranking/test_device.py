@@ -131,6 +131,15 @@ def test_blocks_are_planned_within_the_free_memory(monkeypatch: pytest.MonkeyPat
         rank_pairs(*SIDES, PAIRS, device=DEVICE)
 
 
+def test_a_full_device_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_device: str, _values: Array) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(prepared, "copy_to", full)
+    with pytest.raises(VectorError, match=f"^{DEVICE} ran out of memory: use a smaller --memory"):
+        rank_pairs(*SIDES, PAIRS, device=DEVICE)
+
+
 @pytest.mark.parametrize("gigabytes", [3, 4, 6, 8, 12, 24, 80])
 def test_tiles_for_cards(gigabytes: int) -> None:
     """COCO with vectors of 512 in what is free on cards, the first two of them half full."""

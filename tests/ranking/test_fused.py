@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton")
 
-from clipstore.ranking import fused, fused_kernel  # noqa: E402 - they need Triton
+from clipstore.ranking import fused, fused_check, fused_kernel  # noqa: E402 - they need Triton
 
 
 @pytest.mark.parametrize("module", ["interpreted_fused.py", "interpreted_ranks.py"])
@@ -77,3 +78,12 @@ def test_the_screen_compiles_for_devices(operand: str, capability: int, memory: 
 @pytest.mark.parametrize("capability", [80, 89])
 def test_the_scores_compile_for_devices(capability: int) -> None:
     assert compiled(fused_kernel.settle_cells, "fp32", capability, fused.SETTLE_OPTIONS).asm["cubin"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_kernels_work_on_this_device(precision: torch.dtype) -> None:
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("torch's operations are used below compute capability 8.0")
+    assert fused_check.fused_works(precision, "cuda")

@@ -65,7 +65,7 @@ def draw_pairs(data: st.DataObject, images: Array, texts: Array) -> Array:
     return np.array(chosen, dtype=np.int64).reshape(-1, 2)
 
 
-SCREENS = st.sampled_from(["auto", "int8", "bf16", "fp32", "fp64"])
+SCREENS = st.sampled_from(["auto", "int8", "fp16", "bf16", "fp32", "fp64"])
 
 
 def exact_scores(images: Array, texts: Array) -> Array:
@@ -353,7 +353,7 @@ def test_a_screened_tile_proves_or_lists_every_score(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("screen", ["auto", "bf16", "fp32", "fp64"])
+@pytest.mark.parametrize("screen", ["auto", "fp16", "bf16", "fp32", "fp64"])
 def test_cuda_equals_the_cpu(screen: str) -> None:
     images, texts = generic(3000, 256, 1), generic(20_000, 256, 2)
     texts[::6] = texts[0]
