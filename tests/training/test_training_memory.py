@@ -58,7 +58,7 @@ def test_the_guide_states_what_a_pair_takes(name: str, towers: tuple[str, ...]) 
 
 
 def test_memory_grows_with_the_chunk_and_not_with_the_batch() -> None:
-    (whole, half, quarter), trained, kept = peaks("vit-b-32", ("text",), (8, 4, 2))
+    (whole, half, quarter), trained, held = peaks("vit-b-32", ("text",), (8, 4, 2))
     assert half / whole == pytest.approx(1 / 2, rel=0.1)
     assert quarter / whole == pytest.approx(1 / 4, rel=0.15)
-    assert kept == pytest.approx(3 * trained, rel=0.02)  # gradients and AdamW's two averages
+    assert held == pytest.approx(3 * trained, rel=0.02)  # gradients and AdamW's two averages
