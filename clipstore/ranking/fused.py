@@ -211,7 +211,7 @@ def start(
     kernel: Any, programs: int, tensors: Sequence[torch.Tensor], sizes: tuple[int, ...], options: dict[str, Any]
 ) -> None:
     """Start a kernel on tensors of one device, which Triton expects to be the current one."""
-    with torch.cuda.device_of(tensors[0]):
+    with torch.cuda.device_of(tensors[0]):  # type: ignore[no-untyped-call]
         kernel[(programs,)](*tensors, *sizes, **options)
 
 
