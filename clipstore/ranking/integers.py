@@ -12,7 +12,7 @@ for every row, those of values beyond the range of the integers included.
 the unit hk, with an error that is computed; the sum is divided by a power of two, rounding down, so that no sum of a
 tile exceeds int16. Rounding down keeps order: a key above floor(t + m) proves s > t, and one below floor(t - m) s < t.
 
-**int16.** |A| < 46,300 in every row of each side, so by Cauchy-Schwarz every partial sum of A·B is below 2^31. P and Q
+**int16.** |A| < 2^15.5 in every row of each side, so by Cauchy-Schwarz every partial sum of A·B is below 2^31. P and Q
 are added in float64. The bound is about a hundredth of that of int8.
 
 **float64.** Subtracting, rotating, and the scores themselves, err by at most 4 g(K + 32, 2^-53) (|a| + |mu|)
@@ -39,9 +39,9 @@ Doubles = NDArray[np.float64]
 _LARGEST = 127  # of int8; -128 is not used
 _CLIP = 4.0  # deviations of the largest int8
 _ORDINARY = 1.2  # the error of a row in int8, relative to that of rows without values beyond the largest
-_FINE_LENGTH = 46_300.0  # of a row of int16, and less than 2^15.5 when it is rounded
+_FINE_LENGTH = 46_340.0  # the longest row of int16, when it is rounded: less than 2^15.5
 _PAD = 64  # rows are padded to a multiple: the Hadamard transform has at least this size
-_WIDEST = 2**14  # coordinates of a row: sums of products of int8, and of two offsets, fit into int32
+WIDEST = 2**14  # values of a row in int8: sums of products, and two offsets, fit into int32
 _MOST = 2**28  # the greatest offset in units of the product
 _GREATEST_KEY = 32_766
 
@@ -118,7 +118,7 @@ def prepare_integers(values: NDArray[np.float32], lengths: Doubles, centre: Cent
     mean, other_mean = centre.mean.numpy(), centre.other_mean.numpy()
     count, width = len(values), padded(values.shape[1])
     spread = np.sqrt(np.mean(np.square(lengths)) / width) if count else 0.0
-    steps = np.array([_CLIP * spread / _LARGEST, lengths.max(initial=0.0) / _FINE_LENGTH])
+    steps = np.array([_CLIP * spread / _LARGEST, lengths.max(initial=0.0) / (_FINE_LENGTH - np.sqrt(width) / 2)])
     steps[steps == 0] = 1.0
     coarse, fine = np.empty((count, width), dtype=np.int8), np.empty((count, width), dtype=np.int16)
     offset, errors, rounded = np.empty(count), np.empty((2, count)), np.empty((2, count))

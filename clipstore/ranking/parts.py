@@ -28,6 +28,7 @@ from clipstore.ranking.calibration import fastest_precision
 from clipstore.ranking.device_memory import CopyStream, free_memory
 from clipstore.ranking.fused import FusedScreen
 from clipstore.ranking.fused_check import fused_works
+from clipstore.ranking.integers import WIDEST
 from clipstore.ranking.prepared import Block, Direction, LastImages, PreparedRows, State
 from clipstore.ranking.targets import Targets
 from clipstore.ranking.tiles import CpuScreen, DeviceScreen, TileSide, key_scale
@@ -107,16 +108,21 @@ class RankSettings:
     device: str = "cpu"
     screen: str = "auto"
 
-    def precision(self) -> str:
-        """The precision of the products on this machine.
+    def precision(self, width: int) -> str:
+        """The precision of the products of vectors of a width on this machine.
 
         Raises:
-            VectorError: it is unknown, or the machine's products fail the self-test.
+            VectorError: it is unknown, the machine's products fail the self-test, or the vectors are too wide for it.
         """
         if self.screen not in ("auto", *bounds.PRECISIONS):
             message = f"unknown screen {self.screen!r}: use auto, {', '.join(bounds.PRECISIONS)}"
             raise VectorError(message)
         name = fastest_precision(self.device) if self.screen == "auto" else self.screen
+        if name == "int8" and width > WIDEST:
+            if self.screen != "auto":
+                message = f"vectors of width {width} are too wide for products in int8: use the screen auto"
+                raise VectorError(message)
+            name = "fp32"
         if not bounds.trusted(name, self.device):
             message = f"products in {name} failed the accuracy self-test on this machine: use the screen auto"
             raise VectorError(message)
@@ -135,7 +141,7 @@ class RankSettings:
                 images=images,
                 texts=texts,
                 width=width,
-                precision=bounds.PRECISIONS[self.precision()],
+                precision=bounds.PRECISIONS[self.precision(width)],
                 device=self.device,
                 result=pairs * 96 + (images + texts) * (self.top_k * 16 + 32),
                 memory=budget if free is None else min(budget, free),
@@ -171,7 +177,7 @@ def rank_part(
     Raises:
         VectorError: a vector of the part is not finite, or the memory is too small.
     """
-    name = settings.precision()
+    name = settings.precision(images.width)
     state = State(
         layout=settings.layout(part, len(targets.pairs), images.width),
         precision=bounds.PRECISIONS[name],

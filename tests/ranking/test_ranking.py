@@ -381,7 +381,7 @@ def test_keys_sort_as_floats_do(first: float, second: float, name: str) -> None:
 @examples(150)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    width=st.sampled_from([1, 2, 7, 64, 512, 1500]),
+    width=st.sampled_from([1, 2, 7, 64, 512, 1500, 9000]),
     scales=st.tuples(st.integers(-42, 15), st.integers(-42, 15)),
     offset=st.sampled_from([0.0, 1.0, 100.0]),
     centred=st.booleans(),
@@ -441,6 +441,16 @@ def check_integer_products(sides: list[Array], centre: Centre, scores: Array, _n
 @pytest.mark.parametrize("name", list(bounds.PRECISIONS))
 def test_products_of_this_machine_satisfy_the_assumptions(name: str) -> None:
     assert bounds.trusted(name, "cpu")
+
+
+def test_vectors_too_wide_for_int8() -> None:
+    images, texts = generic(3, 16_385, 1), generic(5, 16_385, 2)
+    pairs = np.array([[0, 1], [2, 4]])
+    ranks = rank_pairs(images, texts, pairs)
+    assert ranks.screen != "int8"
+    check(ranks, exact_scores(images, texts), pairs, 10)
+    with pytest.raises(VectorError, match="too wide"):
+        rank_pairs(images, texts, pairs, screen="int8")
 
 
 def test_pairs_have_any_order_and_integer_type() -> None:
