@@ -10,7 +10,7 @@ this, and 2^-50 of the values compared for the rounding of their differences fro
 The others, which tie or can be hits, are left to `kernels.score_cells`, the only routine whose scores decide by
 themselves or are reported. A cell that is left in one comparison is left in all of them.
 
-**What it assumes** of the device is in `bounds`; `trusted` tests on the device that the kernels agree with float64.
+**What it assumes** of the device is in `bounds`; `fused_works` tests on the device that the kernels agree with float64.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def start(
     kernel: Any, programs: int, tensors: Sequence[torch.Tensor], sizes: tuple[int, ...], options: dict[str, Any]
 ) -> None:
     """Start a kernel on tensors of one device, which Triton expects to be the current one."""
-    with torch.cuda.device_of(tensors[0]):
+    with torch.cuda.device_of(tensors[0]):  # type: ignore[no-untyped-call]
         kernel[(programs,)](*tensors, *sizes, **options)
 
 
