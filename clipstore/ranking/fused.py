@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from clipstore.ranking import bounds
 from clipstore.ranking.bands import Bands, KeyScale, ScreenedTile
-from clipstore.ranking.device_memory import copy_to
+from clipstore.ranking.device_copies import copy_to
 from clipstore.ranking.tiles import TileSide, best_keys
 
 _Ints = NDArray[np.int32]

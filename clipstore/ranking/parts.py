@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clipstore.device import unallocated_memory
 from clipstore.errors import VectorError
 from clipstore.ranking import bounds, kernels
 from clipstore.ranking.blocks import Layout, Side, prefetch, screen_threads, spans
 from clipstore.ranking.bounds import Centre
 from clipstore.ranking.calibration import fastest_precision
-from clipstore.ranking.device_memory import CopyStream, free_memory
+from clipstore.ranking.device_copies import CopyStream
 from clipstore.ranking.fused import FusedScreen
 from clipstore.ranking.fused_check import fused_works
 from clipstore.ranking.integers import WIDEST
@@ -135,7 +136,7 @@ class RankSettings:
             VectorError: the memory is too small.
         """
         images, texts = len(part.images), len(part.texts)
-        budget, free = self.memory if self.memory is not None else 2 * 2**30, free_memory(self.device)
+        budget, free = self.memory if self.memory is not None else 2 * 2**30, unallocated_memory(self.device)
         try:
             return Layout.plan(
                 images=images,
@@ -144,10 +145,10 @@ class RankSettings:
                 precision=bounds.PRECISIONS[self.precision(width)],
                 device=self.device,
                 result=pairs * 96 + (images + texts) * (self.top_k * 16 + 32),
-                memory=budget if free is None else min(budget, free),
+                memory=int(min(budget, free)),
             )
         except VectorError as error:
-            if free is None or free >= budget:
+            if free >= budget:
                 raise
             message = f"{error} (free on {self.device}: end other programs there, or use --device cpu)"
             raise VectorError(message) from error

@@ -13,7 +13,7 @@ from clipstore.ranking import bounds, kernels
 from clipstore.ranking.bands import Bands, KeyScale, ScreenedTile
 from clipstore.ranking.blocks import Layout, Side
 from clipstore.ranking.bounds import Centre
-from clipstore.ranking.device_memory import copy_to
+from clipstore.ranking.device_copies import copy_to
 from clipstore.ranking.integers import centred_lengths, prepare_integers
 
 Ints = NDArray[np.int64]

@@ -122,11 +122,11 @@ def test_the_device_holds_no_more_than_the_memory(factor: int) -> None:
 
 
 def test_blocks_are_planned_within_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "free_memory", lambda _: 30 * 2**20)
+    monkeypatch.setattr(parts, "unallocated_memory", lambda _: 30 * 2**20)
     DeviceTensor.peak_bytes = 0
     rank_pairs(*SIDES, PAIRS, device=DEVICE)
     assert DeviceTensor.peak_bytes <= 30 * 2**20
-    monkeypatch.setattr(parts, "free_memory", lambda _: 2**20)
+    monkeypatch.setattr(parts, "unallocated_memory", lambda _: 2**20)
     with pytest.raises(VectorError, match=rf"^{2**20} bytes .* at least .*free on {DEVICE}: .*--device cpu"):
         rank_pairs(*SIDES, PAIRS, device=DEVICE)
 

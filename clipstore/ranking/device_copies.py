@@ -1,4 +1,4 @@
-"""The memory of CUDA devices: what is free, and copies that overlap with computation."""
+"""Copies to CUDA devices that overlap with computation."""
 
 from __future__ import annotations
 
@@ -8,20 +8,6 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-
-_SHARE = 0.9  # of what is free; the rest is for the libraries' buffers and fragmentation
-
-
-def free_memory(device: str) -> int | None:
-    """The bytes of a CUDA device that can be planned with; None for another device.
-
-    What this process has reserved and does not use is free, too.
-    """
-    if torch.device(device).type != "cuda":
-        return None
-    free, _ = torch.cuda.mem_get_info(device)
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(_SHARE * (free + unused))
 
 
 def copy_to(device: str, values: NDArray[Any]) -> torch.Tensor:
