@@ -198,10 +198,10 @@ class IntegerKeys:
         return np.asarray(keys * self.step, dtype=np.float64)
 
     def _keys(self, bounds: Doubles, sign: int, added: int) -> NDArray[np.int16]:
-        scaled = np.clip(bounds / self.step, -(2.0**20), 2.0**20)  # infinite, too
-        scaled += sign * np.abs(scaled) * 2.0**-50  # the division rounds
-        rounded = np.clip(np.floor(scaled) + added, -_GREATEST_KEY - 2, _GREATEST_KEY + 1)
-        return np.asarray(np.nan_to_num(rounded), dtype=np.int16)
+        keys = np.empty(bounds.shape, dtype=np.int16)
+        flat = np.ascontiguousarray(bounds).reshape(-1)
+        quantise.round_bounds(flat, self.step, sign * 2.0**-50, added, _GREATEST_KEY + 1, keys.reshape(-1))
+        return keys
 
 
 def _greatest_product(left: Integers, right: Integers) -> int:

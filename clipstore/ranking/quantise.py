@@ -100,3 +100,21 @@ def _round_row(values: Doubles, step: float, most: float, result: Any) -> Any:  
         error += lost * lost
         length += digit * digit
     return np.sqrt(error), np.sqrt(length) * step
+
+
+@njit(nogil=True, cache=True)
+def round_bounds(
+    bounds: Doubles, step: float, slack: float, added: int, most: int, keys: NDArray[np.int16]
+) -> None:  # pragma: no cover - compiled
+    """Set keys (n,) to bounds divided by a step, rounded down; infinite ones are clipped, NaN becomes 0.
+
+    `slack` times its size is added to a quotient, for the division rounds; `added` to a key.
+    """
+    for n in range(len(bounds)):
+        scaled = bounds[n] / step
+        scaled = -2.0 * most if scaled < -2.0 * most else scaled
+        scaled = 2.0 * most if scaled > 2.0 * most else scaled
+        rounded = np.floor(scaled + abs(scaled) * slack) + added
+        rounded = -most - 1.0 if rounded < -most - 1.0 else rounded
+        rounded = float(most) if rounded > most else rounded
+        keys[n] = np.int16(0.0 if np.isnan(rounded) else rounded)
