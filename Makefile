@@ -6,7 +6,7 @@ PIP := .venv/bin/pip --disable-pip-version-check install --quiet --constraint co
 PARALLEL := --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-cluster torture fuzz coverage check format docs audit clean
+.PHONY: help demo test test-all test-cluster gpu torture fuzz coverage check format docs audit clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ test-cluster: .venv/.installed-dev  ## run the tests with nodes in network names
 test-all: .venv/.installed-dev  ## run every test in full size; those that measure run alone, one after another
 	.venv/bin/pytest -m "not full and not cluster" --hypothesis-profile full $(PARALLEL)
 	.venv/bin/pytest -m full --hypothesis-profile full
+
+gpu: .venv/.installed-dev  ## run the tests and benchmarks of a GPU, and write docs/measured/gpu-NAME.md
+	PYTHONPATH=tests .venv/bin/python -m gpu
 
 torture: .venv/.installed-dev  ## attack stores: kills, damage, full disks, signals; COUNT attacks of each kind
 	PYTHONPATH=tests .venv/bin/python -m torture --count $(or $(COUNT),20) $(if $(SEED),--seed $(SEED))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import TYPE_CHECKING, Literal
 
 from clipstore.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+_USABLE = 0.9  # of a GPU's free memory
 
 
 def checked_device(name: str | None) -> str:
@@ -52,6 +58,20 @@ def has_native_bf16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return kind == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def unallocated_memory(device: str | torch.device) -> float:
+    """Bytes that this process can still allocate on a GPU: what is free there and what torch holds without using it.
+
+    A tenth is left out, for libraries and for gaps between allocations. Infinite on other devices.
+    """
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return math.inf
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return _USABLE * (free + unused)
 
 
 def free_memory() -> None:

@@ -16,7 +16,7 @@ Direction = Literal["image_to_text", "text_to_image"]
 CaptionSet = Literal["first5", "all"]
 TowerPrecision = Literal["fp32", "bf16", "fp16", "imported"]  # "imported": of a model whose vectors were imported
 PrecisionOption = Literal["auto", "fp32", "bf16", "fp16"]
-ScreenPrecision = Literal["auto", "bf16", "fp32", "fp64"]
+ScreenPrecision = Literal["auto", "int8", "fp16", "bf16", "fp32", "fp64"]
 
 Row = dict[str, Any]  # one row of a result: value by column, or by key of the JSON that a command prints
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from clipstore.encoders.loading import load_model
 from clipstore.encoders.lora import LoraModel
 from clipstore.records import Lora, Model, Training
 
@@ -20,7 +21,7 @@ Numbers = Sequence[int] | None
 
 def build_learner(base: Path, training: Training) -> LoraModel:
     """A LoRA in training whose B matrices are not zero: while they are, half of the gradient vanishes."""
-    learner = LoraModel(Model(name="m", family="clip", base=str(base)), training)
+    learner = LoraModel(load_model(Model(name="m", family="clip", base=str(base))), training)
     generator = torch.Generator().manual_seed(1)
     for name, weight in learner.weights().items():
         if "lora_B" in name:

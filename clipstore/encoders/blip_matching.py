@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
 from clipstore.captions import TOO_LONG
-from clipstore.encoders.encoder import DTYPES
+from clipstore.device import unallocated_memory
+from clipstore.encoders.encoder import DTYPES, bytes_per_token
 from clipstore.encoders.images import preprocess
-from clipstore.encoders.loading import LoadedModel
+from clipstore.encoders.loading import LoadedModel, move
 from clipstore.encoders.normalization import Normalizer
 from clipstore.encoders.probe import CAPTION, probe_image
 from clipstore.encoders.tokenization import tokenize
@@ -66,7 +67,7 @@ class BlipMatcher:
         self._family, self._dtype = loaded.settings.family, DTYPES[precision]
         self.workers = torch.get_num_threads() if self.device.type == "cpu" else _CUDA_WORKERS
         self._tokenizer = tokenizer
-        self._blip = blip.eval().requires_grad_(requires_grad=False).to(self.device, self._dtype)
+        self._blip = move(blip, self.device, self._dtype)
         self._normalize = Normalizer(preprocessing, self.device, self._dtype)
 
     @property
@@ -77,16 +78,18 @@ class BlipMatcher:
     def batch_tokens(self, memory: int) -> int:
         """Tokens of texts at once within `memory` bytes, weights excluded; at least those of one text.
 
-        A token's activations are its hidden state, three projections, their mixture, the inner layer of the MLP (twice)
-        and a row of attention scores for each head, before and after the softmax. The activations of one image in its
-        own tower, and its keys and values, are in memory before. Every worker has one image in memory.
+        A GPU whose free memory is less gives the limit. Every worker has one image in memory: its activations in its
+        own tower, then its keys and values, for which the larger part is left.
         """
         text, vision = self._blip.config.text_config, self._blip.config.vision_config
-        tokens = (vision.image_size // vision.patch_size) ** 2 + 1
-        per_token = 5 * text.hidden_size + 2 * text.intermediate_size + 2 * text.num_attention_heads * tokens
-        of_image = 2 * text.num_hidden_layers * text.hidden_size + 12 * vision.hidden_size
-        fitting = (memory // (self._dtype.itemsize * self.workers) - tokens * of_image) // per_token
-        return max(MAX_TOKENS, min(_BATCH_TOKENS.get(self.device.type, 2048), int(fitting)))
+        row, size = (vision.image_size // vision.patch_size) ** 2 + 1, self._dtype.itemsize
+        per_token, per_image_token = (
+            bytes_per_token(tower.hidden_size, tower.intermediate_size, tower.num_attention_heads, row, size)
+            for tower in (text, vision)
+        )
+        of_image = row * max(per_image_token, 2 * text.num_hidden_layers * text.hidden_size * size)
+        fitting = (min(memory, unallocated_memory(self.device)) / self.workers - of_image) // per_token
+        return int(max(MAX_TOKENS, min(_BATCH_TOKENS.get(self.device.type, 2048), fitting)))
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts, at most 35 each: [ENC], the words, [SEP].
@@ -124,12 +127,13 @@ class BlipMatcher:
 
     def _states(self, image: ImageKeys, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """The states (B, D) of the first token of each text."""
-        longest = max(map(len, ids))
+        lengths = [len(text) for text in ids]
+        longest = max(lengths)
         tokens = torch.tensor([[*text, *[0] * (longest - len(text))] for text in ids], device=self.device)
-        lengths = torch.tensor([len(text) for text in ids], device=self.device)
         bias = None
-        if int(lengths.min()) < longest:
-            is_padding = torch.arange(longest, device=self.device) >= lengths[:, None]
+        if min(lengths) < longest:
+            ends = torch.tensor(lengths, device=self.device)
+            is_padding = torch.arange(longest, device=self.device) >= ends[:, None]
             bias = torch.zeros(is_padding.shape, dtype=self._dtype, device=self.device)
             bias = bias.masked_fill_(is_padding, -torch.inf)[:, None, None]
         hidden = self._blip.text_encoder.embeddings(input_ids=tokens)

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clipstore.device import unallocated_memory
 from clipstore.encoders.families.base import Pixels
 from clipstore.encoders.images import preprocess
-from clipstore.encoders.loading import LoadedModel
+from clipstore.encoders.loading import LoadedModel, move
 from clipstore.encoders.normalization import Normalizer
 from clipstore.encoders.probe import CAPTION, probe_image
 from clipstore.encoders.tokenization import TokenizedTexts, contains_special_token, tokenize
@@ -49,7 +50,7 @@ class Encoder:
         self.device = torch.device(device)
         self._dtype = DTYPES[precision]
         self.workers = torch.get_num_threads() if self.device.type == "cpu" else _CUDA_WORKERS
-        self._model = loaded.model.eval().requires_grad_(requires_grad=False).to(self.device, self._dtype)
+        self._model = move(loaded.model, self.device, self._dtype)
         self._family, self._towers = loaded.settings.family, loaded.settings.towers
         self._encode_image, self._encode_text = self._family.encode_image, self._family.encode_text
         if compiled:
@@ -68,9 +69,8 @@ class Encoder:
     def batch_tokens(self, tower: str, memory: int) -> int:
         """Tokens per batch of a tower within `memory` bytes, weights excluded; at least those of one item.
 
-        A token's activations are its hidden state, the three projections, their mixture, the inner layer of the MLP
-        (twice, before and after its activation), and per head a row of attention scores, before and after the softmax.
-        Every worker has one batch in memory.
+        A GPU whose free memory is less gives the limit. Every worker has one batch in memory. The pixels of images
+        take room besides: first their bytes, values in float32 and inputs, then the inputs alone.
         """
         side = "vision" if tower == "image" else "text"
         heads, width, inner = (
@@ -78,9 +78,12 @@ class Encoder:
             for key in ("num_attention_heads", "hidden_size", "intermediate_size")
         )
         longest = self.image_tokens if tower == "image" else self._family.row_tokens(self._longest_text)
-        per_token = 5 * width + 2 * inner + 2 * heads * longest
-        fitting = memory // int(per_token * self._dtype.itemsize * self.workers)
-        return max(longest, min(_BATCH_TOKENS.get(self.device.type, 512), fitting))
+        values = 3 * self.preprocessing.most_pixels // longest if tower == "image" else 0
+        size = self._dtype.itemsize
+        in_tower = values * size + bytes_per_token(width, inner, heads, longest, size)
+        largest = max(in_tower, values * (1 + 4 + size))
+        fitting = min(memory, unallocated_memory(self.device)) // (largest * self.workers)
+        return int(max(longest, min(_BATCH_TOKENS.get(self.device.type, 512), fitting)))
 
     @property
     def image_tokens(self) -> int:
@@ -180,7 +183,20 @@ class Encoder:
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the device; copies to a GPU are asynchronous, from pinned memory."""
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+        source = tensor.pin_memory() if self.device.type == "cuda" else tensor
+        return source.to(self.device, non_blocking=True)
+
+
+def bytes_per_token(width: int, inner: int, heads: int, row: int, size: int) -> int:
+    """The bytes of a token's activations in a layer, where it attends to `row` tokens, in numbers of `size` bytes.
+
+    In attention there are six states (those that come in, normalised, and projected) and what mixes them. Where torch
+    has no fused kernel, these are eight copies in float32 and rows of scores for each head before and after the
+    softmax; in transformers' plain attention the rows are three, and not in float32. In the MLP there are three states,
+    and its inner layer before, within and after the activation.
+    """
+    mixing = max((8 * width + 2 * heads * row) * 4, (width + 3 * heads * row) * size)
+    return max(6 * width * size + mixing, (3 * width + 3 * inner) * size)
 
 
 def _tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.utils import logging
 
+from clipstore.device import out_of_memory
 from clipstore.encoders.adapter_checks import check_adapter
 from clipstore.encoders.config_checks import check_weights, plain_config
 from clipstore.encoders.families.base import Family
@@ -95,6 +96,25 @@ def load_tokenizer(settings: ModelSettings, folder: Path, base: str) -> Any:
     tokenizer.model_max_length = sys.maxsize  # texts are cut to the model's own longest text
     settings.family.check_tokenizer(tokenizer, folder, settings.towers)
     return tokenizer
+
+
+def move(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A model for inference, moved to a device.
+
+    Raises:
+        ModelError: its weights do not fit the device memory.
+    """
+    try:
+        return model.eval().requires_grad_(requires_grad=False).to(device, dtype)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        size = sum(weight.numel() for weight in model.parameters()) * dtype.itemsize
+        message = (
+            f"the weights ({size / 2**20:,.0f} MiB) do not fit the free memory of {device}: free memory there, or use "
+            "another --device"
+        )
+        raise ModelError(message) from error
 
 
 def linear_modules(model: Any) -> list[str]:

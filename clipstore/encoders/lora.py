@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from safetensors.torch import save
 
 from clipstore.encoders.encoder import Encoder
 from clipstore.encoders.families.base import Family
-from clipstore.encoders.loading import linear_modules, load_heads, load_model, quiet_transformers
+from clipstore.encoders.loading import LoadedModel, linear_modules, load_heads, quiet_transformers
 from clipstore.errors import ModelError
 from clipstore.files import named_error
-from clipstore.records import Lora, Model, Training
+from clipstore.records import Lora, Training
 from clipstore.training_files import HEADS
 
 LARGEST_SCALE = math.log(100.0)  # CLIP's limit on the temperature
@@ -35,11 +36,12 @@ class LoraModel:
         trains_vision: whether the adapter is on the vision tower too; training then needs pixels.
 
     Raises:
-        ModelError: the base cannot be loaded, or has no module of a name in `training.lora.modules`.
+        ModelError: the base has no module of a name in `training.lora.modules`.
     """
 
-    def __init__(self, base: Model, training: Training, *, precision: str = "fp32", device: str = "cpu") -> None:
-        loaded = load_model(base)
+    def __init__(
+        self, loaded: LoadedModel, training: Training, *, precision: str = "fp32", device: str = "cpu"
+    ) -> None:
         self._family, self._model = loaded.settings.family, loaded.model
         _check_training(self._family, self._model, training)
         self.encoder = Encoder(loaded, device=device)
@@ -118,8 +120,8 @@ class LoraModel:
         if self._heads:
             load_heads(self._model, folder / HEADS)
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.encoder.device.type, dtype=torch.bfloat16, enabled=self._mixed)
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.encoder.device.type, dtype=torch.bfloat16) if self._mixed else nullcontext()
 
 
 def _peft_config(family: Family, lora: Lora) -> LoraConfig:

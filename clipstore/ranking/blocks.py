@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from clipstore.errors import VectorError
+from clipstore.ranking import kernels
 from clipstore.ranking.bounds import EXTRA
+from clipstore.ranking.integers import padded
 
 Ints = NDArray[np.int64]
 Span = TypeVar("Span")
@@ -22,6 +24,7 @@ _LONGEST = 1e18  # lengths whose products stay finite in float32
 _ROWS = 2048  # rows read and checked at once
 _TEXT_BLOCK = 8192  # larger blocks are not faster, and delay the end
 _CPU_TILE, _CUDA_TILE = (1024, 1024), (4096, 8192)
+_DEVICE_THREADS = 2
 _MIN_TILE = 64  # rows and columns of the smallest tile
 _FIXED = 2**24  # bytes of the product's library and of small arrays, for all sizes
 
@@ -78,10 +81,9 @@ class Side:
             high = min(low + _ROWS, stop)
             part = values[low - start : high - start]
             part[:] = self._rows[low:high]
-            lengths = torch.linalg.vector_norm(torch.from_numpy(part), dim=1, dtype=torch.float64).numpy()
-            valid = lengths <= _LONGEST  # NaN compares false
-            if not valid.all():
-                raise BadRowError(self._name, low + int(np.argmin(valid)))
+            bad = kernels.first_longer(part, _LONGEST)
+            if bad >= 0:
+                raise BadRowError(self._name, low + bad)
         return values
 
 
@@ -97,22 +99,23 @@ class Layout:
     def plan(
         cls, *, images: int, texts: int, width: int, precision: torch.dtype, device: str, result: int, memory: int
     ) -> Layout:
-        """The blocks for `memory` bytes, of which the result takes `result` bytes.
+        """The blocks for `memory` bytes, of the host and of the device each; the result takes `result` bytes.
 
         Three text blocks are in memory at once (one is read, two are ranked); the image block takes the rest.
 
         Raises:
             VectorError: the smallest blocks do not fit.
         """
-        # A row in float32 and prepared, and both again while it is sorted; terms, targets and their bands.
-        row = 2 * (width * 4 + (width + EXTRA) * precision.itemsize) + 256
-        threads = torch.get_num_threads()
+        # A row in float32 and prepared, and both again while it is sorted or in page-locked memory; terms, targets and
+        # their bands.
+        row = 2 * (width * 4 + (width + EXTRA) * precision.itemsize + 2 * padded(width)) + 256
+        threads = screen_threads(device)
         tile = _CPU_TILE if torch.device(device).type == "cpu" else _CUDA_TILE
         block = _TEXT_BLOCK
         fixed = _FIXED + result
         while True:
-            # A tile's product and, in the worst case, every cell of it: row, column, key, two places, score.
-            scratch = tile[0] * tile[1] * (2 * precision.itemsize + 32) * threads
+            # A tile's product and keys and, in the worst case, every cell of it: row, column, key, score.
+            scratch = tile[0] * tile[1] * (2 * max(precision.itemsize, 4) + 32) * threads
             rest = memory - fixed - scratch - 3 * min(block, max(texts, 1)) * row
             if rest >= min(max(images, 1), 8 * tile[0]) * row:
                 return cls(images=max(1, min(images, rest // row)), texts=block, tile=tile)
@@ -122,6 +125,12 @@ class Layout:
                 raise VectorError(message)
             block = max(block // 2, _MIN_TILE)
             tile = (max(min(tile[0], block), _MIN_TILE), max(min(tile[1], block), _MIN_TILE))
+
+
+def screen_threads(device: str) -> int:
+    """The threads that screen tiles: with a GPU, one counts on the host while it computes for another."""
+    threads = torch.get_num_threads()
+    return threads if torch.device(device).type == "cpu" else min(threads, _DEVICE_THREADS)
 
 
 def spans(within: range, rows: int, first: int | None = None) -> list[tuple[int, int]]:

@@ -23,25 +23,54 @@ b, so that m for a row and a whole tile needs only the greatest of each term in 
 target t (some pair's score, less kappa): if x > fl(t + m) then p > t + m, and s > t; if x < fl(t - m) then s < t.
 The cells between the two are scored in float64. This is sound for any mu, nu and kappa; they only make the band narrow.
 
-**What it assumes** of the library is accumulation in float32 and one final rounding to nearest. `trusted` tests this on
-the machine, with sums that cancel; if a precision fails, the next one is used.
+**float16** has a smaller range. The rows of a block are multiplied by a power of two, its `unit`, such that |A|, P and
+1 are at most 2^7, and so products and their bounds by the units of both sides: the keys of a target are those of
+(t ± m) times both units. Entries that are still beyond the range become the greatest, and those below the normal range
+become 0, so that nothing depends on how a device treats subnormal numbers; e includes both. Products of normal float16
+numbers are multiples of 2^-48: no sum of them is subnormal in float32.
+
+**GPUs.** Tensor cores add products in groups: the addends of a group, one of them the sum so far, are aligned to the
+greatest and truncated there to 24 bits or more, and so is their sum (Fasi, Higham, Mikaitis and Pranesh, Numerical
+behavior of NVIDIA tensor cores, PeerJ Computer Science 7:e330, 2021). With n products in a group that is off by at most
+(n + 2) 2^-23 times the sum of the absolute values, in all (K / n + 1) (n + 2) 2^-23 times it, which for n of 4 to 16 is
+less than with 2^-22 in the place of 2^-24 above. Where the accumulated value itself is compared (`fused`), x = p.
+
+**What it assumes** of the library is accumulation in float32, on a GPU as described, and one final rounding to nearest
+or none. `trusted` tests this on the machine, with sums that cancel; if a precision fails, the next one is used.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from clipstore.device import has_native_bf16
 
-PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
-BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
+Keys = NDArray[Any]
+
+PRECISIONS = {
+    "int8": torch.int8,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp64": torch.float64,
+}
+BITS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 _TERMS = 6
 _CHUNK = 512  # rows prepared at once: their float64 copies fit into the processor's cache
 
 EXTRA = 4  # columns of a prepared row after those of its vector
+_ALIGNED = 32  # columns of a prepared row on a device are a multiple: the kernel reads them in vectors
+_LARGEST_FP16, _LEAST_NORMAL_FP16 = 65504.0, 2.0**-14
+_LENGTH_FP16 = 2.0**7  # of rows in float16: products of two rows and their offsets stay in its range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,27 +91,50 @@ class Centre:
 class Prepared:
     """Rows ready for the product: `low` (n, K) in the screen's precision, and `terms` (n, 6) float64 of their bound.
 
-    The bound of a row of the left side and one of the right is the dot product of their terms.
+    The bound of a row of the left side and one of the right is the dot product of their terms. `low` has been
+    multiplied by `unit`, a power of two.
     """
 
     low: torch.Tensor
     terms: torch.Tensor
-    lengths: torch.Tensor  # |a - mu|, (n,) float64
+    unit: float
 
 
 def prepare(values: torch.Tensor, centre: Centre, precision: torch.dtype) -> Prepared:
     """Prepare rows (n, D) of float32 for products; see the module's docstring."""
-    width = values.shape[1]
-    low = torch.ones((len(values), width + EXTRA), dtype=precision, device=values.device)
+    width, unit = values.shape[1], _unit(values, centre) if precision == torch.float16 else 1.0
+    low = torch.zeros((len(values), prepared_width(width, values.device.type)), dtype=precision, device=values.device)
+    low[:, width : width + EXTRA] = unit
     terms = torch.empty((len(values), _TERMS), dtype=torch.float64, device=values.device)
-    lengths = torch.empty(len(values), dtype=torch.float64, device=values.device)
     for start in range(0, len(values), _CHUNK):
         part = slice(start, start + _CHUNK)
-        lengths[part] = _prepare(values[part].double(), centre, low[part], terms[part])
-    return Prepared(low=low, terms=terms, lengths=lengths)
+        _prepare(values[part].double(), centre, unit, low[part], terms[part])
+    return Prepared(low=low, terms=terms, unit=unit)
 
 
-def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
+def prepared_width(width: int, device_type: str) -> int:
+    """The columns of a prepared row: those of the vector, `EXTRA`, and on a device zeros up to a round number."""
+    columns = width + EXTRA
+    return columns if device_type == "cpu" else -(-columns // _ALIGNED) * _ALIGNED
+
+
+def _unit(values: torch.Tensor, centre: Centre) -> float:
+    """A power of two that brings prepared rows into the range of float16."""
+    length = float(torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).max()) if len(values) else 0.0
+    mean, other = (float(torch.linalg.vector_norm(mean)) for mean in (centre.mean, centre.other_mean))
+    greatest = max(1.0, length + mean, (length + mean) * other + abs(centre.shift))
+    return max(2.0 ** math.floor(math.log2(_LENGTH_FP16 / greatest)), _LEAST_NORMAL_FP16)
+
+
+def _rounded(values: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
+    """Values in a precision; in float16 saturated, and 0 below the normal range."""
+    if precision != torch.float16:
+        return values.to(precision)
+    rounded = values.clamp(-_LARGEST_FP16, _LARGEST_FP16).to(precision)
+    return rounded.masked_fill(rounded.abs() < _LEAST_NORMAL_FP16, 0.0)
+
+
+def _prepare(wide: torch.Tensor, centre: Centre, unit: float, low: torch.Tensor, terms: torch.Tensor) -> None:
     width = wide.shape[1]
     offset = wide @ centre.other_mean
     if not centre.left:
@@ -90,18 +142,18 @@ def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch
     size = torch.linalg.vector_norm(wide, dim=1) + torch.linalg.vector_norm(centre.mean)
     centred = wide - centre.mean
     length = torch.linalg.vector_norm(centred, dim=1)
-    low[:, :width] = centred
-    rounded = low[:, :width].double()
+    low[:, :width] = _rounded(centred * unit, low.dtype)
+    rounded = low[:, :width].double() / unit
     rounded_length = torch.linalg.vector_norm(rounded, dim=1)
     error = torch.linalg.vector_norm(centred - rounded, dim=1)
     pieces = slice(width, width + 2) if centre.left else slice(width + 2, width + 4)
-    low[:, pieces][:, 0] = offset
-    rest = offset - low[:, pieces][:, 0].double()
-    low[:, pieces][:, 1] = rest
-    rest = (rest - low[:, pieces][:, 1].double()).abs()
-    single, double = (_gamma(width + 8, unit) for unit in (2.0**-24, 2.0**-53))
+    rest = offset
+    for piece in range(pieces.start, pieces.stop):
+        low[:, piece] = _rounded(rest * unit, low.dtype)
+        rest = rest - low[:, piece].double() / unit
+    single, double = gamma(width + 8, _accumulation(wide.device.type)), gamma(width + 8, 2.0**-53)
     tiny = (width + EXTRA) * 2.0**-126
-    alone = rest + single * low[:, pieces].double().abs().sum(dim=1) + tiny * (1 + rounded_length)
+    alone = rest.abs() + single * low[:, pieces].double().abs().sum(dim=1) / unit + tiny * (1 + rounded_length)
     ones = torch.ones_like(alone)
     # Factors of the left and of the right side, term by term: error and length, rounded length and error, accumulation,
     # the part of each side alone (twice), the arithmetic in float64.
@@ -110,17 +162,26 @@ def _prepare(wide: torch.Tensor, centre: Centre, low: torch.Tensor, terms: torch
     else:
         factors = (length, error, rounded_length, ones, alone, size)
     terms[:] = torch.stack(factors, dim=1) * (1 + 1e-6)
-    return torch.as_tensor(length)
 
 
-def _gamma(count: int, unit: float) -> float:
+def _accumulation(device_type: str) -> float:
+    """The unit roundoff that bounds a device's accumulation in float32."""
+    return 2.0**-24 if device_type == "cpu" else 2.0**-22
+
+
+def gamma(count: int, unit: float) -> float:
+    """The greatest relative error of a sum of `count` products in a unit roundoff, in any order (Higham)."""
     return count * unit / (1 - count * unit)
+
+
+def bits(values: torch.Tensor) -> torch.Tensor:
+    """Floats as integers of their size with the same bits."""
+    return values.view(BITS[values.dtype])
 
 
 def keys(values: torch.Tensor) -> torch.Tensor:
     """Floats as integers of their size that sort as the floats do; -0 comes just before 0."""
-    bits = values.view(BITS[values.dtype])
-    return bits ^ ((bits >> sign_place(values.dtype)) & magnitude(values.dtype))
+    return bits(values) ^ ((bits(values) >> sign_place(values.dtype)) & magnitude(values.dtype))
 
 
 def sign_place(precision: torch.dtype) -> int:
@@ -133,42 +194,73 @@ def magnitude(precision: torch.dtype) -> int:
     return torch.iinfo(BITS[precision]).max
 
 
-def surely_above(bounds: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
-    """Keys such that a product above them had, before its rounding, a value above its bound (float64)."""
-    return keys(bounds.to(precision) + 0.0)  # -0 becomes 0: a product may be either
+@dataclass(frozen=True)
+class FloatKeys:
+    """The keys of products of one type, see `bands.KeyScale`; `unit` is the product of the units of both sides."""
+
+    precision: torch.dtype
+    unit: float = 1.0
+    lost: float = 0.0
+
+    def above(self, bounds: NDArray[np.float64]) -> Keys:
+        """Keys such that a product above them had, before its rounding, a value above its bound."""
+        return keys(self._rounded(bounds)).numpy()
+
+    def below(self, bounds: NDArray[np.float64]) -> Keys:
+        """Keys such that a product not above them had, before its rounding, a value below its bound."""
+        rounded = self._rounded(bounds)
+        return (keys(rounded) - 1 - (rounded == 0).to(BITS[self.precision])).numpy()  # below -0, too
+
+    def least(self, keys: Keys) -> NDArray[np.float64]:
+        """The least values, before their rounding, of products with these keys."""
+        signed = torch.from_numpy(keys)
+        products = (signed ^ ((signed >> sign_place(self.precision)) & magnitude(self.precision))).view(self.precision)
+        wide = products.double().clamp(max=torch.finfo(self.precision).max)  # infinite if it was rounded up
+        return ((wide - wide.abs() * torch.finfo(self.precision).eps - 2.0**-126) / self.unit).numpy()
+
+    def _rounded(self, bounds: NDArray[np.float64]) -> torch.Tensor:
+        return torch.from_numpy(bounds * self.unit).to(self.precision) + 0.0  # -0 becomes 0: a product may be either
 
 
-def surely_below(bounds: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
-    """Keys such that a product not above them had, before its rounding, a value below its bound (float64)."""
-    rounded = bounds.to(precision) + 0.0
-    return keys(rounded) - 1 - (rounded == 0).to(BITS[precision])  # below -0, too
+def margins(terms: torch.Tensor, greatest: torch.Tensor) -> NDArray[np.float64]:
+    """The bound m of n rows with some terms in each of T tiles with the greatest terms: (T, n)."""
+    return (greatest @ terms.T).cpu().numpy()
 
 
-def lowest(precision: torch.dtype) -> int:
-    """The key that every product exceeds."""
-    return int(surely_below(torch.tensor(-torch.inf, dtype=torch.float64), precision))
-
-
-def least(products: torch.Tensor) -> torch.Tensor:
-    """The smallest possible values of products before their rounding, float64."""
-    return products.double() - products.double().abs() * torch.finfo(products.dtype).eps - 2.0**-126
-
-
-def margins(terms: torch.Tensor, greatest: torch.Tensor) -> torch.Tensor:
-    """The bound m of rows with the terms (n, 6) in each of T tiles with the greatest terms (T, 6): (T, n) float64."""
-    return greatest @ terms.T
-
-
-def screen_precision(device: str) -> str:
-    """The fastest precision that the device multiplies natively and that satisfies the assumptions of the bound."""
-    native = ["bf16", "fp32", "fp64"] if has_native_bf16(device) else ["fp32", "fp64"]
+def device_precision(device: str) -> str:
+    """The fastest precision that a GPU multiplies natively and that satisfies the assumptions of the bound."""
+    native = ["fp16", "bf16", "fp32", "fp64"] if has_native_bf16(device) else ["fp16", "fp32", "fp64"]
     return next(name for name in native if name == "fp64" or trusted(name, device))
 
 
+def int8_product(left: torch.Tensor, right: torch.Tensor, product: torch.Tensor) -> None:
+    """Set the product (R, C) int32 of rows (R, K) and (C, K) of int8."""
+    torch._int_mm(left, right.T, out=product)
+
+
+@contextmanager
+def accumulation_in_float32() -> Iterator[None]:
+    """Within it, the library's products on CUDA devices accumulate in float32 in all their steps."""
+    flags = torch.backends.cuda.matmul
+    names = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
+    before = [getattr(flags, name) for name in names]
+    for name in names:
+        setattr(flags, name, False)
+    try:
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(flags, name, value)
+
+
 @cache
+@accumulation_in_float32()
 def trusted(name: str, device: str) -> bool:
     """Whether the library's product stays within the bound, on sums that cancel and on sums that end near zero."""
+    if name == "int8":
+        return torch.device(device).type == "cpu" and _int8_is_exact()
     precision = PRECISIONS[name]
+    scale, unit = FloatKeys(precision), _accumulation(torch.device(device).type)
     generator = torch.Generator().manual_seed(0)
     for width in (12, 516, 2052):
         left, right = (torch.randn((48, width), generator=generator) for _ in range(2))
@@ -176,11 +268,31 @@ def trusted(name: str, device: str) -> bool:
         left[:, half : 2 * half] = left[:, :half]
         right[::2, half : 2 * half] = -right[::2, :half]  # half of the sums cancel, after large partial sums
         left, right = left.to(precision).to(device), right.to(precision).to(device)
-        products = keys(left @ right.T)
-        wide, other = left.double(), right.double()
+        products = keys(left @ right.T).cpu().numpy()
+        wide, other = left.cpu().double(), right.cpu().double()
         exact = wide @ other.T
-        margin = _gamma(width, 2.0**-24) * torch.outer(wide.norm(dim=1), other.norm(dim=1))
-        above, below = surely_above(exact + margin, precision), surely_below(exact - margin, precision)
+        margin = gamma(width, unit) * torch.outer(wide.norm(dim=1), other.norm(dim=1))
+        above, below = scale.above((exact + margin).numpy()), scale.below((exact - margin).numpy())
         if not ((products <= above) & (products > below)).all():
+            return False
+    return True
+
+
+def _int8_is_exact() -> bool:
+    """Whether the library's product of int8 is exact, also of the greatest values.
+
+    Processors without an instruction for it can saturate sums of two products in int16.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for rows, width in ((48, 64), (33, 512), (1, 2048)):
+        left, right = (torch.randint(-127, 128, (rows, width), dtype=torch.int8, generator=generator) for _ in range(2))
+        left[::3], right[::2] = 127, 127
+        right[1::4] = -127
+        product = torch.empty((rows, rows), dtype=torch.int32)
+        try:
+            int8_product(left, right, product)
+        except (AttributeError, RuntimeError):  # not in this build of torch
+            return False
+        if not torch.equal(product.double(), left.double() @ right.double().T):
             return False
     return True

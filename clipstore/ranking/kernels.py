@@ -1,9 +1,8 @@
-"""The compiled loops of ranking: screen a tile, score the undecided cells, accumulate counts and hits.
+"""The compiled loops of ranking after the screen: score the undecided cells, accumulate counts and hits.
 
 numba compiles them at the first call and caches the machine code on disk; they release the interpreter's lock.
 
-A *key* is a float's bits as an integer that sorts as the float does (`bounds.keys`). Loops over a tile have no
-branches, and their sums are as narrow as the keys: otherwise the compiler does not vectorize them.
+A *key* is an integer that sorts as the approximate scores do, see `screening`.
 """
 
 # numba's functions carry no types of their own.
@@ -22,104 +21,25 @@ Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
 
-@njit(nogil=True, cache=True)
-def screen(
-    product: Keys,
-    sign: Any,
-    magnitude: Any,
-    row_low: Keys,
-    row_high: Keys,
-    row_floor: Keys,
-    row_sure: Keys,
-    column_low: Keys,
-    column_high: Keys,
-    column_floor: Keys,
-    column_sure: Keys,
-    line: Keys,
-    flags: NDArray[np.uint8],
-    words: NDArray[np.uint64],
-    places: NDArray[np.int32],
-    cells: NDArray[np.int32],
-    cell_keys: Keys,
-) -> int:  # pragma: no cover - compiled
-    """Count the scores surely above each target of a tile, and list the undecided cells.
-
-    Args:
-        product: (R, C), the bits of the scores; `sign` is the sign bit's place, `magnitude` the mask of the others.
-        row_low, row_high: (L, R) keys: in layer l, a score of row i is surely above its target when its key is above
-            row_high, and surely not when it is not above row_low. Layers are filled from the first; for a row without a
-            target in a layer the two are equal.
-        row_floor: (R,), a key above it can be that of a hit.
-        row_sure: (L, R), the counts, set.
-        column_low, column_high, column_floor, column_sure: the same of the columns, (L', C) and (C,).
-        line, flags, words, places: for one row, (C,) keys and bytes; `words` are the bytes of `flags`, padded to
-            whole words, and `places` holds as many.
-        cells, cell_keys: (2, R * C + 1) and (R * C + 1,), set to row and column of each undecided cell, in order, and
-            to its key.
-
-    Returns:
-        The number of undecided cells.
-    """
-    rows, columns = product.shape
-    undecided = 0
-    column_sure[:] = 0
-    for i in range(rows):
-        floor = row_floor[i]
-        for j in range(columns):
-            bits = product[i, j]
-            line[j] = bits ^ ((bits >> sign) & magnitude)
-        for j in range(columns):
-            flags[j] = (line[j] > floor) | (line[j] > column_floor[j])
-        for layer in range(column_low.shape[0]):
-            low_line, high_line, sure_line = column_low[layer], column_high[layer], column_sure[layer]
-            for j in range(columns):
-                above = line[j] > high_line[j]
-                sure_line[j] += above
-                flags[j] |= (line[j] > low_line[j]) ^ above
-        for layer in range(row_low.shape[0]):
-            row_sure[layer, i] = 0
-            if row_low[layer, i] < row_high[layer, i]:
-                row_sure[layer, i] = _count_line(line, row_low[layer, i], row_high[layer, i], flags)
-        undecided = _list_flagged(i, flags, words, places, line, cells, cell_keys, undecided)
-    return undecided
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def first_longer(values: NDArray[np.float32], longest: float) -> int:  # pragma: no cover - compiled
+    """The first row that is longer than `longest` or has a value that is not finite; -1: none."""
+    most = longest * longest
+    for row in range(values.shape[0]):
+        total = 0.0
+        for k in range(values.shape[1]):
+            total += np.float64(values[row, k]) * np.float64(values[row, k])
+        if not total <= most:  # NaN, too
+            return row
+    return -1
 
 
 @njit(nogil=True, cache=True)
-def _count_line(line: Keys, low: Any, high: Any, flags: NDArray[np.uint8]) -> Any:  # pragma: no cover - compiled
-    """The number of keys of a line above `high`; those above `low` only are flagged."""
-    count = line.dtype.type(0)
-    for j in range(line.shape[0]):
-        above = line[j] > high
-        count = line.dtype.type(count + line.dtype.type(above))
-        flags[j] |= (line[j] > low) ^ above
-    return count
-
-
-@njit(nogil=True, cache=True)
-def _list_flagged(
-    row: int,
-    flags: NDArray[np.uint8],
-    words: NDArray[np.uint64],
-    places: NDArray[np.int32],
-    line: Keys,
-    cells: NDArray[np.int32],
-    cell_keys: Keys,
-    size: int,
-) -> int:  # pragma: no cover - compiled
-    """Append the flagged cells of a row to the list of `size` cells, testing eight flags at a time; the new size.
-
-    Every cell is written, and the size grows if it is flagged: a branch would be mispredicted too often.
-    """
-    nonzero = 0
-    for word in range(words.shape[0]):
-        places[nonzero] = word
-        nonzero += words[word] != 0
-    for place in range(nonzero):
-        for j in range(8 * places[place], min(8 * places[place] + 8, line.shape[0])):
-            cells[0, size], cells[1, size] = row, j
-            cell_keys[size] = line[j]
-            size += flags[j]
-    return size
+def add_rows(values: NDArray[np.float32], total: Doubles) -> None:  # pragma: no cover - compiled
+    """Add all rows (n, D) to `total` (D,)."""
+    for row in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            total[k] += np.float64(values[row, k])
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})

@@ -20,13 +20,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clipstore.device import unallocated_memory
 from clipstore.errors import VectorError
 from clipstore.ranking import bounds, kernels
-from clipstore.ranking.blocks import Layout, Side, prefetch, spans
+from clipstore.ranking.blocks import Layout, Side, prefetch, screen_threads, spans
 from clipstore.ranking.bounds import Centre
+from clipstore.ranking.calibration import fastest_precision
+from clipstore.ranking.device_copies import CopyStream
+from clipstore.ranking.fused import FusedScreen
+from clipstore.ranking.fused_check import fused_works
+from clipstore.ranking.integers import WIDEST
 from clipstore.ranking.prepared import Block, Direction, LastImages, PreparedRows, State
 from clipstore.ranking.targets import Targets
-from clipstore.ranking.tiles import Bands, DeviceScreen, Screen
+from clipstore.ranking.tiles import CpuScreen, DeviceScreen, TileSide, key_scale
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -103,16 +109,21 @@ class RankSettings:
     device: str = "cpu"
     screen: str = "auto"
 
-    def precision(self) -> str:
-        """The precision of the products on this machine.
+    def precision(self, width: int) -> str:
+        """The precision of the products of vectors of a width on this machine.
 
         Raises:
-            VectorError: it is unknown, or the machine's products fail the self-test.
+            VectorError: it is unknown, the machine's products fail the self-test, or the vectors are too wide for it.
         """
         if self.screen not in ("auto", *bounds.PRECISIONS):
             message = f"unknown screen {self.screen!r}: use auto, {', '.join(bounds.PRECISIONS)}"
             raise VectorError(message)
-        name = bounds.screen_precision(self.device) if self.screen == "auto" else self.screen
+        name = fastest_precision(self.device) if self.screen == "auto" else self.screen
+        if name == "int8" and width > WIDEST:
+            if self.screen != "auto":
+                message = f"vectors of width {width} are too wide for products in int8: use the screen auto"
+                raise VectorError(message)
+            name = "fp32"
         if not bounds.trusted(name, self.device):
             message = f"products in {name} failed the accuracy self-test on this machine: use the screen auto"
             raise VectorError(message)
@@ -125,15 +136,22 @@ class RankSettings:
             VectorError: the memory is too small.
         """
         images, texts = len(part.images), len(part.texts)
-        return Layout.plan(
-            images=images,
-            texts=texts,
-            width=width,
-            precision=bounds.PRECISIONS[self.precision()],
-            device=self.device,
-            result=pairs * 96 + (images + texts) * (self.top_k * 16 + 32),
-            memory=self.memory if self.memory is not None else 2 * 2**30,
-        )
+        budget, free = self.memory if self.memory is not None else 2 * 2**30, unallocated_memory(self.device)
+        try:
+            return Layout.plan(
+                images=images,
+                texts=texts,
+                width=width,
+                precision=bounds.PRECISIONS[self.precision(width)],
+                device=self.device,
+                result=pairs * 96 + (images + texts) * (self.top_k * 16 + 32),
+                memory=int(min(budget, free)),
+            )
+        except VectorError as error:
+            if free >= budget:
+                raise
+            message = f"{error} (free on {self.device}: end other programs there, or use --device cpu)"
+            raise VectorError(message) from error
 
 
 def rank_part(
@@ -160,7 +178,7 @@ def rank_part(
     Raises:
         VectorError: a vector of the part is not finite, or the memory is too small.
     """
-    name = settings.precision()
+    name = settings.precision(images.width)
     state = State(
         layout=settings.layout(part, len(targets.pairs), images.width),
         precision=bounds.PRECISIONS[name],
@@ -176,7 +194,11 @@ def rank_part(
     )
     threads = torch.get_num_threads()
     try:
-        rechecked = _Pass(state, threads, last or LastImages()).rank(images, texts, on_progress)
+        with bounds.accumulation_in_float32():
+            rechecked = _Pass(state, last or LastImages()).rank(images, texts, on_progress)
+    except torch.OutOfMemoryError as error:
+        message = f"{settings.device} ran out of memory: use a smaller --memory, or --device cpu"
+        raise VectorError(message) from error
     finally:
         torch.set_num_threads(threads)  # the threads of the pool set it to 1
     return PartRanks(
@@ -201,10 +223,17 @@ def _result(direction: Direction) -> PartDirection:
 class _Pass:
     """The pass over all tiles of a part, shared among threads."""
 
-    def __init__(self, state: State, threads: int, last: LastImages) -> None:
-        self._state, self._threads, self._last = state, threads, last
-        on_cpu = torch.device(state.device).type == "cpu"
-        self._screen = Screen(state.layout.tile, state.precision) if on_cpu else DeviceScreen()
+    def __init__(self, state: State, last: LastImages) -> None:
+        self._state, self._last = state, last
+        top_k = state.rows.hits.shape[1]
+        self._copies, self._key_precision = CopyStream(state.device), state.precision
+        self._screen: CpuScreen | DeviceScreen | FusedScreen
+        if state.on_cpu:
+            self._screen = CpuScreen(state.layout.tile, state.precision, top_k)
+        elif fused_works(state.precision, state.device):
+            self._screen, self._key_precision = FusedScreen(top_k, state.centre.shift, state.device), torch.float32
+        else:
+            self._screen = DeviceScreen(top_k)
 
     def rank(self, images: Side, texts: Side, on_progress: Callable[[int, int], None]) -> int:
         """Rank every tile; the number of rescored cells."""
@@ -213,13 +242,17 @@ class _Pass:
         rows, columns = self._state.rows.queries, self._state.columns.queries
         # The first blocks are small: the floor of the hits is that after the previous blocks.
         image_spans, text_spans = spans(rows, layout.images), spans(columns, layout.texts, layout.tile[1])
-        with ThreadPoolExecutor(self._threads, "clipstore-rank", torch.set_num_threads, (1,)) as pool:
+        with ThreadPoolExecutor(
+            screen_threads(self._state.device), "clipstore-rank", torch.set_num_threads, (1,)
+        ) as pool:
             for span in image_spans:
                 left = Block(self._last.rows(images, span, self._state), self._state, left=True)
                 working: list[Future[int]] = []
                 load = partial(self._load, texts)
                 for (low, high), right in zip(text_spans, prefetch(load, text_spans), strict=True):
-                    started = [pool.submit(self._rank_row_tile, left, right, tile) for tile in range(len(left.tiles))]
+                    started = [
+                        pool.submit(self._rank_row_tile, left, right, tile) for tile in range(len(left.rows.tiles))
+                    ]
                     rechecked += sum(future.result() for future in working)
                     working = started
                     done += high - low
@@ -228,30 +261,30 @@ class _Pass:
         return rechecked
 
     def _load(self, texts: Side, span: tuple[int, int]) -> Block:
-        rows = PreparedRows(texts.read(*span), span[0], self._state, left=False)
+        values = texts.read(*span)
+        with self._copies.preparing():
+            rows = PreparedRows(values, span[0], self._state, left=False)
         return Block(rows, self._state, left=False)
 
     def _rank_row_tile(self, left: Block, right: Block, row_tile: int) -> int:
         """Rank a tile of images with all tiles of a block of texts; the number of rescored cells."""
-        shift = self._state.centre.shift
-        part = left.tiles[row_tile]
-        row_bands = left.bands(part, right.greatest, shift)
-        (column_bands,) = right.bands(slice(None), left.greatest[row_tile : row_tile + 1], shift)
-        return sum(
-            self._rank_tile(left, right, row_tile, tile, row_bands[tile], column_bands.part(right.tiles[tile]))
-            for tile in range(len(right.tiles))
-        )
-
-    def _rank_tile(
-        self, left: Block, right: Block, row_tile: int, column_tile: int, rows: Bands, columns: Bands
-    ) -> int:
-        row_part, column_part = left.tiles[row_tile], right.tiles[column_tile]
-        product = self._screen.product(left.low[row_part], right.low[column_part])
-        rows = left.raised(rows, row_part, product, right.greatest[column_tile])
-        columns = right.raised(columns, column_part, product, left.greatest[row_tile])
-        cells = self._screen(product, rows, columns)
-        scores = np.empty(len(cells.keys))
-        kernels.score_cells(left.values[row_part], cells.rows, right.values[column_part], cells.columns, scores)
-        left.accumulate(row_tile, rows, cells, scores, right.ids[column_part])
-        right.accumulate(column_tile, columns, cells, scores, left.ids[row_part])
-        return len(scores)
+        part = left.rows.tiles[row_tile]
+        scale = key_scale(left.rows, part, right.rows, self._key_precision)
+        row_bands = left.bands(part, right.rows, slice(None), scale)
+        (column_bands,) = right.bands(slice(None), left.rows, slice(row_tile, row_tile + 1), scale)
+        rescored = 0
+        for tile, (column_part, rows) in enumerate(zip(right.rows.tiles, row_bands, strict=True)):
+            columns = column_bands.part(column_part)
+            cells = self._screen(
+                TileSide(rows=left.rows, part=part, bands=rows),
+                TileSide(rows=right.rows, part=column_part, bands=columns),
+                scale,
+            )
+            scores = np.empty(len(cells.keys))
+            kernels.score_cells(
+                left.rows.values[part], cells.rows, right.rows.values[column_part], cells.columns, scores
+            )
+            left.accumulate(row_tile, rows, cells, scores, right.rows.ids[column_part])
+            right.accumulate(tile, columns, cells, scores, left.rows.ids[part])
+            rescored += len(scores)
+        return rescored

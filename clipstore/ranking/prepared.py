@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from clipstore.ranking import bounds, kernels
+from clipstore.ranking.bands import Bands, KeyScale, ScreenedTile
 from clipstore.ranking.blocks import Layout, Side
 from clipstore.ranking.bounds import Centre
-from clipstore.ranking.tiles import Bands, ScreenedTile
+from clipstore.ranking.device_copies import copy_to
+from clipstore.ranking.integers import centred_lengths, prepare_integers
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
-
-_GROUPS = 4  # groups of a tile's candidates for each hit: their bests are nearly the k best candidates
 
 
 def pairs_of(queries: range, query: Ints) -> Ints:
@@ -63,26 +63,50 @@ class Direction:
 
 
 class PreparedRows:
-    """A block of rows of one side, ready for products, in the order of their distance from the side's mean.
+    """A block of rows of one side, ready for products.
+
+    They are in the order of their distance from the side's mean, those last whose error in int8 is much greater.
 
     Attributes:
         ids: the row numbers among all rows of the side, (n,).
         values: (n, D) float32.
-        low, terms: see `bounds.prepare`.
+        low, terms: the rows in the precision of the products, and the terms of their bound: see `bounds.prepare` and
+            `integers.prepare_integers`.
+        unit: the factor of `low`.
+        on_device: the values on the device of the products.
+        integers: the rows as integers, on a CPU.
         tiles: the rows of each tile.
-        greatest: the greatest terms of each tile, (T, 6).
+        greatest, fine_greatest: the greatest terms of each tile, of the products and of the integers in int16.
     """
 
     def __init__(self, values: NDArray[np.float32], start: int, state: State, *, left: bool) -> None:
         centre = state.centre if left else state.centre.swapped()
-        prepared = bounds.prepare(torch.from_numpy(values).to(state.device), centre, state.precision)
-        order = torch.argsort(prepared.lengths, descending=True)
-        places = order.cpu().numpy()
-        self.values, self.ids = values[places], places + start
-        self.low, self.terms = prepared.low[order], prepared.terms[order]
-        size = state.layout.tile[0 if left else 1]
-        self.tiles = [slice(first, min(first + size, len(values))) for first in range(0, len(values), size)]
-        self.greatest = torch.stack([self.terms[tile].amax(dim=0) for tile in self.tiles])
+        lengths = centred_lengths(values, centre)
+        integers = prepare_integers(values, lengths, centre) if state.on_cpu else None
+        is_int8 = state.precision == torch.int8
+        clipped = integers.clipped if integers and is_int8 else np.zeros(len(values), dtype=np.bool_)
+        order = np.lexsort((-lengths, clipped))
+        self.values, self.ids = values[order], order + start
+        self.tiles = _tiles(len(values) - int(clipped.sum()), len(values), state.layout.tile[0 if left else 1])
+        self.integers = integers.part(order) if integers else None
+        if self.integers and is_int8:
+            self.on_device, self.unit = torch.from_numpy(self.values), 1.0
+            self.low, self.terms = torch.from_numpy(self.integers.coarse.values), self.integers.coarse.terms
+        else:
+            self.on_device = copy_to(state.device, self.values)
+            prepared = bounds.prepare(self.on_device, centre, state.precision)
+            self.low, self.terms, self.unit = prepared.low, prepared.terms, prepared.unit
+        self.greatest = self._greatest(self.terms)
+        self.fine_greatest = self._greatest(self.integers.fine.terms) if self.integers else None
+
+    def _greatest(self, terms: torch.Tensor) -> torch.Tensor:
+        return torch.stack([terms[tile].amax(dim=0) for tile in self.tiles])
+
+
+def _tiles(ordinary: int, count: int, size: int) -> list[slice]:
+    """Slices of at most `size` rows; the rows that are not ordinary have tiles of their own: their bounds are wide."""
+    parts = [(0, ordinary), (ordinary, count)]
+    return [slice(first, min(first + size, high)) for low, high in parts for first in range(low, high, size)]
 
 
 class LastImages:
@@ -102,32 +126,41 @@ class LastImages:
 
 
 class Block:
-    """A prepared block of rows with what a part counts for them; the attributes of `PreparedRows`, and more.
+    """A prepared block of rows with what a part counts for them.
 
     Attributes:
-        queries: the row numbers among the queries of `direction`, (n,).
+        rows: the prepared rows.
+        queries: their row numbers among the queries of `direction`, (n,).
         locks: held while a tile's counts are updated.
         layers: the pairs of the rows, (L, n); targets: their scores less kappa, NaN without a pair.
     """
 
     def __init__(self, rows: PreparedRows, state: State, *, left: bool) -> None:
-        self.left = left
-        self.values, self.ids, self.low, self.terms = rows.values, rows.ids, rows.low, rows.terms
-        self.tiles, self.greatest = rows.tiles, rows.greatest
-        self.locks = [Lock() for _ in self.tiles]
+        self.rows, self.left, self._shift = rows, left, state.centre.shift
+        self.locks = [Lock() for _ in rows.tiles]
         self.direction = state.rows if left else state.columns
-        self.queries = self.ids - self.direction.queries.start
+        self.queries = rows.ids - self.direction.queries.start
         self.layers = self.direction.layers(self.queries)
-        targets = np.full(self.layers.shape, np.nan)
-        targets[self.layers >= 0] = self.direction.score[self.layers[self.layers >= 0]] - state.centre.shift
-        self.targets = torch.from_numpy(targets).to(state.device)
+        self.targets = np.full(self.layers.shape, np.nan)
+        self.targets[self.layers >= 0] = self.direction.score[self.layers[self.layers >= 0]] - self._shift
+
+    def bands(self, part: slice, other: PreparedRows, tiles: slice, scale: KeyScale) -> list[Bands]:
+        """The bands of the rows `part` against some tiles of the other side."""
+        margins = bounds.margins(self.rows.terms[part], other.greatest[tiles])
+        fine = np.zeros_like(margins)
+        if self.rows.integers and other.fine_greatest is not None:
+            fine = bounds.margins(self.rows.integers.fine.terms[part], other.fine_greatest[tiles])
+        floor = self.direction.floor(self.queries[part]) - self._shift
+        return [
+            Bands.of(self.targets[:, part], floor, margin, fine_margin, scale)
+            for margin, fine_margin in zip(margins, fine, strict=True)
+        ]
 
     def accumulate(self, tile: int, bands: Bands, cells: ScreenedTile, scores: Doubles, other_ids: Ints) -> None:
         """Add the counts and hits of a screened tile to the direction; `other_ids` are those of the candidates."""
-        direction, part = self.direction, self.tiles[tile]
-        query, other, sure = (
-            (cells.rows, cells.columns, cells.row_sure) if self.left else (cells.columns, cells.rows, cells.column_sure)
-        )
+        direction, part = self.direction, self.rows.tiles[tile]
+        query, other = (cells.rows, cells.columns) if self.left else (cells.columns, cells.rows)
+        sure, least = (cells.row_sure, cells.row_least) if self.left else (cells.column_sure, cells.column_least)
         targets = (bands.low, bands.high, sure, self.layers[:, part], direction.score)
         with self.locks[tile]:
             kernels.accumulate_counts(query, cells.keys, scores, *targets, direction.greater, direction.equal)
@@ -138,43 +171,11 @@ class Block:
                     other,
                     other_ids,
                     cells.keys,
-                    bands.floor,
+                    least,
                     scores,
                     direction.hits,
                     direction.hit_scores,
                 )
-
-    def bands(self, part: slice, others: torch.Tensor, shift: float) -> list[Bands]:
-        """The bands of the rows `part` against tiles with the greatest terms `others` (T, 6)."""
-        precision, margin = self.low.dtype, bounds.margins(self.terms[part], others)
-        floor = torch.from_numpy(self.direction.floor(self.queries[part]) - shift).to(self.low.device)
-        targets, margins, top = self.targets[:, part], margin[:, None, :], bounds.magnitude(precision)
-        low = bounds.surely_below(targets - margins, precision).masked_fill(targets.isnan(), top)
-        high = bounds.surely_above(targets + margins, precision).masked_fill(targets.isnan(), top)
-        least = bounds.surely_below(floor - margin, precision).masked_fill(floor == torch.inf, top)
-        keys = (keys.cpu().numpy() for keys in (low, high, least))
-        return [Bands(low=low, high=high, floor=floor) for low, high, floor in zip(*keys, strict=True)]
-
-    def raised(self, bands: Bands, part: slice, products: torch.Tensor, others: torch.Tensor) -> Bands:
-        """The bands of the rows `part` with the floor that a tile's products imply, while the hits are not complete.
-
-        At least k candidates of the tile reach the k-th best of the best products of disjoint groups, and so will the
-        hits.
-        """
-        across = 1 if self.left else 0
-        top_k, count = self.direction.hits.shape[1], products.shape[across]
-        groups = min(_GROUPS * top_k, count)
-        if groups < top_k or not top_k or bands.floor.min() > bounds.lowest(products.dtype):
-            return bands
-        size = count // groups
-        grouped = products.narrow(across, 0, groups * size)
-        if self.left:  # torch is slow along rows of bfloat16, and float32 represents them exactly
-            grouped = (grouped.float() if products.dtype == torch.bfloat16 else grouped).contiguous()
-        shape = (len(grouped), groups, size) if self.left else (groups, size, grouped.shape[1])
-        best = grouped.view(shape).amax(dim=across + 1)
-        least = bounds.least(best.topk(top_k, dim=across).values.select(across, -1).to(products.dtype))
-        floor = bounds.surely_below(least - 2 * bounds.margins(self.terms[part], others[None])[0], products.dtype)
-        return replace(bands, floor=np.maximum(bands.floor, floor.cpu().numpy()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,3 +188,8 @@ class State:
     centre: Centre
     rows: Direction
     columns: Direction
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether products are computed on a CPU."""
+        return torch.device(self.device).type == "cpu"

@@ -45,7 +45,7 @@ def rank_pairs(  # noqa: PLR0913
         top_k: the number of hits of each row; 0: none.
         memory: budget in bytes, including the result; None: 2 GB.
         device: where the products run; the result is the same everywhere.
-        screen: the precision of the products, "bf16", "fp32" or "fp64"; "auto": the fastest of the device.
+        screen: the precision of the products, a key of `bounds.PRECISIONS`; "auto": the fastest of the device.
         on_progress: called with the number of text rows ranked, for all blocks of images, and their total.
 
     Raises:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipstore.ranking import kernels
-from clipstore.ranking.blocks import Side
+from clipstore.ranking.blocks import Side, prefetch
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -65,14 +66,21 @@ def score_pairs(images: Side, texts: Side, pairs: Ints, block: int) -> Targets:
     tile = pairs // block
     order = np.lexsort((tile[:, 1], tile[:, 0]))
     starts = np.flatnonzero(np.diff(tile[order], axis=0, prepend=-1).any(axis=1))
-    for part in np.split(order, starts[1:]) if len(pairs) else []:
-        rows = pairs[part].astype(np.int32)
-        (low_i, low_t), (high_i, high_t) = rows.min(axis=0), rows.max(axis=0) + 1
-        left, right = images.read(low_i, high_i), texts.read(low_t, high_t)
+    parts = [pairs[part].astype(np.int32) for part in np.split(order, starts[1:])] if len(pairs) else []
+    place = 0
+    for rows, (left, right) in zip(parts, prefetch(partial(_read_rows, images, texts), parts), strict=True):
         part_scores = np.empty(len(rows))
-        kernels.score_cells(left, rows[:, 0] - low_i, right, rows[:, 1] - low_t, part_scores)
-        scores[part] = part_scores
-        total += [left.sum(axis=0, dtype=np.float64), right.sum(axis=0, dtype=np.float64)]
+        kernels.score_cells(left, rows[:, 0] - rows[:, 0].min(), right, rows[:, 1] - rows[:, 1].min(), part_scores)
+        scores[order[place : place + len(rows)]] = part_scores
+        place += len(rows)
+        for values, side_total in zip((left, right), total, strict=True):
+            kernels.add_rows(values, side_total)
         rows_read += [len(left), len(right)]
     image_mean, text_mean = total / np.maximum(rows_read, 1)[:, None]
     return Targets(pairs=pairs, scores=scores, image_mean=image_mean, text_mean=text_mean)
+
+
+def _read_rows(images: Side, texts: Side, rows: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The rows of both sides from the first to the last of some pairs (p, 2)."""
+    (low_i, low_t), (high_i, high_t) = rows.min(axis=0), rows.max(axis=0) + 1
+    return images.read(low_i, high_i), texts.read(low_t, high_t)

@@ -4,132 +4,160 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from threading import local
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from clipstore.ranking import bounds, kernels
-
-Keys = NDArray[Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bands:
-    """The bands of some queries as keys: `low` and `high` (L, n) of each target, `floor` (n,) of the hits.
-
-    A product whose key exceeds `high` has a score above the target; one whose key does not exceed `low` has a score
-    below it; a score among the hits has a key above `floor`. Without a target, `low` and `high` are the greatest key.
-    """
-
-    low: Keys
-    high: Keys
-    floor: Keys
-
-    def part(self, part: slice) -> Bands:
-        """The bands of the queries `part`."""
-        return Bands(low=self.low[:, part], high=self.high[:, part], floor=self.floor[part])
+from clipstore.ranking import bounds, screening
+from clipstore.ranking.bands import Bands, Keys, KeyScale, ScreenedTile
+from clipstore.ranking.integers import IntegerKeys
+from clipstore.ranking.prepared import PreparedRows
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScreenedTile:
-    """The result of screening a tile: the numbers of scores surely above each target, and the undecided cells.
+class TileSide:
+    """One side of a tile: some prepared rows and their bands."""
 
-    `row_sure` and `column_sure` are (L, n); `rows`, `columns` and `keys` have an entry for each undecided cell.
-    """
+    rows: PreparedRows
+    part: slice
+    bands: Bands
 
-    row_sure: NDArray[Any]
-    column_sure: NDArray[Any]
-    rows: NDArray[Any]
-    columns: NDArray[Any]
-    keys: Keys
+    @property
+    def low(self) -> torch.Tensor:
+        """(n, K), the rows in the precision of the product."""
+        return self.rows.low[self.part]
+
+    def queries(self, kind: np.dtype[np.signedinteger]) -> screening.Queries:
+        """The arguments of the compiled loops, with room for the counts."""
+        bands, integers = self.bands, self.rows.integers
+        assert integers is not None
+        return screening.Queries(
+            low=bands.low,
+            high=bands.high,
+            least=bands.least,
+            sure=np.empty(bands.low.shape, dtype=kind),
+            targets=bands.targets,
+            floor=bands.floor,
+            margin=bands.fine_margin,
+            rows=integers.fine.values[self.part],
+            offset=integers.offset[self.part],
+        )
 
 
-class Screen(local):
+def key_scale(left: PreparedRows, part: slice, right: PreparedRows, precision: torch.dtype) -> KeyScale:
+    """How the products of some rows and a block, in a precision, become keys."""
+    if left.integers and right.integers and precision == torch.int8:
+        return IntegerKeys.of(left.integers.part(part), right.integers)
+    return bounds.FloatKeys(precision, left.unit * right.unit)
+
+
+class CpuScreen(local):
     """Screens tiles on the CPU in compiled loops, with buffers for each thread."""
 
-    def __init__(self, tile: tuple[int, int], precision: torch.dtype) -> None:
-        rows, columns = tile
-        self._product = torch.empty(rows * columns, dtype=precision)
-        self._place, self._mask = bounds.sign_place(precision), bounds.magnitude(precision)
-        kind = bounds.keys(self._product[:0]).numpy().dtype
-        self._line = np.empty(columns, dtype=kind)
-        self._words = np.zeros(-(-columns // 8), dtype=np.uint64)
-        self._places = np.empty(len(self._words), dtype=np.int32)
-        self._cells = np.empty((2, rows * columns + 1), dtype=np.int32)
-        self._keys = np.empty(rows * columns + 1, dtype=kind)
+    def __init__(self, tile: tuple[int, int], precision: torch.dtype, top_k: int) -> None:
+        size = tile[0] * tile[1]
+        self._is_int8, self._top_k = precision == torch.int8, top_k
+        self._product = torch.empty(size, dtype=torch.int32 if self._is_int8 else precision)
+        self._bits = np.empty(size, dtype=np.int16) if self._is_int8 else bounds.bits(self._product).numpy()
+        self._cells = np.empty((2, size), dtype=np.int32)
+        self._keys = np.empty(size, dtype=self._bits.dtype)
 
-    def product(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """The product (R, C) of prepared rows (R, K) and (C, K); valid until the next call."""
-        product = self._product[: len(left) * len(right)].view(len(left), len(right))
-        return torch.mm(left, right.T, out=product)
-
-    def __call__(self, product: torch.Tensor, rows: Bands, columns: Bands) -> ScreenedTile:
-        """Screen a product (R, C); the result is valid until the next call."""
-        width = product.shape[1]
-        kind = self._line.dtype
-        row_sure, column_sure = (np.empty(side.low.shape, dtype=kind) for side in (rows, columns))
-        words = self._words[: -(-width // 8)]
-        words[:] = 0
-        count = kernels.screen(
-            product.view(bounds.BITS[product.dtype]).numpy(),
-            kind.type(self._place),
-            kind.type(self._mask),
-            rows.low,
-            rows.high,
-            rows.floor,
-            row_sure,
-            columns.low,
-            columns.high,
-            columns.floor,
-            column_sure,
-            self._line[:width],
-            words.view(np.uint8),
-            words,
-            self._places,
-            self._cells,
-            self._keys,
-        )
+    def __call__(self, left: TileSide, right: TileSide, scale: KeyScale) -> ScreenedTile:
+        """Screen a tile; the result is valid until the next call."""
+        integers, others = left.rows.integers, right.rows.integers
+        assert integers
+        assert others
+        keys = self._product_keys(left, right, scale)
+        row_bands, column_bands = self._raised(keys, left.bands, right.bands, scale)
+        rows = TileSide(rows=left.rows, part=left.part, bands=row_bands).queries(keys.dtype)
+        columns = TileSide(rows=right.rows, part=right.part, bands=column_bands).queries(keys.dtype)
+        unit = integers.fine.step * others.fine.step
+        count = screening.screen(keys, rows, columns, unit, self._cells, self._keys)
         return ScreenedTile(
-            row_sure=row_sure,
-            column_sure=column_sure,
+            row_sure=rows.sure,
+            column_sure=columns.sure,
             rows=self._cells[0, :count],
             columns=self._cells[1, :count],
             keys=self._keys[:count],
+            row_least=rows.least,
+            column_least=columns.least,
         )
+
+    def _product_keys(self, left: TileSide, right: TileSide, scale: KeyScale) -> Keys:
+        """The keys of the products, (R, C)."""
+        rows, columns = len(left.low), len(right.low)
+        product = self._product[: rows * columns].view(rows, columns)
+        keys = self._bits[: rows * columns].reshape(rows, columns)
+        if isinstance(scale, IntegerKeys):
+            bounds.int8_product(left.low, right.low, product)
+            screening.narrow(product.numpy(), scale.row_offset, scale.column_offset[right.part], scale.shift, keys)
+        else:
+            torch.mm(left.low, right.low.T, out=product)
+            kind = keys.dtype.type
+            screening.sort_bits(keys, kind(bounds.sign_place(product.dtype)), kind(bounds.magnitude(product.dtype)))
+        return keys
+
+    def _raised(self, keys: Keys, rows: Bands, columns: Bands, scale: KeyScale) -> tuple[Bands, Bands]:
+        """The bands of both sides with the floors that the products imply."""
+        for is_row, bands in ((True, rows), (False, columns)):
+            groups = bands.groups(keys.shape[1 if is_row else 0], self._top_k)
+            if groups:
+                best = np.empty(len(bands.floor), dtype=keys.dtype)
+                (screening.best_in_rows if is_row else screening.best_in_columns)(keys, groups, self._top_k, best)
+                raised = bands.raised(best, scale)
+                rows, columns = (raised, columns) if is_row else (rows, raised)
+        return rows, columns
 
 
 class DeviceScreen:
     """Screens tiles with torch's operations, on the device of the prepared rows."""
 
-    def product(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """The product (R, C) of prepared rows (R, K) and (C, K)."""
-        return left @ right.T
+    def __init__(self, top_k: int) -> None:
+        self._top_k = top_k
 
-    def __call__(self, product: torch.Tensor, row_bands: Bands, column_bands: Bands) -> ScreenedTile:
-        """Screen a product (R, C)."""
-        rows, columns = (
-            tuple(torch.from_numpy(keys).to(product.device) for keys in (bands.low, bands.high, bands.floor))
-            for bands in (row_bands, column_bands)
+    def __call__(self, left: TileSide, right: TileSide, scale: KeyScale) -> ScreenedTile:
+        """Screen a tile."""
+        keys = bounds.keys(left.low @ right.low.T)
+        rows, columns = self._raised(keys, left.bands, 1, scale), self._raised(keys, right.bands, 0, scale)
+        row_low, row_high, row_least, column_low, column_high, column_least = (
+            torch.from_numpy(part).to(keys.device)
+            for bands in (rows, columns)
+            for part in (bands.low, bands.high, bands.least)
         )
-        cell_keys = bounds.keys(product)
-        near = cell_keys > rows[2][:, None]
-        near |= cell_keys > columns[2]
-        row_sure, column_sure = (torch.empty(low.shape, dtype=torch.int64) for low, _, _ in (rows, columns))
-        for layer, (low, high) in enumerate(zip(*rows[:2], strict=True)):
-            above = cell_keys > high[:, None]
+        near = keys > row_least[:, None]
+        near |= keys > column_least
+        row_sure, column_sure = (torch.empty(low.shape, dtype=torch.int64) for low in (row_low, column_low))
+        for layer, (low, high) in enumerate(zip(row_low, row_high, strict=True)):
+            above = keys > high[:, None]
             row_sure[layer] = above.sum(dim=1)
-            near |= above.logical_xor_(cell_keys > low[:, None])
-        for layer, (low, high) in enumerate(zip(*columns[:2], strict=True)):
-            above = cell_keys > high
+            near |= above.logical_xor_(keys > low[:, None])
+        for layer, (low, high) in enumerate(zip(column_low, column_high, strict=True)):
+            above = keys > high
             column_sure[layer] = above.sum(dim=0)
-            near |= above.logical_xor_(cell_keys > low)
+            near |= above.logical_xor_(keys > low)
         row, column = near.nonzero(as_tuple=True)
         return ScreenedTile(
             row_sure=row_sure.numpy(),
             column_sure=column_sure.numpy(),
             rows=row.to(torch.int32).cpu().numpy(),
             columns=column.to(torch.int32).cpu().numpy(),
-            keys=cell_keys[row, column].cpu().numpy(),
+            keys=keys[row, column].cpu().numpy(),
+            row_least=rows.least,
+            column_least=columns.least,
         )
+
+    def _raised(self, keys: torch.Tensor, bands: Bands, across: int, scale: KeyScale) -> Bands:
+        """The bands of the queries with the floors that the products imply; `across` is the candidates' dimension."""
+        groups = bands.groups(keys.shape[across], self._top_k)
+        return bands.raised(best_keys(keys, groups, self._top_k, across), scale) if groups else bands
+
+
+def best_keys(keys: torch.Tensor, groups: int, top_k: int, across: int) -> Keys:
+    """Keys that `top_k` candidates of each query reach in a tile; `across` is the candidates' dimension.
+
+    They are the last of the best of the bests of disjoint groups of candidates.
+    """
+    size = keys.shape[across] // groups
+    shape = (len(keys), groups, size) if across else (groups, size, keys.shape[1])
+    best = keys.narrow(across, 0, groups * size).reshape(shape).amax(dim=across + 1)
+    return best.topk(top_k, dim=across).values.select(across, -1).cpu().numpy()

@@ -19,6 +19,7 @@ from pathlib import Path
 from clipstore.choices import size_in_bytes
 from clipstore.errors import OptionError, ShardError, StorageError
 from clipstore.objects import find_object, get_object
+from clipstore.resources import user_cache
 from clipstore.shards.scan import file_checksum
 from clipstore.shards.stamps import FileStamp, file_stamp
 from clipstore.shards.temporary import temporary_files
@@ -35,9 +36,7 @@ _compared: dict[Path, tuple[FileStamp, str]] = {}
 def cache_folder() -> Path:
     """The folder of the cache: $CLIPSTORE_CACHE, else clipstore/ in the user's cache folder."""
     chosen = os.environ.get(FOLDER)
-    if chosen:
-        return Path(chosen).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipstore"
+    return Path(chosen).absolute() if chosen else user_cache()
 
 
 def cache_bytes() -> int:

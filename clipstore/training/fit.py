@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clipstore.device import out_of_memory
 from clipstore.errors import TrainingError
 from clipstore.records import Training
 from clipstore.training import checkpoints
@@ -52,7 +53,7 @@ class FitInputs:
         record: the contents of training.json except for the position; a checkpoint must agree with it to be resumed.
         on_step: called with the completed steps, all steps, and the epoch and loss in words.
         on_epoch: called after each validation.
-        on_note: called with a line if training is extended.
+        on_note: called with a line if training is extended, or if its chunks do not fit the device memory.
     """
 
     images: Callable[[Ints], torch.Tensor]
@@ -89,7 +90,8 @@ def fit(learner: SavedLearner, captions: TrainingCaptions, training: Training, i
     """Train from the checkpoint `last`, or from the beginning if there is none; see `Training` for the settings.
 
     Raises:
-        TrainingError: the loss or a weight is not finite, a checkpoint cannot be written, or `last` is of another job.
+        TrainingError: the loss or a weight is not finite, a checkpoint cannot be written, `last` is of another job, or
+            the device has no memory for one pair.
     """
     loop = _FitLoop(learner, captions, training, inputs)
     resumed = loop.resume()
@@ -125,6 +127,7 @@ class _FitLoop:
         self._weights = list(learner.weights().values())
         self._optimizer = _optimizer(self._weights, training)
         self._negatives: Ints | None = None
+        self._chunk = training.chunk
         self.position = Position()
         self.extended: dict[str, tuple[int, int]] = {}
 
@@ -196,15 +199,48 @@ class _FitLoop:
         rate = self._schedule.rate(position.epoch, position.step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._optimizer.zero_grad()
-        masks = {"mask_siblings": training.mask_siblings, "mask_duplicates": training.mask_duplicates}
-        loss = backward(self._learner, batch, chunk=training.chunk, **masks)
+        loss = self._backward(batch)
         norm = torch.nn.utils.clip_grad_norm_(self._weights, training.clip)
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
             self._stop(f"the loss is {loss} and the norm of its gradient {norm.item()}")
         self._optimizer.step()
         self._learner.clamp_scale()
         return loss
+
+    def _backward(self, batch: Batch) -> float:
+        """The loss of a batch, and its gradient in the weights.
+
+        Chunks that do not fit the device memory are halved for the rest of the run: the gradient is the same except for
+        rounding and dropout.
+        """
+        training = self._training
+        masks = {"mask_siblings": training.mask_siblings, "mask_duplicates": training.mask_duplicates}
+        state = random_state()
+        while True:
+            self._optimizer.zero_grad()
+            try:
+                return backward(self._learner, batch, chunk=self._chunk, **masks)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                self._halve_chunk(min(self._chunk, len(batch.ids)), error)
+            set_random_state(state)
+
+    def _halve_chunk(self, size: int, error: RuntimeError) -> None:
+        """Use half of the chunk size that did not fit the device memory.
+
+        Raises:
+            TrainingError: it is one pair.
+        """
+        if size == 1:
+            message = (
+                f"out of device memory for a single pair of an image and a caption ({error}): use another --device"
+            )
+            raise TrainingError(message) from error
+        self._chunk = size // 2
+        self._inputs.on_note(
+            f"{size} captions at once do not fit the device memory: continuing with chunks of {self._chunk}"
+        )
 
     def _stop(self, problem: str) -> NoReturn:
         position = self.position

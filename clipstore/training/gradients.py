@@ -146,10 +146,10 @@ def random_state() -> list[torch.Tensor]:
 
 
 def set_random_state(state: list[torch.Tensor]) -> None:
-    """Restore a state of the random number generators."""
+    """Restore a state of the random number generators; those of CUDA devices that this machine lacks are left out."""
     torch.set_rng_state(state[0])
-    if state[1:]:
-        torch.cuda.set_rng_state_all(state[1:])
+    for number in range(min(len(state) - 1, torch.cuda.device_count())):
+        torch.cuda.set_rng_state(state[1 + number], number)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPImageProcessorPil
 
 from clipstore.encoders.images import decode_pixels
+from clipstore.encoders.loading import load_model
 from clipstore.encoders.lora import LoraModel
 from clipstore.records import Lora, Model, Training
 from clipstore.training.gradients import Batch, backward
@@ -43,7 +44,7 @@ def test_a_step_takes_at_most_35_in_100_of_the_studys(full_clip: Path, test_data
     model = Model(name="m", family="clip", base=str(full_clip))
     training = Training(split="a/b", validation="a/c", lora=Lora(dropout=0.0))
     processor, tokenizer = CLIPImageProcessorPil.from_pretrained(full_clip), AutoTokenizer.from_pretrained(full_clip)
-    study, ours = (LoraModel(model, training) for _ in range(2))
+    study, ours = (LoraModel(load_model(model), training) for _ in range(2))
     clip = study._model
     clip.set_attn_implementation("sdpa")  # transformers' default
     files, captions = files_and_captions(test_data, 128)
@@ -86,13 +87,15 @@ _STEP = """
 import json, sys
 import numpy as np, torch
 from pathlib import Path
+from clipstore.encoders.loading import load_model
 from clipstore.encoders.lora import LoraModel
 from clipstore.process import peak_memory
 from clipstore.records import Model, Training
 from clipstore.training.gradients import Batch, backward
 base, file, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 captions = [row["caption"] for row in json.loads(Path(file).read_text())["annotations"]][:size]
-learner = LoraModel(Model(name="m", family="clip", base=base), Training(split="a/b", validation="a/c", heads=True))
+model = load_model(Model(name="m", family="clip", base=base))
+learner = LoraModel(model, Training(split="a/b", validation="a/c", heads=True))
 learner.train(on=True)
 features = torch.from_numpy(np.random.default_rng(0).normal(size=(size, 768)).astype(np.float32))
 ids = learner.encoder.tokenize(captions).ids
@@ -118,7 +121,7 @@ def test_a_batch_of_4096_needs_little_more_memory_than_one_of_64(full_clip: Path
 def test_the_gradient_in_chunks_equals_that_of_the_whole_batch_in_full_size(full_clip: Path, test_data: Path) -> None:
     _, captions = files_and_captions(test_data, 96)
     training = Training(split="a/b", validation="a/c", heads=True, temperature="trained", lora=Lora(dropout=0.0))
-    learner = LoraModel(Model(name="m", family="clip", base=str(full_clip)), training)
+    learner = LoraModel(load_model(Model(name="m", family="clip", base=str(full_clip))), training)
     for name, weight in learner.weights().items():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.02, generator=torch.Generator().manual_seed(2))

@@ -12,14 +12,19 @@ import numpy as np
 import pytest
 import torch
 from helpers import examples
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from clipstore.errors import VectorError
-from clipstore.ranking import BadRowError, DirectionRanks, Ranks, bounds, rank_pairs
-from clipstore.ranking.tiles import Bands, DeviceScreen, Screen
+from clipstore.ranking import BadRowError, DirectionRanks, Ranks, bounds, kernels, rank_pairs
+from clipstore.ranking.bands import KeyScale, ScreenedTile
+from clipstore.ranking.blocks import Layout
+from clipstore.ranking.bounds import Centre
+from clipstore.ranking.integers import IntegerKeys, centred_lengths, prepare_integers
+from clipstore.ranking.prepared import Block, Direction, PreparedRows, State
+from clipstore.ranking.tiles import CpuScreen, DeviceScreen, TileSide, key_scale
 
 Array = NDArray[Any]
 
@@ -60,7 +65,7 @@ def draw_pairs(data: st.DataObject, images: Array, texts: Array) -> Array:
     return np.array(chosen, dtype=np.int64).reshape(-1, 2)
 
 
-SCREENS = st.sampled_from(["auto", "bf16", "fp32", "fp64"])
+SCREENS = st.sampled_from(["auto", "int8", "fp16", "bf16", "fp32", "fp64"])
 
 
 def exact_scores(images: Array, texts: Array) -> Array:
@@ -179,7 +184,7 @@ def test_the_default_blocks_equal_a_brute_force() -> None:
     check(rank_pairs(left, right, pairs), scores, pairs, 10)
 
 
-@pytest.mark.parametrize("screen", ["bf16", "fp32", "fp64"])
+@pytest.mark.parametrize("screen", ["int8", "bf16", "fp32", "fp64"])
 @pytest.mark.parametrize("width", [64, 512, 1024])
 def test_candidates_closer_than_float32_resolves(width: int, screen: str) -> None:
     """Texts whose scores lie within 1e-7 of the positive's on both sides, where a float32 product is noise."""
@@ -199,7 +204,7 @@ def test_candidates_closer_than_float32_resolves(width: int, screen: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "screen", ["bf16", *(pytest.param(screen, marks=pytest.mark.full) for screen in ("fp32", "fp64"))]
+    "screen", ["int8", "bf16", *(pytest.param(screen, marks=pytest.mark.full) for screen in ("fp32", "fp64"))]
 )
 def test_thousands_of_candidates_within_a_millionth_of_a_positive(screen: str) -> None:
     """6,000 texts around one image's positive, moved across the image by at most 1e-6, and the same the other way."""
@@ -241,7 +246,7 @@ def test_memory_threads_and_screens_change_nothing(count: int, threads: Callable
     usual = rank_pairs(images, texts, pairs)
     threads(count)
     least = least_memory(images, texts, pairs)
-    for screen in ("bf16", "fp32", "fp64"):
+    for screen in ("int8", "bf16", "fp32", "fp64"):
         budgets = [least_of(images, texts, pairs, screen), least * 5 // 4, 2 * least, 6 * least, 2**31]
         for memory in budgets:
             ranks = rank_pairs(images, texts, pairs, memory=max(memory, budgets[0]), screen=screen)
@@ -265,37 +270,90 @@ def test_progress_ends_at_its_total() -> None:
     assert calls[-1] == (5000, 5000)
 
 
-@examples(60)
-@given(seed=st.integers(0, 2**32 - 1), layers=st.integers(0, 3), name=st.sampled_from(list(bounds.PRECISIONS)))
-def test_device_screen_equals_the_compiled_loops(seed: int, layers: int, name: str) -> None:
-    """The operations for CUDA on the CPU: equal counts, and equal undecided cells."""
-    rng = np.random.default_rng(seed)
-    precision = bounds.PRECISIONS[name]
-    rows, columns = rng.integers(1, 40, 2)
-    left, right = (torch.from_numpy(rng.integers(-3, 4, (n, 6)) / 4).to(precision) for n in (rows, columns))
-    kind = bounds.keys(left[:0]).numpy().dtype
+def as_one_tile(rows: PreparedRows) -> PreparedRows:
+    """The rows in one tile, which those whose values exceed int8 share with the others."""
+    rows.tiles = [slice(0, len(rows.values))]
+    rows.greatest = rows.greatest.amax(dim=0, keepdim=True)
+    if rows.fine_greatest is not None:
+        rows.fine_greatest = rows.fine_greatest.amax(dim=0, keepdim=True)
+    return rows
 
-    def bands(count: int) -> Bands:
-        bound = bounds.keys(torch.from_numpy(rng.integers(-8, 8, (2, layers, count)) / 4).to(precision)).numpy()
-        floor = bounds.keys(torch.from_numpy(rng.integers(0, 12, count) / 4).to(precision)).numpy()
-        return Bands(low=(bound.min(axis=0) - 1).astype(kind), high=bound.max(axis=0), floor=floor)
 
-    both_bands = bands(rows), bands(columns)
-    compiled, device = Screen((64, 64), precision), DeviceScreen()
-    expected = compiled(compiled.product(left, right), *both_bands)
-    result = device(device.product(left, right), *both_bands)
-    for field in ("row_sure", "column_sure", "rows", "columns", "keys"):
-        assert np.array_equal(getattr(expected, field), getattr(result, field)), field
-    exact = (left.double() @ right.double().T).to(precision)  # the values are dyadic
-    above = [
-        (bounds.keys(exact) > torch.from_numpy(layer)[:, None]).sum(dim=1).tolist() for layer in both_bands[0].high
-    ]
-    assert expected.row_sure.tolist() == above
+def tile_sides(
+    images: Array, texts: Array, pairs: Array, name: str, top_k: int, key_precision: torch.dtype | None = None
+) -> tuple[TileSide, TileSide, KeyScale, Centre]:
+    """Both sides of the only tile of a small matrix, with the floor of one other hit."""
+    scores = (images.astype(np.float64) @ texts.astype(np.float64).T)[tuple(pairs.T)]
+    mean, other = (torch.from_numpy(side.mean(axis=0, dtype=np.float64)) for side in (images, texts))
+    state = State(
+        layout=Layout(images=64, texts=64, tile=(64, 64)),
+        precision=bounds.PRECISIONS[name],
+        device="cpu",
+        centre=Centre(mean=mean, other_mean=other, shift=float(scores.mean()) if len(scores) else 0.0, left=True),
+        rows=Direction(range(len(images)), pairs[:, 0], scores, top_k),
+        columns=Direction(range(len(texts)), pairs[:, 1], scores, top_k),
+    )
+    left, right = (
+        Block(as_one_tile(PreparedRows(side, 0, state, left=is_left)), state, left=is_left)
+        for side, is_left in ((images, True), (texts, False))
+    )
+    whole = slice(0, 64)
+    scale = key_scale(left.rows, whole, right.rows, key_precision or state.precision)
+    (row_bands,) = left.bands(whole, right.rows, slice(None), scale)
+    (column_bands,) = right.bands(whole, left.rows, slice(None), scale)
+    return (
+        TileSide(rows=left.rows, part=whole, bands=row_bands),
+        TileSide(rows=right.rows, part=whole, bands=column_bands),
+        scale,
+        state.centre,
+    )
+
+
+def check_side(side: TileSide, cells: ScreenedTile, scores: Array, top_k: int, *, is_row: bool) -> None:
+    """The sure counts and the undecided cells together give the counts at every target; all hits are undecided."""
+    sure = cells.row_sure if is_row else cells.column_sure
+    query, other = (cells.rows, cells.columns) if is_row else (cells.columns, cells.rows)
+    for layer, targets in enumerate(side.bands.targets):
+        for number in np.flatnonzero(~np.isnan(targets)):
+            here = query == number
+            near = (cells.keys > side.bands.low[layer, number]) & (cells.keys <= side.bands.high[layer, number])
+            listed = scores[number, other[here & near]]
+            assert sure[layer, number] + (listed > targets[number]).sum() == (scores[number] > targets[number]).sum()
+            assert (listed == targets[number]).sum() == (scores[number] == targets[number]).sum()
+    for number, row in enumerate(scores):
+        best = np.sort(row)[::-1][:top_k]
+        assert set(np.flatnonzero(row >= best[-1]) if len(best) else ()) <= set(other[query == number])
+
+
+@examples(200)
+@given(
+    data=st.data(),
+    sides=st.one_of(dyadic_vectors(), generic_vectors()),
+    top_k=st.integers(0, 3),
+    name=st.sampled_from(list(bounds.PRECISIONS)),
+    on_device=st.booleans(),
+)
+def test_a_screened_tile_proves_or_lists_every_score(
+    data: st.DataObject, sides: tuple[Array, Array], top_k: int, name: str, on_device: bool
+) -> None:
+    """The compiled loops, and the operations for CUDA on the CPU."""
+    images, texts = (side.astype(np.float32) for side in sides)
+    assume(len(images) and len(texts))
+    assume(name != "int8" or not on_device)
+    left, right, scale, centre = tile_sides(images, texts, draw_pairs(data, images, texts), name, top_k)
+    screen = DeviceScreen(top_k) if on_device else CpuScreen((64, 64), bounds.PRECISIONS[name], top_k)
+    cells = screen(left, right, scale)
+    scores = np.empty((len(images), len(texts)))
+    rows, columns = (index.ravel().astype(np.int32) for index in np.indices(scores.shape))
+    kernels.score_cells(left.rows.values, rows, right.rows.values, columns, scores.reshape(-1))
+    scores -= centre.shift
+    check_side(left, cells, scores, top_k, is_row=True)
+    check_side(right, cells, scores.T, top_k, is_row=False)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("screen", ["auto", "bf16", "fp32", "fp64"])
+@pytest.mark.parametrize("screen", ["auto", "fp16", "bf16", "fp32", "fp64"])
 def test_cuda_equals_the_cpu(screen: str) -> None:
     images, texts = generic(3000, 256, 1), generic(20_000, 256, 2)
     texts[::6] = texts[0]
@@ -307,9 +365,10 @@ def test_cuda_equals_the_cpu(screen: str) -> None:
 
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_subnormal=True)
+FLOAT_SCREENS = [name for name in bounds.PRECISIONS if name != "int8"]
 
 
-@given(first=FLOATS, second=FLOATS, name=st.sampled_from(list(bounds.PRECISIONS)))
+@given(first=FLOATS, second=FLOATS, name=st.sampled_from(FLOAT_SCREENS))
 def test_keys_sort_as_floats_do(first: float, second: float, name: str) -> None:
     left, right = torch.tensor([first, second], dtype=torch.float64).to(bounds.PRECISIONS[name])
     keys = bounds.keys(torch.stack([left, right])).tolist()
@@ -322,7 +381,7 @@ def test_keys_sort_as_floats_do(first: float, second: float, name: str) -> None:
 @examples(150)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    width=st.sampled_from([1, 2, 7, 64, 512, 1500]),
+    width=st.sampled_from([1, 2, 7, 64, 512, 1500, 9000]),
     scales=st.tuples(st.integers(-42, 15), st.integers(-42, 15)),
     offset=st.sampled_from([0.0, 1.0, 100.0]),
     centred=st.booleans(),
@@ -342,19 +401,56 @@ def test_no_product_leaves_its_band(
     mu, nu = (torch.from_numpy(side.mean(axis=0, dtype=np.float64) * centred) for side in sides)
     scores = exact_scores(*sides)
     centre = bounds.Centre(mean=mu, other_mean=nu, shift=float(scores[0, 0]), left=True)
+    check = check_integer_products if name == "int8" else check_float_products
+    check(sides, centre, scores - scores[0, 0], name)
+
+
+def check_float_products(sides: list[Array], centre: Centre, scores: Array, name: str) -> None:
     precision = bounds.PRECISIONS[name]
     left = bounds.prepare(torch.from_numpy(sides[0]), centre, precision)
     right = bounds.prepare(torch.from_numpy(sides[1]), centre.swapped(), precision)
-    products = bounds.keys(left.low @ right.low.T)
-    shifted = torch.from_numpy(scores - scores[0, 0])
+    products = bounds.keys(left.low @ right.low.T).numpy()
     margin = bounds.margins(left.terms, right.terms).T
-    assert (products <= bounds.surely_above(shifted + margin, precision)).all()
-    assert (products > bounds.surely_below(shifted - margin, precision)).all()
+    scale = bounds.FloatKeys(precision, left.unit * right.unit)
+    assert (products <= scale.above(scores + margin)).all()
+    assert (products > scale.below(scores - margin)).all()
+
+
+def check_integer_products(sides: list[Array], centre: Centre, scores: Array, _name: str) -> None:
+    """Products of int8 as keys of int16, and products of int16."""
+    left, right = (
+        prepare_integers(side, centred_lengths(side, view), view)
+        for side, view in zip(sides, (centre, centre.swapped()), strict=True)
+    )
+    scale = IntegerKeys.of(left, right)
+    sums = left.coarse.values.astype(np.int64) @ right.coarse.values.astype(np.int64).T
+    keys = (sums + scale.row_offset[:, None] + scale.column_offset) >> scale.shift
+    assert np.abs(keys).max() <= 32_767
+    margin = bounds.margins(left.coarse.terms, right.coarse.terms).T + scale.lost
+    assert (keys <= scale.above(scores + margin)).all()
+    assert (keys > scale.below(scores - margin)).all()
+    assert (scale.least(keys.astype(np.int16)) <= scores + margin).all()
+    fine = left.fine.values.astype(np.int64) @ right.fine.values.astype(np.int64).T
+    assert (
+        np.abs(np.abs(left.fine.values.astype(np.int64)) @ np.abs(right.fine.values.astype(np.int64)).T).max() < 2**31
+    )
+    approximate = fine * (left.fine.step * right.fine.step) + (left.offset[:, None] + right.offset)
+    assert (np.abs(approximate - scores) <= bounds.margins(left.fine.terms, right.fine.terms).T).all()
 
 
 @pytest.mark.parametrize("name", list(bounds.PRECISIONS))
 def test_products_of_this_machine_satisfy_the_assumptions(name: str) -> None:
     assert bounds.trusted(name, "cpu")
+
+
+def test_vectors_too_wide_for_int8() -> None:
+    images, texts = generic(3, 16_385, 1), generic(5, 16_385, 2)
+    pairs = np.array([[0, 1], [2, 4]])
+    ranks = rank_pairs(images, texts, pairs)
+    assert ranks.screen != "int8"
+    check(ranks, exact_scores(images, texts), pairs, 10)
+    with pytest.raises(VectorError, match="too wide"):
+        rank_pairs(images, texts, pairs, screen="int8")
 
 
 def test_pairs_have_any_order_and_integer_type() -> None:
@@ -424,7 +520,7 @@ BAD_CALLS: dict[str, tuple[Array, Array, Array, dict[str, Any], list[str]]] = {
     "pair below": (GOOD, GOOD, np.array([[-1, 0]]), {}, ["[-1, 0]"]),
     "pair of none": (GOOD[:0], GOOD, PAIRS, {}, ["[0, 0]", "0 images"]),
     "memory": (GOOD, GOOD, PAIRS, {"memory": 1000}, ["1000 bytes", "at least"]),
-    "screen": (GOOD, GOOD, PAIRS, {"screen": "int8"}, ["int8", "bf16"]),
+    "screen": (GOOD, GOOD, PAIRS, {"screen": "int4"}, ["int4", "bf16"]),
     "top_k": (GOOD, GOOD, PAIRS, {"top_k": -1}, ["top_k", "-1"]),
 }
 

@@ -21,12 +21,19 @@ from helpers import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipstore.encoders.loading import load_model
 from clipstore.encoders.lora import LoraModel
 from clipstore.errors import ModelError, TrainingError
 from clipstore.records import Lora, Model
 from clipstore.training.batches import TrainingCaptions, batches, steps_per_epoch
 from clipstore.training.checkpoints import recover_folder, replace_folder
-from clipstore.training.gradients import Batch, backward, contrastive_loss, restored_random_state
+from clipstore.training.gradients import (
+    Batch,
+    backward,
+    contrastive_loss,
+    restored_random_state,
+    set_random_state,
+)
 
 NO_NEGATIVES = np.empty((0, 0), dtype=np.int64)
 
@@ -125,7 +132,7 @@ def test_padding_to_the_longest_text_changes_no_vector(small_clip: Path) -> None
     ],
 )
 def test_the_trained_weights_are_those_of_the_job(change: dict, trained: set[str], small_clip: Path) -> None:
-    learner = LoraModel(Model(name="m", family="clip", base=str(small_clip)), replace(TRAINING, **change))
+    learner = LoraModel(load_model(Model(name="m", family="clip", base=str(small_clip))), replace(TRAINING, **change))
     names = learner.weights().keys()
     assert {name for name in names if "lora_" not in name} == trained
     lora = {name for name in names if "lora_" in name}
@@ -135,9 +142,7 @@ def test_the_trained_weights_are_those_of_the_job(change: dict, trained: set[str
 
 def test_an_unknown_module_is_refused_with_the_available_ones(small_clip: Path) -> None:
     with pytest.raises(ModelError, match=r"'query'.* fc1, fc2, k_proj, out_proj, q_proj, v_proj"):
-        LoraModel(
-            Model(name="m", family="clip", base=str(small_clip)), replace(TRAINING, lora=Lora(modules=("query",)))
-        )
+        build_learner(small_clip, replace(TRAINING, lora=Lora(modules=("query",))))
 
 
 def test_the_random_state_can_be_restored() -> None:
@@ -148,6 +153,16 @@ def test_the_random_state_can_be_restored() -> None:
         torch.manual_seed(2)
         torch.randn(5)
     assert torch.equal(torch.randn(3), expected)
+
+
+@pytest.mark.parametrize("devices", [0, 1, 3])
+def test_a_state_of_two_gpus_is_restored_on_any_machine(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, restored = [torch.get_rng_state() for _ in range(3)], dict[int, torch.Tensor]()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda new, number: restored.update({number: new}))
+    set_random_state(state)
+    assert list(restored) == list(range(min(2, devices)))
+    assert all(restored[number] is state[1 + number] for number in restored)
 
 
 # ---- batches ----
@@ -240,7 +255,7 @@ def test_a_folder_is_recovered_after_a_kill_between_the_renames(tmp_path: Path) 
 def test_the_gradient_on_cuda_equals_that_on_the_cpu(chunk: int, small_clip: Path) -> None:
     batch = random_batch(12)
     loss, expected = gradient(build_learner(small_clip, NO_DROPOUT), batch, 64)
-    learner = LoraModel(Model(name="m", family="clip", base=str(small_clip)), NO_DROPOUT, device="cuda")
+    learner = LoraModel(load_model(Model(name="m", family="clip", base=str(small_clip))), NO_DROPOUT, device="cuda")
     weights = build_learner(small_clip, NO_DROPOUT).weights()
     with torch.no_grad():
         for name, weight in learner.weights().items():

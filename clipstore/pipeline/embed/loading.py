@@ -53,7 +53,7 @@ def load_encoder(run: EmbedRun, model: EmbedModel, plans: Sequence[TowerPlan]) -
     exact: list[EncodedRows] = []
     if sample:
         fp32_weights = sum(weight.numel() for weight in loaded.model.parameters()) * 4
-        fits = run.weights + fp32_weights <= run.options.memory  # else on the CPU: the same vectors, more slowly
+        fits = run.weights + fp32_weights <= run.memory  # else on the CPU: the same vectors, more slowly
         model.encoder = Encoder(loaded, device=device if fits else "cpu")
         exact = _encode_sample(run, model, sample)
     model.encoder = Encoder(loaded, precision=precision, device=device, compiled=run.options.compiled)

@@ -145,7 +145,7 @@ def _embed_images(run: EmbedRun, plans: Sequence[Sequence[TowerPlan]]) -> bool:
     registers = bool(models_left) and run.registers
     while models_left:
         group: list[tuple[EmbedModel, PendingItems]] = []
-        while models_left and (not group or run.weights <= run.options.memory // 2):
+        while models_left and (not group or run.weights <= run.memory / 2):
             model, model_plans, images = models_left.pop(0)
             load_encoder(run, model, model_plans)
             model.encoded_images = True

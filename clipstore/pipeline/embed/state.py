@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from clipstore.device import checked_device
+from clipstore.device import checked_device, unallocated_memory
 from clipstore.inference.batches import BatchSplitter
 from clipstore.inference.ray_workers import RayPlaces
 from clipstore.inference.settings import EncodeSettings, Timings
@@ -107,6 +107,11 @@ class EmbedRun:
     def weights(self) -> int:
         """Bytes of the weights of the encoders that are loaded."""
         return sum(model.encoder.weight_bytes for model in self.models if model.encoder)
+
+    @property
+    def memory(self) -> float:
+        """Bytes for the weights and batches of all models on the first device: `--memory`, or what a GPU has left."""
+        return min(self.options.memory, self.weights + unallocated_memory(self.devices()[0]))
 
     def summaries(self) -> list[EmbedSummary]:
         """The summary of each tower of each model."""

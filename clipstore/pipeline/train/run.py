@@ -138,11 +138,14 @@ def train(store: Store, job: Job, options: TrainOptions) -> TrainSummary:
     train_job = TrainJob.of(store, job, options.device)
     splits = _read_splits(store, train_job.training)
     # Imported here and not above: `--help` and wrong jobs need no torch.
+    from clipstore.encoders.loading import load_model
     from clipstore.encoders.lora import LoraModel
     from clipstore.training.gradients import restored_random_state
 
     with restored_random_state():
-        learner = LoraModel(train_job.base, train_job.training, precision=train_job.precision, device=train_job.device)
+        learner = LoraModel(
+            load_model(train_job.base), train_job.training, precision=train_job.precision, device=train_job.device
+        )
         with training_lock(store, train_job.name):
             return _train(store, train_job, learner, splits, options)
 

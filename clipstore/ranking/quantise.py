@@ -1,0 +1,102 @@
+"""The compiled loops that turn vectors into integers, see `integers`."""
+
+# numba's functions carry no types of their own.
+# mypy: disable-error-code="untyped-decorator"
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+
+LANES = 8  # float64 of a vector
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def measure_rows(values: Any, mean: Doubles, lengths: Doubles) -> None:  # pragma: no cover - compiled
+    """Set the length of each row less the mean."""
+    for row in range(values.shape[0]):
+        centred = 0.0
+        for k in range(values.shape[1]):
+            value = np.float64(values[row, k]) - mean[k]
+            centred += value * value
+        lengths[row] = np.sqrt(centred)
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def quantise_rows(
+    values: Any,
+    mean: Doubles,
+    other_mean: Doubles,
+    source: NDArray[np.int32],
+    signs: Doubles,
+    transform: int,
+    steps: Doubles,
+    coarse: NDArray[np.int8],
+    fine: NDArray[np.int16],
+    offset: Doubles,
+    errors: Doubles,
+    rounded: Doubles,
+) -> None:  # pragma: no cover - compiled
+    """Rotate rows less the mean, and round them to both types of integers.
+
+    Args:
+        values: (n, D) float32; mean, other_mean: (D,).
+        source, signs, transform: the rotation, see `_rotation`.
+        steps: of int8 and of int16.
+        coarse, fine: (n, K), set.
+        offset: (n,), set to the product of the row less the mean and the other mean.
+        errors, rounded: (2, n), set to the lengths of what both roundings lose, and of their results.
+    """
+    count, width = coarse.shape
+    dim = values.shape[1]
+    centred, buffer, other = np.zeros(width), np.empty(width), np.empty(width)
+    for row in range(count):
+        total = 0.0
+        for k in range(dim):
+            centred[k] = np.float64(values[row, k]) - mean[k]
+            total += centred[k] * other_mean[k]
+        offset[row] = total
+        for k in range(width):
+            buffer[k] = centred[source[k]] * signs[k]
+        rotated = _transform(buffer, other, transform)
+        errors[0, row], rounded[0, row] = _round_row(rotated, steps[0], 127.0, coarse[row])
+        errors[1, row], rounded[1, row] = _round_row(rotated, steps[1], 32767.0, fine[row])
+
+
+@njit(nogil=True, cache=True)
+def _transform(values: Doubles, other: Doubles, size: int) -> Doubles:  # pragma: no cover - compiled
+    """Hadamard transforms within each run of `size` values, in one of the two arrays; both are overwritten.
+
+    A transform has the values with one remainder modulo LANES: so each stage adds vectors of adjacent values.
+    """
+    half = size // 2
+    while half >= LANES:
+        for start in range(0, len(values), 2 * half):
+            middle, end = start + half, start + 2 * half
+            first, second = values[start:middle], values[middle:end]
+            sums, differences = other[start:middle], other[middle:end]
+            for k in range(half):
+                sums[k] = first[k] + second[k]
+            for k in range(half):
+                differences[k] = first[k] - second[k]
+        values, other = other, values
+        half //= 2
+    return values
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def _round_row(values: Doubles, step: float, most: float, result: Any) -> Any:  # pragma: no cover - compiled
+    """Round values to integers of a step; the lengths of what is lost and of the result."""
+    error, length, scale = 0.0, 0.0, 1.0 / step
+    for k in range(len(values)):
+        digit = min(max(np.rint(values[k] * scale), -most), most)
+        result[k] = result.dtype.type(digit)
+        lost = values[k] - digit * step
+        error += lost * lost
+        length += digit * digit
+    return np.sqrt(error), np.sqrt(length) * step

@@ -1,0 +1,248 @@
+"""The compiled loops that screen a tile: count what its keys prove, decide most other cells in int16, list the rest.
+
+A *key* is an integer that sorts as the approximate scores do (`bounds.keys`, `integers.IntegerKeys`). Loops over keys
+have no branches, and their sums are as narrow as the keys: otherwise the compiler does not vectorize them. Functions
+are inlined: to pass the arrays of `Queries` takes longer than a loop over a line. Columns are screened in groups whose
+rows of int16 fit into the processor's cache.
+"""
+
+# numba's functions carry no types of their own.
+# mypy: disable-error-code="untyped-decorator"
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from clipstore.ranking.intrinsics import FLAGS, PAIRS, lowest_bit, nonzero_bits, products
+
+Keys = NDArray[Any]
+Doubles = NDArray[np.float64]
+
+_GROUP = 256  # columns
+
+
+class Queries(NamedTuple):
+    """The queries of one side of a tile.
+
+    Attributes:
+        low, high: (L, n) keys: in layer l, the score of query i is surely above its target when its key is above
+            high, and surely not when it is not above low. Layers are filled from the first; without a target in a
+            layer the two are equal.
+        least: (n,), a key above it can be that of a hit.
+        sure: (L, n), the numbers of scores surely above each target, set.
+        targets: (L, n), the targets; NaN: none.
+        floor: (n,), the least score of a hit.
+        margin: (n,), the bound of the error of a fine score.
+        rows: (n, K) int16; their products times the unit, and `offset` (n,) of both sides, are the fine scores.
+    """
+
+    low: Keys
+    high: Keys
+    least: Keys
+    sure: Keys
+    targets: Doubles
+    floor: Doubles
+    margin: Doubles
+    rows: NDArray[np.int16]
+    offset: Doubles
+
+
+@njit(nogil=True, cache=True)
+def screen(
+    keys: Keys, rows: Queries, columns: Queries, unit: float, cells: NDArray[np.int32], cell_keys: Keys
+) -> int:  # pragma: no cover - compiled
+    """Count the scores surely above each target of a tile, and list the undecided cells.
+
+    `cells` (2, R * C) and `cell_keys` (R * C,) are set to row and column of each undecided cell, and to its key.
+
+    Args:
+        keys: (R, C).
+        rows: the queries of the rows.
+        columns: the queries of the columns.
+        unit: of the products in int16.
+        cells: see above.
+        cell_keys: see above.
+
+    Returns:
+        The number of undecided cells.
+    """
+    undecided = 0
+    rows.sure[:] = 0
+    columns.sure[:] = 0
+    flags, near = np.zeros(_GROUP, dtype=np.uint8), np.empty(_GROUP, dtype=np.uint8)
+    places = np.zeros(_GROUP + PAIRS, dtype=np.int32)
+    sums, scores = np.empty(len(places), dtype=np.int32), np.empty(_GROUP)
+    found = np.empty(_GROUP, dtype=keys.dtype)
+    for start in range(0, keys.shape[1], _GROUP):
+        stop = min(start + _GROUP, keys.shape[1])
+        flags[:] = 0
+        for i in range(keys.shape[0]):
+            line = keys[i, start:stop]
+            most = _flag_line(line, i, rows, columns, start, flags)
+            count = _list_flagged(flags, start, places)
+            for first in range(0, count, PAIRS):
+                products(rows.rows[i], columns.rows, places, first, sums)
+            for cell in range(count):
+                j = places[cell]
+                scores[cell], found[cell] = sums[cell] * unit + (rows.offset[i] + columns.offset[j]), keys[i, j]
+            _find_near(i, rows, columns, most, places[:count], scores, near)
+            for cell in range(count):  # without a branch, which would be mispredicted often
+                j = places[cell]
+                cells[0, undecided], cells[1, undecided], cell_keys[undecided] = i, j, found[cell]
+                undecided += near[cell]
+                scores[cell] = np.nan if near[cell] else scores[cell]
+            _count_decided(i, found, rows, columns, most, places[:count], scores)
+    return undecided
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _flag_line(
+    line: Keys, i: int, rows: Queries, columns: Queries, start: int, flags: NDArray[np.uint8]
+) -> Any:  # pragma: no cover - compiled
+    """Count the keys of a line surely above each target, and flag those that can be hits or that prove nothing.
+
+    Returns:
+        The greatest key.
+    """
+    floor, most = rows.least[i], line[0]
+    column_floor = columns.least[start : start + len(line)]
+    for j in range(len(line)):
+        flags[j] = (line[j] > floor) | (line[j] > column_floor[j])
+        most = max(most, line[j])
+    for layer in range(columns.low.shape[0]):
+        low, high = columns.low[layer, start : start + len(line)], columns.high[layer, start : start + len(line)]
+        sure = columns.sure[layer, start : start + len(line)]
+        for j in range(len(line)):
+            above = line[j] > high[j]
+            sure[j] += above
+            flags[j] |= (line[j] > low[j]) ^ above
+    for layer in range(rows.low.shape[0]):
+        if _is_near(rows, layer, i, most):
+            rows.sure[layer, i] += _count_line(line, rows.low[layer, i], rows.high[layer, i], flags)
+    return most
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _is_near(queries: Queries, layer: int, query: int, most: Any) -> Any:  # pragma: no cover - compiled
+    """Whether a query has a target in a layer, and keys up to `most` can be above it."""
+    return queries.low[layer, query] < min(queries.high[layer, query], most)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _count_line(line: Keys, low: Any, high: Any, flags: NDArray[np.uint8]) -> Any:  # pragma: no cover - compiled
+    """The number of keys of a line above `high`; those above `low` only are flagged."""
+    count = line.dtype.type(0)
+    for j in range(line.shape[0]):
+        above = line[j] > high
+        count = line.dtype.type(count + line.dtype.type(above))
+        flags[j] |= (line[j] > low) ^ above
+    return count
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _list_flagged(
+    flags: NDArray[np.uint8], start: int, places: NDArray[np.int32]
+) -> int:  # pragma: no cover - compiled
+    """Set the places of the flags that are set, counted from `start`; their number."""
+    count = 0
+    for word in range(0, len(flags), FLAGS):
+        bits = nonzero_bits(flags, word)
+        while bits:
+            places[count] = start + word + lowest_bit(bits)
+            count += 1
+            bits &= bits - np.uint64(1)
+    return count
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _find_near(
+    i: int, rows: Queries, columns: Queries, most: Any, places: NDArray[np.int32], scores: Doubles, near: Any
+) -> None:  # pragma: no cover - compiled
+    """Set whether each fine score can be that of a hit, or on either side of a target."""
+    least, margin = rows.floor[i] - rows.margin[i], rows.margin[i]
+    for cell in range(len(places)):
+        j = places[cell]
+        near[cell] = (scores[cell] >= least) | (scores[cell] >= columns.floor[j] - columns.margin[j])
+    for layer in range(rows.low.shape[0]):
+        if _is_near(rows, layer, i, most):
+            target = rows.targets[layer, i]
+            for cell in range(len(places)):
+                near[cell] |= abs(scores[cell] - target) <= margin
+    for layer in range(columns.low.shape[0]):
+        for cell in range(len(places)):
+            j = places[cell]
+            near[cell] |= abs(scores[cell] - columns.targets[layer, j]) <= columns.margin[j]
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _count_decided(
+    i: int, keys: Keys, rows: Queries, columns: Queries, most: Any, places: NDArray[np.int32], scores: Doubles
+) -> None:  # pragma: no cover - compiled
+    """Count the fine scores above the targets above which their keys prove nothing; those listed are NaN."""
+    for layer in range(rows.low.shape[0]):
+        if _is_near(rows, layer, i, most):
+            high, target = rows.high[layer, i], rows.targets[layer, i]
+            count = np.int32(0)
+            for cell in range(len(places)):
+                count += (keys[cell] <= high) & (scores[cell] > target)
+            rows.sure[layer, i] += count
+    for layer in range(columns.low.shape[0]):
+        for cell in range(len(places)):
+            j = places[cell]
+            above = (keys[cell] <= columns.high[layer, j]) & (scores[cell] > columns.targets[layer, j])
+            columns.sure[layer, j] += above
+
+
+@njit(nogil=True, cache=True)
+def narrow(
+    sums: NDArray[np.int32],
+    row_offset: NDArray[np.int32],
+    column_offset: NDArray[np.int32],
+    shift: Any,
+    keys: NDArray[np.int16],
+) -> None:  # pragma: no cover - compiled
+    """The keys (R, C) of sums: each with both offsets, shifted to the right."""
+    for i in range(sums.shape[0]):
+        offset = row_offset[i]
+        for j in range(sums.shape[1]):
+            keys[i, j] = np.int16(np.int32(sums[i, j] + np.int32(offset + column_offset[j])) >> shift)
+
+
+@njit(nogil=True, cache=True)
+def sort_bits(bits: Keys, sign: Any, magnitude: Any) -> None:  # pragma: no cover - compiled
+    """Replace the bits of floats by their keys, see `bounds.keys`."""
+    for i in range(bits.shape[0]):
+        for j in range(bits.shape[1]):
+            bits[i, j] ^= (bits[i, j] >> sign) & magnitude
+
+
+@njit(nogil=True, cache=True)
+def best_in_rows(keys: Keys, groups: int, count: int, result: Keys) -> None:  # pragma: no cover - compiled
+    """Set the `count`-th greatest of the maxima of `groups` equal parts of each row."""
+    size = keys.shape[1] // groups
+    best = np.empty(groups, dtype=keys.dtype)
+    for i in range(keys.shape[0]):
+        for group in range(groups):
+            most = keys[i, group * size]
+            for j in range(group * size, (group + 1) * size):
+                most = max(most, keys[i, j])
+            best[group] = most
+        result[i] = np.sort(best)[groups - count]
+
+
+@njit(nogil=True, cache=True)
+def best_in_columns(keys: Keys, groups: int, count: int, result: Keys) -> None:  # pragma: no cover - compiled
+    """Set the `count`-th greatest of the maxima of `groups` equal parts of each column."""
+    size, columns = keys.shape[0] // groups, keys.shape[1]
+    best = np.empty((groups, columns), dtype=keys.dtype)
+    for group in range(groups):
+        best[group] = keys[group * size]
+        for i in range(group * size + 1, (group + 1) * size):
+            for j in range(columns):
+                best[group, j] = max(best[group, j], keys[i, j])
+    for j in range(columns):
+        result[j] = np.sort(best[:, j])[groups - count]

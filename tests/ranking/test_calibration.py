@@ -1,0 +1,89 @@
+"""The precision of the screen is measured once on a machine, and saved."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from clipstore.ranking import bounds, calibration
+from clipstore.ranking.calibration import Calibration, calibration_file, fastest_precision
+
+
+@pytest.fixture(autouse=True)
+def _new_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No saved measurement, and none in this process."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    forget()
+
+
+def forget() -> None:
+    """As a new process."""
+    calibration._fastest_on_cpu.cache_clear()
+    bounds.trusted.cache_clear()
+
+
+def saved() -> Calibration:
+    return msgspec.json.decode(calibration_file().read_bytes(), type=Calibration)
+
+
+def test_the_measurement_decides_and_is_saved() -> None:
+    name = fastest_precision("cpu")
+    seconds = saved().seconds
+    assert name == min(seconds, key=seconds.__getitem__)
+    assert set(seconds) >= {"fp32"}
+    assert all(value > 0 for value in seconds.values())
+
+
+def test_a_saved_measurement_of_this_machine_is_used() -> None:
+    fastest_precision("cpu")
+    slow = Calibration(saved().machine, {name: 2.0 - (name == "fp32") for name in saved().seconds})
+    calibration_file().write_bytes(msgspec.json.encode(slow))
+    forget()
+    assert fastest_precision("cpu") == "fp32"
+    assert saved() == slow
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"machine": 1}', b"\xff", b'{"machine": "other", "seconds": {}}'])
+def test_a_damaged_measurement_or_that_of_another_machine_is_replaced(content: bytes) -> None:
+    fastest_precision("cpu")
+    valid = saved().machine
+    calibration_file().write_bytes(content)
+    forget()
+    fastest_precision("cpu")
+    assert saved().machine == valid
+
+
+def test_a_cache_folder_that_cannot_be_written_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert fastest_precision("cpu") in bounds.PRECISIONS
+
+
+def saturated(left: torch.Tensor, right: torch.Tensor, product: torch.Tensor) -> None:
+    """The product of a processor that adds pairs of products of unsigned and signed integers in int16."""
+    unsigned = (left.int() + 128).unflatten(1, (-1, 2))[:, None]
+    pairs = (unsigned * right.int().unflatten(1, (-1, 2))[None]).sum(dim=-1).clamp(-(2**15), 2**15 - 1)
+    product.copy_(pairs.sum(dim=-1) - 128 * right.int().sum(dim=1))
+
+
+def test_products_that_saturate_are_not_used_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bounds, "int8_product", saturated)
+    with caplog.at_level(logging.WARNING):
+        assert fastest_precision("cpu") != "int8"
+        forget()
+        assert fastest_precision("cpu") != "int8"
+    assert [record.getMessage() for record in caplog.records] == [
+        "clipstore: warning: products of int8 are not exact here: ranking is slower, with the same results"
+    ]
+
+
+def test_a_build_of_torch_without_products_of_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "_int_mm")
+    assert not bounds.trusted("int8", "cpu")
+    assert fastest_precision("cpu") != "int8"
