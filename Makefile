@@ -19,7 +19,7 @@ test: .venv/.installed-dev  ## run the tests in their short forms on all cores (
 	.venv/bin/pytest -m "not full and not cluster" $(PARALLEL)
 
 test-cluster: .venv/.installed-dev  ## run the tests with nodes in network namespaces, as root (minutes)
-	.venv/bin/pytest -m cluster
+	.venv/bin/pytest -m cluster --numprocesses 2 --dist loadfile
 
 test-all: .venv/.installed-dev  ## run every test in full size; those that measure run alone, one after another
 	.venv/bin/pytest -m "not full and not cluster" --hypothesis-profile full $(PARALLEL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,15 +127,18 @@ def test_an_evaluation_on_two_workers_equals_one_process(
         cli("ingest", "coco", request.getfixturevalue("test_data") / "coco-mini", "--name", "s")
     split = clipstore.open(store).sql("SELECT name FROM splits ORDER BY name")["name"].to_pylist()[0]
     cli("embed", "--model", "demo", "--split", split)
+    workers = [(), ("--ray-cpus", "1")] if dataset == "scenes" else [()]
     for options in ((), ("--captions", "first5"), ("--protocol", "paired-rows")):
-        check_equal(nodes, store, cli_json, ("--model", "demo", "--split", split, *options))
+        check_equal(nodes, store, cli_json, ("--model", "demo", "--split", split, *options), workers)
 
 
-def check_equal(nodes: Nodes, store: Path, cli_json: Run, words: tuple[object, ...]) -> None:
-    """Evaluations on two workers, and on the whole nodes, equal those of one process."""
+def check_equal(
+    nodes: Nodes, store: Path, cli_json: Run, words: tuple[object, ...], workers: Sequence[tuple[str, ...]] = ((),)
+) -> None:
+    """Evaluations on the whole nodes, and by the options of `workers`, equal those of one process."""
     alone = cli_json("eval", *words)["evaluations"]
     expected = evaluation_of(store)
-    for cpus in (("--ray-cpus", "1"), ()):
+    for cpus in workers:
         again = cli_json("eval", *words, "--ray", nodes.address, *cpus)["evaluations"]
         assert [row["metrics"] for row in again] == [row["metrics"] for row in alone]
         for table, other in zip(expected, evaluation_of(store), strict=True):

@@ -64,14 +64,15 @@ def test_several_processes_encode_each_plan_once_and_give_the_bytes_of_embed(
 ) -> None:
     files = plan_files(planned)
     half = files[::2]
-    # Two processes have the same plans, in opposite orders; two have all plans.
+    # Two processes have the same plans at once, in opposite orders. Two tasks of an array have all plans, one after the
+    # other; tests/cluster/test_slurm.py runs an array's tasks at once.
     first = [start_encode(*half), start_encode(*reversed(half))]
     results = [result_of(process)["encoded"] for process in first]
     assert sum(row["encoded"] for rows in results for row in rows) == len(half)
     registered = cli_json("register", planned)
     assert (registered["registered"], registered["missing"]) == (len(half), [file.name for file in files[1::2]])
-    second = [start_encode(planned, "--task", task, "--tasks", 2) for task in range(2)]
-    rows = [row for process in second for row in result_of(process)["encoded"]]
+    second = [cli_json("encode", planned, "--task", task, "--tasks", 2)["encoded"] for task in range(2)]
+    rows = [row for rows in second for row in rows]
     assert (sum(row["encoded"] for row in rows), len(rows)) == (len(files) - len(half), len(files))
     registered = cli_json("register", planned)
     assert (registered["registered"], registered["before"]) == (len(files) - len(half), len(half))
