@@ -200,7 +200,8 @@ class IntegerKeys:
     def _keys(self, bounds: Doubles, sign: int, added: int) -> NDArray[np.int16]:
         scaled = np.clip(bounds / self.step, -(2.0**20), 2.0**20)  # infinite, too
         scaled += sign * np.abs(scaled) * 2.0**-50  # the division rounds
-        rounded = np.clip(np.floor(scaled) + added, -_GREATEST_KEY - 2, _GREATEST_KEY + 1)
+        # Beyond the keys of all sums `below` is still less than `above`: equal ones stand for no target.
+        rounded = np.clip(np.floor(scaled), -_GREATEST_KEY - 1, _GREATEST_KEY + 1) + added
         return np.asarray(np.nan_to_num(rounded), dtype=np.int16)
 
 
