@@ -15,5 +15,13 @@ def packaged_folder(name: str) -> Path:
 
 
 def user_cache() -> Path:
-    """The folder for what can be made again: clipstore/ in $XDG_CACHE_HOME, else in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipstore"
+    """The folder for what can be made again: clipstore/ in $XDG_CACHE_HOME, else in ~/.cache.
+
+    Raises:
+        OSError: neither XDG_CACHE_HOME nor HOME is set, and the user has no home folder, as in some containers.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipstore"
+    except RuntimeError as error:
+        message = "the user has no home folder: set XDG_CACHE_HOME"
+        raise OSError(message) from error

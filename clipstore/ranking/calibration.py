@@ -81,7 +81,7 @@ def _read() -> Calibration | None:
     """The saved measurement; None: there is none, or it cannot be read."""
     try:
         return decode_json(calibration_file().read_bytes(), Calibration)
-    except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
         return None
 
 

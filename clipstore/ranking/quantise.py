@@ -114,7 +114,8 @@ def round_bounds(
         scaled = bounds[n] / step
         scaled = -2.0 * most if scaled < -2.0 * most else scaled
         scaled = 2.0 * most if scaled > 2.0 * most else scaled
-        rounded = np.floor(scaled + abs(scaled) * slack) + added
-        rounded = -most - 1.0 if rounded < -most - 1.0 else rounded
+        rounded = np.floor(scaled + abs(scaled) * slack)
+        # Clipped before the addition: keys below and above a bound stay different. Equal ones stand for no target.
+        rounded = -float(most) if rounded < -most else rounded
         rounded = float(most) if rounded > most else rounded
-        keys[n] = np.int16(0.0 if np.isnan(rounded) else rounded)
+        keys[n] = np.int16(0.0 if np.isnan(rounded) else rounded + added)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import msgspec
@@ -47,7 +48,18 @@ def test_a_saved_measurement_of_this_machine_is_used() -> None:
     assert saved() == slow
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"machine": 1}', b"\xff", b'{"machine": "other", "seconds": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"machine": 1}',
+        b"\xff",
+        b'{"machine": "other", "seconds": {}}',
+        b'{"more": ' + b"[" * 10**5 + b"]" * 10**5 + b"}",
+    ],
+    ids=["empty", "cut", "type", "encoding", "other", "nested"],
+)
 def test_a_damaged_measurement_or_that_of_another_machine_is_replaced(content: bytes) -> None:
     fastest_precision("cpu")
     valid = saved().machine
@@ -60,6 +72,15 @@ def test_a_damaged_measurement_or_that_of_another_machine_is_replaced(content: b
 def test_a_cache_folder_that_cannot_be_written_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert fastest_precision("cpu") in bounds.PRECISIONS
+
+
+def test_a_user_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 2)  # not in the list of users
+    with pytest.raises(OSError, match="set XDG_CACHE_HOME"):
+        calibration_file()
     assert fastest_precision("cpu") in bounds.PRECISIONS
 
 

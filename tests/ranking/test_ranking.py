@@ -497,6 +497,17 @@ def test_large_and_tiny_values_keep_their_order() -> None:
         assert ranks.hits[1, :4].tolist() == [3, 1, 2, 0]
 
 
+@pytest.mark.parametrize("screen", ["int8", "bf16", "fp32"])
+def test_targets_below_all_sums_of_a_tile(screen: str) -> None:
+    """Values of narrow rows exceed int8, so that no sum is near the least scores: all others are above them."""
+    images, texts = vectors(150, 65, 1)
+    pairs = sample_pairs(150, 65)
+    memory = least_of(images, texts, pairs, screen)
+    for top_k in (0, 2):
+        ranks = rank_pairs(images, texts, pairs, top_k=top_k, screen=screen, memory=memory)
+        check(ranks, exact_scores(images, texts), pairs, top_k)
+
+
 def _spoiled(value: float) -> Array:
     rows = np.ones((3, 4), np.float32)
     rows[2, 1] = value
