@@ -70,10 +70,12 @@ def saturated(left: torch.Tensor, right: torch.Tensor, product: torch.Tensor) ->
     product.copy_(pairs.sum(dim=-1) - 128 * right.int().sum(dim=1))
 
 
+@pytest.mark.parametrize("bf16", [True, False])
 def test_products_that_saturate_are_not_used_and_said_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bf16: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(bounds, "int8_product", saturated)
+    monkeypatch.setattr(calibration, "has_native_bf16", lambda _: bf16)
     with caplog.at_level(logging.WARNING):
         assert fastest_precision("cpu") != "int8"
         forget()
