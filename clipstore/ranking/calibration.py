@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 
 _ROWS, _WIDTH = 512, 512  # of the tile that is measured
 _REPEAT = 7
+_NO_FILE = (OSError, RuntimeError)  # RuntimeError: the user has no home folder
 
 
 class Calibration(msgspec.Struct, frozen=True):
@@ -62,7 +63,7 @@ def _fastest_on_cpu() -> str:
             reason = "products of int8 are not exact here"
             _log.warning("clipstore: warning: %s: ranking is slower, with the same results", reason)
         saved = Calibration(machine, _measure(names))
-        with suppress(OSError):  # measured again by the next process
+        with suppress(*_NO_FILE):  # measured again by the next process
             calibration_file().parent.mkdir(parents=True, exist_ok=True)
             write_whole(calibration_file(), msgspec.json.encode(saved))
     return min(saved.seconds, key=saved.seconds.__getitem__)
@@ -81,7 +82,7 @@ def _read() -> Calibration | None:
     """The saved measurement; None: there is none, or it cannot be read."""
     try:
         return decode_json(calibration_file().read_bytes(), Calibration)
-    except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
+    except (*_NO_FILE, UnicodeDecodeError, msgspec.MsgspecError):
         return None
 
 

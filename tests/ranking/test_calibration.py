@@ -63,6 +63,20 @@ def test_a_cache_folder_that_cannot_be_written_changes_nothing(tmp_path: Path, m
     assert fastest_precision("cpu") in bounds.PRECISIONS
 
 
+def test_a_folder_in_the_place_of_the_measurement_changes_nothing() -> None:
+    calibration_file().mkdir(parents=True)
+    assert fastest_precision("cpu") in bounds.PRECISIONS
+
+
+def test_a_user_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert fastest_precision("cpu") in bounds.PRECISIONS
+
+
 def saturated(left: torch.Tensor, right: torch.Tensor, product: torch.Tensor) -> None:
     """The product of a processor that adds pairs of products of unsigned and signed integers in int16."""
     unsigned = (left.int() + 128).unflatten(1, (-1, 2))[:, None]
