@@ -1,4 +1,4 @@
-"""A pretended GPU: tensors with a device, shapes and bytes but without values, so that CUDA paths run without one.
+"""A fake GPU: tensors with a device, shapes and bytes but without values, so that CUDA paths run without one.
 
 torch's FakeTensorMode follows the devices of every operation by torch's own rules: tensors of two devices in one
 operation are an error, as on a GPU. On top of it, the modes here count the bytes that live on the device, refuse what

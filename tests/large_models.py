@@ -1,6 +1,6 @@
 """Models of the sizes of published checkpoints without weights: their memory is reserved and never touched.
 
-They are for a pretended GPU (fake_cuda), where values do not matter.
+They are for a fake GPU (fake_cuda), where values do not matter.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def bench() -> None:
     type=click.Choice(choices.SCREENS),
     default="auto",
     show_default=True,
-    help="Precision of the first pass; fp32 is what CPUs without native bf16 use.",
+    help="Precision of the first matrix products; auto is the fastest on this machine.",
 )
 @memory_option("Memory budget for ranking, in addition to the base process.")
 @click.option("--device", default="cpu", show_default=True, help="Device for the matrix products, e.g. cuda.")

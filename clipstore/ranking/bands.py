@@ -76,14 +76,14 @@ class Bands:
         )
 
     def part(self, part: slice) -> Bands:
-        """The bands of the queries `part`."""
+        """The bands of the queries `part`; contiguous, because compiled loops are compiled anew for other arrays."""
         return Bands(
-            targets=self.targets[:, part],
+            targets=np.ascontiguousarray(self.targets[:, part]),
             floor=self.floor[part],
             margin=self.margin[part],
             fine_margin=self.fine_margin[part],
-            low=self.low[:, part],
-            high=self.high[:, part],
+            low=np.ascontiguousarray(self.low[:, part]),
+            high=np.ascontiguousarray(self.high[:, part]),
             least=self.least[part],
         )
 

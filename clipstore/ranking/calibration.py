@@ -54,8 +54,8 @@ def fastest_precision(device: str) -> str:
 @cache
 def _fastest_on_cpu() -> str:
     names = [name for name in ("int8", "bf16", "fp32") if _is_candidate(name)]
-    if len(names) < 2:
-        return names[0] if names else "fp64"
+    if not names:
+        return "fp64"
     saved, machine = _read(), _machine()
     if saved is None or saved.machine != machine or set(saved.seconds) != set(names):
         if "int8" not in names:

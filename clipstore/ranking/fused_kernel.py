@@ -76,16 +76,16 @@ def screen_tile(
         if tl.max((low < high).to(tl.int32)) > 0:  # a layer has few targets where queries have few pairs
             above = key > high[:, None]
             near = near | ((key > low[:, None]) ^ above)
-            found = tl.sum((above & valid).to(tl.int32), axis=1)
-            tl.atomic_add(row_sure + layer * rows + row, found, mask=row_valid & (found > 0))
+            total = tl.sum((above & valid).to(tl.int32), axis=1)
+            tl.atomic_add(row_sure + layer * rows + row, total, mask=row_valid & (total > 0))
     for layer in range(column_layers):
         low = tl.load(column_low + layer * columns + column, mask=column_valid, other=0x7FFFFFFF)
         high = tl.load(column_high + layer * columns + column, mask=column_valid, other=0x7FFFFFFF)
         if tl.max((low < high).to(tl.int32)) > 0:
             above = key > high[None, :]
             near = near | ((key > low[None, :]) ^ above)
-            found = tl.sum((above & valid).to(tl.int32), axis=0)
-            tl.atomic_add(column_sure + layer * columns + column, found, mask=column_valid & (found > 0))
+            total = tl.sum((above & valid).to(tl.int32), axis=0)
+            tl.atomic_add(column_sure + layer * columns + column, total, mask=column_valid & (total > 0))
 
     # Each cell takes its place by an atomic addition: a scan over the block needs twice the registers, which spill.
     listed = near & valid

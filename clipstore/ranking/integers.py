@@ -18,7 +18,7 @@ are added in float64. The bound is about a hundredth of that of int8.
 **float64.** Subtracting, rotating, and the scores themselves, err by at most 4 g(K + 32, 2^-53) (|a| + |mu|)
 (|b| + |nu|) + 2^-50 |kappa|, g as in `bounds`: a stage of the transform adds at most 2^-53 of its result's length.
 
-**What it assumes** of the library is an exact product of int8, which `int8_is_exact` tests on the machine.
+**What it assumes** of the library is an exact product of int8, which `bounds.trusted` tests on the machine.
 """
 
 from __future__ import annotations

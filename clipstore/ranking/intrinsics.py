@@ -1,4 +1,4 @@
-"""Operations of compiled loops that are written in LLVM's language, for numba has no words for vectors.
+"""Operations of compiled loops that are written in LLVM's language, because numba has no vector operations.
 
 LLVM translates them to the processor's instructions: on x86, the sums of products of int16 to one that multiplies and
 adds 32 of them at once. Pure Python loops reach half of the speed: numba's compiler recognises the sum of one pair of
@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-PAIRS = 4  # products of one row that `add_products` computes at once
+PAIRS = 4  # products of one row that `products` computes at once
 FLAGS = 64  # that `nonzero_bits` tests at once
 
 _LANES = 32  # the products of an instruction

@@ -81,7 +81,8 @@ def accumulate_counts(
 
     Args:
         query_of: (c,), the query of each undecided cell; cell_keys, scores: (c,), its key and its score.
-        low, high, sure: (L, Q), inputs and result of `screen`; layers: (L, Q), the pair of each target, -1: none.
+        low, high, sure: (L, Q), inputs and result of `screening.screen`.
+        layers: (L, Q), the pair of each target, -1: none.
         targets, greater, equal: (P,), of all pairs.
     """
     count, queries = layers.shape

@@ -151,8 +151,9 @@ class Block:
         if self.rows.integers and other.fine_greatest is not None:
             fine = bounds.margins(self.rows.integers.fine.terms[part], other.fine_greatest[tiles])
         floor = self.direction.floor(self.queries[part]) - self._shift
+        targets = np.ascontiguousarray(self.targets[:, part])  # as in `Bands.part`
         return [
-            Bands.of(self.targets[:, part], floor, margin, fine_margin, scale)
+            Bands.of(targets, floor, margin, fine_margin, scale)
             for margin, fine_margin in zip(margins, fine, strict=True)
         ]
 
@@ -161,7 +162,8 @@ class Block:
         direction, part = self.direction, self.rows.tiles[tile]
         query, other = (cells.rows, cells.columns) if self.left else (cells.columns, cells.rows)
         sure, least = (cells.row_sure, cells.row_least) if self.left else (cells.column_sure, cells.column_least)
-        targets = (bands.low, bands.high, sure, self.layers[:, part], direction.score)
+        layers = np.ascontiguousarray(self.layers[:, part])
+        targets = (bands.low, bands.high, sure, layers, direction.score)
         with self.locks[tile]:
             kernels.accumulate_counts(query, cells.keys, scores, *targets, direction.greater, direction.equal)
             if direction.hits.shape[1]:

@@ -2,7 +2,7 @@
 
 A score is the float64 sum of the products of the stored values, and every score that decides a rank is computed by one
 routine (`kernels.score_cells`). The pass itself runs in low precision, tile by tile: `bounds` proves for nearly every
-cell on which side of each target its score lies, `kernels.screen` counts these, and the others are scored. So the
+cell on which side of each target its score lies, `screening.screen` counts these, and the others are scored. So the
 result does not depend on block sizes, threads, precision or device, nor on the parts that the matrix is divided into
 (`parts`, `merge`).
 """

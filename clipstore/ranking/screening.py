@@ -76,7 +76,7 @@ def screen(
     flags, near = np.zeros(_GROUP, dtype=np.uint8), np.empty(_GROUP, dtype=np.uint8)
     places = np.zeros(_GROUP + PAIRS, dtype=np.int32)
     sums, scores = np.empty(len(places), dtype=np.int32), np.empty(_GROUP)
-    found = np.empty(_GROUP, dtype=keys.dtype)
+    flagged_keys = np.empty(_GROUP, dtype=keys.dtype)
     for start in range(0, keys.shape[1], _GROUP):
         stop = min(start + _GROUP, keys.shape[1])
         flags[:] = 0
@@ -88,14 +88,15 @@ def screen(
                 products(rows.rows[i], columns.rows, places, first, sums)
             for cell in range(count):
                 j = places[cell]
-                scores[cell], found[cell] = sums[cell] * unit + (rows.offset[i] + columns.offset[j]), keys[i, j]
+                scores[cell] = sums[cell] * unit + (rows.offset[i] + columns.offset[j])
+                flagged_keys[cell] = keys[i, j]
             _find_near(i, rows, columns, most, places[:count], scores, near)
             for cell in range(count):  # without a branch, which would be mispredicted often
                 j = places[cell]
-                cells[0, undecided], cells[1, undecided], cell_keys[undecided] = i, j, found[cell]
+                cells[0, undecided], cells[1, undecided], cell_keys[undecided] = i, j, flagged_keys[cell]
                 undecided += near[cell]
                 scores[cell] = np.nan if near[cell] else scores[cell]
-            _count_decided(i, found, rows, columns, most, places[:count], scores)
+            _count_decided(i, flagged_keys, rows, columns, most, places[:count], scores)
     return undecided
 
 

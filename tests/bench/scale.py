@@ -55,7 +55,6 @@ TOWERS = tuple(
     for name in ("image", "text")
 )
 STEPS = ("plan", "register", "gallery")
-PLAN_STEPS = ("plan_files", "register_plans")  # in a store of their own: they register the same items
 FILES_AT_ONCE = 100  # shards that one transaction registers
 
 _ROWS = """

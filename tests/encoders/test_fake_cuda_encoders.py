@@ -1,4 +1,4 @@
-"""Encoders of every family on a pretended GPU: a tensor on the wrong device or a missing copy is an error."""
+"""Encoders of every family on a fake GPU: a tensor on the wrong device or a missing copy is an error."""
 
 from __future__ import annotations
 

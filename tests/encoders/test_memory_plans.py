@@ -1,4 +1,4 @@
-"""The batches that are planned for a memory take no more of it than is planned, on a pretended GPU."""
+"""The batches that are planned for a memory take no more of it than is planned, on a fake GPU."""
 
 from __future__ import annotations
 

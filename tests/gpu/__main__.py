@@ -20,9 +20,7 @@ MEASURED = ROOT / "docs" / "measured"
 @click.option("--device", default="cuda", show_default=True, help="cpu shows that the report can be written.")
 @click.option("--tiny", is_flag=True, help="Sizes that take seconds.")
 @click.option("--tests/--no-tests", "with_tests", default=True, help="Run the tests too.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=ROOT / "docs" / "measured", help="Folder of the report."
-)
+@click.option("--out", type=click.Path(path_type=Path), default=MEASURED, help="Folder of the report.")
 def main(device: str, tiny: bool, with_tests: bool, out: Path) -> None:
     """Run the tests and the benchmarks of a GPU, and write their report."""
     if device != "cpu" and not torch.cuda.is_available():

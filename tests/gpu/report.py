@@ -54,7 +54,7 @@ def describe(device: str) -> tuple[str, list[str]]:
             f"{name}, compute capability {properties.major}.{properties.minor}, {total / 2**30:.1f} GiB, "
             f"{free / 2**30:.1f} GiB free at the end; CUDA {torch.version.cuda}, {torch.cuda.device_count()} devices"
         )
-    facts.append(", ".join(f"{package} {found}" for package in _PACKAGES if (found := _version(package))))
+    facts.append(", ".join(f"{package} {number}" for package in _PACKAGES if (number := _version(package))))
     return name, facts
 
 

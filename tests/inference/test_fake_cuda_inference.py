@@ -1,4 +1,4 @@
-"""Embedding and matching on a pretended GPU: prefetch, batches, copies, and batches that do not fit its memory."""
+"""Embedding and matching on a fake GPU: prefetch, batches, copies, and batches that do not fit its memory."""
 
 from __future__ import annotations
 

@@ -153,8 +153,8 @@ def test_two_processes_embed_on_a_device(
     rows = cli_json("embed", *words)["embedded"]
     assert [row["done"] for row in rows] == [24, 120]
     for items in ("images", "captions"):
-        found, expected = stored_vectors(scene_store, items), stored_vectors(exact, items)
-        assert least_cosine(found, expected) > 1 - 1e-5
+        vectors, expected = stored_vectors(scene_store, items), stored_vectors(exact, items)
+        assert least_cosine(vectors, expected) > 1 - 1e-5
 
 
 @every_device

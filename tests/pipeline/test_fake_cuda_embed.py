@@ -1,4 +1,4 @@
-"""`embed` as a whole on a pretended GPU, also on one with little memory: nothing that it plans is refused there."""
+"""`embed` as a whole on a fake GPU, also on one with little memory: nothing that it plans is refused there."""
 
 from __future__ import annotations
 

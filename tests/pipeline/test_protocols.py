@@ -280,11 +280,12 @@ def test_models_with_a_shared_tower_have_the_metrics_of_each_alone(
 @pytest.mark.full
 def test_each_screen_gives_the_same_metrics(cli_json: RunJson, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluations = []
-    for screen in ("bf16", "fp32", "fp64"):
+    screens = ["int8", "bf16", "fp32", "fp64"]
+    for screen in screens:
         monkeypatch.setenv("CLIPSTORE_SCREEN", screen)
         evaluations += cli_json("eval", "--split", small)["evaluations"]
-    assert [row["measured_on"]["screen"] for row in evaluations] == ["bf16", "fp32", "fp64"]
-    assert evaluations[0]["metrics"] == evaluations[1]["metrics"] == evaluations[2]["metrics"]
+    assert [row["measured_on"]["screen"] for row in evaluations] == screens
+    assert all(row["metrics"] == evaluations[0]["metrics"] for row in evaluations)
 
 
 # --- bench eval

@@ -18,7 +18,7 @@ PRECISIONS = ["fp16", "bf16", "fp32"]
 
 @pytest.fixture(scope="session", autouse=True)
 def _bfloat16_products() -> None:
-    """Triton 3.9's interpreter multiplies the bits of bfloat16 as integers."""
+    """The interpreter of Triton 3.7.1 multiplies the bits of bfloat16 as integers."""
     from triton.language import core
     from triton.runtime import interpreter
 

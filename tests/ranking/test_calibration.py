@@ -84,6 +84,11 @@ def test_a_user_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fastest_precision("cpu") in bounds.PRECISIONS
 
 
+def test_a_folder_in_the_place_of_the_measurement_changes_nothing() -> None:
+    calibration_file().mkdir(parents=True)
+    assert fastest_precision("cpu") in bounds.PRECISIONS
+
+
 def saturated(left: torch.Tensor, right: torch.Tensor, product: torch.Tensor) -> None:
     """The product of a processor that adds pairs of products of unsigned and signed integers in int16."""
     unsigned = (left.int() + 128).unflatten(1, (-1, 2))[:, None]
@@ -91,10 +96,12 @@ def saturated(left: torch.Tensor, right: torch.Tensor, product: torch.Tensor) ->
     product.copy_(pairs.sum(dim=-1) - 128 * right.int().sum(dim=1))
 
 
+@pytest.mark.parametrize("bf16", [True, False])
 def test_products_that_saturate_are_not_used_and_said_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bf16: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(bounds, "int8_product", saturated)
+    monkeypatch.setattr(calibration, "has_native_bf16", lambda _: bf16)
     with caplog.at_level(logging.WARNING):
         assert fastest_precision("cpu") != "int8"
         forget()

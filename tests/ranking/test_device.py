@@ -156,6 +156,16 @@ def test_tiles_for_cards(gigabytes: int) -> None:
     assert layout.images >= 8 * layout.tile[0]
 
 
+@pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_the_precision_where_fp16_fails_its_self_test(
+    bf16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device without bf16 does not use it."""
+    monkeypatch.setattr(bounds, "trusted", lambda name, _: name != "fp16")
+    monkeypatch.setattr(bounds, "has_native_bf16", lambda _: bf16)
+    assert bounds.device_precision("cuda") == expected
+
+
 def test_products_accumulate_in_float32_only_within_a_ranking() -> None:
     flags = torch.backends.cuda.matmul
     before = flags.allow_fp16_reduced_precision_reduction

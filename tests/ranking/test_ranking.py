@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from clipstore.errors import VectorError
-from clipstore.ranking import BadRowError, DirectionRanks, Ranks, bounds, kernels, rank_pairs
+from clipstore.ranking import BadRowError, DirectionRanks, Ranks, bounds, kernels, rank_pairs, screening
 from clipstore.ranking.bands import KeyScale, ScreenedTile
 from clipstore.ranking.blocks import Layout
 from clipstore.ranking.bounds import Centre
@@ -451,6 +451,17 @@ def test_vectors_too_wide_for_int8() -> None:
     check(ranks, exact_scores(images, texts), pairs, 10)
     with pytest.raises(VectorError, match="too wide"):
         rank_pairs(images, texts, pairs, screen="int8")
+
+
+def test_loops_are_compiled_for_contiguous_arrays_only() -> None:
+    """Also where tiles are parts of blocks: each other layout would take seconds to compile."""
+    images, texts = vectors(1100, 3200, 6)
+    rank_pairs(images, texts, sample_pairs(1100, 3200))
+    for loop in (screening.screen, kernels.accumulate_counts, kernels.insert_hits, kernels.score_cells):
+        assert loop.signatures
+        for signature in loop.signatures:
+            arrays = [part for kind in signature for part in getattr(kind, "types", [kind]) if hasattr(part, "layout")]
+            assert {array.layout for array in arrays} == {"C"}
 
 
 def test_pairs_have_any_order_and_integer_type() -> None:

@@ -1,4 +1,4 @@
-"""Training on a pretended device: a tensor on the wrong device or a missing copy is an error.
+"""Training on a fake device: a tensor on the wrong device or a missing copy is an error.
 
 torch without CUDA does not differentiate tensors on "cuda": see fake_cuda.
 """
@@ -29,7 +29,7 @@ from clipstore.training.fit import FitInputs, fit
 from clipstore.training.gradients import Batch, backward
 
 PAIRS = 12
-META = pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")  # into a pretended one, which is right
+META = pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")  # into a fake one, which is right
 TRAINING = replace(NO_DROPOUT, batch=PAIRS, chunk=5, mask_siblings=True, mask_duplicates=True)
 
 

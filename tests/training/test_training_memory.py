@@ -1,4 +1,4 @@
-"""The memory of training, on a pretended device: weights, activations of a chunk, gradients, optimizer state."""
+"""The memory of training, on a fake device: weights, activations of a chunk, gradients, optimizer state."""
 
 from __future__ import annotations
 
