@@ -113,10 +113,14 @@ class RankSettings:
         """The precision of the products of vectors of a width on this machine.
 
         Raises:
-            VectorError: it is unknown, the machine's products fail the self-test, or the vectors are too wide for it.
+            VectorError: it is unknown or not for this device, the machine's products fail the self-test, or the vectors
+                are too wide for it.
         """
         if self.screen not in ("auto", *bounds.PRECISIONS):
             message = f"unknown screen {self.screen!r}: use auto, {', '.join(bounds.PRECISIONS)}"
+            raise VectorError(message)
+        if self.screen == "int8" and torch.device(self.device).type != "cpu":
+            message = f"products in int8 are for CPUs, not for {self.device}: use the screen auto"
             raise VectorError(message)
         name = fastest_precision(self.device) if self.screen == "auto" else self.screen
         if name == "int8" and width > WIDEST:

@@ -543,6 +543,7 @@ BAD_CALLS: dict[str, tuple[Array, Array, Array, dict[str, Any], list[str]]] = {
     "pair of none": (GOOD[:0], GOOD, PAIRS, {}, ["[0, 0]", "0 images"]),
     "memory": (GOOD, GOOD, PAIRS, {"memory": 1000}, ["1000 bytes", "at least"]),
     "screen": (GOOD, GOOD, PAIRS, {"screen": "int4"}, ["int4", "bf16"]),
+    "int8 on a GPU": (GOOD, GOOD, PAIRS, {"screen": "int8", "device": "cuda"}, ["int8", "for CPUs", "auto"]),
     "top_k": (GOOD, GOOD, PAIRS, {"top_k": -1}, ["top_k", "-1"]),
 }
 
