@@ -140,13 +140,14 @@ class RankSettings:
             VectorError: the memory is too small.
         """
         images, texts = len(part.images), len(part.texts)
+        precision = bounds.PRECISIONS[self.precision(width)]
         budget, free = self.memory if self.memory is not None else 2 * 2**30, unallocated_memory(self.device)
         try:
             return Layout.plan(
                 images=images,
                 texts=texts,
                 width=width,
-                precision=bounds.PRECISIONS[self.precision(width)],
+                precision=precision,
                 device=self.device,
                 result=pairs * 96 + (images + texts) * (self.top_k * 16 + 32),
                 memory=int(min(budget, free)),

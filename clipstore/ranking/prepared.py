@@ -74,15 +74,16 @@ class PreparedRows:
             `integers.prepare_integers`.
         unit: the factor of `low`.
         on_device: the values on the device of the products.
-        integers: the rows as integers, on a CPU.
+        integers: the rows as integers, on a CPU; None with products that prove more than those of int16.
         tiles: the rows of each tile.
         greatest, fine_greatest: the greatest terms of each tile, of the products and of the integers in int16.
+        fine_step: the step of the integers in int16.
     """
 
     def __init__(self, values: NDArray[np.float32], start: int, state: State, *, left: bool) -> None:
         centre = state.centre if left else state.centre.swapped()
         lengths = centred_lengths(values, centre)
-        integers = prepare_integers(values, lengths, centre) if state.on_cpu else None
+        integers = prepare_integers(values, lengths, centre) if state.uses_integers else None
         is_int8 = state.precision == torch.int8
         clipped = integers.clipped if integers and is_int8 else np.zeros(len(values), dtype=np.bool_)
         order = np.lexsort((-lengths, clipped))
@@ -97,6 +98,7 @@ class PreparedRows:
             prepared = bounds.prepare(self.on_device, centre, state.precision)
             self.low, self.terms, self.unit = prepared.low, prepared.terms, prepared.unit
         self.greatest = self._greatest(self.terms)
+        self.fine_step = self.integers.fine.step if self.integers else 1.0
         self.fine_greatest = self._greatest(self.integers.fine.terms) if self.integers else None
 
     def _greatest(self, terms: torch.Tensor) -> torch.Tensor:
@@ -147,7 +149,7 @@ class Block:
     def bands(self, part: slice, other: PreparedRows, tiles: slice, scale: KeyScale) -> list[Bands]:
         """The bands of the rows `part` against some tiles of the other side."""
         margins = bounds.margins(self.rows.terms[part], other.greatest[tiles])
-        fine = np.zeros_like(margins)
+        fine = np.full_like(margins, np.inf)
         if self.rows.integers and other.fine_greatest is not None:
             fine = bounds.margins(self.rows.integers.fine.terms[part], other.fine_greatest[tiles])
         floor = self.direction.floor(self.queries[part]) - self._shift
@@ -195,3 +197,8 @@ class State:
     def on_cpu(self) -> bool:
         """Whether products are computed on a CPU."""
         return torch.device(self.device).type == "cpu"
+
+    @property
+    def uses_integers(self) -> bool:
+        """Whether products are of int8, or scores in int16 decide what they leave open: those in float32 prove more."""
+        return self.on_cpu and self.precision in (torch.int8, torch.bfloat16, torch.float16)

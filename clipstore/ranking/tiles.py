@@ -28,9 +28,12 @@ class TileSide:
         return self.rows.low[self.part]
 
     def queries(self, kind: np.dtype[np.signedinteger]) -> screening.Queries:
-        """The arguments of the compiled loops, with room for the counts."""
+        """The arguments of the compiled loops, with room for the counts.
+
+        Without integers fine scores have no values, and their margin is infinite: they decide nothing.
+        """
         bands, integers = self.bands, self.rows.integers
-        assert integers is not None
+        count = len(bands.floor)
         return screening.Queries(
             low=bands.low,
             high=bands.high,
@@ -39,8 +42,8 @@ class TileSide:
             targets=bands.targets,
             floor=bands.floor,
             margin=bands.fine_margin,
-            rows=integers.fine.values[self.part],
-            offset=integers.offset[self.part],
+            rows=integers.fine.values[self.part] if integers else np.empty((count, 0), dtype=np.int16),
+            offset=integers.offset[self.part] if integers else np.zeros(count),
         )
 
 
@@ -64,14 +67,11 @@ class CpuScreen(local):
 
     def __call__(self, left: TileSide, right: TileSide, scale: KeyScale) -> ScreenedTile:
         """Screen a tile; the result is valid until the next call."""
-        integers, others = left.rows.integers, right.rows.integers
-        assert integers
-        assert others
         keys = self._product_keys(left, right, scale)
         row_bands, column_bands = self._raised(keys, left.bands, right.bands, scale)
         rows = TileSide(rows=left.rows, part=left.part, bands=row_bands).queries(keys.dtype)
         columns = TileSide(rows=right.rows, part=right.part, bands=column_bands).queries(keys.dtype)
-        unit = integers.fine.step * others.fine.step
+        unit = left.rows.fine_step * right.rows.fine_step
         count = screening.screen(keys, rows, columns, unit, self._cells, self._keys)
         return ScreenedTile(
             row_sure=rows.sure,
