@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,9 +16,11 @@ from clipstore.ranking.calibration import Calibration, calibration_file, fastest
 
 
 @pytest.fixture(autouse=True)
-def _new_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No saved measurement, and none in this process."""
+def _new_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No saved measurement, and none in this process; and none of a test's afterwards."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    forget()
+    yield
     forget()
 
 
