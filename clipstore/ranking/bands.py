@@ -76,7 +76,7 @@ class Bands:
         )
 
     def part(self, part: slice) -> Bands:
-        """The bands of the queries `part`; contiguous, because compiled loops are compiled anew for other arrays."""
+        """The bands of the queries `part`; contiguous, because loops are compiled again for other arrays."""
         return Bands(
             targets=np.ascontiguousarray(self.targets[:, part]),
             floor=self.floor[part],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import local
 
 import numpy as np
@@ -69,8 +69,8 @@ class CpuScreen(local):
         """Screen a tile; the result is valid until the next call."""
         keys = self._product_keys(left, right, scale)
         row_bands, column_bands = self._raised(keys, left.bands, right.bands, scale)
-        rows = TileSide(rows=left.rows, part=left.part, bands=row_bands).queries(keys.dtype)
-        columns = TileSide(rows=right.rows, part=right.part, bands=column_bands).queries(keys.dtype)
+        rows = replace(left, bands=row_bands).queries(keys.dtype)
+        columns = replace(right, bands=column_bands).queries(keys.dtype)
         unit = left.rows.fine_step * right.rows.fine_step
         count = screening.screen(keys, rows, columns, unit, self._cells, self._keys)
         return ScreenedTile(
