@@ -2,8 +2,7 @@
 
 A *key* is an integer that sorts as the approximate scores do (`bounds.keys`, `integers.IntegerKeys`). Loops over keys
 have no branches, and their sums are as narrow as the keys: otherwise the compiler does not vectorize them. Functions
-are inlined: to pass the arrays of `Queries` takes longer than a loop over a line. Columns are screened in groups whose
-rows of int16 fit into the processor's cache.
+are inlined: to pass the arrays of `Queries` takes longer than a loop over a line.
 """
 
 # numba's functions carry no types of their own.
@@ -21,8 +20,6 @@ from clipstore.ranking.intrinsics import FLAGS, PAIRS, lowest_bit, nonzero_bits,
 
 Keys = NDArray[Any]
 Doubles = NDArray[np.float64]
-
-_GROUP = 256  # columns
 
 
 class Queries(NamedTuple):
@@ -53,14 +50,15 @@ class Queries(NamedTuple):
 
 @njit(nogil=True, cache=True)
 def screen(
-    keys: Keys, rows: Queries, columns: Queries, unit: float, cells: NDArray[np.int32], cell_keys: Keys
+    bits: Keys, magnitude: Any, rows: Queries, columns: Queries, unit: float, cells: NDArray[np.int32], cell_keys: Keys
 ) -> int:  # pragma: no cover - compiled
     """Count the scores surely above each target of a tile, and list the undecided cells.
 
     `cells` (2, R * C) and `cell_keys` (R * C,) are set to row and column of each undecided cell, and to its key.
 
     Args:
-        keys: (R, C).
+        bits: (R, C), the bits of the products.
+        magnitude: the mask of a float's bits other than the sign, see `bounds.keys`; 0 if the bits are keys.
         rows: the queries of the rows.
         columns: the queries of the columns.
         unit: of the products in int16.
@@ -70,39 +68,43 @@ def screen(
     Returns:
         The number of undecided cells.
     """
-    undecided = 0
+    undecided, width = 0, bits.shape[1]
     rows.sure[:] = 0
     columns.sure[:] = 0
-    flags, near = np.zeros(_GROUP, dtype=np.uint8), np.empty(_GROUP, dtype=np.uint8)
-    places = np.zeros(_GROUP + PAIRS, dtype=np.int32)
-    sums, scores = np.empty(len(places), dtype=np.int32), np.empty(_GROUP)
-    flagged_keys = np.empty(_GROUP, dtype=keys.dtype)
-    for start in range(0, keys.shape[1], _GROUP):
-        stop = min(start + _GROUP, keys.shape[1])
-        flags[:] = 0
-        for i in range(keys.shape[0]):
-            line = keys[i, start:stop]
-            most = _flag_line(line, i, rows, columns, start, flags)
-            count = _list_flagged(flags, start, places)
-            for first in range(0, count, PAIRS):
-                products(rows.rows[i], columns.rows, places, first, sums)
-            for cell in range(count):
-                j = places[cell]
-                scores[cell] = sums[cell] * unit + (rows.offset[i] + columns.offset[j])
-                flagged_keys[cell] = keys[i, j]
-            _find_near(i, rows, columns, most, places[:count], scores, near)
-            for cell in range(count):  # without a branch, which would be mispredicted often
-                j = places[cell]
-                cells[0, undecided], cells[1, undecided], cell_keys[undecided] = i, j, flagged_keys[cell]
-                undecided += near[cell]
-                scores[cell] = np.nan if near[cell] else scores[cell]
-            _count_decided(i, flagged_keys, rows, columns, most, places[:count], scores)
+    line = np.empty(width, dtype=bits.dtype)
+    flags, near = np.zeros(-(-width // FLAGS) * FLAGS, dtype=np.uint8), np.empty(width, dtype=np.uint8)
+    places = np.zeros(width + PAIRS, dtype=np.int32)
+    sums, scores = np.empty(len(places), dtype=np.int32), np.empty(width)
+    flagged_keys = np.empty(width, dtype=bits.dtype)
+    for i in range(bits.shape[0]):
+        for j in range(width):
+            line[j] = _key(bits[i, j], magnitude)
+        most = _flag_line(line, i, rows, columns, flags)
+        count = _list_flagged(flags, places)
+        for first in range(0, count, PAIRS):
+            products(rows.rows[i], columns.rows, places, first, sums)
+        for cell in range(count):
+            j = places[cell]
+            scores[cell] = sums[cell] * unit + (rows.offset[i] + columns.offset[j])
+            flagged_keys[cell] = line[j]
+        _find_near(i, rows, columns, most, places[:count], scores, near)
+        for cell in range(count):  # without a branch, which would be mispredicted often
+            cells[0, undecided], cells[1, undecided], cell_keys[undecided] = i, places[cell], flagged_keys[cell]
+            undecided += near[cell]
+            scores[cell] = np.nan if near[cell] else scores[cell]
+        _count_decided(i, flagged_keys, rows, columns, most, places[:count], scores)
     return undecided
 
 
 @njit(nogil=True, cache=True, inline="always")
+def _key(bits: Any, magnitude: Any) -> Any:  # pragma: no cover - compiled
+    """The key of a float's bits."""
+    return bits ^ magnitude if bits < 0 else bits
+
+
+@njit(nogil=True, cache=True, inline="always")
 def _flag_line(
-    line: Keys, i: int, rows: Queries, columns: Queries, start: int, flags: NDArray[np.uint8]
+    line: Keys, i: int, rows: Queries, columns: Queries, flags: NDArray[np.uint8]
 ) -> Any:  # pragma: no cover - compiled
     """Count the keys of a line surely above each target, and flag those that can be hits or that prove nothing.
 
@@ -110,13 +112,11 @@ def _flag_line(
         The greatest key.
     """
     floor, most = rows.least[i], line[0]
-    column_floor = columns.least[start : start + len(line)]
     for j in range(len(line)):
-        flags[j] = (line[j] > floor) | (line[j] > column_floor[j])
+        flags[j] = (line[j] > floor) | (line[j] > columns.least[j])
         most = max(most, line[j])
     for layer in range(columns.low.shape[0]):
-        low, high = columns.low[layer, start : start + len(line)], columns.high[layer, start : start + len(line)]
-        sure = columns.sure[layer, start : start + len(line)]
+        low, high, sure = columns.low[layer], columns.high[layer], columns.sure[layer]
         for j in range(len(line)):
             above = line[j] > high[j]
             sure[j] += above
@@ -145,15 +145,13 @@ def _count_line(line: Keys, low: Any, high: Any, flags: NDArray[np.uint8]) -> An
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _list_flagged(
-    flags: NDArray[np.uint8], start: int, places: NDArray[np.int32]
-) -> int:  # pragma: no cover - compiled
-    """Set the places of the flags that are set, counted from `start`; their number."""
+def _list_flagged(flags: NDArray[np.uint8], places: NDArray[np.int32]) -> int:  # pragma: no cover - compiled
+    """Set the places of the flags that are set; their number."""
     count = 0
     for word in range(0, len(flags), FLAGS):
         bits = nonzero_bits(flags, word)
         while bits:
-            places[count] = start + word + lowest_bit(bits)
+            places[count] = word + lowest_bit(bits)
             count += 1
             bits &= bits - np.uint64(1)
     return count
@@ -214,11 +212,11 @@ def narrow(
 
 
 @njit(nogil=True, cache=True)
-def sort_bits(bits: Keys, sign: Any, magnitude: Any) -> None:  # pragma: no cover - compiled
-    """Replace the bits of floats by their keys, see `bounds.keys`."""
+def sort_bits(bits: Keys, magnitude: Any) -> None:  # pragma: no cover - compiled
+    """Replace the bits of floats by their keys."""
     for i in range(bits.shape[0]):
         for j in range(bits.shape[1]):
-            bits[i, j] ^= (bits[i, j] >> sign) & magnitude
+            bits[i, j] = _key(bits[i, j], magnitude)
 
 
 @njit(nogil=True, cache=True)

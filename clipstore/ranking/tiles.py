@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from threading import local
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,12 +68,18 @@ class CpuScreen(local):
 
     def __call__(self, left: TileSide, right: TileSide, scale: KeyScale) -> ScreenedTile:
         """Screen a tile; the result is valid until the next call."""
-        keys = self._product_keys(left, right, scale)
-        row_bands, column_bands = self._raised(keys, left.bands, right.bands, scale)
-        rows = replace(left, bands=row_bands).queries(keys.dtype)
-        columns = replace(right, bands=column_bands).queries(keys.dtype)
+        bits, magnitude = self._products(left, right, scale)
+        row_bands, column_bands = left.bands, right.bands
+        groups = row_bands.groups(len(right.low), self._top_k), column_bands.groups(len(left.low), self._top_k)
+        if any(groups):
+            screening.sort_bits(bits, magnitude)
+            magnitude = bits.dtype.type(0)  # they are keys now
+            row_bands = self._raised(screening.best_in_rows, bits, groups[0], row_bands, scale)
+            column_bands = self._raised(screening.best_in_columns, bits, groups[1], column_bands, scale)
+        rows = replace(left, bands=row_bands).queries(bits.dtype)
+        columns = replace(right, bands=column_bands).queries(bits.dtype)
         unit = left.rows.fine_step * right.rows.fine_step
-        count = screening.screen(keys, rows, columns, unit, self._cells, self._keys)
+        count = screening.screen(bits, magnitude, rows, columns, unit, self._cells, self._keys)
         return ScreenedTile(
             row_sure=rows.sure,
             column_sure=columns.sure,
@@ -83,30 +90,26 @@ class CpuScreen(local):
             column_least=columns.least,
         )
 
-    def _product_keys(self, left: TileSide, right: TileSide, scale: KeyScale) -> Keys:
-        """The keys of the products, (R, C)."""
+    def _products(self, left: TileSide, right: TileSide, scale: KeyScale) -> tuple[Keys, Any]:
+        """The bits of the products, (R, C), and the mask that makes keys of them: see `screening.screen`."""
         rows, columns = len(left.low), len(right.low)
         product = self._product[: rows * columns].view(rows, columns)
-        keys = self._bits[: rows * columns].reshape(rows, columns)
+        bits = self._bits[: rows * columns].reshape(rows, columns)
+        kind = bits.dtype.type
         if isinstance(scale, IntegerKeys):
             bounds.int8_product(left.low, right.low, product)
-            screening.narrow(product.numpy(), scale.row_offset, scale.column_offset[right.part], scale.shift, keys)
-        else:
-            torch.mm(left.low, right.low.T, out=product)
-            kind = keys.dtype.type
-            screening.sort_bits(keys, kind(bounds.sign_place(product.dtype)), kind(bounds.magnitude(product.dtype)))
-        return keys
+            screening.narrow(product.numpy(), scale.row_offset, scale.column_offset[right.part], scale.shift, bits)
+            return bits, kind(0)
+        torch.mm(left.low, right.low.T, out=product)
+        return bits, kind(bounds.magnitude(product.dtype))
 
-    def _raised(self, keys: Keys, rows: Bands, columns: Bands, scale: KeyScale) -> tuple[Bands, Bands]:
-        """The bands of both sides with the floors that the products imply."""
-        for is_row, bands in ((True, rows), (False, columns)):
-            groups = bands.groups(keys.shape[1 if is_row else 0], self._top_k)
-            if groups:
-                best = np.empty(len(bands.floor), dtype=keys.dtype)
-                (screening.best_in_rows if is_row else screening.best_in_columns)(keys, groups, self._top_k, best)
-                raised = bands.raised(best, scale)
-                rows, columns = (raised, columns) if is_row else (rows, raised)
-        return rows, columns
+    def _raised(self, best_keys: Any, keys: Keys, groups: int, bands: Bands, scale: KeyScale) -> Bands:
+        """The bands of one side with the floors that the products imply."""
+        if not groups:
+            return bands
+        best = np.empty(len(bands.floor), dtype=keys.dtype)
+        best_keys(keys, groups, self._top_k, best)
+        return bands.raised(best, scale)
 
 
 class DeviceScreen:
