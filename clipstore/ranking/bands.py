@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 Keys = NDArray[Any]
 Doubles = NDArray[np.float64]
 
-_GROUPS = 4  # groups of a tile's candidates for each hit: their bests are nearly the k best candidates
+_GROUPS = 4  # groups of a tile's candidates for each hit, at least: their bests are nearly the k best candidates
+_LANES = 64  # the number of groups is a multiple, so that compiled loops over them have whole vectors
 
 
 class KeyScale(Protocol):
@@ -62,18 +63,31 @@ class Bands:
     least: Keys
 
     @classmethod
-    def of(cls, targets: Doubles, floor: Doubles, margin: Doubles, fine_margin: Doubles, scale: KeyScale) -> Bands:
-        """The bands in the keys of `scale`."""
-        margin = margin + scale.lost
-        none = np.isnan(targets)
-        low, high = scale.below(targets - margin), scale.above(targets + margin)
+    def of(
+        cls, targets: Doubles, floor: Doubles, margins: Doubles, fine_margins: Doubles, scale: KeyScale
+    ) -> list[Bands]:
+        """The bands in the keys of `scale`, for each of the margins (T, n) of some tiles."""
+        count, none, never = len(targets), np.isnan(targets), floor == np.inf
+        margins = margins + scale.lost
+        bounds = np.concatenate((targets, floor[None])) - margins[:, None]
+        low, high = scale.below(bounds), scale.above(targets + margins[:, None])
         most = np.iinfo(low.dtype).max
-        low[none] = high[none] = most
-        least = scale.below(floor - margin)
-        least[floor == np.inf] = most
-        return cls(
-            targets=targets, floor=floor, margin=margin, fine_margin=fine_margin, low=low, high=high, least=least
-        )
+        if none.any():
+            low[:, :count][:, none] = high[:, none] = most
+        if never.any():
+            low[:, count, never] = most
+        return [
+            cls(
+                targets=targets,
+                floor=floor,
+                margin=margins[tile],
+                fine_margin=fine_margins[tile],
+                low=low[tile, :count],
+                high=high[tile],
+                least=low[tile, count],
+            )
+            for tile in range(len(margins))
+        ]
 
     def part(self, part: slice) -> Bands:
         """The bands of the queries `part`; contiguous, because loops are compiled again for other arrays."""
@@ -92,7 +106,7 @@ class Bands:
 
         They can while hits are missing, if there are as many candidates as hits.
         """
-        groups = min(_GROUPS * top_k, candidates)
+        groups = min(-(-_GROUPS * top_k // _LANES) * _LANES, candidates)
         return groups if top_k and groups >= top_k and np.isneginf(self.floor).any() else 0
 
     def raised(self, best: Keys, scale: KeyScale) -> Bands:

@@ -154,10 +154,7 @@ class Block:
             fine = bounds.margins(self.rows.integers.fine.terms[part], other.fine_greatest[tiles])
         floor = self.direction.floor(self.queries[part]) - self._shift
         targets = np.ascontiguousarray(self.targets[:, part])  # as in `Bands.part`
-        return [
-            Bands.of(targets, floor, margin, fine_margin, scale)
-            for margin, fine_margin in zip(margins, fine, strict=True)
-        ]
+        return Bands.of(targets, floor, margins, fine, scale)
 
     def accumulate(self, tile: int, bands: Bands, cells: ScreenedTile, scores: Doubles, other_ids: Ints) -> None:
         """Add the counts and hits of a screened tile to the direction; `other_ids` are those of the candidates."""

@@ -221,16 +221,16 @@ def sort_bits(bits: Keys, magnitude: Any) -> None:  # pragma: no cover - compile
 
 @njit(nogil=True, cache=True)
 def best_in_rows(keys: Keys, groups: int, count: int, result: Keys) -> None:  # pragma: no cover - compiled
-    """Set the `count`-th greatest of the maxima of `groups` equal parts of each row."""
-    size = keys.shape[1] // groups
-    best = np.empty(groups, dtype=keys.dtype)
+    """Set the `count`-th greatest of the maxima of `groups` equal parts of each row: every `groups`-th key."""
+    most, best = np.empty(groups, dtype=keys.dtype), np.empty((groups, keys.shape[0]), dtype=keys.dtype)
     for i in range(keys.shape[0]):
-        for group in range(groups):
-            most = keys[i, group * size]
-            for j in range(group * size, (group + 1) * size):
-                most = max(most, keys[i, j])
-            best[group] = most
-        result[i] = np.sort(best)[groups - count]
+        most[:] = keys[i, :groups]
+        for start in range(groups, keys.shape[1] - groups + 1, groups):
+            part = keys[i, start : start + groups]
+            for group in range(groups):
+                most[group] = max(most[group], part[group])
+        best[:, i] = most
+    _nth_greatest(best, count, result)
 
 
 @njit(nogil=True, cache=True)
@@ -243,5 +243,18 @@ def best_in_columns(keys: Keys, groups: int, count: int, result: Keys) -> None: 
         for i in range(group * size + 1, (group + 1) * size):
             for j in range(columns):
                 best[group, j] = max(best[group, j], keys[i, j])
-    for j in range(columns):
-        result[j] = np.sort(best[:, j])[groups - count]
+    _nth_greatest(best, count, result)
+
+
+@njit(nogil=True, cache=True)
+def _nth_greatest(best: Keys, count: int, result: Keys) -> None:  # pragma: no cover - compiled
+    """Set the `count`-th greatest of each column of `best`, which is overwritten.
+
+    Each line of `best` is merged into the sorted greatest of the lines before it, for all columns at once.
+    """
+    for line in range(best.shape[0]):
+        for place in range(min(line, count)):
+            for j in range(best.shape[1]):
+                greater, less = max(best[place, j], best[line, j]), min(best[place, j], best[line, j])
+                best[place, j], best[line, j] = greater, less
+    result[:] = best[count - 1]
