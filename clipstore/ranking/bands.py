@@ -67,24 +67,22 @@ class Bands:
         cls, targets: Doubles, floor: Doubles, margins: Doubles, fine_margins: Doubles, scale: KeyScale
     ) -> list[Bands]:
         """The bands in the keys of `scale`, for each of the margins (T, n) of some tiles."""
-        count, none, never = len(targets), np.isnan(targets), floor == np.inf
         margins = margins + scale.lost
-        bounds = np.concatenate((targets, floor[None])) - margins[:, None]
-        low, high = scale.below(bounds), scale.above(targets + margins[:, None])
-        most = np.iinfo(low.dtype).max
+        low, high = scale.below(targets - margins[:, None]), scale.above(targets + margins[:, None])
+        least = scale.below(floor - margins)
+        most, none = np.iinfo(low.dtype).max, np.isnan(targets)
         if none.any():
-            low[:, :count][:, none] = high[:, none] = most
-        if never.any():
-            low[:, count, never] = most
+            low[:, none] = high[:, none] = most
+        least[:, floor == np.inf] = most
         return [
             cls(
                 targets=targets,
                 floor=floor,
                 margin=margins[tile],
                 fine_margin=fine_margins[tile],
-                low=low[tile, :count],
+                low=low[tile],
                 high=high[tile],
-                least=low[tile, count],
+                least=least[tile],
             )
             for tile in range(len(margins))
         ]

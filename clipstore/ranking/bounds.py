@@ -53,6 +53,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipstore.device import has_native_bf16
+from clipstore.ranking import quantise
 
 Keys = NDArray[Any]
 
@@ -64,7 +65,6 @@ PRECISIONS = {
     "fp64": torch.float64,
 }
 BITS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
-_TERMS = 6
 _CHUNK = 512  # rows prepared at once: their float64 copies fit into the processor's cache
 
 EXTRA = 4  # columns of a prepared row after those of its vector
@@ -105,11 +105,14 @@ def prepare(values: torch.Tensor, centre: Centre, precision: torch.dtype) -> Pre
     width, unit = values.shape[1], _unit(values, centre) if precision == torch.float16 else 1.0
     low = torch.zeros((len(values), prepared_width(width, values.device.type)), dtype=precision, device=values.device)
     low[:, width : width + EXTRA] = unit
-    terms = torch.empty((len(values), _TERMS), dtype=torch.float64, device=values.device)
-    for start in range(0, len(values), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        _prepare(values[part].double(), centre, unit, low[part], terms[part])
-    return Prepared(low=low, terms=terms, unit=unit)
+    if values.device.type == "cpu" and precision in (torch.bfloat16, torch.float32):
+        sums = _round_in_loop(values, centre, low)
+    else:
+        sums = torch.empty((5, len(values)), dtype=torch.float64, device=values.device)
+        for start in range(0, len(values), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            sums[:, part] = _round(values[part].double(), centre, unit, low[part])
+    return Prepared(low=low, terms=_add_pieces(sums, centre, unit, low, width), unit=unit)
 
 
 def prepared_width(width: int, device_type: str) -> int:
@@ -134,24 +137,42 @@ def _rounded(values: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
     return rounded.masked_fill(rounded.abs() < _LEAST_NORMAL_FP16, 0.0)
 
 
-def _prepare(wide: torch.Tensor, centre: Centre, unit: float, low: torch.Tensor, terms: torch.Tensor) -> None:
+def _round_in_loop(values: torch.Tensor, centre: Centre, low: torch.Tensor) -> torch.Tensor:
+    """As `_round`, for all rows, compiled."""
+    sums = np.empty((5, len(values)))
+    result = low.numpy() if low.dtype == torch.float32 else bits(low).numpy()
+    quantise.round_to_floats(values.numpy(), centre.mean.numpy(), centre.other_mean.numpy(), result, sums)
+    np.sqrt(sums[1:], out=sums[1:])
+    return torch.from_numpy(sums)
+
+
+def _round(wide: torch.Tensor, centre: Centre, unit: float, low: torch.Tensor) -> torch.Tensor:
+    """Set the first columns of `low` to rows (n, D) less the mean, times `unit`.
+
+    Returns:
+        (5, n): the product of each row and the other mean; the lengths of the row, of the row less the mean, of what is
+        lost, and of the result.
+    """
     width = wide.shape[1]
-    offset = wide @ centre.other_mean
+    centred = wide - centre.mean
+    low[:, :width] = _rounded(centred * unit, low.dtype)
+    result = low[:, :width].double() / unit
+    lengths = [torch.linalg.vector_norm(part, dim=1) for part in (wide, centred, centred - result, result)]
+    return torch.stack([wide @ centre.other_mean, *lengths])
+
+
+def _add_pieces(sums: torch.Tensor, centre: Centre, unit: float, low: torch.Tensor, width: int) -> torch.Tensor:
+    """Set P or Q in the columns of `low` after the first `width`; the terms of the bound of each row."""
+    offset, size, length, error, rounded_length = sums
     if not centre.left:
         offset = offset - (centre.mean @ centre.other_mean + centre.shift)
-    size = torch.linalg.vector_norm(wide, dim=1) + torch.linalg.vector_norm(centre.mean)
-    centred = wide - centre.mean
-    length = torch.linalg.vector_norm(centred, dim=1)
-    low[:, :width] = _rounded(centred * unit, low.dtype)
-    rounded = low[:, :width].double() / unit
-    rounded_length = torch.linalg.vector_norm(rounded, dim=1)
-    error = torch.linalg.vector_norm(centred - rounded, dim=1)
+    size = size + torch.linalg.vector_norm(centre.mean)
     pieces = slice(width, width + 2) if centre.left else slice(width + 2, width + 4)
     rest = offset
     for piece in range(pieces.start, pieces.stop):
         low[:, piece] = _rounded(rest * unit, low.dtype)
         rest = rest - low[:, piece].double() / unit
-    single, double = gamma(width + 8, _accumulation(wide.device.type)), gamma(width + 8, 2.0**-53)
+    single, double = gamma(width + 8, _accumulation(low.device.type)), gamma(width + 8, 2.0**-53)
     tiny = (width + EXTRA) * 2.0**-126
     alone = rest.abs() + single * low[:, pieces].double().abs().sum(dim=1) / unit + tiny * (1 + rounded_length)
     ones = torch.ones_like(alone)
@@ -161,7 +182,7 @@ def _prepare(wide: torch.Tensor, centre: Centre, unit: float, low: torch.Tensor,
         factors = (error, rounded_length, single * rounded_length, alone, ones, 2 * double * size)
     else:
         factors = (length, error, rounded_length, ones, alone, size)
-    terms[:] = torch.stack(factors, dim=1) * (1 + 1e-6)
+    return torch.stack(factors, dim=1) * (1 + 1e-6)
 
 
 def _accumulation(device_type: str) -> float:

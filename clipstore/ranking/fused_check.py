@@ -102,13 +102,14 @@ class _Problem:
             (columns, counts.columns, column, self._scores.T),
         ):
             low, high, targets = (tensor.cpu().numpy() for tensor in (side.low, side.high, side.targets))
-            total = sure.cpu().numpy().astype(np.int64)
-            for layer in range(len(targets)):
-                near = (keys > low[layer, query]) & (keys <= high[layer, query])
-                above = near & (self._scores[row, column] > targets[layer, query])
-                total[layer] += np.bincount(query[above], minlength=total.shape[1])
-            if not np.array_equal(total, (scores > targets[:, :, None]).sum(axis=2)):
-                return False
+            greater = sure.cpu().numpy().astype(np.int64)
+            for compare, total in ((np.greater, greater), (np.equal, np.zeros_like(greater))):
+                for layer in range(len(targets)):
+                    near = (keys > low[layer, query]) & (keys <= high[layer, query])
+                    chosen = near & compare(self._scores[row, column], targets[layer, query])
+                    total[layer] += np.bincount(query[chosen], minlength=total.shape[1])
+                if not np.array_equal(total, compare(scores, targets[:, :, None]).sum(axis=2)):
+                    return False
         return True
 
     def _queries(self, floor: float) -> tuple[DeviceQueries, DeviceQueries]:

@@ -12,8 +12,9 @@ for every row, those of values beyond the range of the integers included.
 the unit hk, with an error that is computed; the sum is divided by a power of two, rounding down, so that no sum of a
 tile exceeds int16. Rounding down keeps order: a key above floor(t + m) proves s > t, and one below floor(t - m) s < t.
 
-**int16.** |A| < 2^15.5 in every row of each side, so by Cauchy-Schwarz every partial sum of A·B is below 2^31. P and Q
-are added in float64. The bound is about a hundredth of that of int8.
+**int16.** Without products of int8 the rows are not rotated, which makes no difference here. |A| < 2^15.5 in every row
+of each side, so by Cauchy-Schwarz every partial sum of A·B is below 2^31. P and Q are added in float64. The bound is
+about a hundredth of that of int8.
 
 **float64.** Subtracting, rotating, and the scores themselves, err by at most 4 g(K + 32, 2^-53) (|a| + |mu|)
 (|b| + |nu|) + 2^-50 |kappa|, g as in `bounds`: a stage of the transform adds at most 2^-53 of its result's length.
@@ -64,24 +65,24 @@ class Integers:
 
 @dataclass(frozen=True, kw_only=True)
 class IntegerRows:
-    """Rows in int8 and in int16.
+    """Rows in int16, and with products of int8 in int8, too.
 
     Attributes:
-        coarse, fine: the rows in int8 and in int16.
+        fine, coarse: the rows in int16 and in int8.
         offset: P or Q, (n,) float64.
         clipped: (n,), whether values beyond the largest int8 make the error of a row several times that of others.
     """
 
-    coarse: Integers
     fine: Integers
+    coarse: Integers | None
     offset: Doubles
     clipped: NDArray[np.bool_]
 
     def part(self, rows: slice | NDArray[np.int64]) -> IntegerRows:
         """Some of the rows."""
         return IntegerRows(
-            coarse=self.coarse.part(rows),
             fine=self.fine.part(rows),
+            coarse=self.coarse.part(rows) if self.coarse else None,
             offset=self.offset[rows],
             clipped=self.clipped[rows],
         )
@@ -113,28 +114,36 @@ def centred_lengths(values: NDArray[np.float32], centre: Centre) -> Doubles:
     return lengths
 
 
-def prepare_integers(values: NDArray[np.float32], lengths: Doubles, centre: Centre) -> IntegerRows:
+def prepare_integers(values: NDArray[np.float32], lengths: Doubles, centre: Centre, *, in_int8: bool) -> IntegerRows:
     """Prepare rows (n, D) with their `centred_lengths` for products; see the module's docstring."""
     mean, other_mean = centre.mean.numpy(), centre.other_mean.numpy()
     count, width = len(values), padded(values.shape[1])
     spread = np.sqrt(np.mean(np.square(lengths)) / width) if count else 0.0
-    steps = np.array([_CLIP * spread / _LARGEST, lengths.max(initial=0.0) / (_FINE_LENGTH - np.sqrt(width) / 2)])
+    steps = np.array([lengths.max(initial=0.0) / (_FINE_LENGTH - np.sqrt(width) / 2), _CLIP * spread / _LARGEST])
     steps[steps == 0] = 1.0
-    coarse, fine = np.empty((count, width), dtype=np.int8), np.empty((count, width), dtype=np.int16)
+    fine, coarse = np.empty((count, width), dtype=np.int16), np.empty((count if in_int8 else 0, width), dtype=np.int8)
     offset, errors, rounded = np.empty(count), np.empty((2, count)), np.empty((2, count))
-    rotation = _rotation(values.shape[1])
-    quantise.quantise_rows(values, mean, other_mean, *rotation, steps, coarse, fine, offset, errors, rounded)
+    if in_int8:
+        rotation = _rotation(values.shape[1])
+        quantise.quantise_rows(values, mean, other_mean, *rotation, steps, fine, coarse, offset, errors, rounded)
+    else:
+        quantise.round_rows(values, mean, other_mean, steps[0], fine, offset, errors[0], rounded[0])
     if not centre.left:
         offset += mean @ other_mean - centre.shift
     sizes = lengths + 2 * np.linalg.norm(mean)
-    terms = [
-        _terms(centre, error, length, lengths, sizes, width) for error, length in zip(errors, rounded, strict=True)
+    rows = [
+        Integers(
+            values=integers,
+            step=float(steps[place]),
+            terms=_terms(centre, errors[place], rounded[place], lengths, sizes, width),
+        )
+        for place, integers in enumerate((fine, coarse) if in_int8 else (fine,))
     ]
     return IntegerRows(
-        coarse=Integers(values=coarse, step=float(steps[0]), terms=terms[0]),
-        fine=Integers(values=fine, step=float(steps[1]), terms=terms[1]),
+        fine=rows[0],
+        coarse=rows[1] if in_int8 else None,
         offset=offset,
-        clipped=errors[0] > _ORDINARY * steps[0] * np.sqrt(width / 12),
+        clipped=errors[1] > _ORDINARY * steps[1] * np.sqrt(width / 12) if in_int8 else np.zeros(count, dtype=np.bool_),
     )
 
 
@@ -172,12 +181,11 @@ class IntegerKeys:
     lost: float
 
     @classmethod
-    def of(cls, left_rows: IntegerRows, right_rows: IntegerRows) -> IntegerKeys:
-        """The keys of the products of some rows of both sides."""
-        left, right = left_rows.coarse, right_rows.coarse
+    def of(cls, left: Integers, left_offset: Doubles, right: Integers, right_offset: Doubles) -> IntegerKeys:
+        """The keys of the products of some rows in int8 of both sides, with their P and Q."""
         unit = left.step * right.step
         offsets, lost = [], 0.0
-        for offset in (left_rows.offset, right_rows.offset):
+        for offset in (left_offset, right_offset):
             rounded = np.clip(np.rint(offset / unit), -_MOST, _MOST)
             lost += float(np.abs(offset - rounded * unit).max(initial=0.0)) * (1 + 1e-6)
             offsets.append(rounded.astype(np.int32))

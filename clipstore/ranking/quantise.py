@@ -1,4 +1,4 @@
-"""The compiled loops that turn vectors into integers, see `integers`."""
+"""The compiled loops that round vectors: to integers, see `integers`, and on a CPU to floats, see `bounds`."""
 
 # numba's functions carry no types of their own.
 # mypy: disable-error-code="untyped-decorator"
@@ -28,6 +28,24 @@ def measure_rows(values: Any, mean: Doubles, lengths: Doubles) -> None:  # pragm
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def round_rows(
+    values: Any,
+    mean: Doubles,
+    other_mean: Doubles,
+    step: float,
+    fine: NDArray[np.int16],
+    offset: Doubles,
+    error: Doubles,
+    rounded: Doubles,
+) -> None:  # pragma: no cover - compiled
+    """Round rows less the mean to int16, see `quantise_rows`; without the rotation, which makes no difference there."""
+    centred = np.zeros(fine.shape[1])
+    for row in range(values.shape[0]):
+        offset[row] = _centre_row(values[row], mean, other_mean, centred)
+        error[row], rounded[row] = _round_row(centred, step, 32767.0, fine[row])
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def quantise_rows(
     values: Any,
     mean: Doubles,
@@ -36,8 +54,8 @@ def quantise_rows(
     signs: Doubles,
     transform: int,
     steps: Doubles,
-    coarse: NDArray[np.int8],
     fine: NDArray[np.int16],
+    coarse: NDArray[np.int8],
     offset: Doubles,
     errors: Doubles,
     rounded: Doubles,
@@ -47,25 +65,32 @@ def quantise_rows(
     Args:
         values: (n, D) float32; mean, other_mean: (D,).
         source, signs, transform: the rotation, see `_rotation`.
-        steps: of int8 and of int16.
-        coarse, fine: (n, K), set.
+        steps: of int16 and of int8.
+        fine, coarse: (n, K), set.
         offset: (n,), set to the product of the row less the mean and the other mean.
         errors, rounded: (2, n), set to the lengths of what both roundings lose, and of their results.
     """
     count, width = coarse.shape
-    dim = values.shape[1]
     centred, buffer, other = np.zeros(width), np.empty(width), np.empty(width)
     for row in range(count):
-        total = 0.0
-        for k in range(dim):
-            centred[k] = np.float64(values[row, k]) - mean[k]
-            total += centred[k] * other_mean[k]
-        offset[row] = total
+        offset[row] = _centre_row(values[row], mean, other_mean, centred)
         for k in range(width):
             buffer[k] = centred[source[k]] * signs[k]
         rotated = _transform(buffer, other, transform)
-        errors[0, row], rounded[0, row] = _round_row(rotated, steps[0], 127.0, coarse[row])
-        errors[1, row], rounded[1, row] = _round_row(rotated, steps[1], 32767.0, fine[row])
+        errors[0, row], rounded[0, row] = _round_row(rotated, steps[0], 32767.0, fine[row])
+        errors[1, row], rounded[1, row] = _round_row(rotated, steps[1], 127.0, coarse[row])
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def _centre_row(
+    values: Any, mean: Doubles, other_mean: Doubles, centred: Doubles
+) -> Any:  # pragma: no cover - compiled
+    """Set the start of `centred` to a row less the mean; its product with the other mean."""
+    total = 0.0
+    for k in range(len(values)):
+        centred[k] = np.float64(values[k]) - mean[k]
+        total += centred[k] * other_mean[k]
+    return total
 
 
 @njit(nogil=True, cache=True)
@@ -100,6 +125,44 @@ def _round_row(values: Doubles, step: float, most: float, result: Any) -> Any:  
         error += lost * lost
         length += digit * digit
     return np.sqrt(error), np.sqrt(length) * step
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def round_to_floats(
+    values: Any, mean: Doubles, other_mean: Doubles, low: Any, sums: Doubles
+) -> None:  # pragma: no cover - compiled
+    """Round rows less the mean to float32 or to bfloat16.
+
+    Args:
+        values: (n, D) float32; mean, other_mean: (D,).
+        low: (n, K) float32, or int16 for the bits of bfloat16; the first D columns are set.
+        sums: (5, n), set to the product of each row and the other mean, and to the sums of squares of the row, of the
+            row less the mean, of what is lost, and of the result.
+    """
+    single = np.empty(values.shape[1], dtype=np.float32)
+    bits = single.view(np.int32)
+    for row in range(values.shape[0]):
+        product, size, length, error, rounded = 0.0, 0.0, 0.0, 0.0, 0.0
+        for k in range(values.shape[1]):
+            value = np.float64(values[row, k])
+            product += value * other_mean[k]
+            size += value * value
+            single[k] = value - mean[k]
+        if low.itemsize == 2:  # rounded to nearest, ties to even
+            for k in range(values.shape[1]):
+                upper = np.int32(bits[k] + np.int32(0x7FFF) + ((bits[k] >> 16) & np.int32(1))) >> 16
+                low[row, k] = np.int16(upper)
+                bits[k] = np.int32(upper << 16)
+        else:
+            for k in range(values.shape[1]):
+                low[row, k] = single[k]
+        for k in range(values.shape[1]):
+            centred = np.float64(values[row, k]) - mean[k]
+            result = np.float64(single[k])
+            length += centred * centred
+            error += (centred - result) * (centred - result)
+            rounded += result * result
+        sums[0, row], sums[1, row], sums[2, row], sums[3, row], sums[4, row] = product, size, length, error, rounded
 
 
 @njit(nogil=True, cache=True)

@@ -50,8 +50,10 @@ class TileSide:
 
 def key_scale(left: PreparedRows, part: slice, right: PreparedRows, precision: torch.dtype) -> KeyScale:
     """How the products of some rows and a block, in a precision, become keys."""
-    if left.integers and right.integers and precision == torch.int8:
-        return IntegerKeys.of(left.integers.part(part), right.integers)
+    if left.integers and right.integers and left.integers.coarse and right.integers.coarse:
+        return IntegerKeys.of(
+            left.integers.coarse.part(part), left.integers.offset[part], right.integers.coarse, right.integers.offset
+        )
     return bounds.FloatKeys(precision, left.unit * right.unit)
 
 

@@ -22,7 +22,7 @@ from clipstore.ranking import BadRowError, DirectionRanks, Ranks, bounds, kernel
 from clipstore.ranking.bands import KeyScale, ScreenedTile
 from clipstore.ranking.blocks import Layout
 from clipstore.ranking.bounds import Centre
-from clipstore.ranking.integers import IntegerKeys, centred_lengths, prepare_integers
+from clipstore.ranking.integers import IntegerKeys, IntegerRows, centred_lengths, prepare_integers
 from clipstore.ranking.prepared import Block, Direction, PreparedRows, State
 from clipstore.ranking.tiles import CpuScreen, DeviceScreen, TileSide, key_scale
 
@@ -419,10 +419,12 @@ def check_float_products(sides: list[Array], centre: Centre, scores: Array, name
 def check_integer_products(sides: list[Array], centre: Centre, scores: Array, _name: str) -> None:
     """Products of int8 as keys of int16, and products of int16."""
     left, right = (
-        prepare_integers(side, centred_lengths(side, view), view)
+        prepare_integers(side, centred_lengths(side, view), view, in_int8=True)
         for side, view in zip(sides, (centre, centre.swapped()), strict=True)
     )
-    scale = IntegerKeys.of(left, right)
+    assert left.coarse
+    assert right.coarse
+    scale = IntegerKeys.of(left.coarse, left.offset, right.coarse, right.offset)
     sums = left.coarse.values.astype(np.int64) @ right.coarse.values.astype(np.int64).T
     keys = (sums + scale.row_offset[:, None] + scale.column_offset) >> scale.shift
     assert np.abs(keys).max() <= 32_767
@@ -430,11 +432,19 @@ def check_integer_products(sides: list[Array], centre: Centre, scores: Array, _n
     assert (keys <= scale.above(scores + margin)).all()
     assert (keys > scale.below(scores - margin)).all()
     assert (scale.least(keys.astype(np.int16)) <= scores + margin).all()
-    fine = left.fine.values.astype(np.int64) @ right.fine.values.astype(np.int64).T
-    assert (
-        np.abs(np.abs(left.fine.values.astype(np.int64)) @ np.abs(right.fine.values.astype(np.int64)).T).max() < 2**31
+    check_fine_products(left, right, scores)
+    left, right = (
+        prepare_integers(side, centred_lengths(side, view), view, in_int8=False)
+        for side, view in zip(sides, (centre, centre.swapped()), strict=True)
     )
-    approximate = fine * (left.fine.step * right.fine.step) + (left.offset[:, None] + right.offset)
+    assert left.coarse is None
+    check_fine_products(left, right, scores)
+
+
+def check_fine_products(left: IntegerRows, right: IntegerRows, scores: Array) -> None:
+    rows, columns = (side.fine.values.astype(np.int64) for side in (left, right))
+    assert (np.abs(rows) @ np.abs(columns).T).max() < 2**31
+    approximate = (rows @ columns.T) * (left.fine.step * right.fine.step) + (left.offset[:, None] + right.offset)
     assert (np.abs(approximate - scores) <= bounds.margins(left.fine.terms, right.fine.terms).T).all()
 
 
