@@ -117,14 +117,47 @@ class Bands:
 class ScreenedTile:
     """The result of screening a tile: the numbers of scores surely above each target, and the undecided cells.
 
-    `row_sure` and `column_sure` are (L, n); `rows`, `columns` and `keys` have an entry for each undecided cell;
-    `row_least` and `column_least` are the keys that those of hits exceed, which the tile's products can have raised.
+    Attributes:
+        row_sure, column_sure: (L, n).
+        rows, columns, keys: (c,), the cells whose scores are needed.
+        hits, reached: the cells that can be hits, and what their scores less kappa are at least, (h,).
     """
 
     row_sure: NDArray[Any]
     column_sure: NDArray[Any]
-    rows: NDArray[Any]
-    columns: NDArray[Any]
+    rows: NDArray[np.int32]
+    columns: NDArray[np.int32]
     keys: Keys
-    row_least: Keys
-    column_least: Keys
+    hits: PossibleHits | None = None  # None: those whose scores are needed
+    reached: Doubles | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PossibleHits:
+    """Cells that can be hits, (h,): their rows and columns, and what their scores less kappa are at most."""
+
+    rows: NDArray[np.int32]
+    columns: NDArray[np.int32]
+    most: Doubles
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, chosen: NDArray[np.bool_]) -> PossibleHits:
+        """Some of the cells."""
+        return PossibleHits(rows=self.rows[chosen], columns=self.columns[chosen], most=self.most[chosen])
+
+    def moved(self, row: int, column: int) -> PossibleHits:
+        """The cells of a tile that starts at some row and column, as those of its blocks."""
+        return PossibleHits(
+            rows=self.rows + np.int32(row), columns=self.columns + np.int32(column), most=self.most.copy()
+        )
+
+
+def joined_hits(parts: list[PossibleHits]) -> PossibleHits:
+    """The cells of all parts."""
+    rows, columns, most = (
+        np.concatenate([np.empty(0, dtype=kind), *(vars(part)[name] for part in parts)])
+        for name, kind in (("rows", np.int32), ("columns", np.int32), ("most", np.float64))
+    )
+    return PossibleHits(rows=rows, columns=columns, most=most)

@@ -26,6 +26,7 @@ _TEXT_BLOCK = 8192  # larger blocks are not faster, and delay the end
 _CPU_TILE, _CUDA_TILE = (1024, 1024), (4096, 8192)
 _DEVICE_THREADS = 2
 _MIN_TILE = 64  # rows and columns of the smallest tile
+POSSIBLE_SHARE = 128  # one of so many cells of a tile of images and a block of texts can be in memory as possible hits
 _FIXED = 2**24  # bytes of the product's library and of small arrays, for all sizes
 
 
@@ -101,26 +102,32 @@ class Layout:
     ) -> Layout:
         """The blocks for `memory` bytes, of the host and of the device each; the result takes `result` bytes.
 
-        Three text blocks are in memory at once (one is read, two are ranked); the image block takes the rest.
+        Four text blocks are in memory at once (one is read, two are screened, the hits of one are inserted), with the
+        possible hits of three; the image block takes the rest.
 
         Raises:
             VectorError: the smallest blocks do not fit.
         """
-        # A row in float32 and prepared, and both again while it is sorted or in page-locked memory; terms, targets and
-        # their bands.
-        row = 2 * (width * 4 + (width + EXTRA) * precision.itemsize + 2 * padded(width)) + 256
+        on_cpu = torch.device(device).type == "cpu"
+        # A row in float32 before and after it is sorted, and prepared; in int8 all of it again, while rows with greater
+        # errors are moved, as in page-locked memory. Terms, targets and their bands.
+        copies = 1 if on_cpu and precision != torch.int8 else 2
+        prepared = (width + EXTRA) * precision.itemsize + 2 * padded(width)
+        row = (1 + copies) * width * 4 + copies * prepared + 256
         threads = screen_threads(device)
-        tile = _CPU_TILE if torch.device(device).type == "cpu" else _CUDA_TILE
+        tile = _CPU_TILE if on_cpu else _CUDA_TILE
         block = _TEXT_BLOCK
         fixed = _FIXED + result
         while True:
-            # A tile's product and keys and, in the worst case, every cell of it: row, column, key, score.
-            scratch = tile[0] * tile[1] * (2 * max(precision.itemsize, 4) + 32) * threads
-            rest = memory - fixed - scratch - 3 * min(block, max(texts, 1)) * row
-            if rest >= min(max(images, 1), 8 * tile[0]) * row:
-                return cls(images=max(1, min(images, rest // row)), texts=block, tile=tile)
+            # A tile's product and keys and, in the worst case, every cell of it: row, column, key and score of those
+            # near a target and of possible hits, and the bounds of the latter.
+            scratch = tile[0] * tile[1] * (2 * max(precision.itemsize, 4) + 64) * threads
+            rest = memory - fixed - scratch - 4 * min(block, max(texts, 1)) * row
+            image = row + 3 * block // POSSIBLE_SHARE * 16  # with row, column and score of possible hits
+            if rest >= min(max(images, 1), 8 * tile[0]) * image:
+                return cls(images=max(1, min(images, rest // image)), texts=block, tile=tile)
             if tile[1] <= _MIN_TILE:
-                need = memory - rest + min(max(images, 1), 8 * tile[0]) * row
+                need = memory - rest + min(max(images, 1), 8 * tile[0]) * image
                 message = f"{memory} bytes of memory are too few to rank vectors of width {width}: use at least {need}"
                 raise VectorError(message)
             block = max(block // 2, _MIN_TILE)

@@ -235,8 +235,6 @@ class FusedScreen:
             rows=(places // len(columns.prepared)).astype(np.int32),
             columns=(places % len(columns.prepared)).astype(np.int32),
             keys=packed.astype(np.int32),  # the lower half
-            row_least=row_bands.least,
-            column_least=column_bands.least,
         )
 
     def _raised(self, left: TileSide, right: TileSide, scale: KeyScale) -> tuple[Bands, Bands]:

@@ -121,7 +121,8 @@ def prepare_integers(values: NDArray[np.float32], lengths: Doubles, centre: Cent
     spread = np.sqrt(np.mean(np.square(lengths)) / width) if count else 0.0
     steps = np.array([lengths.max(initial=0.0) / (_FINE_LENGTH - np.sqrt(width) / 2), _CLIP * spread / _LARGEST])
     steps[steps == 0] = 1.0
-    fine, coarse = np.empty((count, width), dtype=np.int16), np.empty((count if in_int8 else 0, width), dtype=np.int8)
+    fine = np.empty((count, width), dtype=np.int16)
+    coarse = np.empty((count if in_int8 else 0, width), dtype=np.int8)
     offset, errors, rounded = np.empty(count), np.empty((2, count)), np.empty((2, count))
     if in_int8:
         rotation = _rotation(values.shape[1])
@@ -131,17 +132,14 @@ def prepare_integers(values: NDArray[np.float32], lengths: Doubles, centre: Cent
     if not centre.left:
         offset += mean @ other_mean - centre.shift
     sizes = lengths + 2 * np.linalg.norm(mean)
-    rows = [
-        Integers(
-            values=integers,
-            step=float(steps[place]),
-            terms=_terms(centre, errors[place], rounded[place], lengths, sizes, width),
-        )
-        for place, integers in enumerate((fine, coarse) if in_int8 else (fine,))
-    ]
+
+    def rows(place: int, integers: NDArray[Any]) -> Integers:
+        terms = _terms(centre, errors[place], rounded[place], lengths, sizes, width)
+        return Integers(values=integers, step=float(steps[place]), terms=terms)
+
     return IntegerRows(
-        fine=rows[0],
-        coarse=rows[1] if in_int8 else None,
+        fine=rows(0, fine),
+        coarse=rows(1, coarse) if in_int8 else None,
         offset=offset,
         clipped=errors[1] > _ORDINARY * steps[1] * np.sqrt(width / 12) if in_int8 else np.zeros(count, dtype=np.bool_),
     )

@@ -111,38 +111,50 @@ def accumulate_counts(
 
 
 @njit(nogil=True, cache=True)
-def insert_hits(
-    query_of: NDArray[np.int32],
-    ids: Ints,
-    others: NDArray[np.int32],
-    other_ids: Ints,
-    cell_keys: Keys,
-    floor: Keys,
-    scores: Doubles,
-    hits: Ints,
-    hit_scores: Doubles,
+def raise_floors(
+    query_of: NDArray[np.int32], ids: Ints, least: Doubles, reached: Doubles
 ) -> None:  # pragma: no cover - compiled
-    """Insert the cells above the floor of their query's hits: the greater score first, then the smaller row number.
+    """Insert scores that candidates reach at least into the greatest of each query.
 
     Args:
-        query_of, others: (c,), query and candidate of each cell; ids, other_ids: their row numbers among all.
-        cell_keys, scores: (c,), each cell's key and score; floor: (Q,), the keys of hits are above it.
+        query_of, least: (c,), the query of each cell, and what its score is at least; a cell is given once.
+        ids: (Q,), the row numbers of the queries.
+        reached: (N, k), descending.
+    """
+    last = reached.shape[1] - 1
+    for cell in range(len(query_of)):
+        score, greatest = least[cell], reached[ids[query_of[cell]]]
+        if score > greatest[last]:
+            place = last
+            while place and greatest[place - 1] < score:
+                greatest[place] = greatest[place - 1]
+                place -= 1
+            greatest[place] = score
+
+
+@njit(nogil=True, cache=True)
+def insert_hits(
+    queries: Ints, items: Ints, scores: Doubles, hits: Ints, hit_scores: Doubles
+) -> None:  # pragma: no cover - compiled
+    """Insert candidates into the hits of queries: the greater score first, then the smaller row number.
+
+    Args:
+        queries, items, scores: (c,), the row numbers of query and candidate, and their score.
         hits, hit_scores: (N, k) of all queries.
     """
     last = hits.shape[1] - 1
-    for cell in range(len(query_of)):
-        if cell_keys[cell] > floor[query_of[cell]]:
-            query, item, score = ids[query_of[cell]], other_ids[others[cell]], scores[cell]
-            place = last + 1
-            while place:
-                before, other = hit_scores[query, place - 1], hits[query, place - 1]
-                if other >= 0 and (score < before or (score == before and item > other)):
-                    break
-                place -= 1
-                if place < last:
-                    hits[query, place + 1], hit_scores[query, place + 1] = other, before
-            if place <= last:
-                hits[query, place], hit_scores[query, place] = item, score
+    for cell in range(len(queries)):
+        query, item, score = queries[cell], items[cell], scores[cell]
+        place = last + 1
+        while place:
+            before, other = hit_scores[query, place - 1], hits[query, place - 1]
+            if other >= 0 and (score < before or (score == before and item > other)):
+                break
+            place -= 1
+            if place < last:
+                hits[query, place + 1], hit_scores[query, place + 1] = other, before
+        if place <= last:
+            hits[query, place], hit_scores[query, place] = item, score
 
 
 @njit(nogil=True, cache=True)

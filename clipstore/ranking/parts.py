@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from clipstore.device import unallocated_memory
 from clipstore.errors import VectorError
 from clipstore.ranking import bounds, kernels
-from clipstore.ranking.blocks import Layout, Side, prefetch, screen_threads, spans
+from clipstore.ranking.bands import PossibleHits, ScreenedTile, joined_hits
+from clipstore.ranking.blocks import POSSIBLE_SHARE, Layout, Side, prefetch, screen_threads, spans
 from clipstore.ranking.bounds import Centre
 from clipstore.ranking.calibration import fastest_precision
 from clipstore.ranking.device_copies import CopyStream
@@ -149,7 +150,7 @@ class RankSettings:
                 width=width,
                 precision=precision,
                 device=self.device,
-                result=pairs * 96 + (images + texts) * (self.top_k * 16 + 32),
+                result=pairs * 96 + (images + texts) * (self.top_k * 24 + 32),
                 memory=int(min(budget, free)),
             )
         except VectorError as error:
@@ -252,17 +253,20 @@ class _Pass:
         ) as pool:
             for span in image_spans:
                 left = Block(self._last.rows(images, span, self._state), self._state, left=True)
-                working: list[Future[int]] = []
-                load = partial(self._load, texts)
-                for (low, high), right in zip(text_spans, prefetch(load, text_spans), strict=True):
+                settled: list[Future[int]] = []
+                before: _Screening | None = None
+                for (low, high), right in zip(
+                    text_spans, prefetch(partial(self._load, texts), text_spans), strict=True
+                ):
                     started = [
-                        pool.submit(self._rank_row_tile, left, right, tile) for tile in range(len(left.rows.tiles))
+                        pool.submit(self._screen_row_tile, left, right, tile) for tile in range(len(left.rows.tiles))
                     ]
-                    rechecked += sum(future.result() for future in working)
-                    working = started
+                    settled += self._settle(pool, left, before)
+                    before = right, started
                     done += high - low
                     on_progress(done, len(columns) * len(image_spans))
-                rechecked += sum(future.result() for future in working)
+                settled += self._settle(pool, left, before)
+                rechecked += sum(future.result() for future in settled)
         return rechecked
 
     def _load(self, texts: Side, span: tuple[int, int]) -> Block:
@@ -271,13 +275,14 @@ class _Pass:
             rows = PreparedRows(values, span[0], self._state, left=False)
         return Block(rows, self._state, left=False)
 
-    def _rank_row_tile(self, left: Block, right: Block, row_tile: int) -> int:
-        """Rank a tile of images with all tiles of a block of texts; the number of rescored cells."""
+    def _screen_row_tile(self, left: Block, right: Block, row_tile: int) -> tuple[PossibleHits, int]:
+        """Count in a tile of images and all tiles of a block of texts; the possible hits, and the number of scores."""
         part = left.rows.tiles[row_tile]
         scale = key_scale(left.rows, part, right.rows, self._key_precision)
         row_bands = left.bands(part, right.rows, slice(None), scale)
         (column_bands,) = right.bands(slice(None), left.rows, slice(row_tile, row_tile + 1), scale)
-        rescored = 0
+        possible: list[PossibleHits] = []
+        rescored, room = 0, (part.stop - part.start) * len(right.queries) // POSSIBLE_SHARE
         for tile, (column_part, rows) in enumerate(zip(right.rows.tiles, row_bands, strict=True)):
             columns = column_bands.part(column_part)
             cells = self._screen(
@@ -289,7 +294,45 @@ class _Pass:
             kernels.score_cells(
                 left.rows.values[part], cells.rows, right.rows.values[column_part], cells.columns, scores
             )
-            left.accumulate(row_tile, rows, cells, scores, right.rows.ids[column_part])
-            right.accumulate(tile, columns, cells, scores, left.rows.ids[part])
             rescored += len(scores)
-        return rescored
+            left.count(row_tile, rows, cells, scores)
+            right.count(tile, columns, cells, scores)
+            if self._state.rows.hits.shape[1]:
+                hits, reached = _hits(cells, scores - self._state.centre.shift)
+                left.raise_floors(row_tile, hits, reached)
+                right.raise_floors(tile, hits, reached)
+                possible.append(hits.moved(part.start, column_part.start))
+                if sum(map(len, possible)) > room:
+                    rescored += self._insert_hits(left, right, joined_hits(possible))
+                    possible = []
+        return joined_hits(possible), rescored
+
+    def _settle(self, pool: ThreadPoolExecutor, left: Block, screening: _Screening | None) -> list[Future[int]]:
+        """Wait until a block has been screened, and start to insert its hits; the numbers of scores."""
+        if screening is None:
+            return []
+        right, tiles = screening
+
+        def insert(hits: PossibleHits, rescored: int) -> int:
+            return rescored + self._insert_hits(left, right, hits)
+
+        return [pool.submit(insert, *tile.result()) for tile in tiles]
+
+    def _insert_hits(self, left: Block, right: Block, possible: PossibleHits) -> int:
+        """Score the possible hits that are left after all floors were raised, and insert them; their number."""
+        hits = possible.part(left.can_be_hits(possible) | right.can_be_hits(possible))
+        scores = np.empty(len(hits))
+        kernels.score_cells(left.rows.values, hits.rows, right.rows.values, hits.columns, scores)
+        left.insert_hits(hits.rows, right.rows.ids[hits.columns], scores)
+        right.insert_hits(hits.columns, left.rows.ids[hits.rows], scores)
+        return len(scores)
+
+
+def _hits(cells: ScreenedTile, scores: Doubles) -> tuple[PossibleHits, Doubles]:
+    """The possible hits of a tile, and what they reach at least; `scores` are those of its undecided cells."""
+    if cells.hits is None or cells.reached is None:
+        return PossibleHits(rows=cells.rows, columns=cells.columns, most=scores), scores
+    return cells.hits, cells.reached
+
+
+_Screening = tuple[Block, list[Future[tuple[PossibleHits, int]]]]  # a block of texts, and the tiles of images

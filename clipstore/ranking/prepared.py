@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipstore.ranking import bounds, kernels
-from clipstore.ranking.bands import Bands, KeyScale, ScreenedTile
+from clipstore.ranking.bands import Bands, KeyScale, PossibleHits, ScreenedTile
 from clipstore.ranking.blocks import Layout, Side
 from clipstore.ranking.bounds import Centre
 from clipstore.ranking.device_copies import copy_to
@@ -33,6 +33,7 @@ class Direction:
         score: the scores of the pairs of these queries, (p,), in the order of the pairs.
         greater, equal: the counts of these pairs, (p,).
         hits, hit_scores: (n, top_k).
+        reached: (n, top_k), scores less kappa that as many candidates surely reach, descending; -infinity: none yet.
     """
 
     def __init__(self, queries: range, query: Ints, scores: Doubles, top_k: int) -> None:
@@ -41,6 +42,7 @@ class Direction:
         self.greater, self.equal = np.zeros((2, len(self.score)), dtype=np.int64)
         self.hits = np.full((len(queries), top_k), -1, dtype=np.int64)
         self.hit_scores = np.full((len(queries), top_k), np.nan)
+        self.reached = np.full((len(queries), top_k), -np.inf)
         local = query[chosen] - queries.start
         self._order = np.argsort(local, kind="stable")
         self._starts = np.searchsorted(local[self._order], np.arange(len(queries) + 1))
@@ -55,11 +57,8 @@ class Direction:
         return layers
 
     def floor(self, ids: Ints) -> Doubles:
-        """The score of the last hit of some queries, (n,); infinity if top_k is 0, -infinity if hits are missing."""
-        if not self.hits.shape[1]:
-            return np.full(len(ids), np.inf)
-        last = self.hit_scores[ids, -1]
-        return np.where(np.isnan(last), -np.inf, last)
+        """The least score less kappa of a hit of some queries, (n,); infinity if top_k is 0, -infinity: any score."""
+        return self.reached[ids, -1] if self.reached.shape[1] else np.full(len(ids), np.inf)
 
 
 class PreparedRows:
@@ -142,18 +141,19 @@ class Block:
     Attributes:
         rows: the prepared rows.
         queries: their row numbers among the queries of `direction`, (n,).
-        locks: held while a tile's counts are updated.
+        locks: held while the counts or floors of a tile are updated.
+        hits_lock: held while hits are inserted.
         layers: the pairs of the rows, (L, n); targets: their scores less kappa, NaN without a pair.
     """
 
     def __init__(self, rows: PreparedRows, state: State, *, left: bool) -> None:
-        self.rows, self.left, self._shift = rows, left, state.centre.shift
-        self.locks = [Lock() for _ in rows.tiles]
+        self.rows, self.left = rows, left
+        self.locks, self.hits_lock = [Lock() for _ in rows.tiles], Lock()
         self.direction = state.rows if left else state.columns
         self.queries = rows.ids - self.direction.queries.start
         self.layers = self.direction.layers(self.queries)
         self.targets = np.full(self.layers.shape, np.nan)
-        self.targets[self.layers >= 0] = self.direction.score[self.layers[self.layers >= 0]] - self._shift
+        self.targets[self.layers >= 0] = self.direction.score[self.layers[self.layers >= 0]] - state.centre.shift
 
     def bands(self, part: slice, other: PreparedRows, tiles: slice, scale: KeyScale) -> list[Bands]:
         """The bands of the rows `part` against some tiles of the other side."""
@@ -161,31 +161,33 @@ class Block:
         fine = np.full_like(margins, np.inf)
         if self.rows.integers and other.fine_greatest is not None:
             fine = bounds.margins(self.rows.integers.fine.terms[part], other.fine_greatest[tiles])
-        floor = self.direction.floor(self.queries[part]) - self._shift
+        floor = self.direction.floor(self.queries[part])
         targets = np.ascontiguousarray(self.targets[:, part])  # as in `Bands.part`
         return Bands.of(targets, floor, margins, fine, scale)
 
-    def accumulate(self, tile: int, bands: Bands, cells: ScreenedTile, scores: Doubles, other_ids: Ints) -> None:
-        """Add the counts and hits of a screened tile to the direction; `other_ids` are those of the candidates."""
+    def count(self, tile: int, bands: Bands, cells: ScreenedTile, scores: Doubles) -> None:
+        """Add the counts of a screened tile, with the scores of its cells, to those of the direction."""
         direction, part = self.direction, self.rows.tiles[tile]
-        query, other = (cells.rows, cells.columns) if self.left else (cells.columns, cells.rows)
-        sure, least = (cells.row_sure, cells.row_least) if self.left else (cells.column_sure, cells.column_least)
+        query, sure = (cells.rows, cells.row_sure) if self.left else (cells.columns, cells.column_sure)
         layers = np.ascontiguousarray(self.layers[:, part])
         targets = (bands.low, bands.high, sure, layers, direction.score)
         with self.locks[tile]:
             kernels.accumulate_counts(query, cells.keys, scores, *targets, direction.greater, direction.equal)
-            if direction.hits.shape[1]:
-                kernels.insert_hits(
-                    query,
-                    self.queries[part],
-                    other,
-                    other_ids,
-                    cells.keys,
-                    least,
-                    scores,
-                    direction.hits,
-                    direction.hit_scores,
-                )
+
+    def raise_floors(self, tile: int, hits: PossibleHits, reached: Doubles) -> None:
+        """Raise the floors of the queries of a tile by what its possible hits reach at least, (h,)."""
+        query = hits.rows if self.left else hits.columns
+        with self.locks[tile]:
+            kernels.raise_floors(query, self.queries[self.rows.tiles[tile]], reached, self.direction.reached)
+
+    def can_be_hits(self, hits: PossibleHits) -> NDArray[np.bool_]:
+        """Which of these cells, with rows and columns of the blocks, can be hits of their queries still, (h,)."""
+        return hits.most >= self.direction.floor(self.queries[hits.rows if self.left else hits.columns])
+
+    def insert_hits(self, query: NDArray[np.int32], items: Ints, scores: Doubles) -> None:
+        """Insert scored candidates, given by their row numbers, into the hits of rows of this block, (c,) each."""
+        with self.hits_lock:
+            kernels.insert_hits(self.queries[query], items, scores, self.direction.hits, self.direction.hit_scores)
 
 
 @dataclass(frozen=True, kw_only=True)

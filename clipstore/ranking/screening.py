@@ -48,13 +48,35 @@ class Queries(NamedTuple):
     offset: Doubles
 
 
+class Cells(NamedTuple):
+    """Room for the cells of a tile, `size` of each kind at most.
+
+    Attributes:
+        near: (2, size) int32, row and column of each cell that can be on either side of a target.
+        near_keys: (size,), their keys.
+        hits: (2, size) int32, row and column of each cell that can be among the hits.
+        hit_scores: (size,), their fine scores.
+    """
+
+    near: NDArray[np.int32]
+    near_keys: Keys
+    hits: NDArray[np.int32]
+    hit_scores: Doubles
+
+    @classmethod
+    def empty(cls, size: int, kind: np.dtype[np.signedinteger]) -> Cells:
+        """Room for `size` cells with keys of a type."""
+        near, hits = np.empty((2, 2, size), dtype=np.int32)
+        return cls(near=near, near_keys=np.empty(size, dtype=kind), hits=hits, hit_scores=np.empty(size))
+
+
 @njit(nogil=True, cache=True)
 def screen(
-    bits: Keys, magnitude: Any, rows: Queries, columns: Queries, unit: float, cells: NDArray[np.int32], cell_keys: Keys
-) -> int:  # pragma: no cover - compiled
-    """Count the scores surely above each target of a tile, and list the undecided cells.
+    bits: Keys, magnitude: Any, rows: Queries, columns: Queries, unit: float, cells: Cells
+) -> tuple[int, int]:  # pragma: no cover - compiled
+    """Count the scores surely above each target of a tile, and list the cells near a target and those of hits.
 
-    `cells` (2, R * C) and `cell_keys` (R * C,) are set to row and column of each undecided cell, and to its key.
+    Without rows in int16 a cell near a target or of a hit is listed as one near a target.
 
     Args:
         bits: (R, C), the bits of the products.
@@ -62,17 +84,17 @@ def screen(
         rows: the queries of the rows.
         columns: the queries of the columns.
         unit: of the products in int16.
-        cells: see above.
-        cell_keys: see above.
+        cells: set.
 
     Returns:
-        The number of undecided cells.
+        The numbers of cells near a target and of hits.
     """
-    undecided, width = 0, bits.shape[1]
+    undecided, possible, width, is_fine = 0, 0, bits.shape[1], rows.rows.shape[1] > 0
     rows.sure[:] = 0
     columns.sure[:] = 0
     line = np.empty(width, dtype=bits.dtype)
-    flags, near = np.zeros(-(-width // FLAGS) * FLAGS, dtype=np.uint8), np.empty(width, dtype=np.uint8)
+    flags = np.zeros(-(-width // FLAGS) * FLAGS, dtype=np.uint8)
+    near, hit = np.empty(width, dtype=np.uint8), np.empty(width, dtype=np.uint8)
     places = np.zeros(width + PAIRS, dtype=np.int32)
     sums, scores = np.empty(len(places), dtype=np.int32), np.empty(width)
     flagged_keys = np.empty(width, dtype=bits.dtype)
@@ -88,12 +110,18 @@ def screen(
             scores[cell] = sums[cell] * unit + (rows.offset[i] + columns.offset[j])
             flagged_keys[cell] = line[j]
         _find_near(i, rows, columns, most, places[:count], scores, near)
+        _find_hits(i, rows, columns, places[:count], scores, hit)
         for cell in range(count):  # without a branch, which would be mispredicted often
-            cells[0, undecided], cells[1, undecided], cell_keys[undecided] = i, places[cell], flagged_keys[cell]
-            undecided += near[cell]
-            scores[cell] = np.nan if near[cell] else scores[cell]
+            j, is_near, is_hit = places[cell], near[cell], hit[cell]
+            if not is_fine:
+                is_near |= is_hit
+            cells.near[0, undecided], cells.near[1, undecided], cells.near_keys[undecided] = i, j, flagged_keys[cell]
+            undecided += is_near
+            cells.hits[0, possible], cells.hits[1, possible], cells.hit_scores[possible] = i, j, scores[cell]
+            possible += is_hit
+            scores[cell] = np.nan if is_near else scores[cell]
         _count_decided(i, flagged_keys, rows, columns, most, places[:count], scores)
-    return undecided
+    return undecided, possible
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -161,11 +189,9 @@ def _list_flagged(flags: NDArray[np.uint8], places: NDArray[np.int32]) -> int:  
 def _find_near(
     i: int, rows: Queries, columns: Queries, most: Any, places: NDArray[np.int32], scores: Doubles, near: Any
 ) -> None:  # pragma: no cover - compiled
-    """Set whether each fine score can be that of a hit, or on either side of a target."""
-    least, margin = rows.floor[i] - rows.margin[i], rows.margin[i]
-    for cell in range(len(places)):
-        j = places[cell]
-        near[cell] = (scores[cell] >= least) | (scores[cell] >= columns.floor[j] - columns.margin[j])
+    """Set whether each fine score can be on either side of a target."""
+    near[:] = 0
+    margin = rows.margin[i]
     for layer in range(rows.low.shape[0]):
         if _is_near(rows, layer, i, most):
             target = rows.targets[layer, i]
@@ -175,6 +201,17 @@ def _find_near(
         for cell in range(len(places)):
             j = places[cell]
             near[cell] |= abs(scores[cell] - columns.targets[layer, j]) <= columns.margin[j]
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _find_hits(
+    i: int, rows: Queries, columns: Queries, places: NDArray[np.int32], scores: Doubles, hit: Any
+) -> None:  # pragma: no cover - compiled
+    """Set whether each fine score can be that of a hit."""
+    least = rows.floor[i] - rows.margin[i]
+    for cell in range(len(places)):
+        j = places[cell]
+        hit[cell] = (scores[cell] >= least) | (scores[cell] >= columns.floor[j] - columns.margin[j])
 
 
 @njit(nogil=True, cache=True, inline="always")

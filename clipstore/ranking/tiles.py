@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from clipstore.ranking import bounds, screening
-from clipstore.ranking.bands import Bands, Keys, KeyScale, ScreenedTile
+from clipstore.ranking.bands import Bands, Keys, KeyScale, PossibleHits, ScreenedTile
 from clipstore.ranking.integers import IntegerKeys
 from clipstore.ranking.prepared import PreparedRows
 
@@ -65,8 +65,7 @@ class CpuScreen(local):
         self._is_int8, self._top_k = precision == torch.int8, top_k
         self._product = torch.empty(size, dtype=torch.int32 if self._is_int8 else precision)
         self._bits = np.empty(size, dtype=np.int16) if self._is_int8 else bounds.bits(self._product).numpy()
-        self._cells = np.empty((2, size), dtype=np.int32)
-        self._keys = np.empty(size, dtype=self._bits.dtype)
+        self._cells = screening.Cells.empty(size, self._bits.dtype)
 
     def __call__(self, left: TileSide, right: TileSide, scale: KeyScale) -> ScreenedTile:
         """Screen a tile; the result is valid until the next call."""
@@ -81,16 +80,20 @@ class CpuScreen(local):
         rows = replace(left, bands=row_bands).queries(bits.dtype)
         columns = replace(right, bands=column_bands).queries(bits.dtype)
         unit = left.rows.fine_step * right.rows.fine_step
-        count = screening.screen(bits, magnitude, rows, columns, unit, self._cells, self._keys)
-        return ScreenedTile(
+        cells = self._cells
+        near, possible = screening.screen(bits, magnitude, rows, columns, unit, cells)
+        tile = ScreenedTile(
             row_sure=rows.sure,
             column_sure=columns.sure,
-            rows=self._cells[0, :count],
-            columns=self._cells[1, :count],
-            keys=self._keys[:count],
-            row_least=rows.least,
-            column_least=columns.least,
+            rows=cells.near[0, :near],
+            columns=cells.near[1, :near],
+            keys=cells.near_keys[:near],
         )
+        if not left.rows.integers:
+            return tile
+        scores, margin = cells.hit_scores[:possible], row_bands.fine_margin[cells.hits[0, :possible]]
+        hits = PossibleHits(rows=cells.hits[0, :possible], columns=cells.hits[1, :possible], most=scores + margin)
+        return replace(tile, hits=hits, reached=scores - margin)
 
     def _products(self, left: TileSide, right: TileSide, scale: KeyScale) -> tuple[Keys, Any]:
         """The bits of the products, (R, C), and the mask that makes keys of them: see `screening.screen`."""
@@ -147,8 +150,6 @@ class DeviceScreen:
             rows=row.to(torch.int32).cpu().numpy(),
             columns=column.to(torch.int32).cpu().numpy(),
             keys=keys[row, column].cpu().numpy(),
-            row_least=rows.least,
-            column_least=columns.least,
         )
 
     def _raised(self, keys: torch.Tensor, bands: Bands, across: int, scale: KeyScale) -> Bands:

@@ -64,7 +64,7 @@ def test_ranks_over_many_tiles_equal_those_of_the_cpu(monkeypatch: pytest.Monkey
     images, texts = generic(80, 24, 1), generic(100, 24, 2)
     texts[::3] = texts[0]
     pairs = sample_pairs(80, 100)
-    memory = least_memory(images, texts, pairs) + 2**16
+    memory = least_memory(images, texts, pairs, device=DEVICE) + 2**16
     DeviceTensor.peak_bytes = 0
     assert same(rank_pairs(images, texts, pairs, device=DEVICE, memory=memory), rank_pairs(images, texts, pairs))
     assert 0 < DeviceTensor.peak_bytes <= memory - 2**24, "the constant part of the plan is not used here"

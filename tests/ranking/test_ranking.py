@@ -107,10 +107,10 @@ def same(first: Ranks, second: Ranks) -> bool:
     )
 
 
-def least_memory(images: Array, texts: Array, pairs: Array) -> int:
+def least_memory(images: Array, texts: Array, pairs: Array, screen: str = "auto", device: str = "cpu") -> int:
     """The bytes that the error requires: the smallest blocks."""
     with pytest.raises(VectorError) as caught:
-        rank_pairs(images, texts, pairs, memory=1)
+        rank_pairs(images, texts, pairs, memory=1, screen=screen, device=device)
     required = re.search(r"at least (\d+)$", str(caught.value))
     assert required, caught.value
     return int(required[1])
@@ -247,19 +247,13 @@ def test_memory_threads_and_screens_change_nothing(count: int, threads: Callable
     threads(count)
     least = least_memory(images, texts, pairs)
     for screen in ("int8", "bf16", "fp32", "fp64"):
-        budgets = [least_of(images, texts, pairs, screen), least * 5 // 4, 2 * least, 6 * least, 2**31]
+        budgets = [least_memory(images, texts, pairs, screen), least * 5 // 4, 2 * least, 6 * least, 2**31]
         for memory in budgets:
             ranks = rank_pairs(images, texts, pairs, memory=max(memory, budgets[0]), screen=screen)
             assert same(ranks, usual), (count, memory, screen)
             assert ranks.screen == screen
             assert 0 < ranks.rechecked <= 700 * 2500
         assert torch.get_num_threads() == count
-
-
-def least_of(images: Array, texts: Array, pairs: Array, screen: str) -> int:
-    with pytest.raises(VectorError) as caught:
-        rank_pairs(images, texts, pairs, memory=1, screen=screen)
-    return int(str(caught.value).split()[-1])
 
 
 def test_progress_ends_at_its_total() -> None:
@@ -310,7 +304,7 @@ def tile_sides(
 
 
 def check_side(side: TileSide, cells: ScreenedTile, scores: Array, top_k: int, *, is_row: bool) -> None:
-    """The sure counts and the undecided cells together give the counts at every target; all hits are undecided."""
+    """The sure counts and the undecided cells together give the counts at every target; all hits are possible hits."""
     sure = cells.row_sure if is_row else cells.column_sure
     query, other = (cells.rows, cells.columns) if is_row else (cells.columns, cells.rows)
     for layer, targets in enumerate(side.bands.targets):
@@ -320,6 +314,10 @@ def check_side(side: TileSide, cells: ScreenedTile, scores: Array, top_k: int, *
             listed = scores[number, other[here & near]]
             assert sure[layer, number] + (listed > targets[number]).sum() == (scores[number] > targets[number]).sum()
             assert (listed == targets[number]).sum() == (scores[number] == targets[number]).sum()
+    if cells.hits:
+        query, other = (cells.hits.rows, cells.hits.columns) if is_row else (cells.hits.columns, cells.hits.rows)
+        assert (cells.reached <= scores[query, other]).all()
+        assert (scores[query, other] <= cells.hits.most).all()
     for number, row in enumerate(scores):
         best = np.sort(row)[::-1][:top_k]
         assert set(np.flatnonzero(row >= best[-1]) if len(best) else ()) <= set(other[query == number])
@@ -467,7 +465,7 @@ def test_loops_are_compiled_for_contiguous_arrays_only() -> None:
     """Also where tiles are parts of blocks: each other layout would take seconds to compile."""
     images, texts = vectors(1100, 3200, 6)
     rank_pairs(images, texts, sample_pairs(1100, 3200))
-    for loop in (screening.screen, kernels.accumulate_counts, kernels.insert_hits, kernels.score_cells):
+    for loop in (screening.screen, kernels.accumulate_counts, kernels.raise_floors, kernels.score_cells):
         assert loop.signatures
         for signature in loop.signatures:
             arrays = [part for kind in signature for part in getattr(kind, "types", [kind]) if hasattr(part, "layout")]
@@ -523,7 +521,7 @@ def test_targets_below_all_sums_of_a_tile(screen: str) -> None:
     """Values of narrow rows exceed int8, so that no sum is near the least scores: all others are above them."""
     images, texts = vectors(150, 65, 1)
     pairs = sample_pairs(150, 65)
-    memory = least_of(images, texts, pairs, screen)
+    memory = least_memory(images, texts, pairs, screen)
     for top_k in (0, 2):
         ranks = rank_pairs(images, texts, pairs, top_k=top_k, screen=screen, memory=memory)
         check(ranks, exact_scores(images, texts), pairs, top_k)
