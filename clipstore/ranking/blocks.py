@@ -26,7 +26,7 @@ _TEXT_BLOCK = 8192  # larger blocks are not faster, and delay the end
 _CPU_TILE, _CUDA_TILE = (1024, 1024), (4096, 8192)
 _DEVICE_THREADS = 2
 _MIN_TILE = 64  # rows and columns of the smallest tile
-POSSIBLE_SHARE = 128  # one of so many cells of a tile of images and a block of texts can be in memory as possible hits
+POSSIBLE_SHARE = 64  # one of so many cells of a tile of images and a block of texts can be in memory as possible hits
 _FIXED = 2**24  # bytes of the product's library and of small arrays, for all sizes
 
 
@@ -103,7 +103,7 @@ class Layout:
         """The blocks for `memory` bytes, of the host and of the device each; the result takes `result` bytes.
 
         Four text blocks are in memory at once (one is read, two are screened, the hits of one are inserted), with the
-        possible hits of three; the image block takes the rest.
+        possible hits of two; the image block takes the rest.
 
         Raises:
             VectorError: the smallest blocks do not fit.
@@ -123,7 +123,7 @@ class Layout:
             # near a target and of possible hits, and the bounds of the latter.
             scratch = tile[0] * tile[1] * (2 * max(precision.itemsize, 4) + 64) * threads
             rest = memory - fixed - scratch - 4 * min(block, max(texts, 1)) * row
-            image = row + 3 * block // POSSIBLE_SHARE * 16  # with row, column and score of possible hits
+            image = row + 2 * block // POSSIBLE_SHARE * 16  # with row, column and score of possible hits
             if rest >= min(max(images, 1), 8 * tile[0]) * image:
                 return cls(images=max(1, min(images, rest // image)), texts=block, tile=tile)
             if tile[1] <= _MIN_TILE:
