@@ -87,18 +87,6 @@ class Bands:
             for tile in range(len(margins))
         ]
 
-    def part(self, part: slice) -> Bands:
-        """The bands of the queries `part`; contiguous, because loops are compiled again for other arrays."""
-        return Bands(
-            targets=np.ascontiguousarray(self.targets[:, part]),
-            floor=self.floor[part],
-            margin=self.margin[part],
-            fine_margin=self.fine_margin[part],
-            low=np.ascontiguousarray(self.low[:, part]),
-            high=np.ascontiguousarray(self.high[:, part]),
-            least=self.least[part],
-        )
-
     def groups(self, candidates: int, top_k: int) -> int:
         """The groups of a tile's candidates whose bests raise the floor; 0 if they cannot.
 

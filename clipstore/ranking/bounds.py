@@ -225,12 +225,16 @@ class FloatKeys:
 
     def above(self, bounds: NDArray[np.float64]) -> Keys:
         """Keys such that a product above them had, before its rounding, a value above its bound."""
-        return keys(self._rounded(bounds)).numpy()
+        return self._keys(bounds, below=False)
 
     def below(self, bounds: NDArray[np.float64]) -> Keys:
         """Keys such that a product not above them had, before its rounding, a value below its bound."""
-        rounded = self._rounded(bounds)
-        return (keys(rounded) - 1 - (rounded == 0).to(BITS[self.precision])).numpy()  # below -0, too
+        return self._keys(bounds, below=True)
+
+    def _keys(self, values: NDArray[np.float64], *, below: bool) -> Keys:
+        keys: Keys = bits(torch.from_numpy(values * self.unit).to(self.precision)).numpy()
+        quantise.sort_bounds(keys.reshape(-1), keys.dtype.type(magnitude(self.precision)), below)
+        return keys
 
     def least(self, keys: Keys) -> NDArray[np.float64]:
         """The least values, before their rounding, of products with these keys."""
@@ -238,9 +242,6 @@ class FloatKeys:
         products = (signed ^ ((signed >> sign_place(self.precision)) & magnitude(self.precision))).view(self.precision)
         wide = products.double().clamp(max=torch.finfo(self.precision).max)  # infinite if it was rounded up
         return ((wide - wide.abs() * torch.finfo(self.precision).eps - 2.0**-126) / self.unit).numpy()
-
-    def _rounded(self, bounds: NDArray[np.float64]) -> torch.Tensor:
-        return torch.from_numpy(bounds * self.unit).to(self.precision) + 0.0  # -0 becomes 0: a product may be either
 
 
 def margins(terms: torch.Tensor, greatest: torch.Tensor) -> NDArray[np.float64]:

@@ -139,7 +139,6 @@ def _screen_of(name: str, images: NDArray[np.float32], texts: NDArray[np.float32
     scale = key_scale(left.rows, left.rows.tiles[0], right.rows, state.precision)
     sides = []
     for block, other in ((left, right), (right, left)):
-        part = block.rows.tiles[0]
-        bands = block.bands(part, other.rows, slice(0, 1), scale)[0]
-        sides.append(TileSide(rows=block.rows, part=part, bands=bands))
+        (bands,) = block.bands(0, other.rows, slice(0, 1), scale)
+        sides.append(TileSide(rows=block.rows, part=block.rows.tiles[0], bands=bands))
     return partial(CpuScreen(state.layout.tile, state.precision, 0), sides[0], sides[1], scale)

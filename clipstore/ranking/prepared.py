@@ -56,6 +56,10 @@ class Direction:
             layers[layer, present] = self._order[first[present] + layer]
         return layers
 
+    def targets(self, layers: Ints) -> Doubles:
+        """The scores of the pairs of layers, (L, n); NaN without a pair."""
+        return np.where(layers >= 0, self.score[layers], np.nan) if len(layers) else np.empty(layers.shape)
+
     def floor(self, ids: Ints) -> Doubles:
         """The least score less kappa of a hit of some queries, (n,); infinity if top_k is 0, -infinity: any score."""
         return self.reached[ids, -1] if self.reached.shape[1] else np.full(len(ids), np.inf)
@@ -143,7 +147,7 @@ class Block:
         queries: their row numbers among the queries of `direction`, (n,).
         locks: held while the counts or floors of a tile are updated.
         hits_lock: held while hits are inserted.
-        layers: the pairs of the rows, (L, n); targets: their scores less kappa, NaN without a pair.
+        layers: the pairs of the rows of each tile, (L, n); targets: their scores less kappa, NaN without a pair.
     """
 
     def __init__(self, rows: PreparedRows, state: State, *, left: bool) -> None:
@@ -151,26 +155,23 @@ class Block:
         self.locks, self.hits_lock = [Lock() for _ in rows.tiles], Lock()
         self.direction = state.rows if left else state.columns
         self.queries = rows.ids - self.direction.queries.start
-        self.layers = self.direction.layers(self.queries)
-        self.targets = np.full(self.layers.shape, np.nan)
-        self.targets[self.layers >= 0] = self.direction.score[self.layers[self.layers >= 0]] - state.centre.shift
+        self.layers = [self.direction.layers(self.queries[tile]) for tile in rows.tiles]
+        self.targets = [self.direction.targets(layers) - state.centre.shift for layers in self.layers]
 
-    def bands(self, part: slice, other: PreparedRows, tiles: slice, scale: KeyScale) -> list[Bands]:
-        """The bands of the rows `part` against some tiles of the other side."""
+    def bands(self, tile: int, other: PreparedRows, tiles: slice, scale: KeyScale) -> list[Bands]:
+        """The bands of the rows of a tile against some tiles of the other side."""
+        part = self.rows.tiles[tile]
         margins = bounds.margins(self.rows.terms[part], other.greatest[tiles])
         fine = np.full_like(margins, np.inf)
         if self.rows.integers and other.fine_greatest is not None:
             fine = bounds.margins(self.rows.integers.fine.terms[part], other.fine_greatest[tiles])
-        floor = self.direction.floor(self.queries[part])
-        targets = np.ascontiguousarray(self.targets[:, part])  # as in `Bands.part`
-        return Bands.of(targets, floor, margins, fine, scale)
+        return Bands.of(self.targets[tile], self.direction.floor(self.queries[part]), margins, fine, scale)
 
     def count(self, tile: int, bands: Bands, cells: ScreenedTile, scores: Doubles) -> None:
         """Add the counts of a screened tile, with the scores of its cells, to those of the direction."""
-        direction, part = self.direction, self.rows.tiles[tile]
+        direction = self.direction
         query, sure = (cells.rows, cells.row_sure) if self.left else (cells.columns, cells.column_sure)
-        layers = np.ascontiguousarray(self.layers[:, part])
-        targets = (bands.low, bands.high, sure, layers, direction.score)
+        targets = (bands.low, bands.high, sure, self.layers[tile], direction.score)
         with self.locks[tile]:
             kernels.accumulate_counts(query, cells.keys, scores, *targets, direction.greater, direction.equal)
 

@@ -182,3 +182,17 @@ def round_bounds(
         rounded = -float(most) if rounded < -most else rounded
         rounded = float(most) if rounded > most else rounded
         keys[n] = np.int16(0.0 if np.isnan(rounded) else rounded + added)
+
+
+@njit(nogil=True, cache=True)
+def sort_bounds(bits: NDArray[Any], magnitude: Any, below: bool) -> None:  # noqa: FBT001  # pragma: no cover - compiled
+    """Replace the bits (n,) of bounds by their keys, see `bounds.keys`, or by the keys below those.
+
+    A bound of either zero has the key of the greater, or that below the key of the less.
+    """
+    for n in range(len(bits)):
+        key = bits[n] if bits[n] >= 0 else bits[n] ^ magnitude
+        if below:
+            bits[n] = -2 if key == 0 else key - 1
+        else:
+            bits[n] = 0 if key == -1 else key
