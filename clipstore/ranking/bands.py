@@ -63,29 +63,16 @@ class Bands:
     least: Keys
 
     @classmethod
-    def of(
-        cls, targets: Doubles, floor: Doubles, margins: Doubles, fine_margins: Doubles, scale: KeyScale
-    ) -> list[Bands]:
-        """The bands in the keys of `scale`, for each of the margins (T, n) of some tiles."""
-        margins = margins + scale.lost
-        low, high = scale.below(targets - margins[:, None]), scale.above(targets + margins[:, None])
-        least = scale.below(floor - margins)
+    def of(cls, targets: Doubles, floor: Doubles, margin: Doubles, fine_margin: Doubles, scale: KeyScale) -> Bands:
+        """The bands in the keys of `scale`."""
+        margin = margin + scale.lost
+        low, high, least = scale.below(targets - margin), scale.above(targets + margin), scale.below(floor - margin)
         most, none = np.iinfo(low.dtype).max, np.isnan(targets)
-        if none.any():
-            low[:, none] = high[:, none] = most
-        least[:, floor == np.inf] = most
-        return [
-            cls(
-                targets=targets,
-                floor=floor,
-                margin=margins[tile],
-                fine_margin=fine_margins[tile],
-                low=low[tile],
-                high=high[tile],
-                least=least[tile],
-            )
-            for tile in range(len(margins))
-        ]
+        low[none] = high[none] = most
+        least[floor == np.inf] = most
+        return cls(
+            targets=targets, floor=floor, margin=margin, fine_margin=fine_margin, low=low, high=high, least=least
+        )
 
     def groups(self, candidates: int, top_k: int) -> int:
         """The groups of a tile's candidates whose bests raise the floor; 0 if they cannot.

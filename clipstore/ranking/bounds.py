@@ -232,7 +232,7 @@ class FloatKeys:
         return self._keys(bounds, below=True)
 
     def _keys(self, values: NDArray[np.float64], *, below: bool) -> Keys:
-        keys: Keys = bits(torch.from_numpy(values * self.unit).to(self.precision)).numpy()
+        keys = _rounded_bits(values * self.unit, self.precision)
         quantise.sort_bounds(keys.reshape(-1), keys.dtype.type(magnitude(self.precision)), below)
         return keys
 
@@ -242,6 +242,17 @@ class FloatKeys:
         products = (signed ^ ((signed >> sign_place(self.precision)) & magnitude(self.precision))).view(self.precision)
         wide = products.double().clamp(max=torch.finfo(self.precision).max)  # infinite if it was rounded up
         return ((wide - wide.abs() * torch.finfo(self.precision).eps - 2.0**-126) / self.unit).numpy()
+
+
+def _rounded_bits(values: NDArray[np.float64], precision: torch.dtype) -> Keys:
+    """The bits of values rounded to a precision, by numpy: torch takes longer to start an operation."""
+    with np.errstate(over="ignore"):  # to infinity, which is a bound, too
+        if precision != torch.bfloat16:
+            return values.astype(f"f{precision.itemsize}").view(f"i{precision.itemsize}")
+        single = values.astype(np.float32).view(np.int32)
+    result = np.empty(values.shape, dtype=np.int16)
+    quantise.bfloat16_bits(single.reshape(-1), result.reshape(-1))
+    return result
 
 
 def margins(terms: torch.Tensor, greatest: torch.Tensor) -> NDArray[np.float64]:

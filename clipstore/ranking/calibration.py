@@ -139,6 +139,6 @@ def _screen_of(name: str, images: NDArray[np.float32], texts: NDArray[np.float32
     scale = key_scale(left.rows, left.rows.tiles[0], right.rows, state.precision)
     sides = []
     for block, other in ((left, right), (right, left)):
-        (bands,) = block.bands(0, other.rows, slice(0, 1), scale)
+        bands = block.bands(0, other.rows, 0, scale)
         sides.append(TileSide(rows=block.rows, part=block.rows.tiles[0], bands=bands))
     return partial(CpuScreen(state.layout.tile, state.precision, 0), sides[0], sides[1], scale)

@@ -122,7 +122,7 @@ class _Problem:
             chosen = rng.integers(0, scores.shape[1], (_LAYERS, len(scores)))
             targets = np.take_along_axis(scores, chosen.T, axis=1).T.copy()
             targets[-1, ::3] = np.nan
-            (bands,) = Bands.of(targets, np.full(len(scores), floor), margin[None], margin[None], self._scale)
+            bands = Bands.of(targets, np.full(len(scores), floor), margin, margin, self._scale)
             sides.append(device_queries(values, prepared.low, prepared.terms, bands))
         return sides[0], sides[1]
 

@@ -279,11 +279,10 @@ class _Pass:
         """Count in a tile of images and all tiles of a block of texts; the possible hits, and the number of scores."""
         part = left.rows.tiles[row_tile]
         scale = key_scale(left.rows, part, right.rows, self._key_precision)
-        row_bands = left.bands(row_tile, right.rows, slice(None), scale)
         possible: list[PossibleHits] = []
         rescored, room = 0, (part.stop - part.start) * len(right.queries) // POSSIBLE_SHARE
-        for tile, (column_part, rows) in enumerate(zip(right.rows.tiles, row_bands, strict=True)):
-            (columns,) = right.bands(tile, left.rows, slice(row_tile, row_tile + 1), scale)
+        for tile, column_part in enumerate(right.rows.tiles):
+            rows, columns = left.bands(row_tile, right.rows, tile, scale), right.bands(tile, left.rows, row_tile, scale)
             cells = self._screen(
                 TileSide(rows=left.rows, part=part, bands=rows),
                 TileSide(rows=right.rows, part=column_part, bands=columns),

@@ -158,14 +158,15 @@ class Block:
         self.layers = [self.direction.layers(self.queries[tile]) for tile in rows.tiles]
         self.targets = [self.direction.targets(layers) - state.centre.shift for layers in self.layers]
 
-    def bands(self, tile: int, other: PreparedRows, tiles: slice, scale: KeyScale) -> list[Bands]:
-        """The bands of the rows of a tile against some tiles of the other side."""
+    def bands(self, tile: int, other: PreparedRows, other_tile: int, scale: KeyScale) -> Bands:
+        """The bands of the rows of a tile against a tile of the other side."""
         part = self.rows.tiles[tile]
-        margins = bounds.margins(self.rows.terms[part], other.greatest[tiles])
-        fine = np.full_like(margins, np.inf)
+        margin = bounds.margins(self.rows.terms[part], other.greatest[other_tile])
         if self.rows.integers and other.fine_greatest is not None:
-            fine = bounds.margins(self.rows.integers.fine.terms[part], other.fine_greatest[tiles])
-        return Bands.of(self.targets[tile], self.direction.floor(self.queries[part]), margins, fine, scale)
+            fine = bounds.margins(self.rows.integers.fine.terms[part], other.fine_greatest[other_tile])
+        else:
+            fine = np.full_like(margin, np.inf)
+        return Bands.of(self.targets[tile], self.direction.floor(self.queries[part]), margin, fine, scale)
 
     def count(self, tile: int, bands: Bands, cells: ScreenedTile, scores: Doubles) -> None:
         """Add the counts of a screened tile, with the scores of its cells, to those of the direction."""

@@ -148,11 +148,10 @@ def round_to_floats(
             product += value * other_mean[k]
             size += value * value
             single[k] = value - mean[k]
-        if low.itemsize == 2:  # rounded to nearest, ties to even
+        if low.itemsize == 2:
             for k in range(values.shape[1]):
-                upper = np.int32(bits[k] + np.int32(0x7FFF) + ((bits[k] >> 16) & np.int32(1))) >> 16
-                low[row, k] = np.int16(upper)
-                bits[k] = np.int32(upper << 16)
+                low[row, k] = _upper_half(bits[k])
+                bits[k] = np.int32(low[row, k]) << 16
         else:
             for k in range(values.shape[1]):
                 low[row, k] = single[k]
@@ -163,6 +162,19 @@ def round_to_floats(
             error += (centred - result) * (centred - result)
             rounded += result * result
         sums[0, row], sums[1, row], sums[2, row], sums[3, row], sums[4, row] = product, size, length, error, rounded
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _upper_half(bits: Any) -> Any:  # pragma: no cover - compiled
+    """The bits of a float32 rounded to bfloat16: to nearest, ties to even."""
+    return np.int16(np.int32(bits + np.int32(0x7FFF) + ((bits >> 16) & np.int32(1))) >> 16)
+
+
+@njit(nogil=True, cache=True)
+def bfloat16_bits(bits: NDArray[np.int32], result: NDArray[np.int16]) -> None:  # pragma: no cover - compiled
+    """Set the bits (n,) of float32 rounded to bfloat16; those of NaN mean nothing."""
+    for n in range(len(bits)):
+        result[n] = _upper_half(bits[n])
 
 
 @njit(nogil=True, cache=True)

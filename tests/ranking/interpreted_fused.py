@@ -37,7 +37,7 @@ def draw_queries(rng: np.random.Generator, values: torch.Tensor, layers: int, pr
     targets = np.where(rng.random(shape) < 1 / 3, np.nan, rng.integers(-8, 8, shape) / 4)
     floor = rng.choice([-np.inf, 0.0, 1.25, np.inf], len(values), p=[0.05, 0.15, 0.4, 0.4])
     margin = rng.choice([0.0, 0.25, 1.0], len(values))
-    (bands,) = Bands.of(targets, floor, margin[None], margin[None], bounds.FloatKeys(torch.float32))
+    bands = Bands.of(targets, floor, margin, margin, bounds.FloatKeys(torch.float32))
     sizes = values.double().norm(dim=1, keepdim=True) * 1e-7
     return device_queries(values, values.to(precision), sizes, bands)
 

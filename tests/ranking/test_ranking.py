@@ -293,8 +293,7 @@ def tile_sides(
     )
     whole = slice(0, 64)
     scale = key_scale(left.rows, whole, right.rows, key_precision or state.precision)
-    (row_bands,) = left.bands(0, right.rows, slice(None), scale)
-    (column_bands,) = right.bands(0, left.rows, slice(None), scale)
+    row_bands, column_bands = left.bands(0, right.rows, 0, scale), right.bands(0, left.rows, 0, scale)
     return (
         TileSide(rows=left.rows, part=whole, bands=row_bands),
         TileSide(rows=right.rows, part=whole, bands=column_bands),
