@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from clipstore.ranking.compiling import njit
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]

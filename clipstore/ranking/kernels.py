@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from clipstore.ranking.compiling import njit
 
 Keys = NDArray[Any]
 Ints = NDArray[np.int64]

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from clipstore.ranking.compiling import njit
 
 Doubles = NDArray[np.float64]
 

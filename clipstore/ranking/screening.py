@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from clipstore.ranking.compiling import njit
 from clipstore.ranking.intrinsics import FLAGS, PAIRS, lowest_bit, nonzero_bits, products
 
 Keys = NDArray[Any]

@@ -1,0 +1,29 @@
+"""numba's `njit` for loops whose machine code is cached on disk, or for one process where no folder is writable."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import shutil
+import tempfile
+
+from numba import config, njit
+
+__all__ = ["njit"]
+
+_log = logging.getLogger(__name__)
+
+
+def _example() -> None:
+    """A function in this package: numba looks for a folder when it is decorated."""
+
+
+try:
+    njit(cache=True)(_example)
+except RuntimeError:  # neither the package's folder nor the user's cache folder
+    config.CACHE_DIR = tempfile.mkdtemp(prefix="clipstore-")
+    atexit.register(shutil.rmtree, config.CACHE_DIR, ignore_errors=True)
+    _log.warning(
+        "clipstore: warning: each process compiles its loops, which takes seconds: "
+        "set NUMBA_CACHE_DIR to a folder that it can write"
+    )
