@@ -42,6 +42,8 @@ def bench() -> None:
     type=click.Choice(choices.SCREENS),
     default="auto",
     show_default=True,
+    envvar="CLIPSTORE_SCREEN",
+    show_envvar=True,
     help="Precision of the first matrix products; auto is the fastest on this machine.",
 )
 @memory_option("Memory budget for ranking, in addition to the base process.")

@@ -97,8 +97,17 @@ class Layout:
     tile: tuple[int, int]
 
     @classmethod
-    def plan(
-        cls, *, images: int, texts: int, width: int, precision: torch.dtype, device: str, result: int, memory: int
+    def plan(  # noqa: PLR0913
+        cls,
+        *,
+        images: int,
+        texts: int,
+        pairs: Ints,
+        width: int,
+        precision: torch.dtype,
+        device: str,
+        result: int,
+        memory: int,
     ) -> Layout:
         """The blocks for `memory` bytes, of the host and of the device each; the result takes `result` bytes.
 
@@ -117,12 +126,14 @@ class Layout:
         threads = screen_threads(device)
         tile = _CPU_TILE if on_cpu else _CUDA_TILE
         block = _TEXT_BLOCK
-        fixed = _FIXED + result
+        # Every cell of a tile, in the worst case: row, column, key and score of those near a target, and on a CPU those
+        # of possible hits, too, and the bounds of their scores.
+        cell = 64 if on_cpu else 32
+        counts = [np.sort(np.bincount(queries))[::-1] if len(queries) else np.zeros(1, np.int64) for queries in pairs.T]
         while True:
-            # A tile's product and keys and, in the worst case, every cell of it: row, column, key and score of those
-            # near a target and of possible hits, and the bounds of the latter.
-            scratch = tile[0] * tile[1] * (2 * max(precision.itemsize, 4) + 64) * threads
-            rest = memory - fixed - scratch - 4 * min(block, max(texts, 1)) * row
+            scratch = tile[0] * tile[1] * (2 * max(precision.itemsize, 4) + cell) * threads
+            layers = _layers(counts[0], tile[0], images, threads) + _layers(counts[1], tile[1], 4 * block, threads)
+            rest = memory - _FIXED - result - scratch - layers - 4 * min(block, max(texts, 1)) * row
             image = row + 2 * block // POSSIBLE_SHARE * 16  # with row, column and score of possible hits
             if rest >= min(max(images, 1), 8 * tile[0]) * image:
                 return cls(images=max(1, min(images, rest // image)), texts=block, tile=tile)
@@ -132,6 +143,14 @@ class Layout:
                 raise VectorError(message)
             block = max(block // 2, _MIN_TILE)
             tile = (max(min(tile[0], block), _MIN_TILE), max(min(tile[1], block), _MIN_TILE))
+
+
+def _layers(counts: Ints, tile: int, rows: int, threads: int) -> int:
+    """The bytes of the layers of pairs of some rows, at most: those of a tile are as many as the most pairs of a row.
+
+    `counts` are the pairs of the rows, descending. A thread holds the bands of a tile.
+    """
+    return tile * (16 * int(counts[: -(-rows // tile) + 1].sum()) + 40 * threads * int(counts[0]))
 
 
 def screen_threads(device: str) -> int:

@@ -134,8 +134,8 @@ class RankSettings:
             raise VectorError(message)
         return name
 
-    def layout(self, part: Part, pairs: int, width: int) -> Layout:
-        """The blocks of a part with `pairs` pairs of vectors of width `width`.
+    def layout(self, part: Part, pairs: Ints, width: int) -> Layout:
+        """The blocks of a part with these pairs (P, 2) of vectors of width `width`.
 
         Raises:
             VectorError: the memory is too small.
@@ -150,7 +150,8 @@ class RankSettings:
                 width=width,
                 precision=precision,
                 device=self.device,
-                result=pairs * 96 + (images + texts) * (self.top_k * 24 + 32),
+                result=len(pairs) * 96 + (images + texts) * (self.top_k * 24 + 32),
+                pairs=pairs,
                 memory=int(min(budget, free)),
             )
         except VectorError as error:
@@ -186,7 +187,7 @@ def rank_part(
     """
     name = settings.precision(images.width)
     state = State(
-        layout=settings.layout(part, len(targets.pairs), images.width),
+        layout=settings.layout(part, targets.pairs, images.width),
         precision=bounds.PRECISIONS[name],
         device=settings.device,
         centre=Centre(

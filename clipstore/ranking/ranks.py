@@ -70,8 +70,8 @@ def score_targets(
     _check(image_vectors, text_vectors, pairs, settings.top_k)
     images, texts = Side(image_vectors, "image"), Side(text_vectors, "text")
     whole = Part(images=range(len(images)), texts=range(len(texts)))
-    layout = settings.layout(whole, len(pairs), images.width)
-    return score_pairs(images, texts, np.asarray(pairs, dtype=np.int64), layout.texts)
+    rows: NDArray[np.int64] = np.asarray(pairs, dtype=np.int64)
+    return score_pairs(images, texts, rows, settings.layout(whole, rows, images.width).texts)
 
 
 def _check(images: VectorRows, texts: VectorRows, pairs: NDArray[Any], top_k: int) -> None:

@@ -146,6 +146,7 @@ def test_tiles_for_cards(gigabytes: int) -> None:
     layout = Layout.plan(
         images=123_287,
         texts=616_767,
+        pairs=np.stack([np.arange(616_767) // 5, np.arange(616_767)], axis=1),
         width=512,
         precision=torch.float16,
         device="cuda",

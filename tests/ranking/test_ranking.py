@@ -589,3 +589,13 @@ def test_hundreds_of_thousands_of_ties() -> None:
     assert ranks.text_to_image.n_equal.tolist() == [259, 259, 259]
     assert (ranks.image_to_text.hits == np.arange(10)).all()
     assert (ranks.text_to_image.hits == np.arange(10)).all()
+
+
+def test_memory_of_rows_with_many_pairs() -> None:
+    """Each pair of the row with the most is a layer of its tile."""
+    images, texts = generic(3000, 16, 1), generic(400, 16, 2)
+    pairs = sample_pairs(3000, 400)
+    many = np.concatenate([pairs, np.stack([np.arange(2500), np.full(2500, 7)], axis=1)])
+    least, usual = least_memory(images, texts, many), least_memory(images, texts, pairs)
+    assert least > usual + 64 * 2500 * 16
+    check(rank_pairs(images, texts, many, memory=least), exact_scores(images, texts), many, 10)
