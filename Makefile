@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 PARALLEL := --numprocesses auto --dist worksteal
+# To collect the other files takes longer than a test.
+CLUSTER_FILES = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark\.cluster' tests)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-cluster gpu torture fuzz coverage check format docs audit clean
@@ -19,7 +21,7 @@ test: .venv/.installed-dev  ## run the tests in their short forms on all cores (
 	.venv/bin/pytest -m "not full and not cluster" $(PARALLEL)
 
 test-cluster: .venv/.installed-dev  ## run the tests with nodes in network namespaces, as root (minutes)
-	.venv/bin/pytest -m cluster --numprocesses 2 --dist loadfile
+	.venv/bin/pytest -m cluster --numprocesses 2 --dist loadfile $(CLUSTER_FILES)
 
 test-all: .venv/.installed-dev  ## run every test in full size; those that measure run alone, one after another
 	.venv/bin/pytest -m "not full and not cluster" --hypothesis-profile full $(PARALLEL)

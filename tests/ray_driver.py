@@ -18,7 +18,7 @@ from clipstore.pipeline.embed.image_files import check_image_files
 from clipstore.pipeline.embed.run import EmbedOptions, embed
 from clipstore.store.layout import Store
 
-SHARDS = {"image": 100, "text": 2000}
+SHARDS = {"image": 60, "text": 1200}
 
 
 def main() -> None:

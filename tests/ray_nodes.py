@@ -18,7 +18,7 @@ from typing import Any
 
 from helpers import TESTS
 
-POISON = "000000001900.jpg"  # the image file that ends a worker, for readers of `broken_readers` that look for it
+POISON = "000000000900.jpg"  # the image file that ends a worker, for readers of `broken_readers` that look for it
 WORKER_ADDRESS = "10.213.77.2"
 _ADDRESSES = ("10.213.77.1", WORKER_ADDRESS)
 _DEADLINE_SECONDS = "15"  # after which a silent worker counts as stopped

@@ -16,7 +16,7 @@ from ray_nodes import Nodes
 
 from clipstore.demo.scenes import draw_dataset
 
-IMAGES = 2000
+IMAGES = 1000
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def two_nodes(ray_nodes: Nodes) -> Nodes:
 
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> tuple[Path, Path]:
-    """A store of coco-mini and 2,000 drawn scenes without vectors, and a copy that one process has embedded."""
+    """A store of coco-mini and 1,000 drawn scenes without vectors, and a copy that one process has embedded."""
     root = tmp_path_factory.mktemp("stores")
     draw_dataset(root / "scenes", images=IMAGES, seed=5, split="val")
     run_command(root / "empty", "ingest", "coco", test_data / "coco-mini", "--name", "mini")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from helpers import Trained, run_command
 from tiny_store import SPLIT, build_store
 
 import clipstore
+from clipstore import cluster
 from clipstore.bench.evaluate import BenchOptions, _problem
 from clipstore.demo.scenes import draw_dataset
 from clipstore.errors import ClusterError, ShardError
@@ -50,7 +51,7 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         self.second = self.cluster.add_node(num_cpus=1)
         self.address = self.cluster.address
 
@@ -65,9 +66,21 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     pytest.importorskip("ray")
-    nodes = Nodes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # else other work on this machine goes first
+        nodes = Nodes()
+        yield nodes
+        nodes.cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def connected(nodes: Nodes) -> Iterator[Nodes]:
+    """The cluster, to which this process stays connected; commands without this fixture connect themselves."""
+    import ray
+
+    cluster._initialise(ray, nodes.address)
     yield nodes
-    nodes.cluster.shutdown()
+    ray.shutdown()
 
 
 @pytest.fixture
@@ -87,6 +100,12 @@ SETTINGS = RankSettings(top_k=10, memory=2**30)
 
 def ranks_of(problem: Any, settings: RankSettings = SETTINGS) -> Ranks:
     return rank_pairs(problem.images, problem.texts, problem.pairs, **vars(settings))
+
+
+@pytest.fixture(scope="module")
+def expected(problem: Any) -> Ranks:
+    """The ranks of one process."""
+    return ranks_of(problem)
 
 
 def assert_same(first: Ranks, second: Ranks) -> None:
@@ -127,22 +146,21 @@ def test_an_evaluation_on_two_workers_equals_one_process(
         cli("ingest", "coco", request.getfixturevalue("test_data") / "coco-mini", "--name", "s")
     split = clipstore.open(store).sql("SELECT name FROM splits ORDER BY name")["name"].to_pylist()[0]
     cli("embed", "--model", "demo", "--split", split)
-    workers = [(), ("--ray-cpus", "1")] if dataset == "scenes" else [()]
+    cpus = ("--ray-cpus", "1") if dataset == "scenes" else ()  # all CPUs of a node, here the same
     for options in ((), ("--captions", "first5"), ("--protocol", "paired-rows")):
-        check_equal(nodes, store, cli_json, ("--model", "demo", "--split", split, *options), workers)
+        check_equal(nodes, store, cli_json, ("--model", "demo", "--split", split, *options), cpus)
 
 
 def check_equal(
-    nodes: Nodes, store: Path, cli_json: Run, words: tuple[object, ...], workers: Sequence[tuple[str, ...]] = ((),)
+    nodes: Nodes, store: Path, cli_json: Run, words: tuple[object, ...], cpus: tuple[str, ...] = ()
 ) -> None:
-    """Evaluations on the whole nodes, and by the options of `workers`, equal those of one process."""
+    """Evaluations on workers, which have the CPUs that the options say, equal those of one process."""
     alone = cli_json("eval", *words)["evaluations"]
     expected = evaluation_of(store)
-    for cpus in workers:
-        again = cli_json("eval", *words, "--ray", nodes.address, *cpus)["evaluations"]
-        assert [row["metrics"] for row in again] == [row["metrics"] for row in alone]
-        for table, other in zip(expected, evaluation_of(store), strict=True):
-            assert table.equals(other)
+    again = cli_json("eval", *words, "--ray", nodes.address, *cpus)["evaluations"]
+    assert [row["metrics"] for row in again] == [row["metrics"] for row in alone]
+    for table, other in zip(expected, evaluation_of(store), strict=True):
+        assert table.equals(other)
 
 
 @pytest.mark.cluster
@@ -171,35 +189,40 @@ def test_reranking_after_two_workers(nodes: Nodes, cli: Run, cli_json: Run, stor
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, top_k=300, memory=2**28, screen="fp32")])
-def test_ranks_on_two_workers_equal_one_process(nodes: Nodes, problem: Any, settings: RankSettings) -> None:
+def test_ranks_on_two_workers_equal_one_process(connected: Nodes, problem: Any, settings: RankSettings) -> None:
     calls: list[tuple[int, int, str]] = []
-    with rank_workers(nodes.address, 1) as pool:
+    with rank_workers(connected.address, 1) as pool:
         ranks = rank(pool, problem, lambda *progress: calls.append(progress), settings)
-    assert_same(ranks, ranks_of(problem, settings))
-    assert ranks.screen == ranks_of(problem, settings).screen
+    alone = ranks_of(problem, settings)
+    assert_same(ranks, alone)
+    assert ranks.screen == alone.screen
     assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
     assert calls[-1] == (15_000, 15_000, "part 8 of 8 on 2 workers")
 
 
 @pytest.mark.cluster
-def test_a_killed_worker_changes_nothing(nodes: Nodes, problem: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_killed_worker_changes_nothing(
+    connected: Nodes, problem: Any, expected: Ranks, caplog: pytest.LogCaptureFixture
+) -> None:
     def kill(worker: worker_pool._Worker) -> None:
         os.kill(worker.process_id, signal.SIGKILL)
 
-    check_loss(nodes, problem, kill, caplog)
+    check_loss(connected, problem, expected, kill, caplog)
 
 
 @pytest.mark.cluster
-def test_a_killed_node_changes_nothing(nodes: Nodes, problem: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_killed_node_changes_nothing(
+    connected: Nodes, problem: Any, expected: Ranks, caplog: pytest.LogCaptureFixture
+) -> None:
     try:
-        check_loss(nodes, problem, lambda _: nodes.kill_second(), caplog)
+        check_loss(connected, problem, expected, lambda _: connected.kill_second(), caplog)
     finally:
-        nodes.restore_second()
+        connected.restore_second()
 
 
 @pytest.mark.cluster
 def test_a_stopped_worker_changes_nothing(
-    nodes: Nodes, problem: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    connected: Nodes, problem: Any, expected: Ranks, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_pool, "_PATIENCE", 1.0)
     monkeypatch.setattr(worker_pool, "_POLL_SECONDS", 0.5)
@@ -210,7 +233,7 @@ def test_a_stopped_worker_changes_nothing(
         os.kill(worker.process_id, signal.SIGSTOP)
 
     try:
-        check_loss(nodes, problem, stop, caplog)
+        check_loss(connected, problem, expected, stop, caplog)
     finally:
         for process in stopped:
             if Path(f"/proc/{process}").exists():
@@ -218,7 +241,11 @@ def test_a_stopped_worker_changes_nothing(
 
 
 def check_loss(
-    nodes: Nodes, problem: Any, attack: Callable[[worker_pool._Worker], None], caplog: pytest.LogCaptureFixture
+    nodes: Nodes,
+    problem: Any,
+    expected: Ranks,
+    attack: Callable[[worker_pool._Worker], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Attack a worker of the second node while it ranks a part; the ranks are those of one process."""
     attacked: list[worker_pool._Worker] = []
@@ -233,7 +260,7 @@ def check_loss(
         ranks = rank(pool, problem, on_progress)
         assert attacked
         assert "was lost" in caplog.text
-        assert_same(ranks, ranks_of(problem))
+        assert_same(ranks, expected)
         assert_same(rank(pool, problem, lambda *_: None), ranks)  # the pool is as usable as before
 
 
@@ -245,16 +272,16 @@ class Poison:
 
 
 @pytest.mark.cluster
-def test_a_part_that_ends_every_worker_ends_the_evaluation(nodes: Nodes) -> None:
+def test_a_part_that_ends_every_worker_ends_the_evaluation(connected: Nodes) -> None:
     with (
-        rank_workers(nodes.address, 1) as pool,
+        rank_workers(connected.address, 1) as pool,
         pytest.raises(ClusterError, match=r"3 workers were lost while they ranked the same part.*--memory"),
     ):
         list(pool.results(Poison(), [Part(images=range(1), texts=range(1))]))
 
 
 @pytest.mark.cluster
-def test_errors_of_workers_name_the_node(nodes: Nodes, problem: Any, tmp_path: Path) -> None:
+def test_errors_of_workers_name_the_node(connected: Nodes, problem: Any, tmp_path: Path) -> None:
     first = replace(problem, pairs=problem.pairs[:5])  # this process reads the first block of texts only
     damaged = problem.texts.shards[1]
     copy = tmp_path / "damaged.h5"
@@ -275,15 +302,15 @@ def test_errors_of_workers_name_the_node(nodes: Nodes, problem: Any, tmp_path: P
         ),
     ]
     for kind, message, side in cases:
-        with rank_workers(nodes.address, 1) as pool, pytest.raises(kind, match=message):
+        with rank_workers(connected.address, 1) as pool, pytest.raises(kind, match=message):
             rank(pool, replace(first, texts=side), lambda *_: None)
 
 
 @pytest.mark.cluster
-def test_an_unexpected_error_of_a_worker_is_one_line(nodes: Nodes) -> None:
+def test_an_unexpected_error_of_a_worker_is_one_line(connected: Nodes) -> None:
     part = Part(images=range(1), texts=range(1))
     with (
-        rank_workers(nodes.address, 1) as pool,
+        rank_workers(connected.address, 1) as pool,
         pytest.raises(ClusterError, match=r"^ranking failed on the node .*AttributeError.*$") as caught,
     ):
         list(pool.results("no task", [part]))
@@ -291,13 +318,13 @@ def test_an_unexpected_error_of_a_worker_is_one_line(nodes: Nodes) -> None:
 
 
 @pytest.mark.cluster
-def test_a_pool_has_no_results_of_former_parts(nodes: Nodes, problem: Any) -> None:
+def test_a_pool_has_no_results_of_former_parts(connected: Nodes, problem: Any) -> None:
     """After an error, parts of the same matrix may still be ranked somewhere."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with rank_workers(nodes.address, 1) as pool:
+    with rank_workers(connected.address, 1) as pool:
         with pytest.raises(KeyboardInterrupt):
             rank(pool, problem, stop)
         with pytest.raises(ClusterError, match="no worker is left"):
@@ -305,6 +332,6 @@ def test_a_pool_has_no_results_of_former_parts(nodes: Nodes, problem: Any) -> No
 
 
 @pytest.mark.cluster
-def test_more_cpus_than_a_node_has_are_an_error(nodes: Nodes) -> None:
-    with pytest.raises(ClusterError, match="no node of the Ray cluster has 2 CPUs"), rank_workers(nodes.address, 2):
+def test_more_cpus_than_a_node_has_are_an_error(connected: Nodes) -> None:
+    with pytest.raises(ClusterError, match="no node of the Ray cluster has 2 CPUs"), rank_workers(connected.address, 2):
         pass

@@ -70,7 +70,9 @@ EVALUATED |= {
 def content(store: Path, *, evaluated: bool = True) -> dict[str, Rows]:
     """The rows of every table of a catalog."""
     mapped = MAPPED | (EVALUATED if evaluated else {})
-    return catalog_rows(store, EXACT) | {table: query_rows(store, statement) for table, statement in mapped.items()}
+    rows = catalog_rows(store, EXACT)
+    with Store(store).catalog.read():  # the statements share it: DuckDB opens the file once
+        return rows | {table: query_rows(store, statement) for table, statement in mapped.items()}
 
 
 def damage(store: Path) -> None:
