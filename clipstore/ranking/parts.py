@@ -4,8 +4,11 @@ The counts of the parts of a matrix add up to those of the whole, and its best h
 
 Images are in memory in blocks as large as the budget allows, nearly always in one; for each, texts are streamed, and
 the next block is read and prepared while this one is ranked. Threads share the tiles by image rows; two threads never
-update the same rows or columns at once. Only the number of rescored cells depends on the order of the tiles: the better
-a query's hits so far, the fewer other cells can be hits.
+update the same rows or columns at once.
+
+Hits are scored late. Each tile raises the floor of its queries, by what its candidates score at least; cells that can
+reach it are collected. When all tiles of a block of texts have been screened, few of them are left to be scored. So
+only the number of scored cells depends on the order of the tiles.
 """
 
 from __future__ import annotations
@@ -39,6 +42,9 @@ Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
 _LEAST, _MOST = 2**20, 2**34  # scores of a part: about a tile, and a minute of one core
+
+
+_Screening = tuple[Block, list[Future[tuple[PossibleHits, int]]]]  # a block of texts, and the tiles of images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,6 +338,3 @@ def _hits(cells: ScreenedTile, scores: Doubles) -> tuple[PossibleHits, Doubles]:
     if cells.hits is None or cells.reached is None:
         return PossibleHits(rows=cells.rows, columns=cells.columns, most=scores), scores
     return cells.hits, cells.reached
-
-
-_Screening = tuple[Block, list[Future[tuple[PossibleHits, int]]]]  # a block of texts, and the tiles of images

@@ -11,8 +11,7 @@ import torch
 from helpers import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated_device import DEVICE, DeviceTensor, SimulatedDevice, ThisThread, start_on_values
-from test_ranking import (
+from rank_cases import (
     cone_vectors,
     draw_pairs,
     dyadic_vectors,
@@ -22,6 +21,7 @@ from test_ranking import (
     same,
     sample_pairs,
 )
+from simulated_device import DEVICE, DeviceTensor, SimulatedDevice, ThisThread, start_on_values
 
 from clipstore.ranking import blocks, fused, fused_check, parts, rank_pairs
 from clipstore.ranking.fused import Cells, Counts, DeviceQueries

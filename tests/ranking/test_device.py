@@ -14,8 +14,8 @@ from helpers import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rank_cases import cone_vectors, draw_pairs, dyadic_vectors, generic, generic_vectors, same, sample_pairs
 from simulated_device import DEVICE, DeviceTensor, SimulatedDevice, ThisThread
-from test_ranking import cone_vectors, draw_pairs, dyadic_vectors, generic, generic_vectors, same, sample_pairs
 
 import clipstore.ranking
 from clipstore.errors import VectorError

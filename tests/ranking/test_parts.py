@@ -12,7 +12,7 @@ from helpers import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_ranking import cone_vectors, draw_pairs, dyadic_vectors, generic_vectors, same, sample_pairs, vectors
+from rank_cases import cone_vectors, draw_pairs, dyadic_vectors, generic_vectors, same, sample_pairs, vectors
 
 from clipstore.errors import VectorError
 from clipstore.ranking import (

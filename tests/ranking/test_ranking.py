@@ -2,148 +2,38 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from itertools import product
-from math import fsum
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers import examples
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from rank_cases import (
+    check,
+    cone_vectors,
+    draw_pairs,
+    dyadic_vectors,
+    exact_scores,
+    generic,
+    generic_vectors,
+    least_memory,
+    same,
+    sample_pairs,
+    vectors,
+)
 
 from clipstore.errors import VectorError
-from clipstore.ranking import BadRowError, DirectionRanks, Ranks, bounds, kernels, rank_pairs, screening
-from clipstore.ranking.bands import KeyScale, ScreenedTile
-from clipstore.ranking.blocks import Layout
-from clipstore.ranking.bounds import Centre
-from clipstore.ranking.integers import IntegerKeys, IntegerRows, centred_lengths, prepare_integers
-from clipstore.ranking.prepared import Block, Direction, PreparedRows, State
-from clipstore.ranking.tiles import CpuScreen, DeviceScreen, TileSide, key_scale
+from clipstore.ranking import BadRowError, kernels, rank_pairs, screening
 
 Array = NDArray[Any]
 
 # Few values whose products and sums are exact in float32 and in float64, so that there are many ties; zero rows too.
-QUARTERS = st.integers(-3, 3).map(lambda value: value / 4)
-
-
-@st.composite
-def dyadic_vectors(draw: st.DrawFn) -> tuple[Array, Array]:
-    """Images and texts of 0 to 9 rows of one width, often with equal rows and with equal scores."""
-    width = draw(st.sampled_from([0, 1, 2, 3, 8, 17]))
-    dtypes = st.sampled_from([np.float16, np.float32])
-    images, texts = (
-        draw(hnp.arrays(draw(dtypes), (draw(st.integers(0, 9)), width), elements=QUARTERS)) for _ in range(2)
-    )
-    return images, texts
-
-
-@st.composite
-def generic_vectors(draw: st.DrawFn) -> tuple[Array, Array]:
-    """Unit vectors in general position, some of them twice, some one float32 step away from another."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    width = draw(st.sampled_from([2, 16, 100]))
-    sides = []
-    for _ in range(2):
-        rows = rng.normal(size=(draw(st.integers(1, 8)), width))
-        rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-        nudged = rows.copy()
-        nudged[:, 0] = np.nextafter(nudged[:, 0], np.float32(2))
-        sides.append(rng.permutation(np.concatenate([rows, rows[:3], nudged])))
-    return sides[0], sides[1]
-
-
-def draw_pairs(data: st.DataObject, images: Array, texts: Array) -> Array:
-    """Any pairs, including duplicates."""
-    every = list(product(range(len(images)), range(len(texts))))
-    chosen = data.draw(st.lists(st.sampled_from(every), max_size=15)) if every else []
-    return np.array(chosen, dtype=np.int64).reshape(-1, 2)
-
 
 SCREENS = st.sampled_from(["auto", "int8", "fp16", "bf16", "fp32", "fp64"])
-
-
-def exact_scores(images: Array, texts: Array) -> Array:
-    """Every score, correctly rounded: a product of two float32 is exact in float64, and fsum rounds once."""
-    left, right = images.astype(np.float64).tolist(), texts.astype(np.float64).tolist()
-    scores = [[fsum(a * b for a, b in zip(row, column, strict=True)) for column in right] for row in left]
-    return np.array(scores, dtype=np.float64).reshape(len(left), len(right))
-
-
-def check_direction(ranks: DirectionRanks, scores: Array, pairs: Array, top_k: int) -> None:
-    """Check counts and hits against the full matrix of scores."""
-    query, positive = pairs[:, 0], pairs[:, 1]
-    assert ranks.query.tolist() == query.tolist()
-    assert ranks.positive.tolist() == positive.tolist()
-    for place, (row, column) in enumerate(pairs.tolist()):
-        others = np.delete(scores[row], column)
-        assert ranks.n_greater[place] == (others > scores[row, column]).sum()
-        assert ranks.n_equal[place] == (others == scores[row, column]).sum()
-    np.testing.assert_allclose(ranks.score, scores[query, positive], rtol=1e-12, atol=1e-12)
-    assert ranks.hits.shape == ranks.hit_scores.shape == (len(scores), top_k)
-    for row, hits, hit_scores in zip(scores, ranks.hits, ranks.hit_scores, strict=True):
-        best = np.argsort(-row, kind="stable")[:top_k]
-        assert hits.tolist() == best.tolist() + [-1] * (top_k - len(best))
-        np.testing.assert_allclose(hit_scores[: len(best)], row[best], rtol=1e-12, atol=1e-12)
-        assert np.isnan(hit_scores[len(best) :]).all()
-
-
-def check(ranks: Ranks, scores: Array, pairs: Array, top_k: int) -> None:
-    check_direction(ranks.image_to_text, scores, pairs, top_k)
-    check_direction(ranks.text_to_image, scores.T, pairs[:, ::-1], top_k)
-
-
-def same(first: Ranks, second: Ranks) -> bool:
-    """Bitwise equal."""
-    return all(
-        np.array_equal(vars(left)[name], vars(right)[name], equal_nan=name in ("score", "hit_scores"))
-        for left, right in ((first.image_to_text, second.image_to_text), (first.text_to_image, second.text_to_image))
-        for name in vars(left)
-    )
-
-
-def least_memory(images: Array, texts: Array, pairs: Array, screen: str = "auto", device: str = "cpu") -> int:
-    """The bytes that the error requires: the smallest blocks."""
-    with pytest.raises(VectorError) as caught:
-        rank_pairs(images, texts, pairs, memory=1, screen=screen, device=device)
-    required = re.search(r"at least (\d+)$", str(caught.value))
-    assert required, caught.value
-    return int(required[1])
-
-
-def vectors(images: int, texts: int, width: int, seed: int = 0) -> tuple[Array, Array]:
-    """Dyadic values in general position with some equal rows: scores are exact and most are distinct."""
-    rng = np.random.default_rng(seed)
-    left, right = ((rng.normal(size=(rows, width)) * 64).round() / 64 for rows in (images, texts))
-    left[::7] = left[0]
-    right[::5] = right[0]
-    return left.astype(np.float32), right.astype(np.float32)
-
-
-def sample_pairs(images: int, texts: int, seed: int = 0) -> Array:
-    """Each text with one image, in random order, and several images with more texts."""
-    rng = np.random.default_rng(seed)
-    single = np.stack([rng.integers(0, images, texts), np.arange(texts)], axis=1)
-    return rng.permutation(np.concatenate([single, single[::3], rng.integers(0, min(images, texts), (9, 2))]))
-
-
-@st.composite
-def cone_vectors(draw: st.DrawFn) -> tuple[Array, Array]:
-    """Rows of any length near an axis of each side, with zero rows and duplicates: for the effects of centring."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    width = draw(st.sampled_from([1, 5, 40]))
-    sides = []
-    for _ in range(2):
-        rows = rng.normal(size=(draw(st.integers(1, 12)), width)) * 10.0 ** draw(st.integers(-6, 3))
-        rows += rng.normal(size=width) * 10.0 ** draw(st.integers(-3, 3))
-        rows[rng.random(len(rows)) < 0.1] = 0
-        sides.append(np.concatenate([rows, rows[:2]]).astype(draw(st.sampled_from([np.float16, np.float32]))))
-    return sides[0], sides[1]
 
 
 @examples(400)
@@ -232,12 +122,6 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-def generic(rows: int, width: int, seed: int) -> Array:
-    rng = np.random.default_rng(seed)
-    sides = rng.normal(size=(rows, width))
-    return (sides / np.linalg.norm(sides, axis=1, keepdims=True)).astype(np.float32)
-
-
 @pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_memory_threads_and_screens_change_nothing(count: int, threads: Callable[[int], None]) -> None:
     images, texts = generic(700, 48, 1), generic(2500, 48, 2)
@@ -264,90 +148,6 @@ def test_progress_ends_at_its_total() -> None:
     assert calls[-1] == (5000, 5000)
 
 
-def as_one_tile(rows: PreparedRows) -> PreparedRows:
-    """The rows in one tile, which those whose values exceed int8 share with the others."""
-    rows.tiles = [slice(0, len(rows.values))]
-    rows.greatest = rows.greatest.amax(dim=0, keepdim=True)
-    if rows.fine_greatest is not None:
-        rows.fine_greatest = rows.fine_greatest.amax(dim=0, keepdim=True)
-    return rows
-
-
-def tile_sides(
-    images: Array, texts: Array, pairs: Array, name: str, top_k: int, key_precision: torch.dtype | None = None
-) -> tuple[TileSide, TileSide, KeyScale, Centre]:
-    """Both sides of the only tile of a small matrix, with the floor of one other hit."""
-    scores = (images.astype(np.float64) @ texts.astype(np.float64).T)[tuple(pairs.T)]
-    mean, other = (torch.from_numpy(side.mean(axis=0, dtype=np.float64)) for side in (images, texts))
-    state = State(
-        layout=Layout(images=64, texts=64, tile=(64, 64)),
-        precision=bounds.PRECISIONS[name],
-        device="cpu",
-        centre=Centre(mean=mean, other_mean=other, shift=float(scores.mean()) if len(scores) else 0.0, left=True),
-        rows=Direction(range(len(images)), pairs[:, 0], scores, top_k),
-        columns=Direction(range(len(texts)), pairs[:, 1], scores, top_k),
-    )
-    left, right = (
-        Block(as_one_tile(PreparedRows(side, 0, state, left=is_left)), state, left=is_left)
-        for side, is_left in ((images, True), (texts, False))
-    )
-    whole = slice(0, 64)
-    scale = key_scale(left.rows, whole, right.rows, key_precision or state.precision)
-    row_bands, column_bands = left.bands(0, right.rows, 0, scale), right.bands(0, left.rows, 0, scale)
-    return (
-        TileSide(rows=left.rows, part=whole, bands=row_bands),
-        TileSide(rows=right.rows, part=whole, bands=column_bands),
-        scale,
-        state.centre,
-    )
-
-
-def check_side(side: TileSide, cells: ScreenedTile, scores: Array, top_k: int, *, is_row: bool) -> None:
-    """The sure counts and the undecided cells together give the counts at every target; all hits are possible hits."""
-    sure = cells.row_sure if is_row else cells.column_sure
-    query, other = (cells.rows, cells.columns) if is_row else (cells.columns, cells.rows)
-    for layer, targets in enumerate(side.bands.targets):
-        for number in np.flatnonzero(~np.isnan(targets)):
-            here = query == number
-            near = (cells.keys > side.bands.low[layer, number]) & (cells.keys <= side.bands.high[layer, number])
-            listed = scores[number, other[here & near]]
-            assert sure[layer, number] + (listed > targets[number]).sum() == (scores[number] > targets[number]).sum()
-            assert (listed == targets[number]).sum() == (scores[number] == targets[number]).sum()
-    if cells.hits:
-        query, other = (cells.hits.rows, cells.hits.columns) if is_row else (cells.hits.columns, cells.hits.rows)
-        assert (cells.reached <= scores[query, other]).all()
-        assert (scores[query, other] <= cells.hits.most).all()
-    for number, row in enumerate(scores):
-        best = np.sort(row)[::-1][:top_k]
-        assert set(np.flatnonzero(row >= best[-1]) if len(best) else ()) <= set(other[query == number])
-
-
-@examples(200)
-@given(
-    data=st.data(),
-    sides=st.one_of(dyadic_vectors(), generic_vectors()),
-    top_k=st.integers(0, 3),
-    name=st.sampled_from(list(bounds.PRECISIONS)),
-    on_device=st.booleans(),
-)
-def test_a_screened_tile_proves_or_lists_every_score(
-    data: st.DataObject, sides: tuple[Array, Array], top_k: int, name: str, on_device: bool
-) -> None:
-    """The compiled loops, and the operations for CUDA on the CPU."""
-    images, texts = (side.astype(np.float32) for side in sides)
-    assume(len(images) and len(texts))
-    assume(name != "int8" or not on_device)
-    left, right, scale, centre = tile_sides(images, texts, draw_pairs(data, images, texts), name, top_k)
-    screen = DeviceScreen(top_k) if on_device else CpuScreen((64, 64), bounds.PRECISIONS[name], top_k)
-    cells = screen(left, right, scale)
-    scores = np.empty((len(images), len(texts)))
-    rows, columns = (index.ravel().astype(np.int32) for index in np.indices(scores.shape))
-    kernels.score_cells(left.rows.values, rows, right.rows.values, columns, scores.reshape(-1))
-    scores -= centre.shift
-    check_side(left, cells, scores, top_k, is_row=True)
-    check_side(right, cells, scores.T, top_k, is_row=False)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("screen", ["auto", "fp16", "bf16", "fp32", "fp64"])
@@ -359,95 +159,6 @@ def test_cuda_equals_the_cpu(screen: str) -> None:
 
 
 # --- the certificate
-
-
-FLOATS = st.floats(width=32, allow_nan=False, allow_subnormal=True)
-FLOAT_SCREENS = [name for name in bounds.PRECISIONS if name != "int8"]
-
-
-@given(first=FLOATS, second=FLOATS, name=st.sampled_from(FLOAT_SCREENS))
-def test_keys_sort_as_floats_do(first: float, second: float, name: str) -> None:
-    left, right = torch.tensor([first, second], dtype=torch.float64).to(bounds.PRECISIONS[name])
-    keys = bounds.keys(torch.stack([left, right])).tolist()
-    if left == right:
-        assert abs(keys[0] - keys[1]) <= 1  # 0 and -0 are neighbours
-    else:
-        assert (keys[0] < keys[1]) == bool(left < right)
-
-
-@examples(150)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    width=st.sampled_from([1, 2, 7, 64, 512, 1500, 9000]),
-    scales=st.tuples(st.integers(-42, 15), st.integers(-42, 15)),
-    offset=st.sampled_from([0.0, 1.0, 100.0]),
-    centred=st.booleans(),
-    name=st.sampled_from(list(bounds.PRECISIONS)),
-)
-def test_no_product_leaves_its_band(
-    seed: int, width: int, scales: tuple[int, int], offset: float, centred: bool, name: str
-) -> None:
-    """Each product lies between the rounded ends of score ± m, including tiny, huge and cancelling rows."""
-    rng = np.random.default_rng(seed)
-    sides = []
-    for scale in scales:
-        rows = (rng.normal(size=(6, width)) + offset * rng.normal(size=width)) * 10.0**scale
-        rows[1, width // 2 :] = -rows[0, width // 2 :]
-        rows[2] = 0
-        sides.append(rows.astype(np.float32))
-    mu, nu = (torch.from_numpy(side.mean(axis=0, dtype=np.float64) * centred) for side in sides)
-    scores = exact_scores(*sides)
-    centre = bounds.Centre(mean=mu, other_mean=nu, shift=float(scores[0, 0]), left=True)
-    check = check_integer_products if name == "int8" else check_float_products
-    check(sides, centre, scores - scores[0, 0], name)
-
-
-def check_float_products(sides: list[Array], centre: Centre, scores: Array, name: str) -> None:
-    precision = bounds.PRECISIONS[name]
-    left = bounds.prepare(torch.from_numpy(sides[0]), centre, precision)
-    right = bounds.prepare(torch.from_numpy(sides[1]), centre.swapped(), precision)
-    products = bounds.keys(left.low @ right.low.T).numpy()
-    margin = bounds.margins(left.terms, right.terms).T
-    scale = bounds.FloatKeys(precision, left.unit * right.unit)
-    assert (products <= scale.above(scores + margin)).all()
-    assert (products > scale.below(scores - margin)).all()
-
-
-def check_integer_products(sides: list[Array], centre: Centre, scores: Array, _name: str) -> None:
-    """Products of int8 as keys of int16, and products of int16."""
-    left, right = (
-        prepare_integers(side, centred_lengths(side, view), view, in_int8=True)
-        for side, view in zip(sides, (centre, centre.swapped()), strict=True)
-    )
-    assert left.coarse
-    assert right.coarse
-    scale = IntegerKeys.of(left.coarse, left.offset, right.coarse, right.offset)
-    sums = left.coarse.values.astype(np.int64) @ right.coarse.values.astype(np.int64).T
-    keys = (sums + scale.row_offset[:, None] + scale.column_offset) >> scale.shift
-    assert np.abs(keys).max() <= 32_767
-    margin = bounds.margins(left.coarse.terms, right.coarse.terms).T + scale.lost
-    assert (keys <= scale.above(scores + margin)).all()
-    assert (keys > scale.below(scores - margin)).all()
-    assert (scale.least(keys.astype(np.int16)) <= scores + margin).all()
-    check_fine_products(left, right, scores)
-    left, right = (
-        prepare_integers(side, centred_lengths(side, view), view, in_int8=False)
-        for side, view in zip(sides, (centre, centre.swapped()), strict=True)
-    )
-    assert left.coarse is None
-    check_fine_products(left, right, scores)
-
-
-def check_fine_products(left: IntegerRows, right: IntegerRows, scores: Array) -> None:
-    rows, columns = (side.fine.values.astype(np.int64) for side in (left, right))
-    assert (np.abs(rows) @ np.abs(columns).T).max() < 2**31
-    approximate = (rows @ columns.T) * (left.fine.step * right.fine.step) + (left.offset[:, None] + right.offset)
-    assert (np.abs(approximate - scores) <= bounds.margins(left.fine.terms, right.fine.terms).T).all()
-
-
-@pytest.mark.parametrize("name", list(bounds.PRECISIONS))
-def test_products_of_this_machine_satisfy_the_assumptions(name: str) -> None:
-    assert bounds.trusted(name, "cpu")
 
 
 def test_vectors_too_wide_for_int8() -> None:
