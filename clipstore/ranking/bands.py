@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -89,25 +90,6 @@ class Bands:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScreenedTile:
-    """The result of screening a tile: the numbers of scores surely above each target, and the undecided cells.
-
-    Attributes:
-        row_sure, column_sure: (L, n).
-        rows, columns, keys: (c,), the cells whose scores are needed.
-        hits, reached: the cells that can be hits, and what their scores less kappa are at least, (h,).
-    """
-
-    row_sure: NDArray[Any]
-    column_sure: NDArray[Any]
-    rows: NDArray[np.int32]
-    columns: NDArray[np.int32]
-    keys: Keys
-    hits: PossibleHits | None = None  # None: those whose scores are needed
-    reached: Doubles | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class PossibleHits:
     """Cells that can be hits, (h,): their rows and columns, and what their scores less kappa are at most."""
 
@@ -118,15 +100,13 @@ class PossibleHits:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def part(self, chosen: NDArray[np.bool_]) -> PossibleHits:
+    def part(self, chosen: slice | NDArray[np.bool_]) -> PossibleHits:
         """Some of the cells."""
         return PossibleHits(rows=self.rows[chosen], columns=self.columns[chosen], most=self.most[chosen])
 
     def moved(self, row: int, column: int) -> PossibleHits:
         """The cells of a tile that starts at some row and column, as those of its blocks."""
-        return PossibleHits(
-            rows=self.rows + np.int32(row), columns=self.columns + np.int32(column), most=self.most.copy()
-        )
+        return PossibleHits(rows=self.rows + np.int32(row), columns=self.columns + np.int32(column), most=self.most)
 
 
 def joined_hits(parts: list[PossibleHits]) -> PossibleHits:
@@ -136,3 +116,22 @@ def joined_hits(parts: list[PossibleHits]) -> PossibleHits:
         for name, kind in (("rows", np.int32), ("columns", np.int32), ("most", np.float64))
     )
     return PossibleHits(rows=rows, columns=columns, most=most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenedTile:
+    """The result of screening a tile: the numbers of scores surely above each target, and the undecided cells.
+
+    Attributes:
+        row_sure, column_sure: (L, n).
+        rows, columns, keys: (c,), the cells whose scores are needed.
+        hits, least: other cells that can be hits, and what their scores less kappa are at least, (h,).
+    """
+
+    row_sure: NDArray[Any]
+    column_sure: NDArray[Any]
+    rows: NDArray[np.int32]
+    columns: NDArray[np.int32]
+    keys: Keys
+    hits: PossibleHits = field(default_factory=partial(joined_hits, []))
+    least: Doubles = field(default_factory=partial(np.empty, 0))

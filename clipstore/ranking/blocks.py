@@ -81,7 +81,7 @@ class Side:
         for low in range(start, stop, _ROWS):
             high = min(low + _ROWS, stop)
             part = values[low - start : high - start]
-            rows = np.require(self._rows[low:high], requirements=("C", "W"))
+            rows = np.array(self._rows[low:high], order="C")  # a copy: torch takes no negative strides
             torch.from_numpy(part).copy_(torch.from_numpy(rows))  # numpy takes ten times as long to widen float16
             bad = kernels.first_longer(part, _LONGEST)
             if bad >= 0:
@@ -127,9 +127,9 @@ class Layout:
         threads = screen_threads(device)
         tile = _CPU_TILE if on_cpu else _CUDA_TILE
         block = _TEXT_BLOCK
-        # Every cell of a tile, in the worst case: row, column, key and score of those near a target, and on a CPU those
-        # of possible hits, too, and the bounds of their scores.
-        cell = 64 if on_cpu else 32
+        # Every cell of a tile, in the worst case: row, column, key and score, as rows of the blocks again, and on a CPU
+        # both those near a target and possible hits, with bounds of scores.
+        cell = 128 if on_cpu else 64
         counts = [np.sort(np.bincount(queries))[::-1] if len(queries) else np.zeros(1, np.int64) for queries in pairs.T]
         while True:
             scratch = tile[0] * tile[1] * (2 * max(precision.itemsize, 4) + cell) * threads

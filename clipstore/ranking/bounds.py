@@ -232,7 +232,7 @@ class FloatKeys:
         return self._keys(bounds, below=True)
 
     def _keys(self, values: NDArray[np.float64], *, below: bool) -> Keys:
-        keys = _rounded_bits(values * self.unit, self.precision)
+        keys = _rounded_bits(np.ascontiguousarray(values) * self.unit, self.precision)
         quantise.sort_bounds(keys.reshape(-1), keys.dtype.type(magnitude(self.precision)), below)
         return keys
 
@@ -240,8 +240,10 @@ class FloatKeys:
         """The least values, before their rounding, of products with these keys."""
         signed = torch.from_numpy(keys)
         products = (signed ^ ((signed >> sign_place(self.precision)) & magnitude(self.precision))).view(self.precision)
-        wide = products.double().clamp(max=torch.finfo(self.precision).max)  # infinite if it was rounded up
-        return ((wide - wide.abs() * torch.finfo(self.precision).eps - 2.0**-126) / self.unit).numpy()
+        info = torch.finfo(self.precision)
+        wide = products.double().clamp(max=info.max)  # infinite if it was rounded up
+        tiny = max(info.tiny * info.eps, 2.0**-126)  # between subnormal numbers, or flushed to zero
+        return ((wide - wide.abs() * info.eps - tiny) / self.unit).numpy()
 
 
 def _rounded_bits(values: NDArray[np.float64], precision: torch.dtype) -> Keys:
@@ -256,7 +258,7 @@ def _rounded_bits(values: NDArray[np.float64], precision: torch.dtype) -> Keys:
 
 
 def margins(terms: torch.Tensor, greatest: torch.Tensor) -> NDArray[np.float64]:
-    """The bound m of n rows with some terms in each of T tiles with the greatest terms: (T, n)."""
+    """The bound m of n rows with some terms, in T tiles with the greatest terms (T, n), or in one (n,)."""
     return (greatest @ terms.T).cpu().numpy()
 
 

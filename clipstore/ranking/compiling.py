@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import shutil
 import tempfile
 
@@ -21,8 +22,9 @@ def _example() -> None:
 try:
     njit(cache=True)(_example)
 except RuntimeError:  # neither the package's folder nor the user's cache folder
-    config.CACHE_DIR = tempfile.mkdtemp(prefix="clipstore-")
-    atexit.register(shutil.rmtree, config.CACHE_DIR, ignore_errors=True)
+    os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="clipstore-")  # for the processes that this one starts, too
+    config.reload_config()
+    atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
     _log.warning(
         "clipstore: warning: each process compiles its loops, which takes seconds: "
         "set NUMBA_CACHE_DIR to a folder that it can write"

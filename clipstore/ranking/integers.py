@@ -12,7 +12,8 @@ for every row, those of values beyond the range of the integers included.
 the unit hk, with an error that is computed; the sum is divided by a power of two, rounding down, so that no sum of a
 tile exceeds int16. Rounding down keeps order: a key above floor(t + m) proves s > t, and one below floor(t - m) s < t.
 
-**int16.** Without products of int8 the rows are not rotated, which makes no difference here. |A| < 2^15.5 in every row
+**int16.** Without products of int8 the rows are not rotated: the step is then at least the greatest value divided by
+32,767. |A| < 2^15.5 in every row
 of each side, so by Cauchy-Schwarz every partial sum of A·B is below 2^31. P and Q are added in float64. The bound is
 about a hundredth of that of int8.
 
@@ -40,6 +41,7 @@ Doubles = NDArray[np.float64]
 _LARGEST = 127  # of int8; -128 is not used
 _CLIP = 4.0  # deviations of the largest int8
 _ORDINARY = 1.2  # the error of a row in int8, relative to that of rows without values beyond the largest
+_LARGEST_FINE = 32_767  # of int16
 _FINE_LENGTH = 46_340.0  # the longest row of int16, when it is rounded: less than 2^15.5
 _PAD = 64  # rows are padded to a multiple: the Hadamard transform has at least this size
 WIDEST = 2**14  # values of a row in int8: sums of products, and two offsets, fit into int32
@@ -128,6 +130,7 @@ def prepare_integers(values: NDArray[np.float32], lengths: Doubles, centre: Cent
         rotation = _rotation(values.shape[1])
         quantise.quantise_rows(values, mean, other_mean, *rotation, steps, fine, coarse, offset, errors, rounded)
     else:
+        steps[0] = max(steps[0], quantise.greatest_value(values, mean) / _LARGEST_FINE)
         quantise.round_rows(values, mean, other_mean, steps[0], fine, offset, errors[0], rounded[0])
     if not centre.left:
         offset += mean @ other_mean - centre.shift

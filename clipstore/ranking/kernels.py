@@ -1,4 +1,4 @@
-"""The compiled loops of ranking after the screen: score the undecided cells, accumulate counts and hits.
+"""The compiled loops of ranking after the screen: score cells, accumulate counts, floors and hits.
 
 numba compiles them at the first call and caches the machine code on disk; they release the interpreter's lock.
 

@@ -3,8 +3,8 @@
 The counts of the parts of a matrix add up to those of the whole, and its best hits are among theirs (`merge`).
 
 Images are in memory in blocks as large as the budget allows, nearly always in one; for each, texts are streamed, and
-the next block is read and prepared while this one is ranked. Threads share the tiles by image rows; two threads never
-update the same rows or columns at once.
+the next block is read and prepared while this one is ranked. Threads share the tiles by image rows. Rows and columns of
+a tile are updated under its lock.
 
 Hits are scored late. Each tile raises the floor of its queries, by what its candidates score at least; cells that can
 reach it are collected. When all tiles of a block of texts have been screened, few of them are left to be scored. So
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from clipstore.device import unallocated_memory
 from clipstore.errors import VectorError
 from clipstore.ranking import bounds, kernels
-from clipstore.ranking.bands import PossibleHits, ScreenedTile, joined_hits
+from clipstore.ranking.bands import PossibleHits, joined_hits
 from clipstore.ranking.blocks import POSSIBLE_SHARE, Layout, Side, prefetch, screen_threads, spans
 from clipstore.ranking.bounds import Centre
 from clipstore.ranking.calibration import fastest_precision
@@ -41,6 +41,7 @@ from clipstore.ranking.tiles import CpuScreen, DeviceScreen, TileSide, key_scale
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
+_SLICE = 2**14  # possible hits scored at once: little memory, also where all cells tie
 _LEAST, _MOST = 2**20, 2**34  # scores of a part: about a tile, and a minute of one core
 
 
@@ -253,7 +254,7 @@ class _Pass:
         rechecked, done = 0, 0
         layout = self._state.layout
         rows, columns = self._state.rows.queries, self._state.columns.queries
-        # The first blocks are small: the floor of the hits is that after the previous blocks.
+        # The first blocks are small: until their tiles have raised the floors of images, many cells can be hits.
         image_spans, text_spans = spans(rows, layout.images), spans(columns, layout.texts, layout.tile[1])
         with ThreadPoolExecutor(
             screen_threads(self._state.device), "clipstore-rank", torch.set_num_threads, (1,)
@@ -295,21 +296,21 @@ class _Pass:
                 TileSide(rows=right.rows, part=column_part, bands=columns),
                 scale,
             )
-            scores = np.empty(len(cells.keys))
-            kernels.score_cells(
-                left.rows.values[part], cells.rows, right.rows.values[column_part], cells.columns, scores
-            )
+            scores = _scores(left.rows.values[part], cells.rows, right.rows.values[column_part], cells.columns)
             rescored += len(scores)
             left.count(row_tile, rows, cells, scores)
             right.count(tile, columns, cells, scores)
-            if self._state.rows.hits.shape[1]:
-                hits, reached = _hits(cells, scores - self._state.centre.shift)
-                left.raise_floors(row_tile, hits, reached)
-                right.raise_floors(tile, hits, reached)
-                possible.append(hits.moved(part.start, column_part.start))
-                if sum(map(len, possible)) > room:
-                    rescored += self._insert_hits(left, right, joined_hits(possible))
-                    possible = []
+            if not self._state.rows.hits.shape[1]:
+                continue
+            left.raise_floors(row_tile, cells.hits.rows, cells.least)
+            right.raise_floors(tile, cells.hits.columns, cells.least)
+            left.raise_floors(row_tile, cells.rows, scores - self._state.centre.shift)
+            right.raise_floors(tile, cells.columns, scores - self._state.centre.shift)
+            self._insert_hits(left, right, cells.rows + part.start, cells.columns + column_part.start, scores)
+            possible.append(cells.hits.moved(part.start, column_part.start))
+            if sum(map(len, possible)) > room:
+                rescored += sum(self._insert_possible_hits(left, right, hits) for hits in possible)
+                possible = []
         return joined_hits(possible), rescored
 
     def _settle(self, pool: ThreadPoolExecutor, left: Block, screening: _Screening | None) -> list[Future[int]]:
@@ -319,22 +320,35 @@ class _Pass:
         right, tiles = screening
 
         def insert(hits: PossibleHits, rescored: int) -> int:
-            return rescored + self._insert_hits(left, right, hits)
+            return rescored + self._insert_possible_hits(left, right, hits)
 
         return [pool.submit(insert, *tile.result()) for tile in tiles]
 
-    def _insert_hits(self, left: Block, right: Block, possible: PossibleHits) -> int:
-        """Score the possible hits that are left after all floors were raised, and insert them; their number."""
-        hits = possible.part(left.can_be_hits(possible) | right.can_be_hits(possible))
-        scores = np.empty(len(hits))
-        kernels.score_cells(left.rows.values, hits.rows, right.rows.values, hits.columns, scores)
-        left.insert_hits(hits.rows, right.rows.ids[hits.columns], scores)
-        right.insert_hits(hits.columns, left.rows.ids[hits.rows], scores)
-        return len(scores)
+    def _insert_possible_hits(self, left: Block, right: Block, possible: PossibleHits) -> int:
+        """Score the cells that can be hits still, and insert them; their number."""
+        rescored = 0
+        for start in range(0, len(possible), _SLICE):
+            hits = possible.part(slice(start, start + _SLICE))
+            hits = hits.part(left.can_be_hits(hits.rows, hits.most) | right.can_be_hits(hits.columns, hits.most))
+            scores = _scores(left.rows.values, hits.rows, right.rows.values, hits.columns)
+            self._insert_hits(left, right, hits.rows, hits.columns, scores)
+            rescored += len(scores)
+        return rescored
+
+    def _insert_hits(
+        self, left: Block, right: Block, rows: NDArray[np.int32], columns: NDArray[np.int32], scores: Doubles
+    ) -> None:
+        """Insert scored cells, given by their rows in both blocks, into the hits of those whose floor they reach."""
+        less_kappa = scores - self._state.centre.shift
+        for block, query, other, item in ((left, rows, right, columns), (right, columns, left, rows)):
+            chosen = block.can_be_hits(query, less_kappa)
+            block.insert_hits(query[chosen], other.rows.ids[item[chosen]], scores[chosen])
 
 
-def _hits(cells: ScreenedTile, scores: Doubles) -> tuple[PossibleHits, Doubles]:
-    """The possible hits of a tile, and what they reach at least; `scores` are those of its undecided cells."""
-    if cells.hits is None or cells.reached is None:
-        return PossibleHits(rows=cells.rows, columns=cells.columns, most=scores), scores
-    return cells.hits, cells.reached
+def _scores(
+    left: NDArray[np.float32], rows: NDArray[np.int32], right: NDArray[np.float32], columns: NDArray[np.int32]
+) -> Doubles:
+    """The scores of cells, given by their rows in both sides, (c,)."""
+    scores = np.empty(len(rows))
+    kernels.score_cells(left, rows, right, columns, scores)
+    return scores

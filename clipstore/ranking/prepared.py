@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipstore.ranking import bounds, kernels
-from clipstore.ranking.bands import Bands, KeyScale, PossibleHits, ScreenedTile
+from clipstore.ranking.bands import Bands, KeyScale, ScreenedTile
 from clipstore.ranking.blocks import Layout, Side
 from clipstore.ranking.bounds import Centre
 from clipstore.ranking.device_copies import copy_to
@@ -176,15 +176,14 @@ class Block:
         with self.locks[tile]:
             kernels.accumulate_counts(query, cells.keys, scores, *targets, direction.greater, direction.equal)
 
-    def raise_floors(self, tile: int, hits: PossibleHits, reached: Doubles) -> None:
-        """Raise the floors of the queries of a tile by what its possible hits reach at least, (h,)."""
-        query = hits.rows if self.left else hits.columns
+    def raise_floors(self, tile: int, query: NDArray[np.int32], least: Doubles) -> None:
+        """Raise the floors of queries of a tile by what candidates score at least, (c,) each."""
         with self.locks[tile]:
-            kernels.raise_floors(query, self.queries[self.rows.tiles[tile]], reached, self.direction.reached)
+            kernels.raise_floors(query, self.queries[self.rows.tiles[tile]], least, self.direction.reached)
 
-    def can_be_hits(self, hits: PossibleHits) -> NDArray[np.bool_]:
-        """Which of these cells, with rows and columns of the blocks, can be hits of their queries still, (h,)."""
-        return hits.most >= self.direction.floor(self.queries[hits.rows if self.left else hits.columns])
+    def can_be_hits(self, query: NDArray[np.int32], most: Doubles) -> NDArray[np.bool_]:
+        """Which candidates, with what they score at most, can be hits of rows of this block still, (c,) each."""
+        return most >= self.direction.floor(self.queries[query])
 
     def insert_hits(self, query: NDArray[np.int32], items: Ints, scores: Doubles) -> None:
         """Insert scored candidates, given by their row numbers, into the hits of rows of this block, (c,) each."""

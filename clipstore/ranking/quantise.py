@@ -19,13 +19,23 @@ LANES = 8  # float64 of a vector
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def measure_rows(values: Any, mean: Doubles, lengths: Doubles) -> None:  # pragma: no cover - compiled
-    """Set the length of each row less the mean."""
+    """Set the lengths (n,) of rows (n, D) less the mean (D,)."""
     for row in range(values.shape[0]):
         centred = 0.0
         for k in range(values.shape[1]):
             value = np.float64(values[row, k]) - mean[k]
             centred += value * value
         lengths[row] = np.sqrt(centred)
+
+
+@njit(nogil=True, cache=True)
+def greatest_value(values: Any, mean: Doubles) -> float:  # pragma: no cover - compiled
+    """The greatest absolute value of rows (n, D) less the mean (D,)."""
+    greatest = 0.0
+    for row in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            greatest = max(greatest, abs(np.float64(values[row, k]) - mean[k]))
+    return greatest
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
@@ -39,7 +49,7 @@ def round_rows(
     error: Doubles,
     rounded: Doubles,
 ) -> None:  # pragma: no cover - compiled
-    """Round rows less the mean to int16, see `quantise_rows`; without the rotation, which makes no difference there."""
+    """Round rows (n, D) less the mean to int16 (n, K), without a rotation; other arguments as in `quantise_rows`."""
     centred = np.zeros(fine.shape[1])
     for row in range(values.shape[0]):
         offset[row] = _centre_row(values[row], mean, other_mean, centred)

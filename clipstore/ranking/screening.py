@@ -54,7 +54,7 @@ class Cells(NamedTuple):
     Attributes:
         near: (2, size) int32, row and column of each cell that can be on either side of a target.
         near_keys: (size,), their keys.
-        hits: (2, size) int32, row and column of each cell that can be among the hits.
+        hits: (2, size) int32, row and column of each other cell that can be among the hits.
         hit_scores: (size,), their fine scores.
     """
 
@@ -74,9 +74,9 @@ class Cells(NamedTuple):
 def screen(
     bits: Keys, magnitude: Any, rows: Queries, columns: Queries, unit: float, cells: Cells
 ) -> tuple[int, int]:  # pragma: no cover - compiled
-    """Count the scores surely above each target of a tile, and list the cells near a target and those of hits.
+    """Count the scores surely above each target of a tile, and list the cells near a target and those of other hits.
 
-    Without rows in int16 a cell near a target or of a hit is listed as one near a target.
+    Without rows in int16 all of them are listed as near a target.
 
     Args:
         bits: (R, C), the bits of the products.
@@ -87,7 +87,7 @@ def screen(
         cells: set.
 
     Returns:
-        The numbers of cells near a target and of hits.
+        The numbers of cells near a target and of other hits.
     """
     undecided, possible, width, is_fine = 0, 0, bits.shape[1], rows.rows.shape[1] > 0
     rows.sure[:] = 0
@@ -118,7 +118,7 @@ def screen(
             cells.near[0, undecided], cells.near[1, undecided], cells.near_keys[undecided] = i, j, flagged_keys[cell]
             undecided += is_near
             cells.hits[0, possible], cells.hits[1, possible], cells.hit_scores[possible] = i, j, scores[cell]
-            possible += is_hit
+            possible += is_hit & ~is_near
             scores[cell] = np.nan if is_near else scores[cell]
         _count_decided(i, flagged_keys, rows, columns, most, places[:count], scores)
     return undecided, possible

@@ -82,18 +82,16 @@ class CpuScreen(local):
         unit = left.rows.fine_step * right.rows.fine_step
         cells = self._cells
         near, possible = screening.screen(bits, magnitude, rows, columns, unit, cells)
-        tile = ScreenedTile(
+        scores, margin = cells.hit_scores[:possible], row_bands.fine_margin[cells.hits[0, :possible]]
+        return ScreenedTile(
             row_sure=rows.sure,
             column_sure=columns.sure,
             rows=cells.near[0, :near],
             columns=cells.near[1, :near],
             keys=cells.near_keys[:near],
+            hits=PossibleHits(rows=cells.hits[0, :possible], columns=cells.hits[1, :possible], most=scores + margin),
+            least=scores - margin,
         )
-        if not left.rows.integers:
-            return tile
-        scores, margin = cells.hit_scores[:possible], row_bands.fine_margin[cells.hits[0, :possible]]
-        hits = PossibleHits(rows=cells.hits[0, :possible], columns=cells.hits[1, :possible], most=scores + margin)
-        return replace(tile, hits=hits, reached=scores - margin)
 
     def _products(self, left: TileSide, right: TileSide, scale: KeyScale) -> tuple[Keys, Any]:
         """The bits of the products, (R, C), and the mask that makes keys of them: see `screening.screen`."""

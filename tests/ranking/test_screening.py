@@ -65,7 +65,7 @@ def tile_sides(
 
 
 def check_side(side: TileSide, cells: ScreenedTile, scores: Array, top_k: int, *, is_row: bool) -> None:
-    """The sure counts and the undecided cells together give the counts at every target; all hits are possible hits."""
+    """The sure counts and the undecided cells together give the counts at every target; all hits are listed."""
     sure = cells.row_sure if is_row else cells.column_sure
     query, other = (cells.rows, cells.columns) if is_row else (cells.columns, cells.rows)
     for layer, targets in enumerate(side.bands.targets):
@@ -75,13 +75,16 @@ def check_side(side: TileSide, cells: ScreenedTile, scores: Array, top_k: int, *
             listed = scores[number, other[here & near]]
             assert sure[layer, number] + (listed > targets[number]).sum() == (scores[number] > targets[number]).sum()
             assert (listed == targets[number]).sum() == (scores[number] == targets[number]).sum()
-    if cells.hits:
-        query, other = (cells.hits.rows, cells.hits.columns) if is_row else (cells.hits.columns, cells.hits.rows)
-        assert (cells.reached <= scores[query, other]).all()
-        assert (scores[query, other] <= cells.hits.most).all()
+    hit_query, hit_other = (cells.hits.rows, cells.hits.columns) if is_row else (cells.hits.columns, cells.hits.rows)
+    assert (cells.least <= scores[hit_query, hit_other]).all()
+    assert (scores[hit_query, hit_other] <= cells.hits.most).all()
+    assert not set(zip(query, other, strict=True)) & set(zip(hit_query, hit_other, strict=True))
     for number, row in enumerate(scores):
         best = np.sort(row)[::-1][:top_k]
-        assert set(np.flatnonzero(row >= best[-1]) if len(best) else ()) <= set(other[query == number])
+        assert set(np.flatnonzero(row >= best[-1]) if len(best) else ()) <= {
+            *other[query == number],
+            *hit_other[hit_query == number],
+        }
 
 
 @examples(200)
