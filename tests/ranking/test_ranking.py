@@ -310,3 +310,38 @@ def test_memory_of_rows_with_many_pairs() -> None:
     least, usual = least_memory(images, texts, many), least_memory(images, texts, pairs)
     assert least > usual + 64 * 2500 * 16
     check(rank_pairs(images, texts, many, memory=least), exact_scores(images, texts), many, 10)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 3), (2049, 2), (5, 1)])
+def test_reversed_and_read_only_rows(rows: int, width: int) -> None:
+    """The last rows that are read at once can be one."""
+    images, texts = generic(rows, width, 1), generic(7, width, 2)
+    pairs = sample_pairs(rows, 7)
+    expected = rank_pairs(images[::-1, ::-1].copy(), texts[:, ::-1].copy(), pairs)
+    images.flags.writeable = False
+    assert same(rank_pairs(images[::-1, ::-1], texts[:, ::-1], pairs), expected)
+
+
+@pytest.mark.parametrize("screen", ["int8", "fp16", "bf16", "fp32"])
+def test_short_vectors_with_hits(screen: str) -> None:
+    """Products of float16 are subnormal or 0, and more of them are equal than there are hits."""
+    images = np.full((5, 4), 2.0**-21, np.float32)
+    texts = -np.full((40, 4), 2.0**-21, np.float32) * (1 + np.arange(40, dtype=np.float32)[:, None] / 64)
+    none = np.zeros((0, 2), np.int64)
+    check(rank_pairs(images, texts, none, top_k=3, screen=screen), exact_scores(images, texts), none, 3)
+
+
+@pytest.mark.parametrize("screen", ["int8", "bf16"])
+def test_one_dominating_coordinate_leaves_few_cells_to_score(screen: str) -> None:
+    """A step of int16 by lengths alone would clip it, and prove nothing."""
+    images, texts = generic(300, 64, 1), generic(600, 64, 2)
+    images[:, 0], texts[:, 0] = 3 * np.sign(images[:, 0]), 3 * np.sign(texts[:, 0])
+    pairs = sample_pairs(300, 600)
+    ranks = rank_pairs(images, texts, pairs, screen=screen)
+    check(ranks, exact_scores(images, texts), pairs, 10)
+    assert ranks.rechecked < 0.15 * 300 * 600
+
+
+def test_equal_rows_are_scored_once() -> None:
+    images, texts = np.ones((2, 70, 8), np.float32)
+    assert rank_pairs(images, texts, sample_pairs(70, 70)).rechecked <= 70 * 70

@@ -1,0 +1,40 @@
+"""The memory of a ranking in which every cell of every tile ties, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from clipstore.ranking import rank_pairs
+
+def status(name):
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+torch.set_num_threads(1)
+rows = np.ones((2500, 16), np.float32)
+pairs = np.stack([np.arange(2500), np.arange(2500)], axis=1)
+screen, memory = sys.argv[1], int(sys.argv[2])
+rank_pairs(rows[:100], rows[:100], pairs[:100], screen=screen)  # compiles
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+before = status("VmRSS")
+ranks = rank_pairs(rows, rows, pairs, screen=screen, memory=memory)
+assert (ranks.image_to_text.n_equal == 2499).all()
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.parametrize("screen", ["bf16", "fp32"])
+def test_ties_stay_within_the_plan(screen: str) -> None:
+    memory = 180_000_000  # tiles of 1,024 x 1,024
+    command = [sys.executable, "-c", CODE, screen, str(memory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 30_000_000 < int(done.stdout) <= memory
