@@ -304,8 +304,9 @@ class _Pass:
                 continue
             left.raise_floors(row_tile, cells.hits.rows, cells.least)
             right.raise_floors(tile, cells.hits.columns, cells.least)
-            left.raise_floors(row_tile, cells.rows, scores - self._state.centre.shift)
-            right.raise_floors(tile, cells.columns, scores - self._state.centre.shift)
+            less_kappa = scores - self._state.centre.shift
+            left.raise_floors(row_tile, cells.rows, less_kappa)
+            right.raise_floors(tile, cells.columns, less_kappa)
             self._insert_hits(left, right, cells.rows + part.start, cells.columns + column_part.start, scores)
             possible.append(cells.hits.moved(part.start, column_part.start))
             if sum(map(len, possible)) > room:

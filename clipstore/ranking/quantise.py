@@ -207,6 +207,12 @@ def round_bounds(
         keys[n] = np.int16(0.0 if np.isnan(rounded) else rounded + added)
 
 
+@njit(nogil=True, cache=True, inline="always")
+def float_key(bits: Any, magnitude: Any) -> Any:  # pragma: no cover - compiled
+    """The key of a float's bits, see `bounds.keys`; the bits with a magnitude of 0."""
+    return bits ^ magnitude if bits < 0 else bits
+
+
 @njit(nogil=True, cache=True)
 def sort_bounds(bits: NDArray[Any], magnitude: Any, below: bool) -> None:  # noqa: FBT001  # pragma: no cover - compiled
     """Replace the bits (n,) of bounds by their keys, see `bounds.keys`, or by the keys below those.
@@ -214,7 +220,7 @@ def sort_bounds(bits: NDArray[Any], magnitude: Any, below: bool) -> None:  # noq
     A bound of either zero has the key of the greater, or that below the key of the less.
     """
     for n in range(len(bits)):
-        key = bits[n] if bits[n] >= 0 else bits[n] ^ magnitude
+        key = float_key(bits[n], magnitude)
         if below:
             bits[n] = -2 if key == 0 else key - 1
         else:

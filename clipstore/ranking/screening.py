@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from clipstore.ranking.compiling import njit
 from clipstore.ranking.intrinsics import FLAGS, PAIRS, lowest_bit, nonzero_bits, products
+from clipstore.ranking.quantise import float_key
 
 Keys = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -100,7 +101,7 @@ def screen(
     flagged_keys = np.empty(width, dtype=bits.dtype)
     for i in range(bits.shape[0]):
         for j in range(width):
-            line[j] = _key(bits[i, j], magnitude)
+            line[j] = float_key(bits[i, j], magnitude)
         most = _flag_line(line, i, rows, columns, flags)
         count = _list_flagged(flags, places)
         for first in range(0, count, PAIRS):
@@ -122,12 +123,6 @@ def screen(
             scores[cell] = np.nan if is_near else scores[cell]
         _count_decided(i, flagged_keys, rows, columns, most, places[:count], scores)
     return undecided, possible
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _key(bits: Any, magnitude: Any) -> Any:  # pragma: no cover - compiled
-    """The key of a float's bits."""
-    return bits ^ magnitude if bits < 0 else bits
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -190,7 +185,7 @@ def _find_near(
     i: int, rows: Queries, columns: Queries, most: Any, places: NDArray[np.int32], scores: Doubles, near: Any
 ) -> None:  # pragma: no cover - compiled
     """Set whether each fine score can be on either side of a target."""
-    near[:] = 0
+    near[: len(places)] = 0
     margin = rows.margin[i]
     for layer in range(rows.low.shape[0]):
         if _is_near(rows, layer, i, most):
@@ -253,7 +248,7 @@ def sort_bits(bits: Keys, magnitude: Any) -> None:  # pragma: no cover - compile
     """Replace the bits of floats by their keys."""
     for i in range(bits.shape[0]):
         for j in range(bits.shape[1]):
-            bits[i, j] = _key(bits[i, j], magnitude)
+            bits[i, j] = float_key(bits[i, j], magnitude)
 
 
 @njit(nogil=True, cache=True)
