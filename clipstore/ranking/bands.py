@@ -1,5 +1,8 @@
 """What a tile's screen is given for each query, and what it returns."""
 
+# numba's functions carry no types of their own.
+# mypy: disable-error-code="untyped-decorator"
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
@@ -8,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from clipstore.ranking.compiling import njit
 
 Keys = NDArray[Any]
 Doubles = NDArray[np.float64]
@@ -67,10 +72,12 @@ class Bands:
     def of(cls, targets: Doubles, floor: Doubles, margin: Doubles, fine_margin: Doubles, scale: KeyScale) -> Bands:
         """The bands in the keys of `scale`."""
         margin = margin + scale.lost
-        low, high, least = scale.below(targets - margin), scale.above(targets + margin), scale.below(floor - margin)
-        most, none = np.iinfo(low.dtype).max, np.isnan(targets)
-        low[none] = high[none] = most
-        least[floor == np.inf] = most
+        count = len(targets)
+        bounds = np.empty((2 * count + 1, len(margin)))
+        _set_bounds(targets, floor, margin, bounds)
+        below, high = scale.below(bounds[: count + 1]), scale.above(bounds[count + 1 :])
+        low, least = below[:count], below[count].copy()  # two arrays of one address confuse Triton's interpreter
+        _set_missing(targets, floor, low, high, least)
         return cls(
             targets=targets, floor=floor, margin=margin, fine_margin=fine_margin, low=low, high=high, least=least
         )
@@ -87,6 +94,35 @@ class Bands:
         """The bands with the floor that follows when `top_k` candidates of each query have keys of at least `best`."""
         floor = np.maximum(self.floor, scale.least(best) - self.margin)
         return replace(self, floor=floor, least=np.maximum(self.least, scale.below(floor - self.margin)))
+
+
+@njit(nogil=True, cache=True)
+def _set_bounds(
+    targets: Doubles, floor: Doubles, margin: Doubles, bounds: Doubles
+) -> None:  # pragma: no cover - compiled
+    """Set the bounds (2L + 1, n): of products below each target, of those below the floor, of those above each."""
+    count = len(targets)
+    for i in range(len(margin)):
+        bounds[count, i] = floor[i] - margin[i]
+    for layer in range(count):
+        for i in range(len(margin)):
+            bounds[layer, i] = targets[layer, i] - margin[i]
+            bounds[count + 1 + layer, i] = targets[layer, i] + margin[i]
+
+
+@njit(nogil=True, cache=True)
+def _set_missing(
+    targets: Doubles, floor: Doubles, low: Keys, high: Keys, least: Keys
+) -> None:  # pragma: no cover - compiled
+    """Set the keys of missing targets and of infinite floors to the greatest, which no product exceeds."""
+    greatest = np.iinfo(low.dtype).max
+    for i in range(len(floor)):
+        least[i] = greatest if floor[i] == np.inf else least[i]
+    for layer in range(len(targets)):
+        for i in range(len(floor)):
+            missing = np.isnan(targets[layer, i])
+            low[layer, i] = greatest if missing else low[layer, i]
+            high[layer, i] = greatest if missing else high[layer, i]
 
 
 @dataclass(frozen=True, kw_only=True)

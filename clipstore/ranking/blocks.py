@@ -151,7 +151,7 @@ def _layers(counts: Ints, tile: int, rows: int, threads: int) -> int:
 
     `counts` are the pairs of the rows, descending. A thread holds the bands of a tile.
     """
-    return tile * (16 * int(counts[: -(-rows // tile) + 1].sum()) + 40 * threads * int(counts[0]))
+    return tile * (40 * int(counts[: -(-rows // tile) + 1].sum()) + 40 * threads * int(counts[0]))
 
 
 def screen_threads(device: str) -> int:

@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 PAIRS = 4  # products of one row that `products` computes at once
-FLAGS = 64  # that `nonzero_bits` tests at once
+WORD = 64  # keys that `keys_above` compares at once
 
 _LANES = 32  # the products of an instruction
 _WORD = ir.IntType(64)
@@ -80,17 +80,39 @@ def _added_pairs(builder: Any, values: Any) -> Any:
 
 
 @intrinsic
-def nonzero_bits(_context: Any, flags: Any, start: Any) -> Any:
-    """64 bits: which of flags[start : start + FLAGS], uint8, are not zero, the first in the lowest bit."""
+def keys_above(_context: Any, keys: Any, start: Any, bound: Any) -> Any:
+    """WORD bits: which of keys[start : start + WORD] are above a bound, the first in the lowest bit.
+
+    `bound` is one key, or an array of as many keys with one bound for each. The arrays are contiguous.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        kind = ir.VectorType(ir.IntType(8), FLAGS)
-        address = builder.bitcast(builder.gep(array.data, [arguments[1]]), kind.as_pointer())
-        bits = builder.icmp_unsigned("!=", builder.load(address, align=1), ir.Constant(kind, None))
-        return builder.bitcast(bits, _WORD)
+        kind = ir.VectorType(context.get_value_type(signature.args[0].dtype), WORD)
 
-    return types.uint64(flags, start), generate
+        def load(at: int) -> Any:
+            array = context.make_array(signature.args[at])(context, builder, arguments[at])
+            address = builder.bitcast(builder.gep(array.data, [arguments[1]]), kind.as_pointer())
+            return builder.load(address, align=1)
+
+        if isinstance(signature.args[2], types.Array):
+            limit = load(2)
+        else:
+            one = builder.insert_element(ir.Constant(kind, ir.Undefined), arguments[2], ir.Constant(_SUM, 0))
+            places = ir.Constant(ir.VectorType(_SUM, WORD), None)
+            limit = builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), places)
+        return builder.bitcast(builder.icmp_signed(">", load(0), limit), _WORD)
+
+    return types.uint64(keys, start, bound), generate
+
+
+@intrinsic
+def count_bits(_context: Any, bits: Any) -> Any:
+    """The number of bits that are set."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(bits), generate
 
 
 @intrinsic

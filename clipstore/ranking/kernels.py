@@ -73,47 +73,32 @@ def accumulate_counts(
     low: Keys,
     high: Keys,
     sure: Keys,
-    layers: Ints,
     targets: Doubles,
     greater: Ints,
     equal: Ints,
 ) -> None:  # pragma: no cover - compiled
-    """Add the counts of one screened tile to those of one direction.
+    """Add the counts of one screened tile to those of its queries on one side.
 
     Args:
         query_of: (c,), the query of each undecided cell; cell_keys, scores: (c,), its key and its score.
         low, high, sure: (L, Q), inputs and result of `screening.screen`.
-        layers: (L, Q), the pair of each target, -1: none.
-        targets, greater, equal: (P,), of all pairs.
+        targets: (L, Q), the scores of the targets; NaN: none.
+        greater, equal: (L, Q).
     """
-    count, queries = layers.shape
-    for layer in range(count):
-        for query in range(queries):
-            if layers[layer, query] >= 0:
-                greater[layers[layer, query]] += sure[layer, query]
-    cell = 0
-    while cell < len(query_of):
-        query, end = query_of[cell], cell + 1
-        while end < len(query_of) and query_of[end] == query:  # the cells of a row are adjacent
-            end += 1
-        for layer in range(count):
-            pair = layers[layer, query]
-            if pair < 0:
-                break
-            above, same, target = 0, 0, targets[pair]
-            least, most = low[layer, query], high[layer, query]
-            for k in range(cell, end):
-                near = (least < cell_keys[k]) & (cell_keys[k] <= most)
-                above += near & (scores[k] > target)
-                same += near & (scores[k] == target)
-            greater[pair] += above
-            equal[pair] += same
-        cell = end
+    for layer in range(sure.shape[0]):
+        for query in range(sure.shape[1]):
+            greater[layer, query] += sure[layer, query]
+    for cell in range(len(query_of)):
+        query, key, score = query_of[cell], cell_keys[cell], scores[cell]
+        for layer in range(sure.shape[0]):
+            near = (low[layer, query] < key) & (key <= high[layer, query])
+            greater[layer, query] += near & (score > targets[layer, query])
+            equal[layer, query] += near & (score == targets[layer, query])
 
 
 @njit(nogil=True, cache=True)
 def raise_floors(
-    query_of: NDArray[np.int32], ids: Ints, least: Doubles, reached: Doubles
+    query_of: NDArray[np.int32], least: Doubles, ids: Ints, reached: Doubles, floor: Doubles
 ) -> None:  # pragma: no cover - compiled
     """Insert scores that candidates reach at least into the greatest of each query.
 
@@ -121,31 +106,67 @@ def raise_floors(
         query_of, least: (c,), the query of each cell, and what its score is at least; a cell is given once.
         ids: (Q,), the row numbers of the queries.
         reached: (N, k), descending.
+        floor: (Q,), the last of each query's scores in `reached`, or infinity, which nothing raises.
     """
     last = reached.shape[1] - 1
     for cell in range(len(query_of)):
-        score, greatest = least[cell], reached[ids[query_of[cell]]]
-        if score > greatest[last]:
-            place = last
+        query, score = query_of[cell], least[cell]
+        if score > floor[query]:
+            greatest, place = reached[ids[query]], last
             while place and greatest[place - 1] < score:
                 greatest[place] = greatest[place - 1]
                 place -= 1
             greatest[place] = score
+            floor[query] = greatest[last]
+
+
+@njit(nogil=True, cache=True)
+def choose_possible(
+    rows: NDArray[np.int32],
+    columns: NDArray[np.int32],
+    most: Doubles,
+    row_floor: Doubles,
+    column_floor: Doubles,
+    chosen: NDArray[np.int32],
+) -> int:  # pragma: no cover - compiled
+    """Set the rows and columns (2, c) of the cells that reach a floor of either, with what they score at most.
+
+    Returns:
+        Their number.
+    """
+    count = 0
+    for cell in range(len(rows)):
+        chosen[0, count], chosen[1, count] = rows[cell], columns[cell]
+        count += (most[cell] >= row_floor[rows[cell]]) | (most[cell] >= column_floor[columns[cell]])
+    return count
 
 
 @njit(nogil=True, cache=True)
 def insert_hits(
-    queries: Ints, items: Ints, scores: Doubles, hits: Ints, hit_scores: Doubles
+    query_of: NDArray[np.int32],
+    item_of: NDArray[np.int32],
+    scores: Doubles,
+    shift: float,
+    floor: Doubles,
+    ids: Ints,
+    item_ids: Ints,
+    hits: Ints,
+    hit_scores: Doubles,
 ) -> None:  # pragma: no cover - compiled
     """Insert candidates into the hits of queries: the greater score first, then the smaller row number.
 
     Args:
-        queries, items, scores: (c,), the row numbers of query and candidate, and their score.
+        query_of, item_of, scores: (c,), query and candidate of each cell, and its score.
+        shift, floor: (Q,), scores less the shift that are below a query's floor are not inserted.
+        ids, item_ids: the row numbers of queries and candidates.
         hits, hit_scores: (N, k) of all queries.
     """
     last = hits.shape[1] - 1
-    for cell in range(len(queries)):
-        query, item, score = queries[cell], items[cell], scores[cell]
+    for cell in range(len(query_of)):
+        score = scores[cell]
+        if score - shift < floor[query_of[cell]]:
+            continue
+        query, item = ids[query_of[cell]], item_ids[item_of[cell]]
         place = last + 1
         while place:
             before, other = hit_scores[query, place - 1], hits[query, place - 1]

@@ -274,6 +274,7 @@ class _Pass:
                     done += high - low
                     on_progress(done, len(columns) * len(image_spans))
                 settled += self._settle(pool, left, before)
+                left.add_counts()
                 rechecked += sum(future.result() for future in settled)
         return rechecked
 
@@ -307,10 +308,10 @@ class _Pass:
             less_kappa = scores - self._state.centre.shift
             left.raise_floors(row_tile, cells.rows, less_kappa)
             right.raise_floors(tile, cells.columns, less_kappa)
-            self._insert_hits(left, right, cells.rows + part.start, cells.columns + column_part.start, scores)
+            _insert_hits(left, right, cells.rows + part.start, cells.columns + column_part.start, scores)
             possible.append(cells.hits.moved(part.start, column_part.start))
             if sum(map(len, possible)) > room:
-                rescored += sum(self._insert_possible_hits(left, right, hits) for hits in possible)
+                rescored += sum(_insert_possible_hits(left, right, hits) for hits in possible)
                 possible = []
         return joined_hits(possible), rescored
 
@@ -321,29 +322,33 @@ class _Pass:
         right, tiles = screening
 
         def insert(hits: PossibleHits, rescored: int) -> int:
-            return rescored + self._insert_possible_hits(left, right, hits)
+            return rescored + _insert_possible_hits(left, right, hits)
 
-        return [pool.submit(insert, *tile.result()) for tile in tiles]
+        inserting = [pool.submit(insert, *tile.result()) for tile in tiles]
+        right.add_counts()
+        return inserting
 
-    def _insert_possible_hits(self, left: Block, right: Block, possible: PossibleHits) -> int:
-        """Score the cells that can be hits still, and insert them; their number."""
-        rescored = 0
-        for start in range(0, len(possible), _SLICE):
-            hits = possible.part(slice(start, start + _SLICE))
-            hits = hits.part(left.can_be_hits(hits.rows, hits.most) | right.can_be_hits(hits.columns, hits.most))
-            scores = _scores(left.rows.values, hits.rows, right.rows.values, hits.columns)
-            self._insert_hits(left, right, hits.rows, hits.columns, scores)
-            rescored += len(scores)
-        return rescored
 
-    def _insert_hits(
-        self, left: Block, right: Block, rows: NDArray[np.int32], columns: NDArray[np.int32], scores: Doubles
-    ) -> None:
-        """Insert scored cells, given by their rows in both blocks, into the hits of those whose floor they reach."""
-        less_kappa = scores - self._state.centre.shift
-        for block, query, other, item in ((left, rows, right, columns), (right, columns, left, rows)):
-            chosen = block.can_be_hits(query, less_kappa)
-            block.insert_hits(query[chosen], other.rows.ids[item[chosen]], scores[chosen])
+def _insert_possible_hits(left: Block, right: Block, possible: PossibleHits) -> int:
+    """Score the cells that can be hits still, and insert them; their number."""
+    rescored = 0
+    for start in range(0, len(possible), _SLICE):
+        hits = possible.part(slice(start, start + _SLICE))
+        chosen = np.empty((2, len(hits)), dtype=np.int32)
+        count = kernels.choose_possible(hits.rows, hits.columns, hits.most, left.floor, right.floor, chosen)
+        rows, columns = chosen[:, :count]
+        scores = _scores(left.rows.values, rows, right.rows.values, columns)
+        _insert_hits(left, right, rows, columns, scores)
+        rescored += count
+    return rescored
+
+
+def _insert_hits(
+    left: Block, right: Block, rows: NDArray[np.int32], columns: NDArray[np.int32], scores: Doubles
+) -> None:
+    """Insert scored cells, given by their rows in both blocks, into the hits of those whose floor they reach."""
+    left.insert_hits(rows, right.rows, columns, scores)
+    right.insert_hits(columns, left.rows, rows, scores)
 
 
 def _scores(

@@ -147,16 +147,17 @@ class Block:
         queries: their row numbers among the queries of `direction`, (n,).
         locks: held while the counts or floors of a tile are updated.
         hits_lock: held while hits are inserted.
-        layers: the pairs of the rows of each tile, (L, n); targets: their scores less kappa, NaN without a pair.
+        floor: the least score less kappa of a hit of each row, (n,).
+        pairs: of each tile.
     """
 
     def __init__(self, rows: PreparedRows, state: State, *, left: bool) -> None:
-        self.rows, self.left = rows, left
+        self.rows, self.left, self._shift = rows, left, state.centre.shift
         self.locks, self.hits_lock = [Lock() for _ in rows.tiles], Lock()
         self.direction = state.rows if left else state.columns
         self.queries = rows.ids - self.direction.queries.start
-        self.layers = [self.direction.layers(self.queries[tile]) for tile in rows.tiles]
-        self.targets = [self.direction.targets(layers) - state.centre.shift for layers in self.layers]
+        self.floor = self.direction.floor(self.queries)
+        self.pairs = [TilePairs(self.direction, self.queries[tile], self._shift) for tile in rows.tiles]
 
     def bands(self, tile: int, other: PreparedRows, other_tile: int, scale: KeyScale) -> Bands:
         """The bands of the rows of a tile against a tile of the other side."""
@@ -166,29 +167,63 @@ class Block:
             fine = bounds.margins(self.rows.integers.fine.terms[part], other.fine_greatest[other_tile])
         else:
             fine = np.full_like(margin, np.inf)
-        return Bands.of(self.targets[tile], self.direction.floor(self.queries[part]), margin, fine, scale)
+        return Bands.of(self.pairs[tile].targets, self.floor[part].copy(), margin, fine, scale)
 
     def count(self, tile: int, bands: Bands, cells: ScreenedTile, scores: Doubles) -> None:
-        """Add the counts of a screened tile, with the scores of its cells, to those of the direction."""
-        direction = self.direction
+        """Add the counts of a screened tile, with the scores of its cells, to those of its pairs."""
         query, sure = (cells.rows, cells.row_sure) if self.left else (cells.columns, cells.column_sure)
-        targets = (bands.low, bands.high, sure, self.layers[tile], direction.score)
+        pairs = self.pairs[tile]
         with self.locks[tile]:
-            kernels.accumulate_counts(query, cells.keys, scores, *targets, direction.greater, direction.equal)
+            kernels.accumulate_counts(
+                query, cells.keys, scores, bands.low, bands.high, sure, pairs.scores, pairs.greater, pairs.equal
+            )
+
+    def add_counts(self) -> None:
+        """Add the counts of all tiles to those of the direction, once."""
+        for pairs in self.pairs:
+            pairs.add_counts(self.direction)
 
     def raise_floors(self, tile: int, query: NDArray[np.int32], least: Doubles) -> None:
         """Raise the floors of queries of a tile by what candidates score at least, (c,) each."""
+        part = self.rows.tiles[tile]
         with self.locks[tile]:
-            kernels.raise_floors(query, self.queries[self.rows.tiles[tile]], least, self.direction.reached)
+            kernels.raise_floors(query, least, self.queries[part], self.direction.reached, self.floor[part])
 
-    def can_be_hits(self, query: NDArray[np.int32], most: Doubles) -> NDArray[np.bool_]:
-        """Which candidates, with what they score at most, can be hits of rows of this block still, (c,) each."""
-        return most >= self.direction.floor(self.queries[query])
+    def insert_hits(
+        self, query: NDArray[np.int32], items: PreparedRows, item: NDArray[np.int32], scores: Doubles
+    ) -> None:
+        """Insert scored candidates, given by their rows in `items`, into the hits of rows of this block, (c,) each.
 
-    def insert_hits(self, query: NDArray[np.int32], items: Ints, scores: Doubles) -> None:
-        """Insert scored candidates, given by their row numbers, into the hits of rows of this block, (c,) each."""
+        Those that do not reach the floor are left out.
+        """
+        direction = self.direction
         with self.hits_lock:
-            kernels.insert_hits(self.queries[query], items, scores, self.direction.hits, self.direction.hit_scores)
+            kernels.insert_hits(
+                *(query, item, scores, self._shift, self.floor, self.queries, items.ids),
+                *(direction.hits, direction.hit_scores),
+            )
+
+
+class TilePairs:
+    """The pairs of the rows of a tile, and their counts: the pair number l of each row is in layer l, (L, n) each.
+
+    Attributes:
+        scores, targets: the scores of the pairs, and these less kappa; NaN without a pair.
+        greater, equal: the counts.
+    """
+
+    def __init__(self, direction: Direction, queries: Ints, shift: float) -> None:
+        self._layers = direction.layers(queries)
+        self.scores = direction.targets(self._layers)
+        self.targets = self.scores - shift
+        self.greater, self.equal = np.zeros((2, *self._layers.shape), dtype=np.int64)
+
+    def add_counts(self, direction: Direction) -> None:
+        """Add the counts to those of the direction."""
+        present = self._layers >= 0
+        pairs = self._layers[present]  # each pair once
+        direction.greater[pairs] += self.greater[present]
+        direction.equal[pairs] += self.equal[present]
 
 
 @dataclass(frozen=True, kw_only=True)

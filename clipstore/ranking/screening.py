@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstore.ranking.compiling import njit
-from clipstore.ranking.intrinsics import FLAGS, PAIRS, lowest_bit, nonzero_bits, products
+from clipstore.ranking.intrinsics import PAIRS, WORD, count_bits, keys_above, lowest_bit, products
 from clipstore.ranking.quantise import float_key
 
 Keys = NDArray[Any]
+Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
+
+_NEAR, _HIT = 1, 2  # a fine score that can be on either side of a target, or that of a hit
 
 
 class Queries(NamedTuple):
@@ -49,6 +52,21 @@ class Queries(NamedTuple):
     offset: Doubles
 
 
+class LineScale(NamedTuple):
+    """How the bits of a line of products become keys.
+
+    Attributes:
+        magnitude: the mask of a float's bits other than the sign, see `bounds.keys`; 0 if the bits are keys.
+        row_offset, column_offset, shift: of int32 that become keys of int16, see
+            `integers`: each with both offsets, shifted to the right.
+    """
+
+    magnitude: Any
+    row_offset: NDArray[np.int32]
+    column_offset: NDArray[np.int32]
+    shift: int
+
+
 class Cells(NamedTuple):
     """Room for the cells of a tile, `size` of each kind at most.
 
@@ -71,9 +89,47 @@ class Cells(NamedTuple):
         return cls(near=near, near_keys=np.empty(size, dtype=kind), hits=hits, hit_scores=np.empty(size))
 
 
+class _Columns(NamedTuple):
+    """The queries of the columns as the loops read them: padded to whole words, and what a cell needs side by side.
+
+    There is at least one layer, maybe without a target.
+
+    Attributes:
+        low, high: (L, n) keys, as in `Queries`; least: (n,).
+        decided: (L, n), the counts of fine scores.
+        cell: (n, 3 + L): offset, margin, the least fine score of a hit, targets.
+    """
+
+    low: Keys
+    high: Keys
+    least: Keys
+    decided: Keys
+    cell: Doubles
+
+
+class _Layers(NamedTuple):
+    """The layers of a row with targets that keys of its line can be above: their numbers, and as in `Queries`, (L,)."""
+
+    numbers: Ints
+    low: Keys
+    high: Keys
+    targets: Doubles
+    counts: Ints
+
+
+class _Flagged(NamedTuple):
+    """The flagged cells of a line: their columns, sums of products of int16, fine scores, keys and states."""
+
+    places: NDArray[np.int32]
+    sums: NDArray[np.int32]
+    scores: Doubles
+    keys: Ints
+    states: Ints  # _NEAR, _HIT, or both
+
+
 @njit(nogil=True, cache=True)
 def screen(
-    bits: Keys, magnitude: Any, rows: Queries, columns: Queries, unit: float, cells: Cells
+    bits: NDArray[Any], scale: LineScale, rows: Queries, columns: Queries, unit: float, cells: Cells
 ) -> tuple[int, int]:  # pragma: no cover - compiled
     """Count the scores surely above each target of a tile, and list the cells near a target and those of other hits.
 
@@ -81,7 +137,7 @@ def screen(
 
     Args:
         bits: (R, C), the bits of the products.
-        magnitude: the mask of a float's bits other than the sign, see `bounds.keys`; 0 if the bits are keys.
+        scale: how a line becomes keys.
         rows: the queries of the rows.
         columns: the queries of the columns.
         unit: of the products in int16.
@@ -90,165 +146,181 @@ def screen(
     Returns:
         The numbers of cells near a target and of other hits.
     """
-    undecided, possible, width, is_fine = 0, 0, bits.shape[1], rows.rows.shape[1] > 0
+    undecided, possible, width = 0, 0, bits.shape[1]
     rows.sure[:] = 0
     columns.sure[:] = 0
-    line = np.empty(width, dtype=bits.dtype)
-    flags = np.zeros(-(-width // FLAGS) * FLAGS, dtype=np.uint8)
-    near, hit = np.empty(width, dtype=np.uint8), np.empty(width, dtype=np.uint8)
-    places = np.zeros(width + PAIRS, dtype=np.int32)
-    sums, scores = np.empty(len(places), dtype=np.int32), np.empty(width)
-    flagged_keys = np.empty(width, dtype=bits.dtype)
+    known = _known_columns(columns)
+    line = np.full(len(known.least), np.iinfo(columns.low.dtype).min, dtype=columns.low.dtype)
+    layers = _Layers(
+        np.empty(len(rows.low), dtype=np.int64),
+        np.empty(len(rows.low), dtype=line.dtype),
+        np.empty(len(rows.low), dtype=line.dtype),
+        np.empty(len(rows.low)),
+        np.empty(len(rows.low), dtype=np.int64),
+    )
+    flagged = _Flagged(
+        np.zeros(width + PAIRS, dtype=np.int32),
+        np.empty(width + PAIRS, dtype=np.int32),
+        np.empty(width),
+        np.empty(width, dtype=np.int64),
+        np.empty(width, dtype=np.int64),
+    )
     for i in range(bits.shape[0]):
-        for j in range(width):
-            line[j] = float_key(bits[i, j], magnitude)
-        most = _flag_line(line, i, rows, columns, flags)
-        count = _list_flagged(flags, places)
+        _set_line(bits[i], i, scale, line)
+        count_layers = _choose_layers(line, i, rows, layers)
+        _count_columns(line, columns)
+        count = _list_flagged(line, rows.least[i], count_layers, layers, known, flagged.places)
         for first in range(0, count, PAIRS):
-            products(rows.rows[i], columns.rows, places, first, sums)
+            products(rows.rows[i], columns.rows, flagged.places, first, flagged.sums)
+        _compare_with_columns(line, i, rows, known, unit, count, flagged)
+        _compare_with_row(rows.margin[i], count_layers, layers, count, flagged)
         for cell in range(count):
-            j = places[cell]
-            scores[cell] = sums[cell] * unit + (rows.offset[i] + columns.offset[j])
-            flagged_keys[cell] = line[j]
-        _find_near(i, rows, columns, most, places[:count], scores, near)
-        _find_hits(i, rows, columns, places[:count], scores, hit)
-        for cell in range(count):  # without a branch, which would be mispredicted often
-            j, is_near, is_hit = places[cell], near[cell], hit[cell]
-            if not is_fine:
-                is_near |= is_hit
-            cells.near[0, undecided], cells.near[1, undecided], cells.near_keys[undecided] = i, j, flagged_keys[cell]
-            undecided += is_near
-            cells.hits[0, possible], cells.hits[1, possible], cells.hit_scores[possible] = i, j, scores[cell]
-            possible += is_hit & ~is_near
-            scores[cell] = np.nan if is_near else scores[cell]
-        _count_decided(i, flagged_keys, rows, columns, most, places[:count], scores)
+            if flagged.states[cell]:
+                j, score, key = np.uint32(flagged.places[cell]), flagged.scores[cell], flagged.keys[cell]
+                if flagged.states[cell] == _HIT and rows.rows.shape[1]:
+                    cells.hits[0, possible], cells.hits[1, possible], cells.hit_scores[possible] = i, j, score
+                    possible += 1
+                else:
+                    cells.near[0, undecided], cells.near[1, undecided], cells.near_keys[undecided] = i, j, key
+                    undecided += 1
+                    for layer in range(len(known.low)):  # its fine score decides nothing
+                        known.decided[layer, j] -= (key <= known.high[layer, j]) & (score > known.cell[j, 3 + layer])
+                    for layer in range(count_layers):
+                        layers.counts[layer] -= (key <= layers.high[layer]) & (score > layers.targets[layer])
+        for layer in range(count_layers):
+            rows.sure[layers.numbers[layer], i] = layers.counts[layer]
+    for layer in range(len(columns.sure)):
+        columns.sure[layer] += known.decided[layer, :width]
     return undecided, possible
 
 
+@njit(nogil=True, cache=True)
+def _known_columns(columns: Queries) -> _Columns:  # pragma: no cover - compiled
+    """The columns of a tile as the loops read them."""
+    given, width = columns.low.shape
+    depth, length, greatest = max(given, 1), -(-width // WORD) * WORD, np.iinfo(columns.low.dtype).max
+    known = _Columns(
+        np.full((depth, length), greatest, dtype=columns.low.dtype),
+        np.full((depth, length), greatest, dtype=columns.low.dtype),
+        np.full(length, greatest, dtype=columns.low.dtype),
+        np.zeros((depth, length), dtype=columns.low.dtype),
+        np.full((width, 3 + depth), np.nan),
+    )
+    known.low[:given, :width], known.high[:given, :width], known.least[:width] = (
+        columns.low,
+        columns.high,
+        columns.least,
+    )
+    for j in range(width):
+        cell = known.cell[j]
+        cell[0], cell[1], cell[2] = columns.offset[j], columns.margin[j], columns.floor[j] - columns.margin[j]
+        cell[3 : 3 + given] = columns.targets[:, j]
+    return known
+
+
 @njit(nogil=True, cache=True, inline="always")
-def _flag_line(
-    line: Keys, i: int, rows: Queries, columns: Queries, flags: NDArray[np.uint8]
-) -> Any:  # pragma: no cover - compiled
-    """Count the keys of a line surely above each target, and flag those that can be hits or that prove nothing.
+def _set_line(bits: NDArray[Any], i: int, scale: LineScale, line: Keys) -> None:  # pragma: no cover - compiled
+    """Set the keys of a line."""
+    if bits.itemsize == line.itemsize:
+        for j in range(len(bits)):
+            line[j] = float_key(bits[j], scale.magnitude)
+    else:
+        offset, shift = scale.row_offset[i], scale.shift
+        for j in range(len(bits)):
+            line[j] = np.int16(np.int32(bits[j] + np.int32(offset + scale.column_offset[j])) >> shift)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _choose_layers(line: Keys, i: int, rows: Queries, layers: _Layers) -> int:  # pragma: no cover - compiled
+    """Set the layers of a row with a target that a key of the line can be above; their number."""
+    most, count = line[0], 0
+    for j in range(len(line)):
+        most = max(most, line[j])
+    for layer in range(len(rows.low)):
+        low, high = rows.low[layer, i], rows.high[layer, i]
+        if low < min(high, most):
+            layers.numbers[count], layers.low[count], layers.high[count] = layer, low, high
+            layers.targets[count], layers.counts[count] = rows.targets[layer, i], 0
+            count += 1
+    return count
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _count_columns(line: Keys, columns: Queries) -> None:  # pragma: no cover - compiled
+    """Count the keys of a line surely above the targets of the columns."""
+    for layer in range(len(columns.high)):
+        high, sure = columns.high[layer], columns.sure[layer]
+        for j in range(len(high)):
+            sure[j] += line[j] > high[j]
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _list_flagged(
+    line: Keys, floor: Any, count_layers: int, layers: _Layers, known: _Columns, places: NDArray[np.int32]
+) -> int:  # pragma: no cover - compiled
+    """Set the columns of keys that prove nothing or can be hits, and count those surely above the row's targets.
 
     Returns:
-        The greatest key.
+        The number of the columns.
     """
-    floor, most = rows.least[i], line[0]
-    for j in range(len(line)):
-        flags[j] = (line[j] > floor) | (line[j] > columns.least[j])
-        most = max(most, line[j])
-    for layer in range(columns.low.shape[0]):
-        low, high, sure = columns.low[layer], columns.high[layer], columns.sure[layer]
-        for j in range(len(line)):
-            above = line[j] > high[j]
-            sure[j] += above
-            flags[j] |= (line[j] > low[j]) ^ above
-    for layer in range(rows.low.shape[0]):
-        if _is_near(rows, layer, i, most):
-            rows.sure[layer, i] += _count_line(line, rows.low[layer, i], rows.high[layer, i], flags)
-    return most
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _is_near(queries: Queries, layer: int, query: int, most: Any) -> Any:  # pragma: no cover - compiled
-    """Whether a query has a target in a layer, and keys up to `most` can be above it."""
-    return queries.low[layer, query] < min(queries.high[layer, query], most)
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _count_line(line: Keys, low: Any, high: Any, flags: NDArray[np.uint8]) -> Any:  # pragma: no cover - compiled
-    """The number of keys of a line above `high`; those above `low` only are flagged."""
-    count = line.dtype.type(0)
-    for j in range(line.shape[0]):
-        above = line[j] > high
-        count = line.dtype.type(count + line.dtype.type(above))
-        flags[j] |= (line[j] > low) ^ above
-    return count
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _list_flagged(flags: NDArray[np.uint8], places: NDArray[np.int32]) -> int:  # pragma: no cover - compiled
-    """Set the places of the flags that are set; their number."""
     count = 0
-    for word in range(0, len(flags), FLAGS):
-        bits = nonzero_bits(flags, word)
-        while bits:
-            places[count] = word + lowest_bit(bits)
+    for start in range(0, len(line), WORD):
+        flags = keys_above(line, start, floor) | keys_above(line, start, known.least)
+        for layer in range(len(known.low)):
+            flags |= keys_above(line, start, known.low[layer]) ^ keys_above(line, start, known.high[layer])
+        for layer in range(count_layers):
+            above = keys_above(line, start, layers.high[layer])
+            layers.counts[layer] += count_bits(above)
+            flags |= keys_above(line, start, layers.low[layer]) ^ above
+        while flags:
+            places[count] = start + lowest_bit(flags)
             count += 1
-            bits &= bits - np.uint64(1)
+            flags &= flags - np.uint64(1)
     return count
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _find_near(
-    i: int, rows: Queries, columns: Queries, most: Any, places: NDArray[np.int32], scores: Doubles, near: Any
+def _compare_with_columns(
+    line: Keys, i: int, rows: Queries, known: _Columns, unit: float, count: int, flagged: _Flagged
 ) -> None:  # pragma: no cover - compiled
-    """Set whether each fine score can be on either side of a target."""
-    near[: len(places)] = 0
-    margin = rows.margin[i]
-    for layer in range(rows.low.shape[0]):
-        if _is_near(rows, layer, i, most):
-            target = rows.targets[layer, i]
-            for cell in range(len(places)):
-                near[cell] |= abs(scores[cell] - target) <= margin
-    for layer in range(columns.low.shape[0]):
-        for cell in range(len(places)):
-            j = places[cell]
-            near[cell] |= abs(scores[cell] - columns.targets[layer, j]) <= columns.margin[j]
+    """Set scores, keys and states, and count the fine scores above targets of columns that their keys do not decide.
+
+    The first layer is not in the loop over layers: a loop of few turns takes longer.
+    """
+    offset, least, depth = rows.offset[i], rows.floor[i] - rows.margin[i], len(known.low)
+    for cell in range(count):
+        j = np.uint32(flagged.places[cell])  # an unsigned index needs no test of its sign
+        key, score = line[j], flagged.sums[cell] * unit + (offset + known.cell[j, 0])
+        difference = score - known.cell[j, 3]
+        state = _HIT * (score >= min(least, known.cell[j, 2])) + _NEAR * (abs(difference) <= known.cell[j, 1])
+        known.decided[0, j] += (key <= known.high[0, j]) & (difference > 0)
+        for layer in range(1, depth):
+            difference = score - known.cell[j, 3 + layer]
+            state |= _NEAR * (abs(difference) <= known.cell[j, 1])
+            known.decided[layer, j] += (key <= known.high[layer, j]) & (difference > 0)
+        flagged.scores[cell], flagged.keys[cell], flagged.states[cell] = score, key, state
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _find_hits(
-    i: int, rows: Queries, columns: Queries, places: NDArray[np.int32], scores: Doubles, hit: Any
+def _compare_with_row(
+    margin: float, count_layers: int, layers: _Layers, count: int, flagged: _Flagged
 ) -> None:  # pragma: no cover - compiled
-    """Set whether each fine score can be that of a hit."""
-    least = rows.floor[i] - rows.margin[i]
-    for cell in range(len(places)):
-        j = places[cell]
-        hit[cell] = (scores[cell] >= least) | (scores[cell] >= columns.floor[j] - columns.margin[j])
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _count_decided(
-    i: int, keys: Keys, rows: Queries, columns: Queries, most: Any, places: NDArray[np.int32], scores: Doubles
-) -> None:  # pragma: no cover - compiled
-    """Count the fine scores above the targets above which their keys prove nothing; those listed are NaN."""
-    for layer in range(rows.low.shape[0]):
-        if _is_near(rows, layer, i, most):
-            high, target = rows.high[layer, i], rows.targets[layer, i]
-            count = np.int32(0)
-            for cell in range(len(places)):
-                count += (keys[cell] <= high) & (scores[cell] > target)
-            rows.sure[layer, i] += count
-    for layer in range(columns.low.shape[0]):
-        for cell in range(len(places)):
-            j = places[cell]
-            above = (keys[cell] <= columns.high[layer, j]) & (scores[cell] > columns.targets[layer, j])
-            columns.sure[layer, j] += above
+    """Add to states, and count the fine scores above the row's targets that their keys do not decide."""
+    scores, keys, states = flagged.scores, flagged.keys, flagged.states
+    for layer in range(count_layers):
+        target, high, above = layers.targets[layer], np.int64(layers.high[layer]), 0
+        for cell in range(count):
+            difference = scores[cell] - target
+            states[cell] |= _NEAR * (abs(difference) <= margin)
+            above += (keys[cell] <= high) & (difference > 0)
+        layers.counts[layer] += above
 
 
 @njit(nogil=True, cache=True)
-def narrow(
-    sums: NDArray[np.int32],
-    row_offset: NDArray[np.int32],
-    column_offset: NDArray[np.int32],
-    shift: Any,
-    keys: NDArray[np.int16],
-) -> None:  # pragma: no cover - compiled
-    """The keys (R, C) of sums: each with both offsets, shifted to the right."""
-    for i in range(sums.shape[0]):
-        offset = row_offset[i]
-        for j in range(sums.shape[1]):
-            keys[i, j] = np.int16(np.int32(sums[i, j] + np.int32(offset + column_offset[j])) >> shift)
-
-
-@njit(nogil=True, cache=True)
-def sort_bits(bits: Keys, magnitude: Any) -> None:  # pragma: no cover - compiled
-    """Replace the bits of floats by their keys."""
+def set_keys(bits: NDArray[Any], scale: LineScale, keys: Keys) -> None:  # pragma: no cover - compiled
+    """Set the keys (R, C) of products; floats may become their own keys."""
     for i in range(bits.shape[0]):
-        for j in range(bits.shape[1]):
-            bits[i, j] = float_key(bits[i, j], magnitude)
+        _set_line(bits[i], i, scale, keys[i])
 
 
 @njit(nogil=True, cache=True)

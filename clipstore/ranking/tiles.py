@@ -62,26 +62,27 @@ class CpuScreen(local):
 
     def __init__(self, tile: tuple[int, int], precision: torch.dtype, top_k: int) -> None:
         size = tile[0] * tile[1]
-        self._is_int8, self._top_k = precision == torch.int8, top_k
-        self._product = torch.empty(size, dtype=torch.int32 if self._is_int8 else precision)
-        self._bits = np.empty(size, dtype=np.int16) if self._is_int8 else bounds.bits(self._product).numpy()
-        self._cells = screening.Cells.empty(size, self._bits.dtype)
+        is_int8, self._top_k = precision == torch.int8, top_k
+        self._product = torch.empty(size, dtype=torch.int32 if is_int8 else precision)
+        self._keys = np.empty(size, dtype=np.int16) if is_int8 else bounds.bits(self._product).numpy()
+        self._cells = screening.Cells.empty(size, self._keys.dtype)
 
     def __call__(self, left: TileSide, right: TileSide, scale: KeyScale) -> ScreenedTile:
         """Screen a tile; the result is valid until the next call."""
-        bits, magnitude = self._products(left, right, scale)
+        bits, line_scale = self._products(left, right, scale)
         row_bands, column_bands = left.bands, right.bands
         groups = row_bands.groups(len(right.low), self._top_k), column_bands.groups(len(left.low), self._top_k)
         if any(groups):
-            screening.sort_bits(bits, magnitude)
-            magnitude = bits.dtype.type(0)  # they are keys now
-            row_bands = self._raised(screening.best_in_rows, bits, groups[0], row_bands, scale)
-            column_bands = self._raised(screening.best_in_columns, bits, groups[1], column_bands, scale)
-        rows = replace(left, bands=row_bands).queries(bits.dtype)
-        columns = replace(right, bands=column_bands).queries(bits.dtype)
+            keys = self._keys[: bits.size].reshape(bits.shape)
+            screening.set_keys(bits, line_scale, keys)
+            bits, line_scale = keys, line_scale._replace(magnitude=keys.dtype.type(0))
+            row_bands = self._raised(screening.best_in_rows, keys, groups[0], row_bands, scale)
+            column_bands = self._raised(screening.best_in_columns, keys, groups[1], column_bands, scale)
+        kind = self._keys.dtype
+        rows, columns = replace(left, bands=row_bands).queries(kind), replace(right, bands=column_bands).queries(kind)
         unit = left.rows.fine_step * right.rows.fine_step
         cells = self._cells
-        near, possible = screening.screen(bits, magnitude, rows, columns, unit, cells)
+        near, possible = screening.screen(bits, line_scale, rows, columns, unit, cells)
         scores, margin = cells.hit_scores[:possible], row_bands.fine_margin[cells.hits[0, :possible]]
         return ScreenedTile(
             row_sure=rows.sure,
@@ -93,18 +94,17 @@ class CpuScreen(local):
             least=scores - margin,
         )
 
-    def _products(self, left: TileSide, right: TileSide, scale: KeyScale) -> tuple[Keys, Any]:
-        """The bits of the products, (R, C), and the mask that makes keys of them: see `screening.screen`."""
+    def _products(self, left: TileSide, right: TileSide, scale: KeyScale) -> tuple[Keys, screening.LineScale]:
+        """The bits of the products, (R, C), and how they become keys."""
         rows, columns = len(left.low), len(right.low)
         product = self._product[: rows * columns].view(rows, columns)
-        bits = self._bits[: rows * columns].reshape(rows, columns)
-        kind = bits.dtype.type
         if isinstance(scale, IntegerKeys):
             bounds.int8_product(left.low, right.low, product)
-            screening.narrow(product.numpy(), scale.row_offset, scale.column_offset[right.part], scale.shift, bits)
-            return bits, kind(0)
+            offsets = scale.row_offset, scale.column_offset[right.part]
+            return product.numpy(), screening.LineScale(np.int16(0), *offsets, scale.shift)
         torch.mm(left.low, right.low.T, out=product)
-        return bits, kind(bounds.magnitude(product.dtype))
+        bits, none = bounds.bits(product).numpy(), np.empty(0, dtype=np.int32)
+        return bits, screening.LineScale(bits.dtype.type(bounds.magnitude(product.dtype)), none, none, 0)
 
     def _raised(self, best_keys: Any, keys: Keys, groups: int, bands: Bands, scale: KeyScale) -> Bands:
         """The bands of one side with the floors that the products imply."""

@@ -229,10 +229,12 @@ def test_floors_are_the_greatest_that_candidates_reach(seed: int, cells: int, to
     ids, query = rng.permutation(9)[:4], rng.integers(0, 4, cells).astype(np.int32)
     least = rng.integers(-5, 5, cells) / 4
     reached = np.full((9, top_k), -np.inf)
-    kernels.raise_floors(query[: cells // 2], ids, least[: cells // 2], reached)
-    kernels.raise_floors(query[cells // 2 :], ids, least[cells // 2 :], reached)
+    floor = np.full(4, -np.inf)
+    kernels.raise_floors(query[: cells // 2], least[: cells // 2], ids, reached, floor)
+    kernels.raise_floors(query[cells // 2 :], least[cells // 2 :], ids, reached, floor)
     expected = np.full((9, top_k), -np.inf)
     for place, row in enumerate(ids):
         best = np.sort(least[query == place])[::-1][:top_k]
         expected[row, : len(best)] = best
     assert np.array_equal(reached, expected)
+    assert np.array_equal(floor, expected[ids, -1])
