@@ -117,9 +117,9 @@ def count_bits(_context: Any, bits: Any) -> Any:
 
 @intrinsic
 def lowest_bit(_context: Any, bits: Any) -> Any:
-    """The place of the lowest bit of a number that is not zero."""
+    """The place of the lowest bit that is set; 64 if none is."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(bits), generate
