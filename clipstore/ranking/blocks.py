@@ -23,7 +23,7 @@ Loaded = TypeVar("Loaded")
 _LONGEST = 1e18  # lengths whose products stay finite in float32
 _ROWS = 2048  # rows read and checked at once
 _TEXT_BLOCK = 8192  # larger blocks are not faster, and delay the end
-_CPU_TILE, _CUDA_TILE = (1024, 1024), (4096, 8192)
+_CPU_TILE, _CUDA_TILE = (2048, 1024), (4096, 8192)
 _DEVICE_THREADS = 2
 _MIN_TILE = 64  # rows and columns of the smallest tile
 POSSIBLE_SHARE = 64  # one of so many cells of a tile of images and a block of texts can be in memory as possible hits
@@ -119,11 +119,10 @@ class Layout:
             VectorError: the smallest blocks do not fit.
         """
         on_cpu = torch.device(device).type == "cpu"
-        # A row in float32 before and after it is sorted, and prepared; in int8 all of it again, while rows with greater
-        # errors are moved, as in page-locked memory. Terms, targets and their bands.
-        copies = 1 if on_cpu and precision != torch.int8 else 2
+        # A row in float32, and prepared; for a device again in page-locked memory. Terms, targets and their bands.
+        copies = 1 if on_cpu else 2
         prepared = (width + EXTRA) * precision.itemsize + 2 * padded(width)
-        row = (1 + copies) * width * 4 + copies * prepared + 256
+        row = copies * width * 4 + copies * prepared + 256
         threads = screen_threads(device)
         tile = _CPU_TILE if on_cpu else _CUDA_TILE
         block = _TEXT_BLOCK
@@ -142,6 +141,9 @@ class Layout:
                 need = memory - rest + min(max(images, 1), 8 * tile[0]) * image
                 message = f"{memory} bytes of memory are too few to rank vectors of width {width}: use at least {need}"
                 raise VectorError(message)
+            if tile[0] > tile[1]:
+                tile = (tile[1], tile[1])
+                continue
             block = max(block // 2, _MIN_TILE)
             tile = (max(min(tile[0], block), _MIN_TILE), max(min(tile[1], block), _MIN_TILE))
 

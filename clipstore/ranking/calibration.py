@@ -133,7 +133,7 @@ def _screen_of(name: str, images: NDArray[np.float32], texts: NDArray[np.float32
         columns=Direction(range(_ROWS), np.arange(_ROWS), scores, 0),
     )
     left, right = (
-        Block(PreparedRows(side, 0, state, left=is_left), state, left=is_left)
+        Block(PreparedRows(side.copy(), 0, state, left=is_left), state, left=is_left)
         for side, is_left in ((images, True), (texts, False))
     )
     scale = key_scale(left.rows, left.rows.tiles[0], right.rows, state.precision)

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clipstore.ranking import quantise
+from clipstore.ranking import kernels, quantise
 from clipstore.ranking.bounds import Centre, gamma
 
 Doubles = NDArray[np.float64]
@@ -60,9 +60,14 @@ class Integers:
     step: float
     terms: torch.Tensor
 
-    def part(self, rows: slice | NDArray[np.int64]) -> Integers:
+    def part(self, rows: slice) -> Integers:
         """Some of the rows."""
         return Integers(values=self.values[rows], step=self.step, terms=self.terms[rows])
+
+    def reordered(self, order: NDArray[np.int64]) -> Integers:
+        """The rows in another order; the values are reordered in place."""
+        kernels.reorder_rows(self.values, order)
+        return Integers(values=self.values, step=self.step, terms=self.terms[torch.from_numpy(order)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +85,13 @@ class IntegerRows:
     offset: Doubles
     clipped: NDArray[np.bool_]
 
-    def part(self, rows: slice | NDArray[np.int64]) -> IntegerRows:
-        """Some of the rows."""
+    def reordered(self, order: NDArray[np.int64]) -> IntegerRows:
+        """The rows in another order; the integers are reordered in place."""
         return IntegerRows(
-            fine=self.fine.part(rows),
-            coarse=self.coarse.part(rows) if self.coarse else None,
-            offset=self.offset[rows],
-            clipped=self.clipped[rows],
+            fine=self.fine.reordered(order),
+            coarse=self.coarse.reordered(order) if self.coarse else None,
+            offset=self.offset[order],
+            clipped=self.clipped[order],
         )
 
 

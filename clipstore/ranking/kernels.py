@@ -43,6 +43,23 @@ def add_rows(values: NDArray[np.float32], total: Doubles) -> None:  # pragma: no
             total[k] += np.float64(values[row, k])
 
 
+@njit(nogil=True, cache=True)
+def reorder_rows(values: NDArray[Any], order: Ints) -> None:  # pragma: no cover - compiled
+    """Put row order[n] of `values` (n, K) in the place n, in place: memory that is new takes longer than the copy."""
+    moved, first_row = np.zeros(len(order), dtype=np.bool_), np.empty(values.shape[1], dtype=values.dtype)
+    for first in range(len(order)):
+        if moved[first] or order[first] == first:
+            continue
+        first_row[:] = values[first]
+        place = first
+        while order[place] != first:
+            values[place] = values[order[place]]
+            moved[place] = True
+            place = order[place]
+        values[place] = first_row
+        moved[place] = True
+
+
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def score_cells(
     left: NDArray[np.float32],

@@ -14,7 +14,7 @@ from clipstore.ranking.bands import Bands, KeyScale, ScreenedTile
 from clipstore.ranking.blocks import Layout, Side
 from clipstore.ranking.bounds import Centre
 from clipstore.ranking.device_copies import copy_to
-from clipstore.ranking.integers import IntegerRows, centred_lengths, prepare_integers
+from clipstore.ranking.integers import centred_lengths, prepare_integers
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -84,15 +84,17 @@ class PreparedRows:
     """
 
     def __init__(self, values: NDArray[np.float32], start: int, state: State, *, left: bool) -> None:
+        """Prepare rows (n, D) from row `start` on; they are reordered in place."""
         centre = state.centre if left else state.centre.swapped()
         lengths = centred_lengths(values, centre)
-        order = np.argsort(-lengths, kind="stable")
-        self.values, self.ids, ordinary = values[order], order + start, len(values)
-        self.integers: IntegerRows | None = None
+        integers, is_last = None, np.zeros(len(values), dtype=np.bool_)
         if state.uses_integers:
-            is_int8 = state.precision == torch.int8
-            self.integers = prepare_integers(self.values, lengths[order], centre, in_int8=is_int8)
-            ordinary = self._move_clipped_last(self.integers)
+            integers = prepare_integers(values, lengths, centre, in_int8=state.precision == torch.int8)
+            is_last = integers.clipped
+        order = np.lexsort((-lengths, is_last))
+        kernels.reorder_rows(values, order)
+        self.values, self.ids, ordinary = values, order + start, len(values) - int(is_last.sum())
+        self.integers = integers.reordered(order) if integers else None
         self.tiles = _tiles(ordinary, len(values), state.layout.tile[0 if left else 1])
         if self.integers and self.integers.coarse:
             self.on_device, self.unit = torch.from_numpy(self.values), 1.0
@@ -104,14 +106,6 @@ class PreparedRows:
         self.greatest = self._greatest(self.terms)
         self.fine_step = self.integers.fine.step if self.integers else 1.0
         self.fine_greatest = self._greatest(self.integers.fine.terms) if self.integers else None
-
-    def _move_clipped_last(self, integers: IntegerRows) -> int:
-        """Move rows whose error in int8 is much greater behind the others; the number of those others."""
-        count = int(integers.clipped.sum())
-        if count:
-            order = np.argsort(integers.clipped, kind="stable")
-            self.values, self.ids, self.integers = self.values[order], self.ids[order], integers.part(order)
-        return len(self.ids) - count
 
     def _greatest(self, terms: torch.Tensor) -> torch.Tensor:
         return torch.stack([terms[tile].amax(dim=0) for tile in self.tiles])

@@ -50,7 +50,7 @@ def tile_sides(
         columns=Direction(range(len(texts)), pairs[:, 1], scores, top_k),
     )
     left, right = (
-        Block(as_one_tile(PreparedRows(side, 0, state, left=is_left)), state, left=is_left)
+        Block(as_one_tile(PreparedRows(side.copy(), 0, state, left=is_left)), state, left=is_left)
         for side, is_left in ((images, True), (texts, False))
     )
     whole = slice(0, 64)
