@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -171,14 +173,13 @@ def spans(within: range, rows: int, first: int | None = None) -> list[tuple[int,
     return result
 
 
-def prefetch(load: Callable[[Span], Loaded], spans: Sequence[Span]) -> Iterator[Loaded]:
-    """The result of `load` for each span; the next one is loaded while the last is in use."""
-    # It uses one thread: a second team of torch's threads would busy-wait on the cores that multiply.
-    with ThreadPoolExecutor(1, "clipstore-read", torch.set_num_threads, (1,)) as reader:
-        loading = reader.submit(load, spans[0]) if spans else None
-        for following in [*spans[1:], None]:
-            if loading is None:
-                return
-            loaded = loading.result()
-            loading = None if following is None else reader.submit(load, following)
+def prefetch(load: Callable[[Span], Loaded], spans: Iterable[Span], threads: int = 1) -> Iterator[Loaded]:
+    """The result of `load` for each span; the next ones are loaded by threads, one each, while the last is in use."""
+    # Each computes with one thread: a second team of torch's threads would busy-wait on the cores that multiply.
+    with ThreadPoolExecutor(threads, "clipstore-read", torch.set_num_threads, (1,)) as pool:
+        rest = iter(spans)
+        loading = deque(pool.submit(load, span) for span in islice(rest, threads))
+        while loading:
+            loaded = loading.popleft().result()
+            loading.extend(pool.submit(load, span) for span in islice(rest, 1))
             yield loaded

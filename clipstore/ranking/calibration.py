@@ -136,7 +136,7 @@ def _screen_of(name: str, images: NDArray[np.float32], texts: NDArray[np.float32
         Block(PreparedRows(side.copy(), 0, state, left=is_left), state, left=is_left)
         for side, is_left in ((images, True), (texts, False))
     )
-    scale = key_scale(left.rows, left.rows.tiles[0], right.rows, state.precision)
+    scale = key_scale(left.rows, right.rows, state.precision)
     sides = []
     for block, other in ((left, right), (right, left)):
         bands = block.bands(0, other.rows, 0, scale)

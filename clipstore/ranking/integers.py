@@ -60,10 +60,6 @@ class Integers:
     step: float
     terms: torch.Tensor
 
-    def part(self, rows: slice) -> Integers:
-        """Some of the rows."""
-        return Integers(values=self.values[rows], step=self.step, terms=self.terms[rows])
-
     def reordered(self, order: NDArray[np.int64]) -> Integers:
         """The rows in another order; the values are reordered in place."""
         kernels.reorder_rows(self.values, order)

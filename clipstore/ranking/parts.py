@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from clipstore.device import unallocated_memory
 from clipstore.errors import VectorError
 from clipstore.ranking import bounds, kernels
-from clipstore.ranking.bands import PossibleHits, joined_hits
+from clipstore.ranking.bands import KeyScale, PossibleHits, joined_hits
 from clipstore.ranking.blocks import POSSIBLE_SHARE, Layout, Side, prefetch, screen_threads, spans
 from clipstore.ranking.bounds import Centre
 from clipstore.ranking.calibration import fastest_precision
@@ -266,9 +266,10 @@ class _Pass:
                 for (low, high), right in zip(
                     text_spans, prefetch(partial(self._load, texts), text_spans), strict=True
                 ):
-                    started = [
-                        pool.submit(self._screen_row_tile, left, right, tile) for tile in range(len(left.rows.tiles))
-                    ]
+                    screen = partial(
+                        self._screen_row_tile, left, right, key_scale(left.rows, right.rows, self._key_precision)
+                    )
+                    started = [pool.submit(screen, tile) for tile in range(len(left.rows.tiles))]
                     settled += self._settle(pool, left, before)
                     before = right, started
                     done += high - low
@@ -284,10 +285,9 @@ class _Pass:
             rows = PreparedRows(values, span[0], self._state, left=False)
         return Block(rows, self._state, left=False)
 
-    def _screen_row_tile(self, left: Block, right: Block, row_tile: int) -> tuple[PossibleHits, int]:
+    def _screen_row_tile(self, left: Block, right: Block, scale: KeyScale, row_tile: int) -> tuple[PossibleHits, int]:
         """Count in a tile of images and all tiles of a block of texts; the possible hits, and the number of scores."""
         part = left.rows.tiles[row_tile]
-        scale = key_scale(left.rows, part, right.rows, self._key_precision)
         possible: list[PossibleHits] = []
         rescored, room = 0, (part.stop - part.start) * len(right.queries) // POSSIBLE_SHARE
         for tile, column_part in enumerate(right.rows.tiles):

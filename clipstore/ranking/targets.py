@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from clipstore.ranking import kernels
@@ -16,6 +17,7 @@ Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
 _PROBES = 64  # scores in the digest
+_READERS = 2  # blocks read at once: with one in use, as many as the layout of the pass has room for
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,7 +70,9 @@ def score_pairs(images: Side, texts: Side, pairs: Ints, block: int) -> Targets:
     starts = np.flatnonzero(np.diff(tile[order], axis=0, prepend=-1).any(axis=1))
     parts = [pairs[part].astype(np.int32) for part in np.split(order, starts[1:])] if len(pairs) else []
     place = 0
-    for rows, (left, right) in zip(parts, prefetch(partial(_read_rows, images, texts), parts), strict=True):
+    # Several are read at once: a shard that a process reads for the first time is compared with its checksum.
+    blocks = prefetch(partial(_read_rows, images, texts), parts, min(_READERS, torch.get_num_threads()))
+    for rows, (left, right) in zip(parts, blocks, strict=True):
         part_scores = np.empty(len(rows))
         kernels.score_cells(left, rows[:, 0] - rows[:, 0].min(), right, rows[:, 1] - rows[:, 1].min(), part_scores)
         scores[order[place : place + len(rows)]] = part_scores

@@ -48,12 +48,10 @@ class TileSide:
         )
 
 
-def key_scale(left: PreparedRows, part: slice, right: PreparedRows, precision: torch.dtype) -> KeyScale:
-    """How the products of some rows and a block, in a precision, become keys."""
+def key_scale(left: PreparedRows, right: PreparedRows, precision: torch.dtype) -> KeyScale:
+    """How the products of two blocks, in a precision, become keys."""
     if left.integers and right.integers and left.integers.coarse and right.integers.coarse:
-        return IntegerKeys.of(
-            left.integers.coarse.part(part), left.integers.offset[part], right.integers.coarse, right.integers.offset
-        )
+        return IntegerKeys.of(left.integers.coarse, left.integers.offset, right.integers.coarse, right.integers.offset)
     return bounds.FloatKeys(precision, left.unit * right.unit)
 
 
@@ -100,7 +98,7 @@ class CpuScreen(local):
         product = self._product[: rows * columns].view(rows, columns)
         if isinstance(scale, IntegerKeys):
             bounds.int8_product(left.low, right.low, product)
-            offsets = scale.row_offset, scale.column_offset[right.part]
+            offsets = scale.row_offset[left.part], scale.column_offset[right.part]
             return product.numpy(), screening.LineScale(np.int16(0), *offsets, scale.shift)
         torch.mm(left.low, right.low.T, out=product)
         bits, none = bounds.bits(product).numpy(), np.empty(0, dtype=np.int32)

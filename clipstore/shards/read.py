@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,13 @@ def check(registered: RegisteredShard) -> None:
     Raises:
         ShardError: the file is missing, cannot be read, is damaged, or is not the one that was registered.
     """
-    now = file_stamp(registered.path)
-    known = _checked.get(registered.path)
-    if known is None or known.stamp != now:
-        unchanged = unchanged_keys(registered) is not None
-        shard = registered if unchanged else _checked_shard(scan_shard(registered.path)).registered()
-        known = _checked[registered.path] = _Checked(now, shard)
+    with _checking.setdefault(registered.path, Lock()):  # other threads wait instead of reading the same file
+        now = file_stamp(registered.path)
+        known = _checked.get(registered.path)
+        if known is None or known.stamp != now:
+            unchanged = unchanged_keys(registered) is not None
+            shard = registered if unchanged else _checked_shard(scan_shard(registered.path)).registered()
+            known = _checked[registered.path] = _Checked(now, shard)
     differences = registered_differences(known.shard, registered)
     if differences:
         message = (
@@ -130,6 +132,7 @@ class _Checked:
 
 # The shards that matched their checksums in this process.
 _checked: dict[Path, _Checked] = {}
+_checking: dict[Path, Lock] = {}
 
 
 def check_file_unchanged(registered: RegisteredShard, before: FileStamp) -> None:

@@ -54,7 +54,7 @@ def tile_sides(
         for side, is_left in ((images, True), (texts, False))
     )
     whole = slice(0, 64)
-    scale = key_scale(left.rows, whole, right.rows, key_precision or state.precision)
+    scale = key_scale(left.rows, right.rows, key_precision or state.precision)
     row_bands, column_bands = left.bands(0, right.rows, 0, scale), right.bands(0, left.rows, 0, scale)
     return (
         TileSide(rows=left.rows, part=whole, bands=row_bands),
