@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,7 @@ from clipstore.ranking import (
     score_targets,
     scoring_digest,
 )
+from clipstore.ranking.blocks import Layout, prefetch
 
 Array = NDArray[Any]
 
@@ -198,3 +201,29 @@ def test_images_are_read_once_for_parts_with_the_same_images() -> None:
     ]:
         rank_part(Side(images, "image"), Side(right, "text"), targets, part, settings, last=last)
     assert images.spans == [slice(0, 9), slice(9, 30)]
+
+
+def test_several_threads_load_spans_in_order() -> None:
+    loaded = list(prefetch(lambda span: span * span, range(20), threads=3))
+    assert loaded == [span * span for span in range(20)]
+
+
+def test_a_failed_load_is_raised_in_its_place() -> None:
+    results = prefetch(lambda span: 1 / (3 - span), range(20), threads=3)
+    assert [next(results) for _ in range(3)] == [1 / 3, 1 / 2, 1.0]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_tiles_of_a_processor_grow_with_the_memory() -> None:
+    """Of twice as many images as texts, where that suffices."""
+    pairs = np.stack([np.arange(202_654) // 5, np.arange(202_654)], axis=1)
+    plan = partial(
+        Layout.plan, images=40_531, texts=202_654, pairs=pairs, width=512, precision=torch.int8, device="cpu", result=0
+    )
+    layouts = [plan(memory=2**20 * megabytes) for megabytes in (64, 128, 256, 512, 1024, 8192)]
+    tiles = [layout.tile for layout in layouts]
+    assert tiles == sorted(tiles)
+    assert (1024, 1024) in tiles
+    assert tiles[-1] == (2048, 1024)
+    assert all(layout.images >= min(40_531, 8 * layout.tile[0]) for layout in layouts)

@@ -23,7 +23,7 @@ from clipstore.ranking.tiles import CpuScreen, DeviceScreen, TileSide, key_scale
 
 Array = NDArray[Any]
 
-# Few values whose products and sums are exact in float32 and in float64, so that there are many ties; zero rows too.
+_TILE = 300  # rows and columns, at most
 
 
 def as_one_tile(rows: PreparedRows) -> PreparedRows:
@@ -42,7 +42,7 @@ def tile_sides(
     scores = (images.astype(np.float64) @ texts.astype(np.float64).T)[tuple(pairs.T)]
     mean, other = (torch.from_numpy(side.mean(axis=0, dtype=np.float64)) for side in (images, texts))
     state = State(
-        layout=Layout(images=64, texts=64, tile=(64, 64)),
+        layout=Layout(images=_TILE, texts=_TILE, tile=(_TILE, _TILE)),
         precision=bounds.PRECISIONS[name],
         device="cpu",
         centre=Centre(mean=mean, other_mean=other, shift=float(scores.mean()) if len(scores) else 0.0, left=True),
@@ -53,7 +53,7 @@ def tile_sides(
         Block(as_one_tile(PreparedRows(side.copy(), 0, state, left=is_left)), state, left=is_left)
         for side, is_left in ((images, True), (texts, False))
     )
-    whole = slice(0, 64)
+    whole = slice(0, _TILE)
     scale = key_scale(left.rows, right.rows, key_precision or state.precision)
     row_bands, column_bands = left.bands(0, right.rows, 0, scale), right.bands(0, left.rows, 0, scale)
     return (
@@ -103,10 +103,35 @@ def test_a_screened_tile_proves_or_lists_every_score(
     assume(len(images) and len(texts))
     assume(name != "int8" or not on_device)
     left, right, scale, centre = tile_sides(images, texts, draw_pairs(data, images, texts), name, top_k)
-    screen = DeviceScreen(top_k) if on_device else CpuScreen((64, 64), bounds.PRECISIONS[name], top_k)
+    screen = DeviceScreen(top_k) if on_device else CpuScreen((_TILE, _TILE), bounds.PRECISIONS[name], top_k)
     cells = screen(left, right, scale)
     scores = np.empty((len(images), len(texts)))
     rows, columns = (index.ravel().astype(np.int32) for index in np.indices(scores.shape))
+    kernels.score_cells(left.rows.values, rows, right.rows.values, columns, scores.reshape(-1))
+    scores -= centre.shift
+    check_side(left, cells, scores, top_k, is_row=True)
+    check_side(right, cells, scores.T, top_k, is_row=False)
+
+
+@examples(60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.tuples(st.integers(1, 30), st.integers(60, _TILE)),
+    width=st.sampled_from([2, 16, 100]),
+    top_k=st.sampled_from([0, 1, 12]),
+    name=st.sampled_from(list(bounds.PRECISIONS)),
+)
+def test_wide_tiles_prove_or_list_every_score(
+    seed: int, sizes: tuple[int, int], width: int, top_k: int, name: str
+) -> None:
+    """Lines of several words of keys, of which few are near a target, or most."""
+    rng = np.random.default_rng(seed)
+    images, texts = ((rng.normal(size=(size, width)) + 1).astype(np.float32) for size in sizes)
+    pairs = np.stack([rng.integers(0, size, 2 * sizes[1]) for size in sizes], axis=1)
+    left, right, scale, centre = tile_sides(images, texts, np.unique(pairs, axis=0), name, top_k)
+    cells = CpuScreen((_TILE, _TILE), bounds.PRECISIONS[name], top_k)(left, right, scale)
+    scores = np.empty(sizes)
+    rows, columns = (index.ravel().astype(np.int32) for index in np.indices(sizes))
     kernels.score_cells(left.rows.values, rows, right.rows.values, columns, scores.reshape(-1))
     scores -= centre.shift
     check_side(left, cells, scores, top_k, is_row=True)
@@ -221,6 +246,27 @@ def test_candidates_reach_the_best_of_groups(seed: int, sizes: tuple[int, int], 
                 assert ((rows >= best[:, None]).sum(axis=1) >= count).all()
                 if groups == candidates:
                     assert np.array_equal(best, np.sort(rows, axis=1)[:, -count])
+
+
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 40))
+def test_rows_are_reordered_in_place(seed: int, rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    values, order = rng.integers(-99, 99, (rows, 3)).astype(np.int16), rng.permutation(rows)
+    expected = values[order]
+    kernels.reorder_rows(values, order)
+    assert np.array_equal(values, expected)
+
+
+@given(seed=st.integers(0, 2**32 - 1), cells=st.integers(0, 60))
+def test_cells_that_reach_a_floor_are_chosen(seed: int, cells: int) -> None:
+    """The others are left out, in the order of the cells."""
+    rng = np.random.default_rng(seed)
+    rows, columns = rng.integers(0, 5, (2, cells)).astype(np.int32)
+    most, row_floor, column_floor = (rng.integers(-4, 4, size).astype(np.float64) for size in (cells, 5, 5))
+    chosen = np.empty((2, cells), dtype=np.int32)
+    count = kernels.choose_possible(rows, columns, most, row_floor, column_floor, chosen)
+    reached = (most >= row_floor[rows]) | (most >= column_floor[columns])
+    assert np.array_equal(chosen[:, :count], np.stack([rows, columns])[:, reached])
 
 
 @given(seed=st.integers(0, 2**32 - 1), cells=st.integers(0, 60), top_k=st.integers(1, 5))
