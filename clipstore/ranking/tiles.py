@@ -73,7 +73,7 @@ class CpuScreen(local):
         if any(groups):
             keys = self._keys[: bits.size].reshape(bits.shape)
             screening.set_keys(bits, line_scale, keys)
-            bits, line_scale = keys, line_scale._replace(magnitude=keys.dtype.type(0))
+            line_scale = line_scale._replace(magnitude=keys.dtype.type(0))  # the bits of floats are keys now
             row_bands = self._raised(screening.best_in_rows, keys, groups[0], row_bands, scale)
             column_bands = self._raised(screening.best_in_columns, keys, groups[1], column_bands, scale)
         kind = self._keys.dtype
