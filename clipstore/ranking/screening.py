@@ -57,8 +57,8 @@ class LineScale(NamedTuple):
 
     Attributes:
         magnitude: the mask of a float's bits other than the sign, see `bounds.keys`; 0 if the bits are keys.
-        row_offset, column_offset, shift: of int32 that become keys of int16, see
-            `integers`: each with both offsets, shifted to the right.
+        row_offset, column_offset, shift: a sum in int32, with both offsets and shifted to the right, is a key of int16;
+            see `integers`.
     """
 
     magnitude: Any
@@ -206,11 +206,8 @@ def _known_columns(columns: Queries) -> _Columns:  # pragma: no cover - compiled
         np.zeros((depth, length), dtype=columns.low.dtype),
         np.full((width, 3 + depth), np.nan),
     )
-    known.low[:given, :width], known.high[:given, :width], known.least[:width] = (
-        columns.low,
-        columns.high,
-        columns.least,
-    )
+    known.low[:given, :width], known.high[:given, :width] = columns.low, columns.high
+    known.least[:width] = columns.least
     for j in range(width):
         cell = known.cell[j]
         cell[0], cell[1], cell[2] = columns.offset[j], columns.margin[j], columns.floor[j] - columns.margin[j]
