@@ -7,10 +7,11 @@ import logging
 import os
 import shutil
 import tempfile
+from typing import Any
 
 from numba import config, njit
 
-__all__ = ["njit"]
+__all__ = ["copy_values", "njit"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,3 +30,10 @@ except RuntimeError:  # neither the package's folder nor the user's cache folder
         "clipstore: warning: each process compiles its loops, which takes seconds: "
         "set NUMBA_CACHE_DIR to a folder that it can write"
     )
+
+
+@njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+def copy_values(target: Any, source: Any) -> None:  # pragma: no cover - compiled
+    """Set the values (n,) of an array: numba takes a second or two longer to compile the assignment of an array."""
+    for n in range(len(target)):
+        target[n] = source[n]

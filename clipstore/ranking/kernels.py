@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipstore.ranking.compiling import njit
+from clipstore.ranking.compiling import copy_values, njit
 
 Keys = NDArray[Any]
 Ints = NDArray[np.int64]
@@ -50,13 +50,13 @@ def reorder_rows(values: NDArray[Any], order: Ints) -> None:  # pragma: no cover
     for first in range(len(order)):
         if moved[first] or order[first] == first:
             continue
-        first_row[:] = values[first]
+        copy_values(first_row, values[first])
         place = first
         while order[place] != first:
-            values[place] = values[order[place]]
+            copy_values(values[place], values[order[place]])
             moved[place] = True
             place = order[place]
-        values[place] = first_row
+        copy_values(values[place], first_row)
         moved[place] = True
 
 
@@ -215,4 +215,5 @@ def merge_hits(hits: Ints, hit_scores: Doubles, others: Ints, other_scores: Doub
             else:
                 best[place], best_scores[place] = item, score
                 left += 1
-        hits[row], hit_scores[row] = best, best_scores
+        copy_values(hits[row], best)
+        copy_values(hit_scores[row], best_scores)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipstore.ranking.compiling import njit
+from clipstore.ranking.compiling import copy_values, njit
 from clipstore.ranking.intrinsics import PAIRS, WORD, count_bits, keys_above, lowest_bit, products
 from clipstore.ranking.quantise import float_key
 
@@ -189,9 +189,16 @@ def screen(
                         layers.counts[layer] -= (key <= layers.high[layer]) & (score > layers.targets[layer])
         for layer in range(count_layers):
             rows.sure[layers.numbers[layer], i] = layers.counts[layer]
-    for layer in range(len(columns.sure)):
-        columns.sure[layer] += known.decided[layer, :width]
+    _add_counts(known.decided, columns.sure)
     return undecided, possible
+
+
+@njit(nogil=True, cache=True)
+def _add_counts(counts: Keys, total: Keys) -> None:  # pragma: no cover - compiled
+    """Add the first values of each layer to those of `total` (L, n)."""
+    for layer in range(total.shape[0]):
+        for j in range(total.shape[1]):
+            total[layer, j] += counts[layer, j]
 
 
 @njit(nogil=True, cache=True)
@@ -206,12 +213,14 @@ def _known_columns(columns: Queries) -> _Columns:  # pragma: no cover - compiled
         np.zeros((depth, length), dtype=columns.low.dtype),
         np.full((width, 3 + depth), np.nan),
     )
-    known.low[:given, :width], known.high[:given, :width] = columns.low, columns.high
-    known.least[:width] = columns.least
+    for layer in range(given):
+        copy_values(known.low[layer, :width], columns.low[layer])
+        copy_values(known.high[layer, :width], columns.high[layer])
+        copy_values(known.cell[:, 3 + layer], columns.targets[layer])
+    copy_values(known.least[:width], columns.least)
     for j in range(width):
         cell = known.cell[j]
         cell[0], cell[1], cell[2] = columns.offset[j], columns.margin[j], columns.floor[j] - columns.margin[j]
-        cell[3 : 3 + given] = columns.targets[:, j]
     return known
 
 
@@ -331,12 +340,12 @@ def best_in_rows(keys: Keys, groups: int, count: int, result: Keys) -> None:  # 
     """Set the `count`-th greatest of the maxima of `groups` equal parts of each row: every `groups`-th key."""
     most, best = np.empty(groups, dtype=keys.dtype), np.empty((groups, keys.shape[0]), dtype=keys.dtype)
     for i in range(keys.shape[0]):
-        most[:] = keys[i, :groups]
+        copy_values(most, keys[i, :groups])
         for start in range(groups, keys.shape[1] - groups + 1, groups):
             part = keys[i, start : start + groups]
             for group in range(groups):
                 most[group] = max(most[group], part[group])
-        best[:, i] = most
+        copy_values(best[:, i], most)
     _nth_greatest(best, count, result)
 
 
@@ -346,7 +355,7 @@ def best_in_columns(keys: Keys, groups: int, count: int, result: Keys) -> None: 
     size, columns = keys.shape[0] // groups, keys.shape[1]
     best = np.empty((groups, columns), dtype=keys.dtype)
     for group in range(groups):
-        best[group] = keys[group * size]
+        copy_values(best[group], keys[group * size])
         for i in range(group * size + 1, (group + 1) * size):
             for j in range(columns):
                 best[group, j] = max(best[group, j], keys[i, j])
@@ -364,4 +373,4 @@ def _nth_greatest(best: Keys, count: int, result: Keys) -> None:  # pragma: no c
             for j in range(best.shape[1]):
                 greater, less = max(best[place, j], best[line, j]), min(best[place, j], best[line, j])
                 best[place, j], best[line, j] = greater, less
-    result[:] = best[count - 1]
+    copy_values(result, best[count - 1])
