@@ -136,7 +136,7 @@ class PossibleHits:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def part(self, chosen: slice | NDArray[np.bool_]) -> PossibleHits:
+    def part(self, chosen: slice) -> PossibleHits:
         """Some of the cells."""
         return PossibleHits(rows=self.rows[chosen], columns=self.columns[chosen], most=self.most[chosen])
 

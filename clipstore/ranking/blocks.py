@@ -145,9 +145,9 @@ class Layout:
                 raise VectorError(message)
             if tile[0] > tile[1]:
                 tile = (tile[1], tile[1])
-                continue
-            block = max(block // 2, _MIN_TILE)
-            tile = (max(min(tile[0], block), _MIN_TILE), max(min(tile[1], block), _MIN_TILE))
+            else:
+                block = max(block // 2, _MIN_TILE)
+                tile = (max(min(tile[0], block), _MIN_TILE), max(min(tile[1], block), _MIN_TILE))
 
 
 def _layers(counts: Ints, tile: int, rows: int, threads: int) -> int:
@@ -155,7 +155,7 @@ def _layers(counts: Ints, tile: int, rows: int, threads: int) -> int:
 
     `counts` are the pairs of the rows, descending. A thread holds the bands of a tile.
     """
-    return tile * (40 * int(counts[: -(-rows // tile) + 1].sum()) + 40 * threads * int(counts[0]))
+    return 40 * tile * (int(counts[: -(-rows // tile) + 1].sum()) + threads * int(counts[0]))
 
 
 def screen_threads(device: str) -> int:

@@ -146,7 +146,7 @@ def choose_possible(
     column_floor: Doubles,
     chosen: NDArray[np.int32],
 ) -> int:  # pragma: no cover - compiled
-    """Set the rows and columns (2, c) of the cells that reach a floor of either, with what they score at most.
+    """Set the rows and columns (2, c) of the cells whose scores, at most `most`, can reach a floor of either.
 
     Returns:
         Their number.

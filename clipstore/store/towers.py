@@ -38,10 +38,10 @@ def model_towers(
         rows = session.rows("model/towers", model_id=row["model_id"]) if row else []
         embedded = session.row("model/precision", model=model.name, family=model.family, base=model.base)
     if precision == "auto":
-        is_remote = device is not None and device.startswith("cuda")  # maybe of another machine
-        if not is_remote and (device or not embedded):  # else without torch, which takes a second to load
+        # A CUDA device may be one of another machine. With no device and a known precision torch is not loaded.
+        if not (device and device.startswith("cuda")) and not (device is None and embedded):
             device = checked_device(device)
-        precision = embedded["precision"] if embedded else best_precision(device or "cpu")
+        precision = embedded["precision"] if embedded else best_precision(str(device))
     key = files_key(model, precision)
     if rows and rows[0]["files_key"] == key:
         return tuple(tower_of(tower) for tower in rows), key
