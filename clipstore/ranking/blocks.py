@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from clipstore.errors import VectorError
 from clipstore.ranking import kernels
 from clipstore.ranking.bounds import EXTRA
+from clipstore.ranking.compiling import empty_rows
 from clipstore.ranking.integers import padded
 
 Ints = NDArray[np.int64]
@@ -79,7 +80,7 @@ class Side:
         Raises:
             BadRowError: a row cannot be ranked.
         """
-        values = np.empty((stop - start, self._rows.shape[1]), dtype=np.float32)
+        values = empty_rows(stop - start, self.width, np.float32)
         for low in range(start, stop, _ROWS):
             high = min(low + _ROWS, stop)
             part = values[low - start : high - start]

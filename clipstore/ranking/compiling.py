@@ -1,4 +1,6 @@
-"""numba's `njit` for loops whose machine code is cached on disk, or for one process where no folder is writable."""
+"""What compiled loops need: numba's `njit`, whose machine code is cached on disk, or for one process where no folder is
+writable; and rows whose vectors are within lines of the processor's cache.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,13 @@ import shutil
 import tempfile
 from typing import Any
 
+import numpy as np
 from numba import config, njit
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["copy_values", "njit"]
+__all__ = ["copy_values", "empty_rows", "njit"]
+
+_CACHE_LINE = 64  # bytes
 
 _log = logging.getLogger(__name__)
 
@@ -37,3 +43,14 @@ def copy_values(target: Any, source: Any) -> None:  # pragma: no cover - compile
     """Set the values (n,) of an array: numba takes a second or two longer to compile the assignment of an array."""
     for n in range(len(target)):
         target[n] = source[n]
+
+
+def empty_rows(count: int, width: int, kind: DTypeLike) -> NDArray[Any]:
+    """Rows (count, width) of a type, not set, that start with a line of the cache.
+
+    numpy's arrays start 16 bytes after one, so that the processor reads two lines for each vector.
+    """
+    size = count * width * np.dtype(kind).itemsize
+    memory = np.empty(size + _CACHE_LINE, dtype=np.uint8)
+    start = -memory.ctypes.data % _CACHE_LINE
+    return memory[start : start + size].view(kind).reshape(count, width)

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from clipstore.ranking import kernels, quantise
 from clipstore.ranking.bounds import Centre, gamma
+from clipstore.ranking.compiling import empty_rows
 
 Doubles = NDArray[np.float64]
 
@@ -124,8 +125,8 @@ def prepare_integers(values: NDArray[np.float32], lengths: Doubles, centre: Cent
     spread = np.sqrt(np.mean(np.square(lengths)) / width) if count else 0.0
     steps = np.array([lengths.max(initial=0.0) / (_FINE_LENGTH - np.sqrt(width) / 2), _CLIP * spread / _LARGEST])
     steps[steps == 0] = 1.0
-    fine = np.empty((count, width), dtype=np.int16)
-    coarse = np.empty((count if in_int8 else 0, width), dtype=np.int8)
+    fine = empty_rows(count, width, np.int16)
+    coarse = empty_rows(count if in_int8 else 0, width, np.int8)
     offset, errors, rounded = np.empty(count), np.empty((2, count)), np.empty((2, count))
     if in_int8:
         rotation = _rotation(values.shape[1])

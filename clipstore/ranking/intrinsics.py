@@ -21,6 +21,7 @@ PAIRS = 4  # products of one row that `products` computes at once
 WORD = 64  # keys that `keys_above` compares at once
 
 _LANES = 32  # the products of an instruction
+_CACHE_LINE = 64  # bytes
 _WORD = ir.IntType(64)
 _SUM = ir.IntType(32)
 _SHORTS = ir.VectorType(ir.IntType(16), _LANES)
@@ -123,3 +124,23 @@ def lowest_bit(_context: Any, bits: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(bits), generate
+
+
+@intrinsic
+def prefetch_row(_context: Any, rows: Any, row: Any) -> Any:
+    """Ask for the memory of rows[row] (n, K), which is contiguous, without waiting for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        width = cgutils.unpack_tuple(builder, array.shape, 2)[1]
+        start = builder.gep(array.data, [builder.mul(arguments[1], width)])
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        step = _CACHE_LINE // signature.args[0].dtype.bitwidth * 8
+        with cgutils.for_range(builder, builder.udiv(builder.add(width, _constant(step - 1)), _constant(step))) as loop:
+            line = builder.gep(start, [builder.mul(loop.index, _constant(step))])
+            builder.call(prefetch, [builder.bitcast(line, byte), *(ir.Constant(number, n) for n in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(rows, row), generate

@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstore.ranking.compiling import copy_values, njit
+from clipstore.ranking.intrinsics import prefetch_row
 
 Keys = NDArray[Any]
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
+
+_AHEAD = 3  # cells whose rows are fetched before they are multiplied
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
@@ -76,6 +79,9 @@ def score_cells(
     """
     for cell in range(len(rows)):
         row, column = rows[cell], columns[cell]
+        if cell + _AHEAD < len(rows):  # a row is in memory mostly, not in the cache
+            prefetch_row(left, np.int64(rows[cell + _AHEAD]))
+            prefetch_row(right, np.int64(columns[cell + _AHEAD]))
         total = 0.0
         for k in range(left.shape[1]):
             total += np.float64(left[row, k]) * np.float64(right[column, k])
@@ -115,25 +121,24 @@ def accumulate_counts(
 
 @njit(nogil=True, cache=True)
 def raise_floors(
-    query_of: NDArray[np.int32], least: Doubles, ids: Ints, reached: Doubles, floor: Doubles
+    query_of: NDArray[np.int32], least: Doubles, reached: Doubles, floor: Doubles
 ) -> None:  # pragma: no cover - compiled
     """Insert scores that candidates reach at least into the greatest of each query.
 
     Args:
         query_of, least: (c,), the query of each cell, and what its score is at least; a cell is given once.
-        ids: (Q,), the row numbers of the queries.
-        reached: (N, k), descending.
+        reached: (Q, k), descending.
         floor: (Q,), the last of each query's scores in `reached`, or infinity, which nothing raises.
     """
     last = reached.shape[1] - 1
     for cell in range(len(query_of)):
         query, score = query_of[cell], least[cell]
         if score > floor[query]:
-            greatest, place = reached[ids[query]], last
-            while place and greatest[place - 1] < score:
-                greatest[place] = greatest[place - 1]
-                place -= 1
-            greatest[place] = score
+            greatest = reached[query]
+            for place in range(last + 1):  # without a branch that cannot be predicted
+                greater = max(greatest[place], score)
+                score = min(greatest[place], score)
+                greatest[place] = greater
             floor[query] = greatest[last]
 
 
@@ -180,6 +185,9 @@ def insert_hits(
     """
     last = hits.shape[1] - 1
     for cell in range(len(query_of)):
+        if cell + _AHEAD < len(query_of):
+            prefetch_row(hits, ids[query_of[cell + _AHEAD]])
+            prefetch_row(hit_scores, ids[query_of[cell + _AHEAD]])
         score = scores[cell]
         if score - shift < floor[query_of[cell]]:
             continue

@@ -60,10 +60,6 @@ class Direction:
         """The scores of the pairs of layers, (L, n); NaN without a pair."""
         return np.where(layers >= 0, self.score[layers], np.nan) if len(layers) else np.empty(layers.shape)
 
-    def floor(self, ids: Ints) -> Doubles:
-        """The least score less kappa of a hit of some queries, (n,); infinity if top_k is 0, -infinity: any score."""
-        return self.reached[ids, -1] if self.reached.shape[1] else np.full(len(ids), np.inf)
-
 
 class PreparedRows:
     """A block of rows of one side, ready for products.
@@ -141,7 +137,9 @@ class Block:
         queries: their row numbers among the queries of `direction`, (n,).
         locks: held while the counts or floors of a tile are updated.
         hits_lock: held while hits are inserted.
-        floor: the least score less kappa of a hit of each row, (n,).
+        reached: scores less kappa that as many candidates of each row surely reach, (n, top_k), descending; side by
+            side for the rows of a tile, so that they stay in the processor's cache.
+        floor: the least score less kappa of a hit of each row, (n,); infinity if top_k is 0, -infinity: any score.
         pairs: of each tile.
     """
 
@@ -150,7 +148,8 @@ class Block:
         self.locks, self.hits_lock = [Lock() for _ in rows.tiles], Lock()
         self.direction = state.rows if left else state.columns
         self.queries = rows.ids - self.direction.queries.start
-        self.floor = self.direction.floor(self.queries)
+        self.reached = self.direction.reached[self.queries]
+        self.floor = self.reached[:, -1].copy() if self.reached.shape[1] else np.full(len(self.queries), np.inf)
         self.pairs = [TilePairs(self.direction, self.queries[tile], self._shift) for tile in rows.tiles]
 
     def bands(self, tile: int, other: PreparedRows, other_tile: int, scale: KeyScale) -> Bands:
@@ -173,15 +172,16 @@ class Block:
             )
 
     def add_counts(self) -> None:
-        """Add the counts of all tiles to those of the direction, once."""
+        """Add the counts of all tiles to those of the direction, and keep there what the hits reach, once."""
         for pairs in self.pairs:
             pairs.add_counts(self.direction)
+        self.direction.reached[self.queries] = self.reached
 
     def raise_floors(self, tile: int, query: NDArray[np.int32], least: Doubles) -> None:
         """Raise the floors of queries of a tile by what candidates score at least, (c,) each."""
         part = self.rows.tiles[tile]
         with self.locks[tile]:
-            kernels.raise_floors(query, least, self.queries[part], self.direction.reached, self.floor[part])
+            kernels.raise_floors(query, least, self.reached[part], self.floor[part])
 
     def insert_hits(
         self, query: NDArray[np.int32], items: PreparedRows, item: NDArray[np.int32], scores: Doubles
