@@ -157,7 +157,7 @@ class RankSettings:
                 width=width,
                 precision=precision,
                 device=self.device,
-                result=len(pairs) * 96 + (images + texts) * (self.top_k * 24 + 32),
+                result=len(pairs) * 96 + (images + texts) * (self.top_k * 32 + 32),
                 pairs=pairs,
                 memory=int(min(budget, free)),
             )

@@ -82,12 +82,12 @@ def quantise_rows(
         errors, rounded: (2, n), set to the lengths of what both roundings lose, and of their results.
     """
     count, width = coarse.shape
-    centred, buffer, other = np.zeros(width), np.empty(width), np.empty(width)
+    centred, rotated = np.zeros(width), np.empty(width)
     for row in range(count):
         offset[row] = _centre_row(values[row], mean, other_mean, centred)
         for k in range(width):
-            buffer[k] = centred[source[k]] * signs[k]
-        rotated = _transform(buffer, other, transform)
+            rotated[k] = centred[source[k]] * signs[k]
+        _transform(rotated, transform)
         errors[0, row], rounded[0, row] = _round_row(rotated, steps[0], 32767.0, fine[row])
         errors[1, row], rounded[1, row] = _round_row(rotated, steps[1], 127.0, coarse[row])
 
@@ -105,24 +105,27 @@ def _centre_row(
 
 
 @njit(nogil=True, cache=True)
-def _transform(values: Doubles, other: Doubles, size: int) -> Doubles:  # pragma: no cover - compiled
-    """Hadamard transforms within each run of `size` values, in one of the two arrays; both are overwritten.
+def _transform(values: Doubles, size: int) -> None:  # pragma: no cover - compiled
+    """Hadamard transforms within each run of `size` values, in place.
 
-    A transform has the values with one remainder modulo LANES: so each stage adds vectors of adjacent values.
+    A transform has the values with one remainder modulo LANES: so each stage adds vectors of adjacent values. A turn is
+    two stages, but for the last of an odd number.
     """
-    half = size // 2
-    while half >= LANES:
-        for start in range(0, len(values), 2 * half):
-            middle, end = start + half, start + 2 * half
-            first, second = values[start:middle], values[middle:end]
-            sums, differences = other[start:middle], other[middle:end]
-            for k in range(half):
-                sums[k] = first[k] + second[k]
-            for k in range(half):
-                differences[k] = first[k] - second[k]
-        values, other = other, values
-        half //= 2
-    return values
+    part = size
+    while part > 2 * LANES:
+        part //= 4
+        for start in range(0, len(values), 4 * part):
+            second, third, fourth, end = start + part, start + 2 * part, start + 3 * part, start + 4 * part
+            a, b, c, d = values[start:second], values[second:third], values[third:fourth], values[fourth:end]
+            for k in range(part):
+                sum_ac, sum_bd, difference_ac, difference_bd = a[k] + c[k], b[k] + d[k], a[k] - c[k], b[k] - d[k]
+                a[k], b[k] = sum_ac + sum_bd, sum_ac - sum_bd
+                c[k], d[k] = difference_ac + difference_bd, difference_ac - difference_bd
+    if part == 2 * LANES:
+        for start in range(0, len(values), part):
+            a, b = values[start : start + LANES], values[start + LANES : start + part]
+            for k in range(LANES):
+                a[k], b[k] = a[k] + b[k], a[k] - b[k]
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})

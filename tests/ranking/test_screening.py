@@ -17,6 +17,7 @@ from clipstore.ranking import bounds, kernels, screening
 from clipstore.ranking.bands import KeyScale, ScreenedTile
 from clipstore.ranking.blocks import Layout
 from clipstore.ranking.bounds import Centre
+from clipstore.ranking.compiling import empty_rows
 from clipstore.ranking.integers import IntegerKeys, IntegerRows, centred_lengths, prepare_integers
 from clipstore.ranking.prepared import Block, Direction, PreparedRows, State
 from clipstore.ranking.tiles import CpuScreen, DeviceScreen, TileSide, key_scale
@@ -257,6 +258,15 @@ def test_rows_are_reordered_in_place(seed: int, rows: int) -> None:
     assert np.array_equal(values, expected)
 
 
+@given(count=st.integers(0, 9), width=st.integers(1, 600), kind=st.sampled_from(["int8", "int16", "float32"]))
+def test_rows_start_with_a_line_of_the_cache(count: int, width: int, kind: str) -> None:
+    rows = empty_rows(count, width, kind)
+    assert rows.shape == (count, width)
+    assert rows.dtype == kind
+    assert rows.flags.c_contiguous
+    assert rows.ctypes.data % 64 == 0
+
+
 @given(seed=st.integers(0, 2**32 - 1), cells=st.integers(0, 60))
 def test_cells_that_reach_a_floor_are_chosen(seed: int, cells: int) -> None:
     """The others are left out, in the order of the cells."""
@@ -272,15 +282,13 @@ def test_cells_that_reach_a_floor_are_chosen(seed: int, cells: int) -> None:
 @given(seed=st.integers(0, 2**32 - 1), cells=st.integers(0, 60), top_k=st.integers(1, 5))
 def test_floors_are_the_greatest_that_candidates_reach(seed: int, cells: int, top_k: int) -> None:
     rng = np.random.default_rng(seed)
-    ids, query = rng.permutation(9)[:4], rng.integers(0, 4, cells).astype(np.int32)
-    least = rng.integers(-5, 5, cells) / 4
-    reached = np.full((9, top_k), -np.inf)
-    floor = np.full(4, -np.inf)
-    kernels.raise_floors(query[: cells // 2], least[: cells // 2], ids, reached, floor)
-    kernels.raise_floors(query[cells // 2 :], least[cells // 2 :], ids, reached, floor)
-    expected = np.full((9, top_k), -np.inf)
-    for place, row in enumerate(ids):
-        best = np.sort(least[query == place])[::-1][:top_k]
+    query, least = rng.integers(0, 4, cells).astype(np.int32), rng.integers(-5, 5, cells) / 4
+    reached, floor = np.full((4, top_k), -np.inf), np.full(4, -np.inf)
+    for part in (slice(cells // 2), slice(cells // 2, None)):
+        kernels.raise_floors(query[part], least[part], reached, floor)
+    expected = np.full((4, top_k), -np.inf)
+    for row in range(4):
+        best = np.sort(least[query == row])[::-1][:top_k]
         expected[row, : len(best)] = best
     assert np.array_equal(reached, expected)
-    assert np.array_equal(floor, expected[ids, -1])
+    assert np.array_equal(floor, expected[:, -1])
