@@ -258,7 +258,7 @@ def test_rows_are_reordered_in_place(seed: int, rows: int) -> None:
     assert np.array_equal(values, expected)
 
 
-@given(count=st.integers(0, 9), width=st.integers(1, 600), kind=st.sampled_from(["int8", "int16", "float32"]))
+@given(count=st.integers(1, 9), width=st.integers(1, 600), kind=st.sampled_from(["int8", "int16", "float32"]))
 def test_rows_start_with_a_line_of_the_cache(count: int, width: int, kind: str) -> None:
     rows = empty_rows(count, width, kind)
     assert rows.shape == (count, width)
