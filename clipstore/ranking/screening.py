@@ -175,18 +175,15 @@ def screen(
         _compare_with_columns(line, i, rows, known, unit, count, flagged)
         _compare_with_row(rows.margin[i], count_layers, layers, count, flagged)
         for cell in range(count):
-            if flagged.states[cell]:
-                j, score, key = np.uint32(flagged.places[cell]), flagged.scores[cell], flagged.keys[cell]
-                if flagged.states[cell] == _HIT and rows.rows.shape[1]:
-                    cells.hits[0, possible], cells.hits[1, possible], cells.hit_scores[possible] = i, j, score
-                    possible += 1
-                else:
-                    cells.near[0, undecided], cells.near[1, undecided], cells.near_keys[undecided] = i, j, key
-                    undecided += 1
-                    for layer in range(len(known.low)):  # its fine score decides nothing
-                        known.decided[layer, j] -= (key <= known.high[layer, j]) & (score > known.cell[j, 3 + layer])
-                    for layer in range(count_layers):
-                        layers.counts[layer] -= (key <= layers.high[layer]) & (score > layers.targets[layer])
+            if flagged.states[cell] == _HIT and rows.rows.shape[1]:
+                cells.hits[0, possible], cells.hits[1, possible] = i, flagged.places[cell]
+                cells.hit_scores[possible] = flagged.scores[cell]
+                possible += 1
+            elif flagged.states[cell]:
+                cells.near[0, undecided], cells.near[1, undecided] = i, flagged.places[cell]
+                cells.near_keys[undecided] = flagged.keys[cell]
+                undecided += 1
+                _take_back(cell, known, count_layers, layers, flagged)
         for layer in range(count_layers):
             rows.sure[layers.numbers[layer], i] = layers.counts[layer]
     _add_counts(known.decided, columns.sure)
@@ -326,6 +323,18 @@ def _compare_with_row(
             states[cell] |= _NEAR * (abs(difference) <= margin)
             above += (keys[cell] <= high) & (difference > 0)
         layers.counts[layer] += above
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _take_back(
+    cell: int, known: _Columns, count_layers: int, layers: _Layers, flagged: _Flagged
+) -> None:  # pragma: no cover - compiled
+    """Take back the counts of a flagged cell: its fine score decides nothing."""
+    j, score, key = np.uint32(flagged.places[cell]), flagged.scores[cell], flagged.keys[cell]
+    for layer in range(len(known.low)):
+        known.decided[layer, j] -= (key <= known.high[layer, j]) & (score > known.cell[j, 3 + layer])
+    for layer in range(count_layers):
+        layers.counts[layer] -= (key <= layers.high[layer]) & (score > layers.targets[layer])
 
 
 @njit(nogil=True, cache=True)
