@@ -15,9 +15,9 @@ import numpy as np
 from numba import config, njit
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["copy_values", "empty_rows", "njit"]
+__all__ = ["CACHE_LINE", "copy_values", "empty_rows", "njit"]
 
-_CACHE_LINE = 64  # bytes
+CACHE_LINE = 64  # bytes
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +51,6 @@ def empty_rows(count: int, width: int, kind: DTypeLike) -> NDArray[Any]:
     numpy's arrays start 16 bytes after one, so that the processor reads two lines for each vector.
     """
     size = count * width * np.dtype(kind).itemsize
-    memory = np.empty(size + _CACHE_LINE, dtype=np.uint8)
-    start = -memory.ctypes.data % _CACHE_LINE
+    memory = np.empty(size + CACHE_LINE, dtype=np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
     return memory[start : start + size].view(kind).reshape(count, width)

@@ -17,11 +17,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from clipstore.ranking.compiling import CACHE_LINE
+
 PAIRS = 4  # products of one row that `products` computes at once
 WORD = 64  # keys that `keys_above` compares at once
 
 _LANES = 32  # the products of an instruction
-_CACHE_LINE = 64  # bytes
 _WORD = ir.IntType(64)
 _SUM = ir.IntType(32)
 _SHORTS = ir.VectorType(ir.IntType(16), _LANES)
@@ -137,7 +138,7 @@ def prefetch_row(_context: Any, rows: Any, row: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        step = _CACHE_LINE // signature.args[0].dtype.bitwidth * 8
+        step = CACHE_LINE // signature.args[0].dtype.bitwidth * 8
         with cgutils.for_range(builder, builder.udiv(builder.add(width, _constant(step - 1)), _constant(step))) as loop:
             line = builder.gep(start, [builder.mul(loop.index, _constant(step))])
             builder.call(prefetch, [builder.bitcast(line, byte), *(ir.Constant(number, n) for n in (0, 3, 1))])

@@ -130,16 +130,13 @@ def raise_floors(
         reached: (Q, k), descending.
         floor: (Q,), the last of each query's scores in `reached`, or infinity, which nothing raises.
     """
-    last = reached.shape[1] - 1
     for cell in range(len(query_of)):
         query, score = query_of[cell], least[cell]
         if score > floor[query]:
-            greatest = reached[query]
-            for place in range(last + 1):  # without a branch that cannot be predicted
-                greater = max(greatest[place], score)
-                score = min(greatest[place], score)
-                greatest[place] = greater
-            floor[query] = greatest[last]
+            for place in range(reached.shape[1]):  # all of them: a branch at the score's place cannot be predicted
+                greater, less = max(reached[query, place], score), min(reached[query, place], score)
+                reached[query, place], score = greater, less
+            floor[query] = reached[query, -1]
 
 
 @njit(nogil=True, cache=True)

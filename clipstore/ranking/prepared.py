@@ -137,8 +137,7 @@ class Block:
         queries: their row numbers among the queries of `direction`, (n,).
         locks: held while the counts or floors of a tile are updated.
         hits_lock: held while hits are inserted.
-        reached: scores less kappa that as many candidates of each row surely reach, (n, top_k), descending; side by
-            side for the rows of a tile, so that they stay in the processor's cache.
+        reached: as in `direction`, (n, top_k), but of these rows side by side: those of a tile stay in the cache.
         floor: the least score less kappa of a hit of each row, (n,); infinity if top_k is 0, -infinity: any score.
         pairs: of each tile.
     """
