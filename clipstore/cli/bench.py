@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipstore import choices
+from clipstore.cli.model_command import ModelCommand
 from clipstore.cli.options import json_option, memory_option, store_option
-from clipstore.process import retain_freed_memory
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -71,7 +71,7 @@ def bench_eval(*, as_json: bool, **options: Any) -> None:
         print_bench(result)
 
 
-@bench.command("embed")
+@bench.command("embed", cls=ModelCommand)
 @click.option(
     "--split",
     "splits",
@@ -115,7 +115,6 @@ def bench_embed(store: Store, *, as_json: bool, **options: Any) -> None:
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json
 
-    retain_freed_memory()
     with progress_display() as on_progress:
         result = benchmark.bench_embed(store, benchmark.BenchEmbedOptions(**options, on_progress=on_progress))
     if as_json:

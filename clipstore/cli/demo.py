@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
+from clipstore.cli.model_command import ModelCommand
 from clipstore.cli.options import NonEmptyPath, json_option
-from clipstore.process import retain_freed_memory
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @click.argument("folder", type=NonEmptyPath(file_okay=False), default=Path("demo"))
 @click.option(
     "--images", type=click.IntRange(min=20), default=600, show_default=True, help="Number of held-out scenes."
@@ -32,7 +32,6 @@ def demo(folder: Path, images: int, seed: int, *, as_json: bool) -> None:
     from clipstore.reporting.tables import print_json
     from clipstore.reporting.training import epoch_line
 
-    retain_freed_memory()
     with progress_display() as display:
         result = run_demo(
             folder,

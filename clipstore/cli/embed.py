@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipstore import choices
+from clipstore.cli.model_command import ModelCommand
 from clipstore.cli.options import failures_option, json_option, memory_option, ray_options, store_option
 from clipstore.cli.output import echo
-from clipstore.process import retain_freed_memory
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @click.option("--model", "models", multiple=True, required=True, help="Model to embed; may be repeated.")
 @click.option("--split", "splits", multiple=True, help="Split to embed; may be repeated. [default: the whole catalog]")
 @click.option("--only", type=click.Choice(choices.ITEM_KINDS), help="Embed only images or only captions.")
@@ -85,7 +85,6 @@ def embed(
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json, print_table
 
-    retain_freed_memory()
     with progress_display() as on_progress:
         summaries = pipeline.embed(store, models, pipeline.EmbedOptions(**options, on_progress=on_progress))
     rows = [dataclasses.asdict(summary) for summary in summaries]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
+from clipstore.cli.model_command import ModelCommand
 from clipstore.cli.options import NonEmptyPath, json_option
 from clipstore.cli.output import echo
-from clipstore.process import retain_freed_memory
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @click.argument("plans", nargs=-1, required=True, type=NonEmptyPath())
 @click.option(
     "--task", type=click.IntRange(0), default=0, show_default=True, help="Number of this task of an array, from 0."
@@ -43,7 +43,6 @@ def encode(
     from clipstore.reporting.progress import progress_display
     from clipstore.reporting.tables import print_json, print_table
 
-    retain_freed_memory()
     files = select_plans(plans, task=task, tasks=tasks)
     with progress_display() as on_progress:
         options = EncodeOptions(root=root and root.absolute(), device=device, on_progress=on_progress)

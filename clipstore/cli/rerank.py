@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipstore import choices
+from clipstore.cli.model_command import ModelCommand
 from clipstore.cli.options import json_option, memory_option, store_option
 from clipstore.cli.output import echo
 from clipstore.hints import RERANK_TOP
-from clipstore.process import retain_freed_memory
 from clipstore.protocols import PROTOCOLS, protocols_help
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @click.option("--model", required=True, help="Model with a matching head, such as a BLIP.")
 @click.option("--split", required=True, help="Split whose pairs are scored, e.g. coco/val2017.")
 @click.option(
@@ -66,7 +66,6 @@ def rerank(model: str, split: str, store: Store, *, as_json: bool, **options: An
     from clipstore.reporting.reranking import scoring_lines
     from clipstore.reporting.tables import print_json
 
-    retain_freed_memory()
     with progress_display() as on_progress:
         result = score_pairs(store, model, split, RerankOptions(**options, on_progress=on_progress))
     if as_json:

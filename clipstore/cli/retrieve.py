@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipstore.cli.model_command import ModelCommand
 from clipstore.cli.options import NonEmptyPath, json_option, memory_option, store_option
 from clipstore.cli.output import echo
-from clipstore.process import retain_freed_memory
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @click.argument("image_or_text", nargs=-1)
 @click.option("--text", "texts", multiple=True, help="A text query that could be read as a path; may be repeated.")
 @click.option("--model", "models", multiple=True, required=True, help="The model; may be repeated.")
@@ -62,7 +62,6 @@ def retrieve(
     from clipstore.reporting.retrieval import print_retrieval, retrieval_notes, skipped_notes
     from clipstore.reporting.tables import print_json
 
-    retain_freed_memory()
     queries = parse_queries(image_or_text, texts, allow_network=allow_network)
     with progress_display() as progress:
         downloads = DownloadRules(permits=is_any if allow_private_addresses else is_public)

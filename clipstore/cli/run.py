@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipstore.cli.model_command import ModelCommand
 from clipstore.cli.options import failures_option, json_option, store_option
 from clipstore.cli.output import echo
 from clipstore.cli.train import device_option, restart_option
-from clipstore.process import retain_freed_memory
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @click.argument("job")
 @restart_option
 @device_option
@@ -40,7 +40,6 @@ def run(job: str, allow_failures: int, store: Store, *, restart: bool, device: s
     from clipstore.reporting.training import print_training
     from clipstore.store.models import find_job
 
-    retain_freed_memory()
     with progress_display() as display:
         options = TrainOptions.with_display(job, find_job(store, job), display, restart=restart, device=device)
         done = run_job(store, job, options)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clipstore.cli.model_command import ModelCommand
 from clipstore.cli.options import json_option, store_option
 from clipstore.cli.output import echo
-from clipstore.process import retain_freed_memory
 
 if TYPE_CHECKING:
     from clipstore.store.layout import Store
@@ -21,7 +21,7 @@ restart_option = click.option(
 )
 
 
-@click.command()
+@click.command(cls=ModelCommand)
 @click.option("--model", required=True, help="A job with a table [train]: its name or the path of its file.")
 @restart_option
 @device_option
@@ -44,7 +44,6 @@ def train(model: str, store: Store, *, restart: bool, device: str | None, as_jso
     from clipstore.reporting.training import print_training
     from clipstore.store.models import find_job
 
-    retain_freed_memory()
     job = find_job(store, model)
     with progress_display() as display:
         options = TrainOptions.with_display(model, job, display, restart=restart, device=device)

@@ -16,7 +16,7 @@ from clipstore.shards import Shard, Storage, gather, shard_file
 from clipstore.store.layout import Store
 from clipstore.store.storage import shard_storage
 
-_ROWS_AT_ONCE = 1_000_000  # rows of shards that are registered at once
+ROWS_AT_ONCE = 1_000_000  # rows of shards that are registered at once
 
 
 def register(session: Session, shards: Iterable[Shard]) -> None:
@@ -26,18 +26,17 @@ def register(session: Session, shards: Iterable[Shard]) -> None:
     once, as an iterator that reads them: the stored vectors are read once for every million rows. DuckDB holds 80 bytes
     of each row until the transaction ends.
     """
-    staged = _StagedShards()
+    staged = StagedShards()
     for shard in shards:
-        staged.add(shard_file(shard.path), shard)
-        if staged.rows >= _ROWS_AT_ONCE:
-            _register_staged(session, staged)
-            staged = _StagedShards()
-    if staged.shards:
-        _register_staged(session, staged)
+        staged.add(shard)
+        if staged.rows >= ROWS_AT_ONCE:
+            register_staged(session, staged)
+            staged = StagedShards()
+    register_staged(session, staged)
 
 
-class _StagedShards:
-    """Shards as tables, which take a tenth of the memory of the lists in `Shard`."""
+class StagedShards:
+    """Complete shards that wait for being registered, as tables, which take less memory than the lists in `Shard`."""
 
     def __init__(self) -> None:
         self.shards: dict[str, tuple[Row, pa.Array]] = {}  # row and row checksums, by file
@@ -45,9 +44,9 @@ class _StagedShards:
         self._failures: list[pa.Table] = []
         self.rows = 0
 
-    def add(self, file: str, shard: Shard) -> None:
+    def add(self, shard: Shard) -> None:
         """Add a shard; one that was added before is ignored."""
-        number = len(self.shards)
+        number, file = len(self.shards), shard_file(shard.path)
         if file not in self.shards:
             self.shards[file] = _shard_row(number, file, shard), pa.array(shard.row_checksums, pa.uint32())
             self._vectors.append(_vector_rows(number, shard))
@@ -66,7 +65,10 @@ class _StagedShards:
         }
 
 
-def _register_staged(session: Session, staged: _StagedShards) -> None:
+def register_staged(session: Session, staged: StagedShards) -> None:
+    """Add shards to the catalog, as `register` does."""
+    if not staged.shards:
+        return
     session.stage(**staged.tables())
     session.run("embed/delete_empty_shards")
     delete_shards(session, [row["shard_id"] for row in session.rows("shards/rewritten")])

@@ -13,6 +13,7 @@ import pytest
 from click.testing import Result
 
 from clipstore.network import disable_hub_telemetry
+from clipstore.process import retain_freed_memory
 
 Run = Callable[..., Result]
 
@@ -41,6 +42,7 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_offline_forbids_all_network(cli: Run, words: tuple[str, ...], lookups: list[object]) -> None:
     disable_hub_telemetry()  # as the first command that names a model in this process
+    retain_freed_memory()  # as the first command that runs one
     before = dict(os.environ)
     error = cli("--offline", *words, code=1).stderr
     assert "--offline (or the environment variable CLIPSTORE_OFFLINE) forbids" in error

@@ -47,7 +47,7 @@ def create(folder: Path) -> Store:
 def test_the_first_vector_and_the_last_failure_of_an_item_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
 ) -> None:
-    monkeypatch.setattr("clipstore.store.registry._ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr("clipstore.store.registry.ROWS_AT_ONCE", rows_at_once)
     store = create(tmp_path / "store")
     shards = [
         shard(store, "a", [1, 2, 3], {7: "first", 8: "unreadable"}),

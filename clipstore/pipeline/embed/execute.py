@@ -23,7 +23,7 @@ from clipstore.shards import Shard
 from clipstore.store.layout import Store
 from clipstore.store.models import with_absolute_paths
 from clipstore.store.probes import stored_probes, tower_fingerprints
-from clipstore.store.registry import register
+from clipstore.store.registry import ROWS_AT_ONCE, StagedShards, register_staged
 from clipstore.store.storage import shard_storage
 
 _REGISTERING_SHARE = 0.05  # of the time of a run that registering shards may take
@@ -62,28 +62,30 @@ def encode_pending(run: EmbedRun, work: Work) -> None:
 
 
 def _register_in_time(store: Store, written: Iterator[list[Shard]]) -> Iterator[list[Shard]]:
-    """Register complete shards, and yield them once they are registered.
+    """Register complete shards, and yield them.
 
     It takes time that grows with the catalog. So shards wait until all registering so far is less than a small part of
-    the run. A process that ends before it leaves complete shards, which the next one registers.
+    the run, or until they have many rows. A process that ends before it leaves complete shards, which the next one
+    registers.
     """
-    waiting: list[Shard] = []
+    waiting = StagedShards()
     start, spent = time.perf_counter(), 0.0
     for shards in written:
-        waiting += shards
+        for shard in shards:
+            waiting.add(shard)
         began = time.perf_counter()
-        if spent <= _REGISTERING_SHARE * (began - start):
-            yield _register(store, waiting)
-            waiting = []
+        if spent <= _REGISTERING_SHARE * (began - start) or waiting.rows >= ROWS_AT_ONCE:
+            _register(store, waiting)
+            waiting = StagedShards()
             spent += time.perf_counter() - began
-    if waiting:
-        yield _register(store, waiting)
+        yield shards
+    if waiting.shards:
+        _register(store, waiting)
 
 
-def _register(store: Store, shards: list[Shard]) -> list[Shard]:
+def _register(store: Store, shards: StagedShards) -> None:
     with store.catalog.write(limit=MemoryLimit.REGISTER) as session:
-        register(session, shards)
-    return shards
+        register_staged(session, shards)
 
 
 def _encode(
