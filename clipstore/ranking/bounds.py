@@ -257,9 +257,9 @@ def _rounded_bits(values: NDArray[np.float64], precision: torch.dtype) -> Keys:
     return result
 
 
-def margins(terms: torch.Tensor, greatest: torch.Tensor) -> NDArray[np.float64]:
-    """The bound m of n rows with some terms, in T tiles with the greatest terms (T, n), or in one (n,)."""
-    return (greatest @ terms.T).cpu().numpy()
+def margins(terms: torch.Tensor, others: torch.Tensor) -> NDArray[np.float64]:
+    """The bound m of the product of each of m rows with some terms, and of each of n others, (n, m)."""
+    return (others @ terms.T).cpu().numpy()
 
 
 def device_precision(device: str) -> str:

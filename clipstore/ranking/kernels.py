@@ -47,6 +47,16 @@ def add_rows(values: NDArray[np.float32], total: Doubles) -> None:  # pragma: no
 
 
 @njit(nogil=True, cache=True)
+def sum_terms(terms: Doubles, greatest: Doubles) -> Doubles:  # pragma: no cover - compiled
+    """The product of each row of `terms` (n, T) and `greatest` (T,), (n,): torch takes five times as long."""
+    sums = np.zeros(len(terms))
+    for row in range(len(terms)):
+        for term in range(len(greatest)):
+            sums[row] += terms[row, term] * greatest[term]
+    return sums
+
+
+@njit(nogil=True, cache=True)
 def reorder_rows(values: NDArray[Any], order: Ints) -> None:  # pragma: no cover - compiled
     """Put row order[n] of `values` (n, K) in the place n, in place: memory that is new takes longer than the copy."""
     moved, first_row = np.zeros(len(order), dtype=np.bool_), np.empty(values.shape[1], dtype=values.dtype)

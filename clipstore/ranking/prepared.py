@@ -61,6 +61,18 @@ class Direction:
         return np.where(layers >= 0, self.score[layers], np.nan) if len(layers) else np.empty(layers.shape)
 
 
+class Bound:
+    """The bound of the error of products, by its terms for each row (n, T), and the greatest of them in each tile."""
+
+    def __init__(self, terms: torch.Tensor, tiles: list[slice]) -> None:
+        self._terms = terms.cpu().numpy()
+        self._greatest = [self._terms[tile].max(axis=0) for tile in tiles]
+
+    def margins(self, part: slice, other: Bound, tile: int) -> Doubles:
+        """The bounds of some rows, (n,), in a tile of the other side."""
+        return np.asarray(kernels.sum_terms(self._terms[part], other._greatest[tile]))
+
+
 class PreparedRows:
     """A block of rows of one side, ready for products.
 
@@ -72,10 +84,10 @@ class PreparedRows:
         low, terms: the rows in the precision of the products, and the terms of their bound: see `bounds.prepare` and
             `integers.prepare_integers`.
         unit: the factor of `low`.
+        bound, fine_bound: the bounds of the errors of the products, and of those of the integers in int16.
         on_device: the values on the device of the products.
         integers: the rows as integers, on a CPU; None with products that prove more than those of int16.
         tiles: the rows of each tile.
-        greatest, fine_greatest: the greatest terms of each tile, of the products and of the integers in int16.
         fine_step: the step of the integers in int16.
     """
 
@@ -99,12 +111,9 @@ class PreparedRows:
             self.on_device = copy_to(state.device, self.values)
             prepared = bounds.prepare(self.on_device, centre, state.precision)
             self.low, self.terms, self.unit = prepared.low, prepared.terms, prepared.unit
-        self.greatest = self._greatest(self.terms)
+        self.bound = Bound(self.terms, self.tiles)
         self.fine_step = self.integers.fine.step if self.integers else 1.0
-        self.fine_greatest = self._greatest(self.integers.fine.terms) if self.integers else None
-
-    def _greatest(self, terms: torch.Tensor) -> torch.Tensor:
-        return torch.stack([terms[tile].amax(dim=0) for tile in self.tiles])
+        self.fine_bound = Bound(self.integers.fine.terms, self.tiles) if self.integers else None
 
 
 def _tiles(ordinary: int, count: int, size: int) -> list[slice]:
@@ -154,9 +163,9 @@ class Block:
     def bands(self, tile: int, other: PreparedRows, other_tile: int, scale: KeyScale) -> Bands:
         """The bands of the rows of a tile against a tile of the other side."""
         part = self.rows.tiles[tile]
-        margin = bounds.margins(self.rows.terms[part], other.greatest[other_tile])
-        if self.rows.integers and other.fine_greatest is not None:
-            fine = bounds.margins(self.rows.integers.fine.terms[part], other.fine_greatest[other_tile])
+        margin = self.rows.bound.margins(part, other.bound, other_tile)
+        if self.rows.fine_bound and other.fine_bound:
+            fine = self.rows.fine_bound.margins(part, other.fine_bound, other_tile)
         else:
             fine = np.full_like(margin, np.inf)
         return Bands.of(self.pairs[tile].targets, self.floor[part].copy(), margin, fine, scale)

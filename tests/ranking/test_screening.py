@@ -19,7 +19,7 @@ from clipstore.ranking.blocks import Layout
 from clipstore.ranking.bounds import Centre
 from clipstore.ranking.compiling import empty_rows
 from clipstore.ranking.integers import IntegerKeys, IntegerRows, centred_lengths, prepare_integers
-from clipstore.ranking.prepared import Block, Direction, PreparedRows, State
+from clipstore.ranking.prepared import Block, Bound, Direction, PreparedRows, State
 from clipstore.ranking.tiles import CpuScreen, DeviceScreen, TileSide, key_scale
 
 Array = NDArray[Any]
@@ -30,9 +30,8 @@ _TILE = 300  # rows and columns, at most
 def as_one_tile(rows: PreparedRows) -> PreparedRows:
     """The rows in one tile, which those whose values exceed int8 share with the others."""
     rows.tiles = [slice(0, len(rows.values))]
-    rows.greatest = rows.greatest.amax(dim=0, keepdim=True)
-    if rows.fine_greatest is not None:
-        rows.fine_greatest = rows.fine_greatest.amax(dim=0, keepdim=True)
+    rows.bound = Bound(rows.terms, rows.tiles)
+    rows.fine_bound = Bound(rows.integers.fine.terms, rows.tiles) if rows.integers else None
     return rows
 
 
