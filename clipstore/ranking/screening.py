@@ -34,7 +34,7 @@ class Queries(NamedTuple):
             high, and surely not when it is not above low. Layers are filled from the first; without a target in a
             layer the two are equal.
         least: (n,), a key above it can be that of a hit.
-        sure: (L, n), the numbers of scores surely above each target, set.
+        sure: (L, n), the numbers of scores surely above each target.
         targets: (L, n), the targets; NaN: none.
         floor: (n,), the least score of a hit.
         margin: (n,), the bound of the error of a fine score.
@@ -129,26 +129,34 @@ class _Flagged(NamedTuple):
 
 @njit(nogil=True, cache=True)
 def screen(
-    bits: NDArray[Any], scale: LineScale, rows: Queries, columns: Queries, unit: float, cells: Cells
+    bits: NDArray[Any],
+    first: int,
+    scale: LineScale,
+    rows: Queries,
+    columns: Queries,
+    unit: float,
+    cells: Cells,
+    undecided: int,
+    possible: int,
 ) -> tuple[int, int]:  # pragma: no cover - compiled
-    """Count the scores surely above each target of a tile, and list the cells near a target and those of other hits.
+    """Count the scores surely above each target in lines of a tile; list cells near a target and those of other hits.
 
     Without rows in int16 all of them are listed as near a target.
 
     Args:
-        bits: (R, C), the bits of the products.
+        bits: (R, C), the bits of the products of some lines.
+        first: the row of the tile that is the first of these lines.
         scale: how a line becomes keys.
-        rows: the queries of the rows.
-        columns: the queries of the columns.
+        rows: the queries of the tile's rows; the counts of these lines are set.
+        columns: the queries of the columns; the counts are added to.
         unit: of the products in int16.
-        cells: set.
+        cells: added to.
+        undecided, possible: the numbers of cells of both kinds that are listed already.
 
     Returns:
         The numbers of cells near a target and of other hits.
     """
-    undecided, possible, width = 0, 0, bits.shape[1]
-    rows.sure[:] = 0
-    columns.sure[:] = 0
+    width = bits.shape[1]
     known = _known_columns(columns)
     line = np.full(len(known.least), np.iinfo(columns.low.dtype).min, dtype=columns.low.dtype)
     layers = _Layers(
@@ -165,13 +173,13 @@ def screen(
         np.empty(width, dtype=np.int64),
         np.empty(width, dtype=np.int64),
     )
-    for i in range(bits.shape[0]):
-        _set_line(bits[i], i, scale, line)
+    for i in range(first, first + bits.shape[0]):
+        _set_line(bits[i - first], i, scale, line)
         count_layers = _choose_layers(line, i, rows, layers)
         _count_columns(line, columns)
         count = _list_flagged(line, rows.least[i], count_layers, layers, known, flagged.places)
-        for first in range(0, count, PAIRS):
-            products(rows.rows[i], columns.rows, flagged.places, first, flagged.sums)
+        for cell in range(0, count, PAIRS):
+            products(rows.rows[i], columns.rows, flagged.places, cell, flagged.sums)
         _compare_with_columns(line, i, rows, known, unit, count, flagged)
         _compare_with_row(rows.margin[i], count_layers, layers, count, flagged)
         for cell in range(count):

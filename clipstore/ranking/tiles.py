@@ -15,6 +15,9 @@ from clipstore.ranking.integers import IntegerKeys
 from clipstore.ranking.prepared import PreparedRows
 
 
+_STRIP = 512  # rows of a tile that are multiplied and screened at once, so that their products stay in the cache
+
+
 @dataclass(frozen=True, kw_only=True)
 class TileSide:
     """One side of a tile: some prepared rows and their bands."""
@@ -39,7 +42,7 @@ class TileSide:
             low=bands.low,
             high=bands.high,
             least=bands.least,
-            sure=np.empty(bands.low.shape, dtype=kind),
+            sure=np.zeros(bands.low.shape, dtype=kind),
             targets=bands.targets,
             floor=bands.floor,
             margin=bands.fine_margin,
@@ -67,9 +70,10 @@ class CpuScreen(local):
 
     def __call__(self, left: TileSide, right: TileSide, scale: KeyScale) -> ScreenedTile:
         """Screen a tile; the result is valid until the next call."""
-        bits, line_scale = self._products(left, right, scale)
         row_bands, column_bands = left.bands, right.bands
         groups = row_bands.groups(len(right.low), self._top_k), column_bands.groups(len(left.low), self._top_k)
+        size = len(left.low) if any(groups) else _STRIP
+        bits, line_scale = self._products(left, right, scale, 0, size)
         if any(groups):
             keys = self._keys[: bits.size].reshape(bits.shape)
             screening.set_keys(bits, line_scale, keys)
@@ -79,8 +83,11 @@ class CpuScreen(local):
         kind = self._keys.dtype
         rows, columns = replace(left, bands=row_bands).queries(kind), replace(right, bands=column_bands).queries(kind)
         unit = left.rows.fine_step * right.rows.fine_step
-        cells = self._cells
-        near, possible = screening.screen(bits, line_scale, rows, columns, unit, cells)
+        cells, near, possible = self._cells, 0, 0
+        for first in range(0, len(left.low), size):
+            if first:
+                bits, line_scale = self._products(left, right, scale, first, size)
+            near, possible = screening.screen(bits, first, line_scale, rows, columns, unit, cells, near, possible)
         scores, margin = cells.hit_scores[:possible], row_bands.fine_margin[cells.hits[0, :possible]]
         return ScreenedTile(
             row_sure=rows.sure,
@@ -92,15 +99,18 @@ class CpuScreen(local):
             least=scores - margin,
         )
 
-    def _products(self, left: TileSide, right: TileSide, scale: KeyScale) -> tuple[Keys, screening.LineScale]:
-        """The bits of the products, (R, C), and how they become keys."""
-        rows, columns = len(left.low), len(right.low)
+    def _products(
+        self, left: TileSide, right: TileSide, scale: KeyScale, first: int, count: int
+    ) -> tuple[Keys, screening.LineScale]:
+        """The bits of the products of `count` rows from `first` on, (R, C), and how those of the tile become keys."""
+        low = left.low[first : first + count]
+        rows, columns = len(low), len(right.low)
         product = self._product[: rows * columns].view(rows, columns)
         if isinstance(scale, IntegerKeys):
-            bounds.int8_product(left.low, right.low, product)
+            bounds.int8_product(low, right.low, product)
             offsets = scale.row_offset[left.part], scale.column_offset[right.part]
             return product.numpy(), screening.LineScale(np.int16(0), *offsets, scale.shift)
-        torch.mm(left.low, right.low.T, out=product)
+        torch.mm(low, right.low.T, out=product)
         bits, none = bounds.bits(product).numpy(), np.empty(0, dtype=np.int32)
         return bits, screening.LineScale(bits.dtype.type(bounds.magnitude(product.dtype)), none, none, 0)
 
