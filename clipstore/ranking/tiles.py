@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import local
 from typing import Any
 
@@ -13,9 +14,6 @@ from clipstore.ranking import bounds, screening
 from clipstore.ranking.bands import Bands, Keys, KeyScale, PossibleHits, ScreenedTile
 from clipstore.ranking.integers import IntegerKeys
 from clipstore.ranking.prepared import PreparedRows
-
-
-_STRIP = 512  # rows of a tile that are multiplied and screened at once, so that their products stay in the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,34 +57,38 @@ def key_scale(left: PreparedRows, right: PreparedRows, precision: torch.dtype) -
 
 
 class CpuScreen(local):
-    """Screens tiles on the CPU in compiled loops, with buffers for each thread."""
+    """Screens tiles on the CPU in compiled loops, with buffers for each thread.
 
-    def __init__(self, tile: tuple[int, int], precision: torch.dtype, top_k: int) -> None:
+    A tile is multiplied and screened strip by strip of its rows, so that the products stay in the processor's cache.
+    """
+
+    def __init__(self, tile: tuple[int, int], precision: torch.dtype, top_k: int, strip: int = 512) -> None:
         size = tile[0] * tile[1]
-        is_int8, self._top_k = precision == torch.int8, top_k
+        is_int8, self._top_k, self._strip = precision == torch.int8, top_k, strip
         self._product = torch.empty(size, dtype=torch.int32 if is_int8 else precision)
         self._keys = np.empty(size, dtype=np.int16) if is_int8 else bounds.bits(self._product).numpy()
         self._cells = screening.Cells.empty(size, self._keys.dtype)
 
     def __call__(self, left: TileSide, right: TileSide, scale: KeyScale) -> ScreenedTile:
         """Screen a tile; the result is valid until the next call."""
-        row_bands, column_bands = left.bands, right.bands
-        groups = row_bands.groups(len(right.low), self._top_k), column_bands.groups(len(left.low), self._top_k)
-        size = len(left.low) if any(groups) else _STRIP
-        bits, line_scale = self._products(left, right, scale, 0, size)
+        size, row_bands, column_bands = len(left.low), left.bands, right.bands
+        groups = row_bands.groups(len(right.low), self._top_k), column_bands.groups(size, self._top_k)
+        products = partial(self._products, left, right, scale)
         if any(groups):
+            bits, line_scale = products(slice(size))
             keys = self._keys[: bits.size].reshape(bits.shape)
             screening.set_keys(bits, line_scale, keys)
-            line_scale = line_scale._replace(magnitude=keys.dtype.type(0))  # the bits of floats are keys now
             row_bands = self._raised(screening.best_in_rows, keys, groups[0], row_bands, scale)
             column_bands = self._raised(screening.best_in_columns, keys, groups[1], column_bands, scale)
+            keys_scale = line_scale._replace(magnitude=keys.dtype.type(0))  # the bits of floats are keys now
+            strips = iter([(0, (bits, keys_scale))])
+        else:
+            strips = ((first, products(slice(first, first + self._strip))) for first in range(0, size, self._strip))
         kind = self._keys.dtype
         rows, columns = replace(left, bands=row_bands).queries(kind), replace(right, bands=column_bands).queries(kind)
         unit = left.rows.fine_step * right.rows.fine_step
         cells, near, possible = self._cells, 0, 0
-        for first in range(0, len(left.low), size):
-            if first:
-                bits, line_scale = self._products(left, right, scale, first, size)
+        for first, (bits, line_scale) in strips:
             near, possible = screening.screen(bits, first, line_scale, rows, columns, unit, cells, near, possible)
         scores, margin = cells.hit_scores[:possible], row_bands.fine_margin[cells.hits[0, :possible]]
         return ScreenedTile(
@@ -100,12 +102,11 @@ class CpuScreen(local):
         )
 
     def _products(
-        self, left: TileSide, right: TileSide, scale: KeyScale, first: int, count: int
+        self, left: TileSide, right: TileSide, scale: KeyScale, strip: slice
     ) -> tuple[Keys, screening.LineScale]:
-        """The bits of the products of `count` rows from `first` on, (R, C), and how those of the tile become keys."""
-        low = left.low[first : first + count]
-        rows, columns = len(low), len(right.low)
-        product = self._product[: rows * columns].view(rows, columns)
+        """The bits of the products of a strip of rows, (R, C), and how those of the tile become keys."""
+        low = left.low[strip]
+        product = self._product[: len(low) * len(right.low)].view(len(low), len(right.low))
         if isinstance(scale, IntegerKeys):
             bounds.int8_product(low, right.low, product)
             offsets = scale.row_offset[left.part], scale.column_offset[right.part]

@@ -93,17 +93,17 @@ def check_side(side: TileSide, cells: ScreenedTile, scores: Array, top_k: int, *
     sides=st.one_of(dyadic_vectors(), generic_vectors()),
     top_k=st.integers(0, 3),
     name=st.sampled_from(list(bounds.PRECISIONS)),
-    on_device=st.booleans(),
+    strip=st.one_of(st.integers(1, 8), st.none()),
 )
 def test_a_screened_tile_proves_or_lists_every_score(
-    data: st.DataObject, sides: tuple[Array, Array], top_k: int, name: str, on_device: bool
+    data: st.DataObject, sides: tuple[Array, Array], top_k: int, name: str, strip: int | None
 ) -> None:
-    """The compiled loops, and the operations for CUDA on the CPU."""
+    """The compiled loops, strip by strip, and the operations for CUDA on the CPU."""
     images, texts = (side.astype(np.float32) for side in sides)
     assume(len(images) and len(texts))
-    assume(name != "int8" or not on_device)
+    assume(name != "int8" or strip)
     left, right, scale, centre = tile_sides(images, texts, draw_pairs(data, images, texts), name, top_k)
-    screen = DeviceScreen(top_k) if on_device else CpuScreen((_TILE, _TILE), bounds.PRECISIONS[name], top_k)
+    screen = CpuScreen((_TILE, _TILE), bounds.PRECISIONS[name], top_k, strip) if strip else DeviceScreen(top_k)
     cells = screen(left, right, scale)
     scores = np.empty((len(images), len(texts)))
     rows, columns = (index.ravel().astype(np.int32) for index in np.indices(scores.shape))
@@ -120,16 +120,17 @@ def test_a_screened_tile_proves_or_lists_every_score(
     width=st.sampled_from([2, 16, 100]),
     top_k=st.sampled_from([0, 1, 12]),
     name=st.sampled_from(list(bounds.PRECISIONS)),
+    strip=st.integers(1, 40),
 )
 def test_wide_tiles_prove_or_list_every_score(
-    seed: int, sizes: tuple[int, int], width: int, top_k: int, name: str
+    seed: int, sizes: tuple[int, int], width: int, top_k: int, name: str, strip: int
 ) -> None:
     """Lines of several words of keys, of which few are near a target, or most."""
     rng = np.random.default_rng(seed)
     images, texts = ((rng.normal(size=(size, width)) + 1).astype(np.float32) for size in sizes)
     pairs = np.stack([rng.integers(0, size, 2 * sizes[1]) for size in sizes], axis=1)
     left, right, scale, centre = tile_sides(images, texts, np.unique(pairs, axis=0), name, top_k)
-    cells = CpuScreen((_TILE, _TILE), bounds.PRECISIONS[name], top_k)(left, right, scale)
+    cells = CpuScreen((_TILE, _TILE), bounds.PRECISIONS[name], top_k, strip)(left, right, scale)
     scores = np.empty(sizes)
     rows, columns = (index.ravel().astype(np.int32) for index in np.indices(sizes))
     kernels.score_cells(left.rows.values, rows, right.rows.values, columns, scores.reshape(-1))
