@@ -13,7 +13,7 @@ from pathlib import Path
 # and up to a gigabyte of freed heap stays with the process.
 _TRIM_THRESHOLD, _RETAINED_BYTES = -1, 2**30
 _MMAP_THRESHOLD, _LARGEST_HEAP_BLOCK = -3, 32 * 2**20
-_ARENA_MAX = -8  # the number of heaps; by default eight for each core
+_ARENA_MAX = -8  # the most arenas; by default eight for each core
 
 
 def retain_freed_memory() -> None:
@@ -22,14 +22,14 @@ def retain_freed_memory() -> None:
     By default it returns a block of a batch's size to the system when it is freed, and the system clears every page of
     the next one: a fifth of the time of a batch of captions. C libraries without mallopt are left as they are.
 
-    A heap keeps what it retains when its threads have ended. So there is one heap for each core, and Arrow uses these
-    heaps and none of its own: call this before pyarrow is imported.
+    An arena keeps what it retains when its threads have ended. So there are at most as many arenas as cores, and Arrow
+    allocates with malloc, too, not with an allocator of its own: call this before pyarrow is imported.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(_TRIM_THRESHOLD, _RETAINED_BYTES)
         mallopt(_MMAP_THRESHOLD, _LARGEST_HEAP_BLOCK)
-        mallopt(_ARENA_MAX, os.cpu_count() or 1)
+        mallopt(_ARENA_MAX, len(os.sched_getaffinity(0)))
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # read when pyarrow is imported
 
 

@@ -8,7 +8,10 @@ from clipstore.process import retain_freed_memory
 
 
 class ModelCommand(click.Command):
-    """A command that runs a model: freed memory stays with the process, which is set before options import pyarrow."""
+    """A command that runs a model: its process retains freed memory.
+
+    That is set before the options are parsed, because `--store` imports pyarrow.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Set up the process, then parse the arguments."""

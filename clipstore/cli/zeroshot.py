@@ -10,6 +10,7 @@ import click
 from clipstore import choices
 from clipstore.cli.confirm import remove_confirmed, yes_option
 from clipstore.cli.groups import DefaultGroup
+from clipstore.cli.model_command import ModelCommand
 from clipstore.cli.options import NonEmptyPath, json_option, memory_option, store_option
 from clipstore.cli.output import print_warning
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from clipstore.store.layout import Store
 
 
-@click.command("zeroshot")
+@click.command("zeroshot", cls=ModelCommand)
 @click.option(
     "--model", "models", multiple=True, help="Model; may be repeated. [default: all with vectors of all images]"
 )

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from clipstore.errors import VectorError
 from clipstore.ranking import kernels
+from clipstore.ranking.aligned import empty_rows
 from clipstore.ranking.bounds import EXTRA
-from clipstore.ranking.compiling import empty_rows
 from clipstore.ranking.integers import padded
 
 Ints = NDArray[np.int64]

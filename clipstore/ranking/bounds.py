@@ -258,7 +258,7 @@ def _rounded_bits(values: NDArray[np.float64], precision: torch.dtype) -> Keys:
 
 
 def margins(terms: torch.Tensor, others: torch.Tensor) -> NDArray[np.float64]:
-    """The bound m of the product of each of m rows with some terms, and of each of n others, (n, m)."""
+    """The bounds of the products of some rows, with their terms (m, T), and others (n, T): (n, m)."""
     return (others @ terms.T).cpu().numpy()
 
 

@@ -1,6 +1,4 @@
-"""What compiled loops need: numba's `njit`, whose machine code is cached on disk, or for one process where no folder is
-writable; and rows whose vectors are within lines of the processor's cache.
-"""
+"""numba's `njit` for loops whose machine code is cached on disk, or for one process where no folder is writable."""
 
 from __future__ import annotations
 
@@ -11,13 +9,9 @@ import shutil
 import tempfile
 from typing import Any
 
-import numpy as np
 from numba import config, njit
-from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["CACHE_LINE", "copy_values", "empty_rows", "njit"]
-
-CACHE_LINE = 64  # bytes
+__all__ = ["copy_values", "njit"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,14 +37,3 @@ def copy_values(target: Any, source: Any) -> None:  # pragma: no cover - compile
     """Set the values (n,) of an array: numba takes a second or two longer to compile the assignment of an array."""
     for n in range(len(target)):
         target[n] = source[n]
-
-
-def empty_rows(count: int, width: int, kind: DTypeLike) -> NDArray[Any]:
-    """Rows (count, width) of a type, not set, that start with a line of the cache.
-
-    numpy's arrays start 16 bytes after one, so that the processor reads two lines for each vector.
-    """
-    size = count * width * np.dtype(kind).itemsize
-    memory = np.empty(size + CACHE_LINE, dtype=np.uint8)
-    start = -memory.ctypes.data % CACHE_LINE
-    return memory[start : start + size].view(kind).reshape(count, width)

@@ -34,8 +34,8 @@ import torch
 from numpy.typing import NDArray
 
 from clipstore.ranking import kernels, quantise
+from clipstore.ranking.aligned import empty_rows
 from clipstore.ranking.bounds import Centre, gamma
-from clipstore.ranking.compiling import empty_rows
 
 Doubles = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from clipstore.ranking.compiling import CACHE_LINE
+from clipstore.ranking.aligned import CACHE_LINE
 
 PAIRS = 4  # products of one row that `products` computes at once
 WORD = 64  # keys that `keys_above` compares at once
@@ -129,7 +129,7 @@ def lowest_bit(_context: Any, bits: Any) -> Any:
 
 @intrinsic
 def prefetch_row(_context: Any, rows: Any, row: Any) -> Any:
-    """Ask for the memory of rows[row] (n, K), which is contiguous, without waiting for it."""
+    """Prefetch row `row` of a contiguous array (n, K) into the cache."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -138,7 +138,7 @@ def prefetch_row(_context: Any, rows: Any, row: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        step = CACHE_LINE // signature.args[0].dtype.bitwidth * 8
+        step = 8 * CACHE_LINE // signature.args[0].dtype.bitwidth
         with cgutils.for_range(builder, builder.udiv(builder.add(width, _constant(step - 1)), _constant(step))) as loop:
             line = builder.gep(start, [builder.mul(loop.index, _constant(step))])
             builder.call(prefetch, [builder.bitcast(line, byte), *(ir.Constant(number, n) for n in (0, 3, 1))])

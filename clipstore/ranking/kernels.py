@@ -22,7 +22,7 @@ Keys = NDArray[Any]
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
-_AHEAD = 3  # cells whose rows are fetched before they are multiplied
+_PREFETCH_DISTANCE = 3  # cells
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
@@ -48,7 +48,10 @@ def add_rows(values: NDArray[np.float32], total: Doubles) -> None:  # pragma: no
 
 @njit(nogil=True, cache=True)
 def sum_terms(terms: Doubles, greatest: Doubles) -> Doubles:  # pragma: no cover - compiled
-    """The product of each row of `terms` (n, T) and `greatest` (T,), (n,): torch takes five times as long."""
+    """The product of each row of `terms` (n, T) and `greatest` (T,), (n,).
+
+    Libraries take longer for so few columns, or start threads of their own.
+    """
     sums = np.zeros(len(terms))
     for row in range(len(terms)):
         for term in range(len(greatest)):
@@ -89,9 +92,9 @@ def score_cells(
     """
     for cell in range(len(rows)):
         row, column = rows[cell], columns[cell]
-        if cell + _AHEAD < len(rows):  # a row is in memory mostly, not in the cache
-            prefetch_row(left, np.int64(rows[cell + _AHEAD]))
-            prefetch_row(right, np.int64(columns[cell + _AHEAD]))
+        if cell + _PREFETCH_DISTANCE < len(rows):  # a row is in memory mostly, not in the cache
+            prefetch_row(left, np.int64(rows[cell + _PREFETCH_DISTANCE]))
+            prefetch_row(right, np.int64(columns[cell + _PREFETCH_DISTANCE]))
         total = 0.0
         for k in range(left.shape[1]):
             total += np.float64(left[row, k]) * np.float64(right[column, k])
@@ -136,7 +139,7 @@ def raise_floors(
     """Insert scores that candidates reach at least into the greatest of each query.
 
     Args:
-        query_of, least: (c,), the query of each cell, and what its score is at least; a cell is given once.
+        query_of, least: (c,), the query of each cell, and a lower bound of its score; a cell is given once.
         reached: (Q, k), descending.
         floor: (Q,), the last of each query's scores in `reached`, or infinity, which nothing raises.
     """
@@ -192,9 +195,9 @@ def insert_hits(
     """
     last = hits.shape[1] - 1
     for cell in range(len(query_of)):
-        if cell + _AHEAD < len(query_of):
-            prefetch_row(hits, ids[query_of[cell + _AHEAD]])
-            prefetch_row(hit_scores, ids[query_of[cell + _AHEAD]])
+        if cell + _PREFETCH_DISTANCE < len(query_of):
+            prefetch_row(hits, ids[query_of[cell + _PREFETCH_DISTANCE]])
+            prefetch_row(hit_scores, ids[query_of[cell + _PREFETCH_DISTANCE]])
         score = scores[cell]
         if score - shift < floor[query_of[cell]]:
             continue

@@ -252,32 +252,38 @@ class _Pass:
     def rank(self, images: Side, texts: Side, on_progress: Callable[[int, int], None]) -> int:
         """Rank every tile; the number of rescored cells."""
         rechecked, done = 0, 0
-        layout = self._state.layout
-        rows, columns = self._state.rows.queries, self._state.columns.queries
-        # The first blocks are small: until their tiles have raised the floors of images, many cells can be hits.
-        image_spans, text_spans = spans(rows, layout.images), spans(columns, layout.texts, layout.tile[1])
-        with ThreadPoolExecutor(
-            screen_threads(self._state.device), "clipstore-rank", torch.set_num_threads, (1,)
-        ) as pool:
+        image_spans = spans(self._state.rows.queries, self._state.layout.images)
+        total = len(self._state.columns.queries) * len(image_spans)
+
+        def on_texts(ranked: int) -> None:
+            nonlocal done
+            done += ranked
+            on_progress(done, total)
+
+        threads = screen_threads(self._state.device)
+        with ThreadPoolExecutor(threads, "clipstore-rank", torch.set_num_threads, (1,)) as pool:
             for span in image_spans:
-                left = Block(self._last.rows(images, span, self._state), self._state, left=True)
-                settled: list[Future[int]] = []
-                before: _Screening | None = None
-                for (low, high), right in zip(
-                    text_spans, prefetch(partial(self._load, texts), text_spans), strict=True
-                ):
-                    screen = partial(
-                        self._screen_row_tile, left, right, key_scale(left.rows, right.rows, self._key_precision)
-                    )
-                    started = [pool.submit(screen, tile) for tile in range(len(left.rows.tiles))]
-                    settled += self._settle(pool, left, before)
-                    before = right, started
-                    done += high - low
-                    on_progress(done, len(columns) * len(image_spans))
-                settled += self._settle(pool, left, before)
-                left.add_counts()
-                rechecked += sum(future.result() for future in settled)
+                # No variable keeps the block of images: it is freed before the next one is read.
+                rechecked += self._rank_images(
+                    pool, Block(self._last.rows(images, span, self._state), self._state, left=True), texts, on_texts
+                )
         return rechecked
+
+    def _rank_images(self, pool: ThreadPoolExecutor, left: Block, texts: Side, on_texts: Callable[[int], None]) -> int:
+        """Rank a block of images and all texts; the number of rescored cells."""
+        settled: list[Future[int]] = []
+        before: _Screening | None = None
+        # The first blocks are small: until their tiles have raised the floors of images, many cells can be hits.
+        text_spans = spans(self._state.columns.queries, self._state.layout.texts, self._state.layout.tile[1])
+        for (low, high), right in zip(text_spans, prefetch(partial(self._load, texts), text_spans), strict=True):
+            screen = partial(self._screen_row_tile, left, right, key_scale(left.rows, right.rows, self._key_precision))
+            started = [pool.submit(screen, tile) for tile in range(len(left.rows.tiles))]
+            settled += self._settle(pool, left, before)
+            before = right, started
+            on_texts(high - low)
+        settled += self._settle(pool, left, before)
+        left.finish()
+        return sum(future.result() for future in settled)
 
     def _load(self, texts: Side, span: tuple[int, int]) -> Block:
         values = texts.read(*span)
@@ -325,7 +331,7 @@ class _Pass:
             return rescored + _insert_possible_hits(left, right, hits)
 
         inserting = [pool.submit(insert, *tile.result()) for tile in tiles]
-        right.add_counts()
+        right.finish()
         return inserting
 
 

@@ -34,6 +34,7 @@ class Direction:
         greater, equal: the counts of these pairs, (p,).
         hits, hit_scores: (n, top_k).
         reached: (n, top_k), scores less kappa that as many candidates surely reach, descending; -infinity: none yet.
+            Those of a block are updated when it is finished.
     """
 
     def __init__(self, queries: range, query: Ints, scores: Doubles, top_k: int) -> None:
@@ -146,7 +147,8 @@ class Block:
         queries: their row numbers among the queries of `direction`, (n,).
         locks: held while the counts or floors of a tile are updated.
         hits_lock: held while hits are inserted.
-        reached: as in `direction`, (n, top_k), but of these rows side by side: those of a tile stay in the cache.
+        reached: as in `direction`, (n, top_k), contiguous in the order of these rows: those of a tile stay in the
+            cache.
         floor: the least score less kappa of a hit of each row, (n,); infinity if top_k is 0, -infinity: any score.
         pairs: of each tile.
     """
@@ -179,8 +181,8 @@ class Block:
                 query, cells.keys, scores, bands.low, bands.high, sure, pairs.scores, pairs.greater, pairs.equal
             )
 
-    def add_counts(self) -> None:
-        """Add the counts of all tiles to those of the direction, and keep there what the hits reach, once."""
+    def finish(self) -> None:
+        """Add the counts of all tiles to those of the direction, and keep there what hits reach, once."""
         for pairs in self.pairs:
             pairs.add_counts(self.direction)
         self.direction.reached[self.queries] = self.reached

@@ -108,8 +108,8 @@ def _centre_row(
 def _transform(values: Doubles, size: int) -> None:  # pragma: no cover - compiled
     """Hadamard transforms within each run of `size` values, in place.
 
-    A transform has the values with one remainder modulo LANES: so each stage adds vectors of adjacent values. A turn is
-    two stages, but for the last of an odd number.
+    A transform has the values with one remainder modulo LANES: so each stage adds vectors of adjacent values. An
+    iteration does two stages; the last of an odd number is done alone.
     """
     part = size
     while part > 2 * LANES:

@@ -75,18 +75,21 @@ class Cells(NamedTuple):
         near_keys: (size,), their keys.
         hits: (2, size) int32, row and column of each other cell that can be among the hits.
         hit_scores: (size,), their fine scores.
+        counts: (2,), the numbers of cells of both kinds.
     """
 
     near: NDArray[np.int32]
     near_keys: Keys
     hits: NDArray[np.int32]
     hit_scores: Doubles
+    counts: Ints
 
     @classmethod
     def empty(cls, size: int, kind: np.dtype[np.signedinteger]) -> Cells:
         """Room for `size` cells with keys of a type."""
         near, hits = np.empty((2, 2, size), dtype=np.int32)
-        return cls(near=near, near_keys=np.empty(size, dtype=kind), hits=hits, hit_scores=np.empty(size))
+        counts = np.zeros(2, dtype=np.int64)
+        return cls(near=near, near_keys=np.empty(size, dtype=kind), hits=hits, hit_scores=np.empty(size), counts=counts)
 
 
 class _Columns(NamedTuple):
@@ -136,9 +139,7 @@ def screen(
     columns: Queries,
     unit: float,
     cells: Cells,
-    undecided: int,
-    possible: int,
-) -> tuple[int, int]:  # pragma: no cover - compiled
+) -> None:  # pragma: no cover - compiled
     """Count the scores surely above each target in lines of a tile; list cells near a target and those of other hits.
 
     Without rows in int16 all of them are listed as near a target.
@@ -151,12 +152,8 @@ def screen(
         columns: the queries of the columns; the counts are added to.
         unit: of the products in int16.
         cells: added to.
-        undecided, possible: the numbers of cells of both kinds that are listed already.
-
-    Returns:
-        The numbers of cells near a target and of other hits.
     """
-    width = bits.shape[1]
+    undecided, possible, width = cells.counts[0], cells.counts[1], bits.shape[1]
     known = _known_columns(columns)
     line = np.full(len(known.least), np.iinfo(columns.low.dtype).min, dtype=columns.low.dtype)
     layers = _Layers(
@@ -195,7 +192,7 @@ def screen(
         for layer in range(count_layers):
             rows.sure[layers.numbers[layer], i] = layers.counts[layer]
     _add_counts(known.decided, columns.sure)
-    return undecided, possible
+    cells.counts[0], cells.counts[1] = undecided, possible
 
 
 @njit(nogil=True, cache=True)

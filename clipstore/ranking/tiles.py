@@ -15,6 +15,8 @@ from clipstore.ranking.bands import Bands, Keys, KeyScale, PossibleHits, Screene
 from clipstore.ranking.integers import IntegerKeys
 from clipstore.ranking.prepared import PreparedRows
 
+_STRIP = 512  # rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class TileSide:
@@ -59,10 +61,11 @@ def key_scale(left: PreparedRows, right: PreparedRows, precision: torch.dtype) -
 class CpuScreen(local):
     """Screens tiles on the CPU in compiled loops, with buffers for each thread.
 
-    A tile is multiplied and screened strip by strip of its rows, so that the products stay in the processor's cache.
+    A tile is multiplied and screened strip by strip of its rows, so that the products stay in the processor's cache;
+    while hits are missing, at once, because the keys of a whole tile raise the floors.
     """
 
-    def __init__(self, tile: tuple[int, int], precision: torch.dtype, top_k: int, strip: int = 512) -> None:
+    def __init__(self, tile: tuple[int, int], precision: torch.dtype, top_k: int, strip: int = _STRIP) -> None:
         size = tile[0] * tile[1]
         is_int8, self._top_k, self._strip = precision == torch.int8, top_k, strip
         self._product = torch.empty(size, dtype=torch.int32 if is_int8 else precision)
@@ -87,9 +90,11 @@ class CpuScreen(local):
         kind = self._keys.dtype
         rows, columns = replace(left, bands=row_bands).queries(kind), replace(right, bands=column_bands).queries(kind)
         unit = left.rows.fine_step * right.rows.fine_step
-        cells, near, possible = self._cells, 0, 0
+        cells = self._cells
+        cells.counts[:] = 0
         for first, (bits, line_scale) in strips:
-            near, possible = screening.screen(bits, first, line_scale, rows, columns, unit, cells, near, possible)
+            screening.screen(bits, first, line_scale, rows, columns, unit, cells)
+        near, possible = cells.counts
         scores, margin = cells.hit_scores[:possible], row_bands.fine_margin[cells.hits[0, :possible]]
         return ScreenedTile(
             row_sure=rows.sure,

@@ -51,7 +51,7 @@ class StagedShards:
             self.shards[file] = _shard_row(number, file, shard), pa.array(shard.row_checksums, pa.uint32())
             self._vectors.append(_vector_rows(number, shard))
             self._failures.append(_failure_rows(number, shard))
-            self.rows += len(shard.contents)
+            self.rows += len(shard.contents) + len(shard.failures)
 
     def tables(self) -> dict[str, pa.Table]:
         """The tables that the statements read, by name."""

@@ -88,17 +88,17 @@ def on_the_cpu(_device: str, values: Array) -> torch.Tensor:
     return torch.from_numpy(values)
 
 
-def terms_of_images_on_the_cpu(
+def images_on_the_cpu(
     values: torch.Tensor, centre: Centre, precision: torch.dtype, prepare: Any = bounds.prepare
 ) -> bounds.Prepared:
     result = prepare(values, centre, precision)
-    return replace(result, terms=result.terms.cpu()) if centre.left else result
+    return replace(result, low=result.low.cpu()) if centre.left else result
 
 
 MISPLACED = {
     "vectors that are not copied to the device": (prepared, "copy_to", on_the_cpu),
     "results that are not copied to the host": (torch.Tensor, "cpu", lambda tensor: tensor),
-    "terms on the CPU": (bounds, "prepare", terms_of_images_on_the_cpu),
+    "prepared rows on the CPU": (bounds, "prepare", images_on_the_cpu),
 }
 
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from rank_cases import draw_pairs, dyadic_vectors, exact_scores, generic_vectors
 
 from clipstore.ranking import bounds, kernels, screening
+from clipstore.ranking.aligned import empty_rows
 from clipstore.ranking.bands import KeyScale, ScreenedTile
 from clipstore.ranking.blocks import Layout
 from clipstore.ranking.bounds import Centre
-from clipstore.ranking.compiling import empty_rows
 from clipstore.ranking.integers import IntegerKeys, IntegerRows, centred_lengths, prepare_integers
 from clipstore.ranking.prepared import Block, Bound, Direction, PreparedRows, State
 from clipstore.ranking.tiles import CpuScreen, DeviceScreen, TileSide, key_scale
@@ -259,7 +259,7 @@ def test_rows_are_reordered_in_place(seed: int, rows: int) -> None:
 
 
 @given(count=st.integers(1, 9), width=st.integers(1, 600), kind=st.sampled_from(["int8", "int16", "float32"]))
-def test_rows_start_with_a_line_of_the_cache(count: int, width: int, kind: str) -> None:
+def test_rows_are_aligned_to_cache_lines(count: int, width: int, kind: str) -> None:
     rows = empty_rows(count, width, kind)
     assert rows.shape == (count, width)
     assert rows.dtype == kind

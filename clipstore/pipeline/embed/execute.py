@@ -1,4 +1,4 @@
-"""Encode pending items into shards, on one or several devices, and register each shard once it is complete."""
+"""Encode pending items into shards, on one or several devices, and register complete shards."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def encode_pending(run: EmbedRun, work: Work) -> None:
 
 
 def _register_in_time(store: Store, written: Iterator[list[Shard]]) -> Iterator[list[Shard]]:
-    """Register complete shards, and yield them.
+    """Yield complete shards, and register them then or later.
 
     It takes time that grows with the catalog. So shards wait until all registering so far is less than a small part of
     the run, or until they have many rows. A process that ends before it leaves complete shards, which the next one

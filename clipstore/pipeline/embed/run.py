@@ -1,4 +1,4 @@
-"""`clipstore embed`: plan by SQL what is missing, encode it into shards, register each shard once it is complete.
+"""`clipstore embed`: plan by SQL what is missing, encode it into shards, register complete shards.
 
 plan.py reads the catalog and writes nothing; loading.py loads models; execute.py encodes and registers. The images
 that models have no features for are first, together for all models; then, model by model, stored features and texts.

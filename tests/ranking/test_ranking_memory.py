@@ -1,11 +1,15 @@
-"""The memory of a ranking in which every cell of every tile ties, in a process of its own."""
+"""The memory of a ranking: where every cell of every tile ties, in a process of its own, and of blocks of images."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 
+import numpy as np
 import pytest
+
+from clipstore.ranking import rank_pairs
 
 CODE = """
 import sys
@@ -38,3 +42,17 @@ def test_ties_stay_within_the_plan(screen: str) -> None:
     command = [sys.executable, "-c", CODE, screen, str(memory)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert 30_000_000 < int(done.stdout) <= memory
+
+
+def test_a_block_of_images_is_freed_before_the_next_is_read() -> None:
+    rng = np.random.default_rng(0)
+    images, texts = (rng.normal(size=(size, 2048)).astype(np.float16) for size in (6000, 300))
+    pairs = np.stack([rng.integers(0, 6000, 300), np.arange(300)], axis=1)
+    rank_pairs(images[:100], texts[:100], pairs[:0], screen="int8", top_k=0)  # compiles
+    memory = 64_000_000  # two blocks of some 2,500 images each would exceed it
+    tracemalloc.start()
+    try:
+        rank_pairs(images, texts, pairs, memory=memory, screen="int8", top_k=0)
+        assert 20_000_000 < tracemalloc.get_traced_memory()[1] <= memory
+    finally:
+        tracemalloc.stop()
